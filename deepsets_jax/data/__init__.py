@@ -1,0 +1,1 @@
+"""Data sets as columnar tables, and batches of their rows."""

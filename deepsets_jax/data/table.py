@@ -1,0 +1,291 @@
+"""The columnar table that every data source becomes: a `Ragged` per modality.
+
+On disk a table is a folder of `.npy` files, `<modality>.values.npy`,
+`<modality>.offsets.npy` and so on, beside a `table.json` with the schema. It opens
+memory-mapped, in milliseconds, whatever its size. Nothing in it is pickled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Mapping
+
+import numpy as np
+
+from deepsets_jax.ragged import Ragged
+from deepsets_jax.schema import Modality, Schema, Target
+
+_FORMAT = "deepsets_jax table 1"
+# Rows of a column looked at together: bounds the memory of a check.
+_CHECK_ROWS = 1 << 18
+
+
+class DataError(ValueError):
+  """Bad data: what, where, the value, and the way out."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """All examples of one split.
+
+  Attributes:
+    schema: The modalities and the target.
+    modalities: Every modality of the schema; offsets are int64.
+    targets: `[b, k]` or `[b]`, see `schema.Target`.
+    ids: A name for each example, for messages and predictions: `[b]` strings.
+  """
+
+  schema: Schema
+  modalities: Mapping[str, Ragged]
+  targets: np.ndarray
+  ids: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.targets)
+
+  def lengths(self, name: str) -> np.ndarray:
+    """Number of elements of each example in one modality: `[b]` int64."""
+    return np.diff(self.modalities[name].offsets)
+
+  def select(self, rows: np.ndarray) -> Table:
+    """The table of these rows, in this order, in memory."""
+    return dataclasses.replace(
+      self,
+      modalities={k: take_rows(v, rows) for k, v in self.modalities.items()},
+      targets=self.targets[rows],
+      ids=self.ids[rows],
+    )
+
+  def validate(self, where: str) -> Table:
+    """The table itself, after a look at every value.
+
+    Args:
+      where: What to call the table in a message: a split, or a file.
+
+    Raises:
+      DataError: No example; a modality more or fewer than the schema's; offsets
+        that decrease; a value of another shape or type, not finite, or out of
+        range. The message names the example and the way out.
+    """
+    if not len(self):
+      raise DataError(f"{where}: no examples; a split needs at least one")
+    unknown = sorted(set(self.modalities) ^ set(self.schema.modalities))
+    if unknown:
+      raise DataError(
+        f"{where}: modality {unknown[0]!r} is not in both the data"
+        f" {sorted(self.modalities)} and the schema"
+        f" {sorted(self.schema.modalities)}"
+      )
+    if len(self.ids) != len(self):
+      raise DataError(f"{where}: {len(self.ids)} ids for {len(self)} examples")
+    for name, modality in self.schema.modalities.items():
+      _check_modality(self, name, modality, f"{where}, modality {name!r}")
+    _check_targets(self, self.schema.target, f"{where}, target")
+    return self
+
+  def write(self, path: str | pathlib.Path) -> None:
+    """Writes the folder `path`, or nothing at all.
+
+    Raises:
+      FileExistsError: There is something at `path`.
+      DataError: The table is not valid.
+    """
+    path = pathlib.Path(path)
+    if path.exists():
+      raise FileExistsError(
+        f"{path} exists; remove it or choose another folder"
+      )
+    self.validate(str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = pathlib.Path(
+      tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)
+    )
+    try:
+      for name, ragged in self.modalities.items():
+        np.save(folder / f"{name}.values.npy", ragged.values)
+        np.save(folder / f"{name}.offsets.npy", ragged.offsets)
+        if ragged.weights is not None:
+          np.save(folder / f"{name}.weights.npy", ragged.weights)
+      np.save(folder / "targets.npy", self.targets)
+      np.save(folder / "ids.npy", np.asarray(self.ids, np.str_))
+      header = {"format": _FORMAT, "schema": self.schema.to_json()}
+      (folder / "table.json").write_text(json.dumps(header, indent=2))
+      folder.chmod(0o755)
+      folder.rename(path)
+    except BaseException:
+      shutil.rmtree(folder, ignore_errors=True)
+      raise
+
+
+def open_table(path: str | pathlib.Path) -> Table:
+  """The table in a folder, memory-mapped; takes milliseconds at any size.
+
+  Raises:
+    DataError: No table there, or a file of it is missing or truncated.
+  """
+  path = pathlib.Path(path)
+  try:
+    header = json.loads((path / "table.json").read_text())
+  except (OSError, json.JSONDecodeError) as error:
+    raise DataError(
+      f"{path} is no table: {error}; a table is a folder with a table.json, as"
+      " Table.write makes it"
+    ) from error
+  if header.get("format") != _FORMAT:
+    raise DataError(
+      f"{path / 'table.json'}: format {header.get('format')!r}, expected"
+      f" {_FORMAT!r}; write the table again"
+    )
+  schema = Schema.from_json(header["schema"])
+  modalities = {}
+  for name, modality in schema.modalities.items():
+    modalities[name] = Ragged(
+      values=_map(path / f"{name}.values.npy"),
+      offsets=_map(path / f"{name}.offsets.npy"),
+      weights=_map(path / f"{name}.weights.npy") if modality.weighted else None,
+    )
+  targets = _map(path / "targets.npy")
+  return Table(schema, modalities, targets, ids=_map(path / "ids.npy"))
+
+
+def _map(path: pathlib.Path) -> np.ndarray:
+  """The array in a file, memory-mapped (empty arrays cannot be mapped)."""
+  try:
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+  except (OSError, ValueError, EOFError) as error:
+    raise DataError(
+      f"{path} is missing, truncated or damaged ({error}); write the table again"
+    ) from error
+  return array
+
+
+def take_rows(ragged: Ragged, rows: np.ndarray) -> Ragged:
+  """A host `Ragged` of some rows, in this order, copied out."""
+  starts = ragged.offsets[:-1][rows]
+  lengths = ragged.offsets[1:][rows] - starts
+  offsets = np.zeros(len(rows) + 1, np.int64)
+  np.cumsum(lengths, out=offsets[1:])
+  slots = element_slots(starts, lengths, offsets)
+  weights = None if ragged.weights is None else ragged.weights[slots]
+  return Ragged(values=ragged.values[slots], offsets=offsets, weights=weights)
+
+
+def element_slots(
+  starts: np.ndarray, lengths: np.ndarray, offsets: np.ndarray
+) -> np.ndarray:
+  """Where the elements of some rows lie in their column: `[sum of lengths]`.
+
+  Args:
+    starts: First slot of each row in the column.
+    lengths: Number of elements of each row.
+    offsets: Of the rows in the result, `[rows + 1]`.
+  """
+  slots = np.repeat(starts - offsets[:-1], lengths)
+  slots += np.arange(offsets[-1], dtype=slots.dtype)
+  return slots
+
+
+def _check_modality(
+  table: Table, name: str, modality: Modality, where: str
+) -> None:
+  ragged = table.modalities[name]
+  values, offsets = ragged.values, ragged.offsets
+  if len(offsets) != len(table) + 1:
+    raise DataError(
+      f"{where}: {len(offsets)} offsets for {len(table)} examples, expected one"
+      " more than examples"
+    )
+  steps = np.diff(offsets)
+  if steps.min(initial=0) < 0:
+    row = int(np.argmin(steps >= 0))
+    raise DataError(
+      f"{where}: offsets decrease at {_example(table, row)}, from"
+      f" {offsets[row]} to {offsets[row + 1]}"
+    )
+  if offsets[0] != 0 or offsets[-1] != len(values):
+    raise DataError(
+      f"{where}: offsets run from {offsets[0]} to {offsets[-1]}, expected 0 to the"
+      f" number of elements, {len(values)}"
+    )
+  shape = () if modality.kind == "tokens" else (modality.size,)
+  if values.shape[1:] != shape:
+    raise DataError(
+      f"{where}: elements of shape {values.shape[1:]}, the schema says {shape}"
+    )
+  wanted = np.integer if modality.kind == "tokens" else np.floating
+  if not np.issubdtype(values.dtype, wanted):
+    raise DataError(
+      f"{where}: values of type {values.dtype}, expected {wanted.__name__}"
+    )
+  if modality.weighted != (ragged.weights is not None):
+    raise DataError(f"{where}: weighted is {modality.weighted} in the schema")
+  if ragged.weights is not None and len(ragged.weights) != len(values):
+    raise DataError(
+      f"{where}: {len(ragged.weights)} weights for {len(values)} elements"
+    )
+  for begin in range(0, len(values), _CHECK_ROWS):
+    _check_elements(table, name, modality, where, begin)
+
+
+def _check_elements(
+  table: Table, name: str, modality: Modality, where: str, begin: int
+) -> None:
+  """Raises for the first bad element among `_CHECK_ROWS` from `begin`."""
+  ragged = table.modalities[name]
+  chunk = slice(begin, begin + _CHECK_ROWS)
+  values = ragged.values[chunk]
+  if modality.kind == "tokens":
+    good = (values >= 0) & (values < modality.size)
+    problem = f"is outside the vocabulary of {modality.size}"
+    advice = "map unknown tokens to an id of their own, or leave them out"
+  else:
+    good = np.isfinite(values).all(axis=1)
+    problem = "is not finite"
+    advice = "leave the element out: absence needs no placeholder"
+  if ragged.weights is not None:
+    good &= np.isfinite(ragged.weights[chunk])
+  if good.all():
+    return
+  slot = begin + int(np.argmin(good))
+  row = int(np.searchsorted(ragged.offsets, slot, side="right")) - 1
+  value = ragged.values[slot]
+  if modality.kind == "vectors":
+    feature = int(np.argmin(np.isfinite(value)))
+    value = f"feature {feature} = {value[feature]}"
+  if ragged.weights is not None:
+    value = f"{value} with weight {ragged.weights[slot]}"
+  raise DataError(
+    f"{where}: element {slot - int(ragged.offsets[row])} of"
+    f" {_example(table, row)}, {value}, {problem}; {advice}"
+  )
+
+
+def _check_targets(table: Table, target: Target, where: str) -> None:
+  targets = table.targets
+  wide = target.kind in ("multilabel", "regression")
+  shape = (len(table), target.size) if wide else (len(table),)
+  if targets.shape != shape:
+    raise DataError(f"{where}: shape {targets.shape}, expected {shape}")
+  if target.kind == "multiclass":
+    good = (targets >= 0) & (targets < target.size)
+    legal = f"an integer from 0 to {target.size - 1}"
+    if not np.issubdtype(targets.dtype, np.integer):
+      raise DataError(f"{where}: type {targets.dtype}, expected integers")
+  elif target.kind == "regression":
+    good, legal = np.isfinite(targets), "finite"
+  else:
+    good, legal = (targets == 0) | (targets == 1), "0 or 1"
+  if not good.all():
+    place = np.unravel_index(int(np.argmin(good)), good.shape)
+    raise DataError(
+      f"{where}: {targets[place]} at {_example(table, int(place[0]))}"
+      f"{f', label {place[1]}' if wide else ''}; expected {legal}"
+    )
+
+
+def _example(table: Table, row: int) -> str:
+  return f"example {str(table.ids[row])!r} (row {row})"

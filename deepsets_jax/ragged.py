@@ -1,0 +1,213 @@
+"""Ragged arrays and batches: elements end to end, offsets per example.
+
+Axes, here and everywhere: `s` shards, `b` examples, `n` element slots,
+`d` features, `k` classes or labels. A batch for the devices has one more leading
+axis `s`; functions are written without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Array, Bool, Float, Int, Shaped
+
+
+@flax.struct.dataclass
+class Ragged:
+  """`b` lists of elements, laid end to end in `n` slots.
+
+  Slots from `offsets[-1]` on are padding: zeros, with `b` as their segment id,
+  one past the last example, so that segment ops drop them and ids stay sorted.
+
+  Attributes:
+    values: The elements: feature vectors `[n, d]`, or token ids `[n]`.
+    offsets: Where each example's elements begin; the last entry is the number of
+      real elements. int32 in a batch; int64 in a table on the host.
+    weights: A float per element (TF-IDF, say), or None where elements are alike.
+  """
+
+  values: Shaped[Array, "n ..."]
+  offsets: Int[Array, "b+1"]
+  weights: Float[Array, "n"] | None = None
+
+  @property
+  def num_examples(self) -> int:
+    """`b`, a Python int."""
+    return self.offsets.shape[-1] - 1
+
+  @property
+  def num_slots(self) -> int:
+    """`n`, a Python int."""
+    return self.values.shape[0]
+
+  @property
+  def lengths(self) -> Int[Array, "b"]:
+    """Number of elements of each example."""
+    return self.offsets[1:] - self.offsets[:-1]
+
+  @property
+  def segment_ids(self) -> Int[Array, "n"]:
+    """The example that each slot belongs to, sorted; `b` on padding.
+
+    A count of the boundaries passed: of the three ways to write it the one that is
+    fast and exports with symbolic sizes. A boundary at `n` is out of range of the
+    counts, and dropped.
+    """
+    passed = jnp.zeros(self.num_slots, jnp.int32)
+    passed = passed.at[self.offsets[1:]].add(1, mode="drop")
+    return jnp.cumsum(passed)
+
+  @property
+  def mask(self) -> Bool[Array, "n"]:
+    """True where a slot holds a real element."""
+    return jnp.arange(self.num_slots) < self.offsets[-1]
+
+  def to_elements(
+    self, per_example: Shaped[Array, "b ..."], fill: float = 0
+  ) -> Shaped[Array, "n ..."]:
+    """Each slot's own row of `per_example`; `fill` on padding."""
+    return jnp.take(
+      per_example,
+      self.segment_ids,
+      axis=0,
+      mode="fill",
+      fill_value=fill,
+      indices_are_sorted=True,
+    )
+
+  def to_lists(self) -> list[np.ndarray]:
+    """The elements of each example, on the host, padding left out."""
+    values, offsets = np.asarray(self.values), np.asarray(self.offsets)
+    return [values[a:z] for a, z in zip(offsets[:-1], offsets[1:], strict=True)]
+
+
+def from_lists(
+  lists: Iterable[Any], *, dtype: Any, feature_shape: tuple[int, ...] = ()
+) -> Ragged:
+  """A host `Ragged` of one list (or array) of elements per example.
+
+  `feature_shape` is an element's shape: `()` for token ids, `(d,)` for vectors.
+  It cannot be read off the lists, which may all be empty.
+
+  Raises:
+    ValueError: An example's elements are of another shape; it names the example.
+  """
+  arrays = []
+  for index, elements in enumerate(lists):
+    array = np.asarray(elements, dtype=dtype)
+    if array.size == 0:
+      array = array.reshape(0, *feature_shape)
+    if array.shape[1:] != feature_shape or array.ndim == 0:
+      raise ValueError(
+        f"example {index}: elements of shape {array.shape[1:]}, expected"
+        f" {feature_shape}"
+      )
+    arrays.append(array)
+  values = np.concatenate([np.zeros((0, *feature_shape), dtype), *arrays])
+  return from_lengths(values, np.array([len(a) for a in arrays], np.int64))
+
+
+def from_lengths(values: np.ndarray, lengths: np.ndarray) -> Ragged:
+  """A host `Ragged` of elements laid end to end and their number per example.
+
+  Raises:
+    ValueError: The lengths do not add up to the number of elements, or one is
+      negative.
+  """
+  lengths = np.asarray(lengths)
+  if lengths.size and lengths.min() < 0:
+    index = int(np.argmin(lengths))
+    raise ValueError(f"example {index}: a length of {lengths[index]}")
+  if lengths.sum() != len(values):
+    raise ValueError(
+      f"lengths add up to {lengths.sum()}, and there are {len(values)} elements"
+    )
+  offsets = np.zeros(len(lengths) + 1, np.int64)
+  np.cumsum(lengths, out=offsets[1:])
+  return Ragged(values=values, offsets=offsets)
+
+
+def from_arrow(column: Any) -> Ragged:
+  """A host `Ragged` of a list column of Arrow; null is an empty list.
+
+  Takes `list<number>` (token ids, or scalars), `list<fixed_size_list<number>>` and
+  `list<list<number>>` (vectors, which must all be of one length), plain or chunked.
+  The number type is kept.
+
+  Raises:
+    ValueError: The column is not a list of numbers or of equal vectors, or an
+      element in it is null.
+  """
+  if isinstance(column, pa.ChunkedArray):
+    column = column.combine_chunks()
+  if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
+    raise ValueError(
+      f"an Arrow column of {column.type}: expected a list column"
+    )
+  lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(
+    zero_copy_only=False
+  )
+  # flatten() leaves out what null and sliced-off entries cover; values would not.
+  return from_lengths(_arrow_elements(column.flatten()), lengths)
+
+
+def _arrow_elements(elements: Any) -> np.ndarray:
+  """The elements of a flattened list column: `[n]`, or `[n, d]` for vectors."""
+  if elements.null_count:
+    raise ValueError(
+      f"{elements.null_count} null elements inside lists: drop them; an absent"
+      " modality is an empty or null list"
+    )
+  kind = elements.type
+  if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+    return elements.to_numpy(zero_copy_only=False)
+  if pa.types.is_fixed_size_list(kind):
+    size = kind.list_size
+  elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    sizes = pc.unique(pc.list_value_length(elements)).to_pylist()
+    if len(sizes) > 1:
+      raise ValueError(f"vectors of different lengths: {sorted(sizes)}")
+    size = sizes[0] if sizes else 1
+  else:
+    raise ValueError(
+      f"a list of {kind}: expected numbers or vectors of numbers"
+    )
+  return _arrow_elements(elements.flatten()).reshape(-1, size)
+
+
+@flax.struct.dataclass
+class Batch:
+  """Some examples, each a bag of elements from several modalities.
+
+  Attributes:
+    modalities: The elements by modality; all of `b` examples, each of its own
+      number of slots. An absent modality is an empty segment, or no entry.
+    targets: By the kind of target: `[b, k]` float for multilabel and regression,
+      `[b]` int for multiclass, `[b]` float for binary.
+    weights: Multiplies each example's loss; 0 for a padding example.
+    indices: Row of each example in its table; -1 for a padding example.
+  """
+
+  modalities: Mapping[str, Ragged]
+  targets: Shaped[Array, "b ..."]
+  weights: Float[Array, "b"]
+  indices: Int[Array, "b"]
+
+
+def without(batch: Batch, names: Iterable[str]) -> Batch:
+  """The batch as if these modalities had never been declared."""
+  drop = set(names)
+  kept = {k: v for k, v in batch.modalities.items() if k not in drop}
+  return batch.replace(modalities=kept)
+
+
+def stack(shards: list[Batch]) -> Batch:
+  """One batch with a leading shard axis of batches of equal shapes (host)."""
+  return jax.tree.map(lambda *leaves: np.stack(leaves), *shards)

@@ -1,0 +1,80 @@
+"""What a data set holds: its modalities and its target, without any data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+ModalityKind = Literal["vectors", "tokens"]
+TargetKind = Literal["multilabel", "multiclass", "binary", "regression"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Modality:
+  """One modality: what an element of it is.
+
+  Attributes:
+    kind: "vectors", each element a float vector of `size` features, or
+      "tokens", each element an integer id in `[0, size)`.
+    size: Number of features of a vector, or of ids in the vocabulary.
+    weighted: Whether each element carries a float weight, such as TF-IDF.
+  """
+
+  kind: ModalityKind
+  size: int
+  weighted: bool = False
+
+  def __post_init__(self):
+    if self.kind not in ("vectors", "tokens"):
+      raise ValueError(
+        f"modality kind {self.kind!r}: expected 'vectors' or 'tokens'"
+      )
+    if self.size < 1:
+      raise ValueError(f"modality size {self.size}: expected at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+  """What is predicted for each example.
+
+  Attributes:
+    kind: "multilabel": `[size]` of 0 and 1; "multiclass": an id in `[0, size)`;
+      "binary": 0 or 1; "regression": `[size]` floats.
+    size: Number of labels, classes or regressed numbers; 1 for "binary".
+    names: Of labels or classes, for pictures and tables; may be empty.
+  """
+
+  kind: TargetKind
+  size: int
+  names: tuple[str, ...] = ()
+
+  def __post_init__(self):
+    kinds = ("multilabel", "multiclass", "binary", "regression")
+    if self.kind not in kinds:
+      raise ValueError(f"target kind {self.kind!r}: expected one of {kinds}")
+    if self.size < 1 or (self.kind == "binary" and self.size != 1):
+      raise ValueError(f"target size {self.size} does not fit kind {self.kind}")
+    if self.names and len(self.names) != self.size:
+      raise ValueError(
+        f"{len(self.names)} target names for a target of size {self.size}"
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class Schema:
+  """The modalities and the target of a data set, in the order declared."""
+
+  modalities: Mapping[str, Modality]
+  target: Target
+
+  def to_json(self) -> dict[str, Any]:
+    """A dictionary of plain values, for `json.dump`."""
+    return dataclasses.asdict(self)
+
+  @classmethod
+  def from_json(cls, value: Mapping[str, Any]) -> Schema:
+    """The schema that `to_json` wrote."""
+    modalities = {k: Modality(**v) for k, v in value["modalities"].items()}
+    target = dict(value["target"], names=tuple(value["target"]["names"]))
+    return cls(modalities=modalities, target=Target(**target))
