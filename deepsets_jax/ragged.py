@@ -7,6 +7,7 @@ axis `s`; functions are written without it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -85,7 +86,7 @@ class Ragged:
   def to_lists(self) -> list[np.ndarray]:
     """The elements of each example, on the host, padding left out."""
     values, offsets = np.asarray(self.values), np.asarray(self.offsets)
-    return [values[a:z] for a, z in zip(offsets[:-1], offsets[1:], strict=True)]
+    return [values[a:z] for a, z in itertools.pairwise(offsets)]
 
 
 def from_lists(
@@ -148,12 +149,8 @@ def from_arrow(column: Any) -> Ragged:
   if isinstance(column, pa.ChunkedArray):
     column = column.combine_chunks()
   if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
-    raise ValueError(
-      f"an Arrow column of {column.type}: expected a list column"
-    )
-  lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(
-    zero_copy_only=False
-  )
+    raise ValueError(f"an Arrow column of {column.type}: expected a list column")
+  lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
   # flatten() leaves out what null and sliced-off entries cover; values would not.
   return from_lengths(_arrow_elements(column.flatten()), lengths)
 
@@ -176,9 +173,7 @@ def _arrow_elements(elements: Any) -> np.ndarray:
       raise ValueError(f"vectors of different lengths: {sorted(sizes)}")
     size = sizes[0] if sizes else 1
   else:
-    raise ValueError(
-      f"a list of {kind}: expected numbers or vectors of numbers"
-    )
+    raise ValueError(f"a list of {kind}: expected numbers or vectors of numbers")
   return _arrow_elements(elements.flatten()).reshape(-1, size)
 
 

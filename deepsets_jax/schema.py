@@ -27,9 +27,7 @@ class Modality:
 
   def __post_init__(self):
     if self.kind not in ("vectors", "tokens"):
-      raise ValueError(
-        f"modality kind {self.kind!r}: expected 'vectors' or 'tokens'"
-      )
+      raise ValueError(f"modality kind {self.kind!r}: expected 'vectors' or 'tokens'")
     if self.size < 1:
       raise ValueError(f"modality size {self.size}: expected at least 1")
 

@@ -96,14 +96,10 @@ class Table:
     """
     path = pathlib.Path(path)
     if path.exists():
-      raise FileExistsError(
-        f"{path} exists; remove it or choose another folder"
-      )
+      raise FileExistsError(f"{path} exists; remove it or choose another folder")
     self.validate(str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    folder = pathlib.Path(
-      tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)
-    )
+    folder = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
       for name, ragged in self.modalities.items():
         np.save(folder / f"{name}.values.npy", ragged.values)
@@ -189,9 +185,7 @@ def element_slots(
   return slots
 
 
-def _check_modality(
-  table: Table, name: str, modality: Modality, where: str
-) -> None:
+def _check_modality(table: Table, name: str, modality: Modality, where: str) -> None:
   ragged = table.modalities[name]
   values, offsets = ragged.values, ragged.offsets
   if len(offsets) != len(table) + 1:
