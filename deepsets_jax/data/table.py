@@ -51,6 +51,11 @@ class Table:
     """Number of elements of each example in one modality: `[b]` int64."""
     return np.diff(self.modalities[name].offsets)
 
+  def lengths_of(self, name: str, rows: np.ndarray) -> np.ndarray:
+    """Number of elements of these rows in one modality."""
+    offsets = self.modalities[name].offsets
+    return offsets[1:][rows] - offsets[:-1][rows]
+
   def select(self, rows: np.ndarray) -> Table:
     """The table of these rows, in this order, in memory."""
     return dataclasses.replace(
@@ -168,6 +173,14 @@ def take_rows(ragged: Ragged, rows: np.ndarray) -> Ragged:
   slots = element_slots(starts, lengths, offsets)
   weights = None if ragged.weights is None else ragged.weights[slots]
   return Ragged(values=ragged.values[slots], offsets=offsets, weights=weights)
+
+
+def take_elements(ragged: Ragged, keep: np.ndarray) -> Ragged:
+  """A host `Ragged` without the elements where `keep`, `[n]` bool, is False."""
+  kept = np.zeros(len(keep) + 1, np.int64)
+  np.cumsum(keep, out=kept[1:])
+  weights = None if ragged.weights is None else ragged.weights[keep]
+  return Ragged(ragged.values[keep], kept[ragged.offsets], weights)
 
 
 def element_slots(

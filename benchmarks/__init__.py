@@ -1,0 +1,1 @@
+"""Measurements of speed, each against its peers in one run."""

@@ -1,0 +1,1 @@
+"""Configs: `base` holds every setting; an experiment imports it and changes it."""

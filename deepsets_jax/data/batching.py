@@ -1,0 +1,234 @@
+"""Batches of a table's rows, in numpy: which rows, and their elements end to end.
+
+Which rows go together is a pure function of seed and step, so that nothing has to be
+remembered to resume, and every process works out the same plan and takes its shards.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import threading
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from deepsets_jax.data.table import Table, element_slots
+from deepsets_jax.ragged import Batch, Ragged, stack
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+  """The room in one shard of a batch: its compiled shape.
+
+  Attributes:
+    examples: `b`.
+    slots: `n` of each modality.
+  """
+
+  examples: int
+  slots: Mapping[str, int]
+
+
+def plan(
+  lengths: Mapping[str, np.ndarray], order: np.ndarray, budget: Budget
+) -> np.ndarray:
+  """Where shards begin in `order`: greedy, each closes when something is full.
+
+  Args:
+    lengths: Elements per row, by modality; none above its budget.
+    order: Rows in the order to take them.
+    budget: Of a shard.
+
+  Returns:
+    Increasing positions in `order`, the first 0 and the last `len(order)`.
+  """
+  ends = np.minimum(np.arange(len(order)) + budget.examples, len(order))
+  for name, length in lengths.items():
+    total = np.zeros(len(order) + 1, np.int64)
+    np.cumsum(length[order], out=total[1:])
+    full = np.searchsorted(total, total[:-1] + budget.slots[name], side="right") - 1
+    ends = np.minimum(ends, full)
+  if (ends <= np.arange(len(order))).any():
+    row = order[np.argmax(ends <= np.arange(len(order)))]
+    raise ValueError(f"row {row} is over budget; see budgets.check")
+  bounds, ends = [0], ends.tolist()
+  while bounds[-1] < len(order):
+    bounds.append(ends[bounds[-1]])
+  return np.array(bounds)
+
+
+class EpochPlan:
+  """The rows of each training step: every epoch shuffled anew, by seed.
+
+  A step takes `shards` shards. The last step of an epoch, which is not full, is
+  dropped where there is another.
+  """
+
+  def __init__(self, table: Table, budget: Budget, shards: int, seed: int):
+    self._lengths = {name: table.lengths(name) for name in table.modalities}
+    self._examples, self._budget = len(table), budget
+    self._shards, self._seed = shards, seed
+    self._first_steps = [0]  # Of each epoch planned so far, and of the next.
+    self._latest: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    self._lock = threading.Lock()  # Prefetching threads ask at once.
+
+  def rows(self, step: int) -> list[np.ndarray]:
+    """The rows of each shard of a step, counted from 0."""
+    with self._lock:
+      while self._first_steps[-1] <= step:
+        epoch = len(self._first_steps) - 1
+        bounds = self._plan(epoch)[1]
+        steps = max((len(bounds) - 1) // self._shards, 1)
+        self._first_steps.append(self._first_steps[-1] + steps)
+      epoch = int(np.searchsorted(self._first_steps, step, side="right")) - 1
+      order, bounds = self._plan(epoch)
+    first = (step - self._first_steps[epoch]) * self._shards
+    return _shard_rows(order, bounds, first, self._shards)
+
+  def steps_per_epoch(self) -> int:
+    """Number of steps of the first epoch; later ones may differ by a few."""
+    self.rows(0)
+    return self._first_steps[1]
+
+  def _plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    if epoch not in self._latest:
+      order = np.random.default_rng((self._seed, epoch)).permutation(self._examples)
+      # Threads straddle at most two epochs; older plans are done with.
+      self._latest = {k: v for k, v in self._latest.items() if k == epoch - 1}
+      self._latest[epoch] = (order, plan(self._lengths, order, self._budget))
+    return self._latest[epoch]
+
+
+class SequentialPlan:
+  """The rows of each evaluation step: every row once, in order, the last padded."""
+
+  def __init__(self, table: Table, budget: Budget, shards: int):
+    lengths = {name: table.lengths(name) for name in table.modalities}
+    self._order = np.arange(len(table))
+    self._bounds = plan(lengths, self._order, budget)
+    self._shards = shards
+
+  def __len__(self) -> int:
+    return -(-(len(self._bounds) - 1) // self._shards)
+
+  def rows(self, step: int) -> list[np.ndarray]:
+    """The rows of each shard of a step; none in shards that only fill it up."""
+    return _shard_rows(self._order, self._bounds, step * self._shards, self._shards)
+
+
+def _shard_rows(
+  order: np.ndarray, bounds: np.ndarray, first: int, shards: int
+) -> list[np.ndarray]:
+  """The rows of shards `first` to `first + shards`; past the last one, none."""
+  edges = np.minimum(np.arange(first, first + shards + 1), len(bounds) - 1)
+  positions = bounds[edges]
+  return [order[a:z] for a, z in itertools.pairwise(positions)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Absence:
+  """What is left out of training examples at random: truly absent, no placeholder.
+
+  Attributes:
+    modality_rate: Chance of a modality of an example to be left out as a whole. One
+      of those present always stays, chosen at random.
+    element_rate: Chance of each element to be left out.
+    seed: What is left out depends on it, on the step and on the shard alone.
+  """
+
+  modality_rate: float
+  element_rate: float
+  seed: int
+
+  def __post_init__(self):
+    for name in ("modality_rate", "element_rate"):
+      if not 0 <= getattr(self, name) < 1:
+        raise ValueError(f"{name} {getattr(self, name)} is not in [0, 1)")
+
+
+class Batcher:
+  """Gathers rows of a table into batches of one shape."""
+
+  def __init__(self, table: Table, budget: Budget, absence: Absence | None = None):
+    self._table, self._budget, self._absence = table, budget, absence
+
+  def batch(
+    self, rows: Sequence[np.ndarray], step: int = 0, first_shard: int = 0
+  ) -> Batch:
+    """A batch `[s, ...]` of the rows of each of `s` shards.
+
+    `step` and `first_shard` (the index of the first of these shards among those of
+    all processes) only matter to what is left out at random.
+    """
+    shards = []
+    for index, shard_rows in enumerate(rows):
+      rng = None
+      if self._absence is not None:
+        seed = (self._absence.seed, step, first_shard + index)
+        rng = np.random.default_rng(seed)
+      shards.append(self._shard(shard_rows, rng))
+    return stack(shards)
+
+  def _shard(self, rows: np.ndarray, rng: np.random.Generator | None) -> Batch:
+    table, b = self._table, self._budget.examples
+    targets = np.zeros((b, *table.targets.shape[1:]), table.targets.dtype)
+    targets[: len(rows)] = table.targets[rows]
+    present = self._present(rows, rng)
+    return Batch(
+      modalities={
+        name: self._modality(name, rows, present[name], rng)
+        for name in table.modalities
+      },
+      targets=targets,
+      weights=(np.arange(b) < len(rows)).astype(np.float32),
+      indices=np.pad(rows, (0, b - len(rows)), constant_values=-1).astype(np.int32),
+    )
+
+  def _present(
+    self, rows: np.ndarray, rng: np.random.Generator | None
+  ) -> dict[str, np.ndarray | None]:
+    """Which rows keep each modality; None where all do."""
+    names = list(self._table.modalities)
+    if rng is None or not self._absence.modality_rate:
+      return dict.fromkeys(names)
+    nonempty = np.stack([self._table.lengths_of(name, rows) > 0 for name in names])
+    # The one with the largest draw always stays; it is kept for a draw above the rate.
+    draws = np.where(nonempty, rng.random(nonempty.shape), -1.0)
+    keep = (draws >= self._absence.modality_rate) | (draws == draws.max(0))
+    return dict(zip(names, keep, strict=True))
+
+  def _modality(
+    self,
+    name: str,
+    rows: np.ndarray,
+    present: np.ndarray | None,
+    rng: np.random.Generator | None,
+  ) -> Ragged:
+    column, n = self._table.modalities[name], self._budget.slots[name]
+    starts = column.offsets[:-1][rows]
+    lengths = column.offsets[1:][rows] - starts
+    if present is not None:
+      lengths = np.where(present, lengths, 0)
+    offsets = np.zeros(self._budget.examples + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1 : len(rows) + 1])
+    offsets[len(rows) + 1 :] = offsets[len(rows)]
+    slots = element_slots(starts, lengths, offsets[: len(rows) + 1])
+    if rng is not None and self._absence.element_rate:
+      keep = rng.random(len(slots)) >= self._absence.element_rate
+      kept = np.zeros(len(slots) + 1, np.int64)
+      np.cumsum(keep, out=kept[1:])
+      slots, offsets = slots[keep], kept[offsets]
+    return Ragged(
+      values=_gather(column.values, slots, n),
+      offsets=offsets.astype(np.int32),
+      weights=None if column.weights is None else _gather(column.weights, slots, n),
+    )
+
+
+def _gather(values: np.ndarray, slots: np.ndarray, n: int) -> np.ndarray:
+  """The elements in these slots, then zeros up to `n` of them."""
+  out = np.zeros((n, *values.shape[1:]), values.dtype)
+  # Slots are in range by construction; "clip" lets numpy write without a buffer.
+  np.take(values, slots, axis=0, out=out[: len(slots)], mode="clip")
+  return out

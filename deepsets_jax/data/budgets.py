@@ -1,0 +1,152 @@
+"""Slot budgets: how many elements of each modality a shard of a batch has room for.
+
+One budget per modality is one compiled shape per run. A scan of the offsets alone
+proposes them, and says how full the slots will be.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from deepsets_jax.data.batching import Budget, plan
+from deepsets_jax.data.table import DataError, Table, take_elements
+
+# Slots are a multiple of this: what the vector units of all devices like.
+_MULTIPLE = 8
+# How far above the mean of a full shard a proposal lies, in standard deviations:
+# of a few modalities, it is seldom the slots that close a batch.
+_SLACK = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Usage:
+  """How one modality fills its slots.
+
+  Attributes:
+    mean, p50, p99, max: Elements per example, absent ones counted as 0.
+    missing: Share of the examples without an element.
+    slots: The budget per shard.
+    fill: Share of the slots that hold an element, over one epoch in order.
+  """
+
+  mean: float
+  p50: int
+  p99: int
+  max: int
+  missing: float
+  slots: int
+  fill: float
+
+
+def propose(tables: Mapping[str, Table], examples: int) -> dict[str, int]:
+  """Slots per modality and shard for shards of `examples` examples.
+
+  The expected number of elements in the split that has the most, plus two standard
+  deviations, and never less than the largest example.
+  """
+  slots = {}
+  for name in next(iter(tables.values())).modalities:
+    wanted = _MULTIPLE
+    for table in tables.values():
+      lengths = table.lengths(name)
+      rows = min(examples, len(lengths))
+      expected = rows * lengths.mean() + _SLACK * np.sqrt(rows) * lengths.std()
+      wanted = max(wanted, int(expected), int(lengths.max()))
+    slots[name] = -(-wanted // _MULTIPLE) * _MULTIPLE
+  return slots
+
+
+def check(tables: Mapping[str, Table], slots: Mapping[str, int]) -> None:
+  """Raises for an example that no shard has room for.
+
+  Raises:
+    DataError: It names the example, the modality, its size, the budget and the ways
+      out; or a modality has no budget.
+  """
+  for split, table in tables.items():
+    missing = sorted(set(table.modalities) - set(slots))
+    if missing:
+      raise DataError(
+        f"{split}: modality {missing[0]!r} has no budget; set"
+        f" config.data.budgets.{missing[0]}, or leave all unset for a proposal"
+      )
+    for name in table.modalities:
+      lengths = table.lengths(name)
+      row = int(np.argmax(lengths))
+      if lengths[row] > slots[name]:
+        raise DataError(
+          f"{split}: example {str(table.ids[row])!r} has {lengths[row]} {name!r}"
+          f" elements and the budget is {slots[name]}; raise"
+          f" config.data.budgets.{name}, or set config.data.overflow to 'first' or"
+          " 'random' to truncate it"
+        )
+
+
+def truncate(
+  table: Table, slots: Mapping[str, int], policy: str, seed: int
+) -> tuple[Table, dict[str, int]]:
+  """The table with no example over budget, and how many were cut per modality.
+
+  Args:
+    table: Any split.
+    slots: Elements an example may have, by modality.
+    policy: "first" keeps the first elements; "random" a subset without replacement,
+      in order, that depends on `seed` and the example's row alone.
+    seed: Of the random policy.
+  """
+  modalities, counts = {}, {}
+  for name, ragged in table.modalities.items():
+    lengths = table.lengths(name)
+    over = np.flatnonzero(lengths > slots[name])
+    if not len(over):
+      modalities[name] = ragged
+      continue
+    keep = np.ones(len(ragged.values), bool)
+    for row in over:
+      begin, end = ragged.offsets[row], ragged.offsets[row + 1]
+      kept = np.arange(slots[name])
+      if policy == "random":
+        rng = np.random.default_rng((seed, int(row)))
+        kept = rng.choice(lengths[row], slots[name], replace=False)
+      keep[begin:end] = False
+      keep[begin + kept] = True
+    modalities[name], counts[name] = take_elements(ragged, keep), len(over)
+  return dataclasses.replace(table, modalities=modalities), counts
+
+
+def usage(table: Table, budget: Budget) -> dict[str, Usage]:
+  """How each modality of a table fills its slots, over its rows in order."""
+  lengths = {name: table.lengths(name) for name in table.modalities}
+  groups = len(plan(lengths, np.arange(len(table)), budget)) - 1
+  result = {}
+  for name, length in lengths.items():
+    p50, p99 = np.percentile(length, [50, 99], method="higher")
+    result[name] = Usage(
+      mean=float(length.mean()),
+      p50=int(p50),
+      p99=int(p99),
+      max=int(length.max()),
+      missing=float((length == 0).mean()),
+      slots=budget.slots[name],
+      fill=float(length.sum() / (groups * budget.slots[name])),
+    )
+  return result
+
+
+def describe(usages: Mapping[str, Usage], examples: int) -> str:
+  """The usage of all modalities as a table for a terminal."""
+  head = ("modality", "missing", "mean", "p50", "p99", "max", "slots", "fill")
+  rows = [head]
+  for name, u in usages.items():
+    cells = (u.p50, u.p99, u.max, u.slots)
+    row = (name, f"{u.missing:.0%}", f"{u.mean:.1f}", *cells, f"{u.fill:.0%}")
+    rows.append(tuple(str(cell) for cell in row))
+  widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+  lines = [f"Elements per example; slots for a shard of {examples} examples"]
+  for name, *cells in rows:
+    cells = [cell.rjust(w) for cell, w in zip(cells, widths[1:], strict=True)]
+    lines.append("  ".join([name.ljust(widths[0]), *cells]))
+  return "\n".join(lines)

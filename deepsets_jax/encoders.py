@@ -1,0 +1,131 @@
+"""Encoders: a modality's elements, each on its own, into the common `d` features.
+
+Nothing here mixes elements, so that padding slots need no mask: what they become is
+dropped by the pool. Arguments are plain values; parameters are float32, and `dtype`
+is that of the computation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from deepsets_jax.ragged import Ragged
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+  "relu": nn.relu,
+  "gelu": nn.gelu,
+  "tanh": jnp.tanh,
+  "silu": nn.silu,
+}
+
+
+class MLP(nn.Module):
+  """Hidden layers, each dense, norm, activation, dropout; then a dense layer.
+
+  Attributes:
+    features: Of the last dense layer; None ends with the last hidden layer.
+    hidden: Width of each hidden layer.
+    norm: Whether a LayerNorm stands before each activation.
+    dropout: Rate after each activation, in training.
+    activation: A name in `ACTIVATIONS`.
+    dtype: Of the computation.
+  """
+
+  features: int | None
+  hidden: Sequence[int] = ()
+  norm: bool = False
+  dropout: float = 0.0
+  activation: str = "relu"
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "... i"], *, train: bool) -> Float[Array, "... o"]:
+    if self.activation not in ACTIVATIONS:
+      raise ValueError(
+        f"unknown activation {self.activation!r}; one of {sorted(ACTIVATIONS)}"
+      )
+    x = x.astype(self.dtype)
+    for width in self.hidden:
+      x = nn.Dense(width, dtype=self.dtype)(x)
+      if self.norm:
+        x = nn.LayerNorm(dtype=self.dtype)(x)
+      x = ACTIVATIONS[self.activation](x)
+      x = nn.Dropout(self.dropout, deterministic=not train)(x)
+    if self.features is not None:
+      x = nn.Dense(self.features, dtype=self.dtype)(x)
+    return x
+
+
+class DenseEncoder(nn.Module):
+  """Vectors `[n, i]` through an MLP to `[n, d]`; see `MLP` for the arguments."""
+
+  features: int
+  hidden: Sequence[int] = ()
+  norm: bool = False
+  dropout: float = 0.0
+  activation: str = "relu"
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, elements: Ragged, *, train: bool) -> Ragged:
+    mlp = MLP(
+      self.features, self.hidden, self.norm, self.dropout, self.activation, self.dtype
+    )
+    values = mlp(elements.values, train=train)
+    return _weigh(elements.replace(values=values))
+
+
+class TokenEncoder(nn.Module):
+  """Token ids `[n]` to embeddings `[n, d]`, through an MLP where it has layers.
+
+  An element's weight (TF-IDF, say), where there is one, multiplies its vector, so that
+  a sum pool without hidden layers is a weighted bag of words.
+
+  Attributes:
+    vocabulary_size: Number of ids.
+    features: `d`.
+    hidden: Hidden layers after the embedding, of width `d` before them; none leaves
+      the embedding as it is.
+    norm, dropout, activation, dtype: As in `MLP`.
+  """
+
+  vocabulary_size: int
+  features: int
+  hidden: Sequence[int] = ()
+  norm: bool = False
+  dropout: float = 0.0
+  activation: str = "relu"
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, elements: Ragged, *, train: bool) -> Ragged:
+    embed = nn.Embed(self.vocabulary_size, self.features, dtype=self.dtype)
+    values = embed(elements.values)
+    if self.hidden:
+      mlp = MLP(
+        self.features, self.hidden, self.norm, self.dropout, self.activation, self.dtype
+      )
+      values = mlp(values, train=train)
+    return _weigh(elements.replace(values=values))
+
+
+def _weigh(elements: Ragged) -> Ragged:
+  """The elements times their weights, which are used up by it."""
+  if elements.weights is None:
+    return elements
+  weights = elements.weights.astype(elements.values.dtype)
+  return Ragged(elements.values * weights[:, None], elements.offsets)
+
+
+def l2_normalize(x: Float[Array, "... d"]) -> Float[Array, "... d"]:
+  """Each vector over its length; a zero vector stays zero, with gradient zero."""
+  squares = jnp.sum(jnp.square(x.astype(jnp.float32)), axis=-1, keepdims=True)
+  # `where` before the root, whose gradient at 0 is not finite.
+  scale = jnp.where(squares > 0, jax.lax.rsqrt(jnp.where(squares > 0, squares, 1.0)), 0)
+  return x * scale.astype(x.dtype)

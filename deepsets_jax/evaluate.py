@@ -1,0 +1,90 @@
+"""Evaluation: the logits of every example of a table once, and metrics of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jaxtyping import Array, Float, PyTree
+
+from deepsets_jax import losses, metrics, sharding
+from deepsets_jax.data import loader
+from deepsets_jax.data.batching import Budget
+from deepsets_jax.data.table import Table
+from deepsets_jax.ragged import Batch
+
+Predict = Callable[[PyTree, Batch], Array]
+
+
+def build_predict(apply: Callable[..., Array], mesh: jax.sharding.Mesh) -> Predict:
+  """The jitted function of parameters and batch `[s, ...]` to logits `[s, b, k]`."""
+
+  def of_device(params: PyTree, batch: Batch) -> Array:
+    def of_shard(shard: Batch) -> Array:
+      return apply({"params": params}, shard.modalities)
+
+    return jax.lax.map(of_shard, batch)
+
+  return jax.jit(
+    jax.shard_map(
+      of_device,
+      mesh=mesh,
+      in_specs=(jax.P(), jax.P(sharding.AXIS)),
+      out_specs=jax.P(sharding.AXIS),
+    )
+  )
+
+
+def predict(
+  step: Predict,
+  params: PyTree,
+  table: Table,
+  budget: Budget,
+  shards: int,
+  mesh: jax.sharding.Mesh,
+) -> Float[np.ndarray, "b k"]:
+  """The logits of a table, in its order, on every process.
+
+  Raises:
+    RuntimeError: A row came out other than once; a defect of the batches.
+  """
+  logits, seen = None, np.zeros(len(table), np.int64)
+  for batch in loader.evaluation_batches(table, budget, shards):
+    on_devices = sharding.put(batch, mesh)
+    values = step(params, on_devices)
+    values, indices = multihost_utils.process_allgather(
+      (values, on_devices.indices), tiled=True
+    )
+    real = indices >= 0
+    if logits is None:
+      logits = np.zeros((len(table), values.shape[-1]), np.float32)
+    logits[indices[real]] = values[real]
+    np.add.at(seen, indices[real], 1)
+  if not (seen == 1).all():
+    row = int(np.argmax(seen != 1))
+    raise RuntimeError(f"row {row} was evaluated {seen[row]} times")
+  return logits
+
+
+def choose_threshold(table: Table, logits: Float[np.ndarray, "b k"]) -> float:
+  """The probability above which a label is predicted: best micro F1 on this table.
+
+  Only for multi-label targets, and only on validation; 0.5 for all others.
+  """
+  if table.schema.target.kind != "multilabel":
+    return 0.5
+  scores = losses.probabilities(table.schema.target, logits)
+  return metrics.choose_threshold(np.asarray(scores), table.targets)
+
+
+def evaluate(
+  table: Table, logits: Float[np.ndarray, "b k"], loss: losses.Loss, threshold: float
+) -> dict[str, float]:
+  """The loss and every metric of the table's kind of target."""
+  target, weights = table.schema.target, np.ones(len(table), np.float32)
+  total, weight = loss(logits, np.asarray(table.targets), weights)
+  scores = np.asarray(losses.probabilities(target, logits))
+  values = metrics.for_target(target, scores, table.targets, weights, threshold)
+  return {"loss": float(total / weight)} | values

@@ -1,0 +1,82 @@
+"""Losses: a weighted sum and its weight, to be divided once, over all devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Shaped
+
+from deepsets_jax.schema import Target
+
+Loss = Callable[[Array, Array, Array], tuple[Array, Array]]
+
+
+def build(target: Target, *, regression: str, label_smoothing: float) -> Loss:
+  """The loss of a kind of target: (logits, targets, weights) -> (sum, weight).
+
+  Multi-label and binary: sigmoid cross-entropy, mean over the labels, in nats.
+  Multi-class: softmax cross-entropy, in nats. Regression: the mean over the numbers
+  of the absolute or squared error.
+
+  Args:
+    target: What is predicted.
+    regression: "absolute" or "squared".
+    label_smoothing: Moves 0 and 1 towards the middle, and a class towards all.
+
+  Raises:
+    ValueError: An unknown regression loss.
+  """
+  if regression not in ("absolute", "squared"):
+    raise ValueError(
+      f"unknown regression loss {regression!r}; one of ['absolute', 'squared']"
+    )
+  match target.kind:
+    case "multilabel" | "binary":
+      per_example = _sigmoid(label_smoothing)
+    case "multiclass":
+      per_example = _softmax(target.size, label_smoothing)
+    case "regression":
+      error = jnp.abs if regression == "absolute" else jnp.square
+
+      def per_example(logits, targets):
+        return error(logits - targets).mean(-1)
+
+  def loss(
+    logits: Float[Array, "b k"], targets: Shaped[Array, "b ..."], weights: Array
+  ) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    return jnp.sum(per_example(logits, targets) * weights), jnp.sum(weights)
+
+  return loss
+
+
+def _sigmoid(smoothing: float) -> Callable[[Array, Array], Array]:
+  def per_example(logits, targets):
+    targets = targets.reshape(logits.shape).astype(jnp.float32)
+    targets = targets * (1 - smoothing) + 0.5 * smoothing
+    return optax.sigmoid_binary_cross_entropy(logits, targets).mean(-1)
+
+  return per_example
+
+
+def _softmax(size: int, smoothing: float) -> Callable[[Array, Array], Array]:
+  def per_example(logits, targets):
+    labels = jnp.eye(size, dtype=jnp.float32)[targets]
+    labels = optax.smooth_labels(labels, smoothing)
+    return optax.softmax_cross_entropy(logits, labels)
+
+  return per_example
+
+
+def probabilities(target: Target, logits: Array) -> Array:
+  """What a prediction is: sigmoids, a softmax, or the numbers themselves."""
+  match target.kind:
+    case "multilabel":
+      return jax.nn.sigmoid(logits)
+    case "binary":
+      return jax.nn.sigmoid(logits[..., 0])
+    case "multiclass":
+      return jax.nn.softmax(logits)
+  return logits

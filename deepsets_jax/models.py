@@ -1,0 +1,129 @@
+"""A model: an encoder per modality, a fusion, a head; built from `config.model`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import ml_collections
+from jaxtyping import Float
+
+from deepsets_jax import fusion, pooling
+from deepsets_jax.encoders import MLP, DenseEncoder, TokenEncoder
+from deepsets_jax.ragged import Ragged
+from deepsets_jax.schema import Modality, Schema
+
+
+class Head(nn.Module):
+  """Dropout and an optional LayerNorm, then an MLP to the logits, in float32.
+
+  Attributes:
+    features: Number of logits.
+    input_norm: Whether a LayerNorm comes first. It makes a sum pool blind to the
+      size of the set, up to the mean.
+    input_dropout: Rate of dropout on the fused vector.
+    hidden, norm, dropout, activation, dtype: As in `encoders.MLP`.
+  """
+
+  features: int
+  hidden: Sequence[int] = ()
+  input_norm: bool = False
+  input_dropout: float = 0.0
+  norm: bool = False
+  dropout: float = 0.0
+  activation: str = "relu"
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b f"], *, train: bool) -> Float[Array, "b k"]:
+    if self.input_norm:
+      x = nn.LayerNorm(dtype=self.dtype)(x)
+    x = nn.Dropout(self.input_dropout, deterministic=not train)(x)
+    mlp = MLP(None, self.hidden, self.norm, self.dropout, self.activation, self.dtype)
+    x = mlp(x, train=train).astype(jnp.float32)
+    return nn.Dense(self.features)(x)
+
+
+class SetModel(nn.Module):
+  """Encoders, fusion and head.
+
+  Attributes:
+    encoders: By modality. Any subset of them may be in a batch.
+    fusion: See `fusion`.
+    head: Fused vectors to logits.
+  """
+
+  encoders: Mapping[str, nn.Module]
+  fusion: nn.Module
+  head: nn.Module
+
+  def __call__(
+    self, modalities: Mapping[str, Ragged], *, train: bool = False
+  ) -> Float[Array, "b k"]:
+    """Logits. In training, needs a "dropout" key."""
+    return self.head(self.embed(modalities, train=train), train=train)
+
+  def embed(
+    self, modalities: Mapping[str, Ragged], *, train: bool = False
+  ) -> Float[Array, "b f"]:
+    """The fused vector of each example."""
+    unknown = sorted(set(modalities) - set(self.encoders))
+    if unknown:
+      raise ValueError(
+        f"unknown modality {unknown[0]!r}; the model has {sorted(self.encoders)}"
+      )
+    encoded = {
+      name: self.encoders[name](ragged, train=train)
+      for name, ragged in modalities.items()
+    }
+    return self.fusion(encoded, train=train)
+
+
+def build(config: ml_collections.ConfigDict, schema: Schema) -> SetModel:
+  """The model of `config.model` for a data set.
+
+  Raises:
+    ValueError: An unknown fusion, pool, activation or dtype.
+  """
+  dtype = _dtype(config.dtype)
+  for name in (*config.set_pool.pools, *config.concat.pools):
+    pooling.get(name)
+  encoders = {
+    name: _encoder(modality, config, dtype)
+    for name, modality in schema.modalities.items()
+  }
+  return SetModel(
+    encoders=encoders,
+    fusion=_fusion(config, schema, dtype),
+    head=Head(features=schema.target.size, dtype=dtype, **config.head),
+  )
+
+
+def _encoder(
+  modality: Modality, config: ml_collections.ConfigDict, dtype: Any
+) -> nn.Module:
+  if modality.kind == "tokens":
+    return TokenEncoder(modality.size, config.features, dtype=dtype, **config.token)
+  return DenseEncoder(config.features, dtype=dtype, **config.dense)
+
+
+def _fusion(config: ml_collections.ConfigDict, schema: Schema, dtype: Any) -> nn.Module:
+  match config.fusion:
+    case "set_pool":
+      return fusion.SetPoolFusion(dtype=dtype, **config.set_pool)
+    case "concat":
+      return fusion.ConcatFusion(
+        tuple(schema.modalities), config.features, **config.concat
+      )
+  raise ValueError(
+    f"unknown config.model.fusion {config.fusion!r}; one of ['concat', 'set_pool']"
+  )
+
+
+def _dtype(name: str) -> Any:
+  dtypes = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+  if name not in dtypes:
+    raise ValueError(f"unknown config.model.dtype {name!r}; one of {sorted(dtypes)}")
+  return dtypes[name]

@@ -1,0 +1,398 @@
+"""Pools of ragged elements, each a commutative monoid.
+
+`lift` turns one modality's elements into a partial state per example, `merge` joins
+two partial states, `finish` gives the pooled vector. One `merge` therefore pools over
+elements, over modalities, over chunks of a set too large for memory and over devices,
+and order and grouping cannot matter (Reiter et al., 2020, "Deep Multi-Modal Sets",
+pool by sum, max and min).
+
+What holds for every pool. Elements in padding slots take no part, and get a zero
+gradient. An example without elements gives `empty`, 0 by default, and passes no
+gradient. An absent modality is the identity of `merge`: the result is that of the
+same call without the modality, bit for bit. Reductions are in float32 whatever the
+input's type, and so is the result.
+
+This is the only module that calls segment ops: they are sensitive to device and
+version, so they have one owner.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from deepsets_jax.ragged import Ragged
+
+
+@runtime_checkable
+class Pool(Protocol):
+  """A commutative monoid over elements; states are pytrees with a leading `b`."""
+
+  def lift(self, elements: Ragged, scores: Array | None = None) -> Any:
+    """The partial state of each example; `scores` only for `Softmax`."""
+
+  def merge(self, a: Any, b: Any) -> Any:
+    """The state of the union of two disjoint sets of elements."""
+
+  def finish(self, state: Any, empty: float = 0.0) -> Float[Array, "b d"]:
+    """The pooled vectors; `empty` where an example has no elements."""
+
+
+def pool(
+  pool: Pool | str,
+  elements: Ragged | Mapping[str, Ragged],
+  *,
+  scores: Array | Mapping[str, Array] | None = None,
+  empty: float = 0.0,
+) -> Float[Array, "b d"]:
+  """The pooled elements of each example, of one modality or of several.
+
+  Args:
+    pool: A pool, or its name in `POOLS`.
+    elements: Vectors `[n, d]`; a dictionary's modalities share `b` and `d`, and are
+      merged in sorted order, so that the caller's order does not matter to a bit.
+    scores: For "softmax": `[n]` or `[n, d]`, in the form of `elements`.
+    empty: The value of an example without elements.
+
+  Raises:
+    ValueError: An unknown pool, scores missing or not used, or no modality.
+  """
+  owner = get(pool)
+  if isinstance(elements, Ragged):
+    return owner.finish(owner.lift(elements, scores), empty)
+  if not elements:
+    raise ValueError("no modality to pool: give at least one, its sets may be empty")
+  scores = scores or {}
+  lifted = [owner.lift(elements[k], scores.get(k)) for k in sorted(elements)]
+  return owner.finish(functools.reduce(owner.merge, lifted), empty)
+
+
+def merge_across(pool: Pool | str, state: Any, axis_name: str) -> Any:
+  """The merged state of all devices along a mesh axis, inside `jax.shard_map`.
+
+  For sets larger than a device: each holds some elements of every example. Partial
+  states travel (`b x d`, not the elements) and are merged in device order. The result
+  is the same on all devices and typed so, hence a `psum` of placed states, not a
+  gather: a replicated output needs it, and its gradient is counted once.
+  """
+  size, index = jax.lax.axis_size(axis_name), jax.lax.axis_index(axis_name)
+
+  def share(leaf):
+    placed = jnp.zeros((size, *leaf.shape), leaf.dtype).at[index].set(leaf)
+    return jax.lax.psum(placed, axis_name)
+
+  shared = jax.tree.map(share, state)
+  parts = [jax.tree.map(lambda leaf, i=i: leaf[i], shared) for i in range(size)]
+  return functools.reduce(get(pool).merge, parts)
+
+
+def get(pool: Pool | str) -> Pool:
+  """The pool of this name, or the pool itself.
+
+  Raises:
+    ValueError: No such name; the message lists the legal ones.
+  """
+  if not isinstance(pool, str):
+    return pool
+  if pool not in POOLS:
+    raise ValueError(f"unknown pool {pool!r}; one of {sorted(POOLS)}")
+  return POOLS[pool]
+
+
+class _Total(NamedTuple):
+  count: Int[Array, "b 1"]
+  total: Float[Array, "b d"]
+
+
+class Sum:
+  """The sum of the elements."""
+
+  def lift(self, elements: Ragged, scores: Array | None = None) -> _Total:
+    _refuse(scores, self)
+    return _Total(_count(elements), _segment_sum(_float32(elements), elements))
+
+  def merge(self, a: _Total, b: _Total) -> _Total:
+    return _Total(a.count + b.count, a.total + b.total)
+
+  def finish(self, state: _Total, empty: float = 0.0) -> Float[Array, "b d"]:
+    return jnp.where(state.count > 0, state.total, empty)
+
+
+class Mean(Sum):
+  """The mean element; counts come from the offsets, exact up to 2**24."""
+
+  def finish(self, state: _Total, empty: float = 0.0) -> Float[Array, "b d"]:
+    count = jnp.maximum(state.count, 1).astype(jnp.float32)
+    return jnp.where(state.count > 0, state.total / count, empty)
+
+
+class _Extreme(NamedTuple):
+  count: Int[Array, "b 1"]
+  value: Float[Array, "b d"]
+  ties: Float[Array, "b d"]
+
+
+class Max:
+  """The largest value of each feature.
+
+  Elements that tie share the gradient equally, in one modality or across several:
+  the state carries how many attain the value, and each passes on its share.
+  """
+
+  def lift(self, elements: Ragged, scores: Array | None = None) -> _Extreme:
+    _refuse(scores, self)
+    value, ties = _segment_max(
+      _float32(elements), elements.segment_ids, elements.num_examples
+    )
+    return _Extreme(_count(elements), value, ties)
+
+  def merge(self, a: _Extreme, b: _Extreme) -> _Extreme:
+    value, ties = _merge_max((a.value, a.ties), (b.value, b.ties))
+    return _Extreme(a.count + b.count, value, ties)
+
+  def finish(self, state: _Extreme, empty: float = 0.0) -> Float[Array, "b d"]:
+    return jnp.where(state.count > 0, state.value, empty)
+
+
+class Min(Max):
+  """The smallest value of each feature; ties as in `Max`."""
+
+  def lift(self, elements: Ragged, scores: Array | None = None) -> _Extreme:
+    return super().lift(elements.replace(values=-_float32(elements)), scores)
+
+  def finish(self, state: _Extreme, empty: float = 0.0) -> Float[Array, "b d"]:
+    return jnp.where(state.count > 0, -state.value, empty)
+
+
+class _Exponentials(NamedTuple):
+  count: Int[Array, "b 1"]
+  peak: Float[Array, "b d"]
+  total: Float[Array, "b d"]
+  weighted: Float[Array, "b d"] | None
+
+
+class LogSumExp:
+  """The logarithm of the sum of exponentials of each feature."""
+
+  def lift(self, elements: Ragged, scores: Array | None = None) -> _Exponentials:
+    _refuse(scores, self)
+    peak, exponentials = _exponentials(_float32(elements), elements)
+    total = _segment_sum(exponentials, elements)
+    return _Exponentials(_count(elements), peak, total, None)
+
+  def merge(self, a: _Exponentials, b: _Exponentials) -> _Exponentials:
+    peak = jnp.maximum(a.peak, b.peak)
+    # Where both are empty, peak is -inf, and -inf - -inf would be NaN.
+    finite = jnp.where(jnp.isfinite(peak), peak, 0.0)
+    scale_a, scale_b = jnp.exp(a.peak - finite), jnp.exp(b.peak - finite)
+
+    def add(x, y):
+      return None if x is None else x * scale_a + y * scale_b
+
+    return _Exponentials(
+      a.count + b.count, peak, add(a.total, b.total), add(a.weighted, b.weighted)
+    )
+
+  def finish(self, state: _Exponentials, empty: float = 0.0) -> Float[Array, "b d"]:
+    some = state.count > 0
+    # `where` before the logarithm: its gradient at 0 is not finite.
+    total = jnp.where(some, state.total, 1.0)
+    return jnp.where(some, jnp.log(total) + jnp.where(some, state.peak, 0.0), empty)
+
+
+class Softmax(LogSumExp):
+  """The mean element, weighted by the softmax of given scores.
+
+  Scores are `[n]`, one per element, or `[n, d]`, one per feature; the softmax runs
+  over all elements of an example, whatever their modality.
+  """
+
+  def lift(self, elements: Ragged, scores: Array | None = None) -> _Exponentials:
+    if scores is None:
+      raise ValueError("the softmax pool needs scores, one per element")
+    scores = scores.astype(jnp.float32)
+    scores = scores[:, None] if scores.ndim == 1 else scores
+    peak, exponentials = _exponentials(scores, elements)
+    return _Exponentials(
+      count=_count(elements),
+      peak=peak,
+      total=_segment_sum(exponentials, elements),
+      weighted=_segment_sum(exponentials * _float32(elements), elements),
+    )
+
+  def finish(self, state: _Exponentials, empty: float = 0.0) -> Float[Array, "b d"]:
+    some = state.count > 0
+    return jnp.where(some, state.weighted / jnp.where(some, state.total, 1.0), empty)
+
+
+class _Moments(NamedTuple):
+  count: Int[Array, "b 1"]
+  mean: Float[Array, "b d"]
+  squares: Float[Array, "b d"]
+
+
+class Var:
+  """The population variance of each feature; 0 for a single element.
+
+  Sums of squared deviations are merged by Chan, Golub and LeVeque (1979), which does
+  not cancel as the difference of two large sums does.
+  """
+
+  def lift(self, elements: Ragged, scores: Array | None = None) -> _Moments:
+    _refuse(scores, self)
+    values, count = _float32(elements), _count(elements)
+    mean = _segment_sum(values, elements) / jnp.maximum(count, 1).astype(jnp.float32)
+    deviations = values - elements.to_elements(mean)
+    return _Moments(count, mean, _segment_sum(deviations**2, elements))
+
+  def merge(self, a: _Moments, b: _Moments) -> _Moments:
+    count = a.count + b.count
+    # Divided first: where a is empty the share is exactly 1, and merging exact.
+    share = b.count.astype(jnp.float32) / jnp.maximum(count, 1).astype(jnp.float32)
+    delta = b.mean - a.mean
+    between = delta**2 * (a.count.astype(jnp.float32) * share)
+    return _Moments(count, a.mean + delta * share, a.squares + b.squares + between)
+
+  def finish(self, state: _Moments, empty: float = 0.0) -> Float[Array, "b d"]:
+    count = jnp.maximum(state.count, 1).astype(jnp.float32)
+    return jnp.where(state.count > 0, state.squares / count, empty)
+
+
+class Std(Var):
+  """The population standard deviation; gradient 0 where it is 0."""
+
+  def finish(self, state: _Moments, empty: float = 0.0) -> Float[Array, "b d"]:
+    variance = super().finish(state)
+    spread = variance > 0
+    root = jnp.sqrt(jnp.where(spread, variance, 1.0))
+    return jnp.where(state.count > 0, jnp.where(spread, root, 0.0), empty)
+
+
+POOLS: Mapping[str, Pool] = {
+  "sum": Sum(),
+  "mean": Mean(),
+  "max": Max(),
+  "min": Min(),
+  "logsumexp": LogSumExp(),
+  "softmax": Softmax(),
+  "var": Var(),
+  "std": Std(),
+}
+
+
+def winning_slots(
+  elements: Mapping[str, Ragged], pooled: Float[Array, "b d"]
+) -> dict[str, Int[Array, "b d"]]:
+  """The slot of each modality whose element won each feature of a max or min pool.
+
+  `n`, one past the last slot, where no element of the modality attains the pooled
+  value. Where several tie, the first slot of each modality that attains it.
+  """
+  slots = {}
+  for name, ragged in elements.items():
+    n = ragged.num_slots
+    won = _float32(ragged) == ragged.to_elements(pooled, fill=jnp.nan)
+    slot = jnp.where(won, jnp.arange(n, dtype=jnp.int32)[:, None], n)
+    first = jax.ops.segment_min(
+      slot, ragged.segment_ids, ragged.num_examples, indices_are_sorted=True
+    )
+    slots[name] = jnp.minimum(first, n)  # The minimum of nothing is the largest int.
+  return slots
+
+
+def _refuse(scores: Array | None, owner: Pool) -> None:
+  if scores is not None:
+    raise ValueError(f"{type(owner).__name__} takes no scores; only softmax does")
+
+
+def _float32(elements: Ragged) -> Float[Array, "n d"]:
+  return elements.values.astype(jnp.float32)
+
+
+def _count(elements: Ragged) -> Int[Array, "b 1"]:
+  return elements.lengths[:, None]
+
+
+def _segment_sum(values: Array, elements: Ragged) -> Array:
+  return jax.ops.segment_sum(
+    values, elements.segment_ids, elements.num_examples, indices_are_sorted=True
+  )
+
+
+def _exponentials(values: Array, elements: Ragged) -> tuple[Array, Array]:
+  """The largest value per example, and exp(value - largest) per element.
+
+  The peak is a constant to the gradient: whatever it is, the result is the same.
+  """
+  values_only = jax.lax.stop_gradient(values)
+  peak = jax.ops.segment_max(
+    values_only, elements.segment_ids, elements.num_examples, indices_are_sorted=True
+  )
+  return peak, jnp.exp(values - elements.to_elements(peak))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _segment_max(values, segment_ids, num_segments):
+  """The maximum `[b, d]`, -inf where empty, and how many elements attain it.
+
+  The default gradient gathers twice and scatters once more, unsorted. This one
+  remembers who attained the maximum, and gathers each segment's share.
+  """
+  (value, ties), _ = _segment_max_forward(values, segment_ids, num_segments)
+  return value, ties
+
+
+def _segment_max_forward(values, segment_ids, num_segments):
+  value = jax.ops.segment_max(
+    values, segment_ids, num_segments, indices_are_sorted=True
+  )
+  # NaN on padding: equal to nothing.
+  attained = values == jnp.take(
+    value, segment_ids, axis=0, mode="fill", fill_value=jnp.nan, indices_are_sorted=True
+  )
+  ties = jax.ops.segment_sum(
+    attained.astype(jnp.float32), segment_ids, num_segments, indices_are_sorted=True
+  )
+  return (value, ties), (attained, segment_ids, ties)
+
+
+def _segment_max_backward(num_segments, residuals, cotangents):
+  del num_segments
+  attained, segment_ids, ties = residuals
+  share = cotangents[0] / jnp.maximum(ties, 1)
+  share = jnp.take(
+    share, segment_ids, axis=0, mode="fill", fill_value=0, indices_are_sorted=True
+  )
+  return jnp.where(attained, share, 0), None
+
+
+_segment_max.defvjp(_segment_max_forward, _segment_max_backward)
+
+
+@jax.custom_vjp
+def _merge_max(a, b):
+  """The larger of two (maximum, ties) pairs; ties add up where they are equal."""
+  pair, _ = _merge_max_forward(a, b)
+  return pair
+
+
+def _merge_max_forward(a, b):
+  value = jnp.maximum(a[0], b[0])
+  ties_a = jnp.where(a[0] == value, a[1], 0)
+  ties_b = jnp.where(b[0] == value, b[1], 0)
+  return (value, ties_a + ties_b), (ties_a, ties_b)
+
+
+def _merge_max_backward(residuals, cotangents):
+  ties_a, ties_b = residuals
+  share = cotangents[0] / jnp.maximum(ties_a + ties_b, 1)
+  zeros = jnp.zeros_like(ties_a)
+  return (share * ties_a, zeros), (share * ties_b, zeros)
+
+
+_merge_max.defvjp(_merge_max_forward, _merge_max_backward)

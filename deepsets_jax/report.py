@@ -1,0 +1,97 @@
+"""What a finished run leaves to read: `results.json` and pictures."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import pathlib
+import platform
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from deepsets_jax import evaluate, figures, losses, metrics
+from deepsets_jax.checkpoint import Position
+from deepsets_jax.data import budgets
+from deepsets_jax.data.table import Table
+from deepsets_jax.run import Run
+from deepsets_jax.writers import read_metrics, write_json
+
+_PACKAGES = ("deepsets-jax", "jax", "jaxlib", "flax", "optax", "numpy")
+
+
+def write(
+  run: Run, workdir: pathlib.Path, params: PyTree, position: Position
+) -> dict[str, Any]:
+  """Evaluates every split but the training one and writes the run's results.
+
+  The threshold of a multi-label task is chosen on validation, and used on all.
+
+  Args:
+    run: The run.
+    workdir: Its folder.
+    params: Of the best checkpoint.
+    position: At the end of training.
+
+  Returns:
+    What `results.json` holds: per split the metrics by name, and the run's facts.
+  """
+  splits = [name for name in run.tables if name != "train"]
+  logits = {name: run.logits(params, name) for name in splits}
+  threshold = evaluate.choose_threshold(run.tables["validation"], logits["validation"])
+  results = {
+    name: evaluate.evaluate(run.tables[name], logits[name], run.loss, threshold)
+    for name in splits
+  }
+  results |= _facts(params, position) | {"threshold": threshold}
+  _draw(run, workdir, logits["test"], threshold)
+  write_json(workdir / "results.json", results)
+  return results
+
+
+def _facts(params: PyTree, position: Position) -> dict[str, Any]:
+  device = jax.devices()[0]
+  rate = position.examples / position.step_seconds if position.step_seconds else None
+  return {
+    "best_step": position.best_step,
+    "parameters": sum(int(np.size(p)) for p in jax.tree.leaves(params)),
+    "seconds": position.seconds,
+    "examples_per_second": rate,
+    "versions": {name: importlib.metadata.version(name) for name in _PACKAGES}
+    | {"python": platform.python_version()},
+    "device": {
+      "platform": device.platform,
+      "kind": device.device_kind,
+      "count": jax.device_count(),
+    },
+  }
+
+
+def _draw(
+  run: Run, workdir: pathlib.Path, logits: np.ndarray, threshold: float
+) -> None:
+  train, test = run.tables["train"], run.tables["test"]
+  usage = budgets.usage(train, run.budget)
+  pictures = {
+    "learning_curves": figures.learning_curves(
+      read_metrics(workdir), run.config.train.metric
+    ),
+    "set_sizes": figures.set_sizes(
+      {name: train.lengths(name) for name in train.modalities},
+      {name: u.slots for name, u in usage.items()},
+      {name: u.fill for name, u in usage.items()},
+    ),
+  }
+  if test.schema.target.kind == "multilabel":
+    pictures["label_f1"] = _label_f1(test, logits, threshold)
+  for name, figure in pictures.items():
+    figures.save(figure, workdir / f"{name}.png")
+
+
+def _label_f1(table: Table, logits: np.ndarray, threshold: float) -> Any:
+  target = table.schema.target
+  scores = np.asarray(losses.probabilities(target, logits))
+  f1, support = metrics.label_f1(scores, table.targets, threshold)
+  names = target.names or [str(i) for i in range(target.size)]
+  return figures.label_f1(names, f1, support)

@@ -1,0 +1,190 @@
+"""A run's parts, built from its config: data, model, loss, compiled functions.
+
+Every error of config or data is raised here, before anything is written or trained.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import ml_collections
+import numpy as np
+import optax
+from absl import logging
+from jaxtyping import PyTree
+
+from deepsets_jax import (
+  evaluate,
+  losses,
+  metrics,
+  models,
+  optimizer,
+  sharding,
+  train_step,
+)
+from deepsets_jax.data import budgets, sources
+from deepsets_jax.data.batching import Absence, Batcher, Budget
+from deepsets_jax.data.table import Table
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """What a run is made of, once its config has been looked at; it has no state.
+
+  Attributes:
+    config: Resolved: every setting that was left open is filled in.
+    tables: The splits.
+    budget: Of a shard.
+    shards: Of a batch, over all devices.
+    mesh: Of all devices.
+    absence: What is left out of training examples, or None.
+    model, loss, step, predict: See `models`, `losses`, `train_step`, `evaluate`.
+    init: The state before the first step, on the devices.
+  """
+
+  config: ml_collections.ConfigDict
+  tables: dict[str, Table]
+  budget: Budget
+  shards: int
+  mesh: jax.sharding.Mesh
+  absence: Absence | None
+  model: models.SetModel
+  loss: losses.Loss
+  step: train_step.Step
+  predict: evaluate.Predict
+  init: Callable[[], train_step.State]
+
+  @property
+  def abstract_state(self) -> train_step.State:
+    """Shapes, types and shardings of a state, to restore one."""
+    place = sharding.replicated(self.mesh)
+    return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+      jax.eval_shape(self.init),
+    )
+
+  def logits(self, params: PyTree, split: str) -> np.ndarray:
+    """The logits of a split, `[b, k]`."""
+    return evaluate.predict(
+      self.predict, params, self.tables[split], self.budget, self.shards, self.mesh
+    )
+
+
+def build(config: ml_collections.ConfigDict) -> Run:
+  """The parts of a run.
+
+  Raises:
+    ValueError: A setting names nothing, or does not fit the data or the devices.
+    DataError: Bad data.
+  """
+  mesh = sharding.make_mesh()
+  tables = sources.load(config.data, config.seed)
+  schema = tables["train"].schema
+  _check_metric(config.train.metric, metrics.names(schema.target))
+  config, tables, budget = _fit(config, tables)
+  model = models.build(config.model, schema)
+  loss = losses.build(schema.target, **config.loss)
+  tx = optimizer.build(config.optim, config.total_steps)
+  return Run(
+    config=config,
+    tables=tables,
+    budget=budget,
+    shards=config.data.shards,
+    mesh=mesh,
+    absence=_absence(config),
+    model=model,
+    loss=loss,
+    step=train_step.build(
+      model.apply, loss, tx, mesh, ema_decay=config.optim.ema_decay
+    ),
+    predict=evaluate.build_predict(model.apply, mesh),
+    init=_init(config, model, tx, Batcher(tables["train"], budget), mesh),
+  )
+
+
+def _check_metric(name: str, legal: Sequence[str]) -> None:
+  if name not in (*legal, "loss"):
+    raise ValueError(
+      f"unknown config.train.metric {name!r}; one of {sorted((*legal, 'loss'))}"
+    )
+
+
+def _absence(config: ml_collections.ConfigDict) -> Absence | None:
+  data = config.data
+  absence = Absence(data.modality_dropout, data.element_dropout, config.seed)
+  return absence if data.modality_dropout or data.element_dropout else None
+
+
+def _init(
+  config: ml_collections.ConfigDict,
+  model: models.SetModel,
+  tx: optax.GradientTransformation,
+  batcher: Batcher,
+  mesh: jax.sharding.Mesh,
+) -> Callable[[], train_step.State]:
+  """The jitted function to a state at step 0; shapes come from one example."""
+  batch = batcher.batch([np.arange(1)])
+  modalities = jax.tree.map(lambda x: x[0], batch.modalities)
+
+  def init() -> train_step.State:
+    init_key, step_key = jax.random.split(jax.random.key(config.seed))
+    params = model.init(init_key, modalities)["params"]
+    average = config.optim.ema_decay is not None
+    return train_step.init_state(params, tx, step_key, average=average)
+
+  return jax.jit(init, out_shardings=sharding.replicated(mesh))
+
+
+def _fit(
+  config: ml_collections.ConfigDict, tables: dict[str, Table]
+) -> tuple[ml_collections.ConfigDict, dict[str, Table], Budget]:
+  """Config with shards and budgets filled in, tables that fit them, the budget."""
+  config = config.copy_and_resolve_references()
+  data = config.data
+  with config.unlocked():
+    if data.shards is None:
+      data.shards = jax.device_count()
+    sharding.check_shards(data.shards)
+    if data.batch_size % data.shards:
+      raise ValueError(
+        f"config.data.batch_size {data.batch_size} is not a multiple of the"
+        f" {data.shards} shards"
+      )
+    examples = data.batch_size // data.shards
+    proposed = budgets.propose(tables, examples)
+    unknown = sorted(set(data.budgets) - set(proposed))
+    if unknown:
+      raise ValueError(
+        f"config.data.budgets.{unknown[0]}: the data has no such modality; it has"
+        f" {sorted(proposed)}"
+      )
+    data.budgets = {k: data.budgets.get(k) or v for k, v in proposed.items()}
+  budget = Budget(examples, data.budgets.to_dict())
+  if data.overflow not in ("error", "first", "random"):
+    raise ValueError(
+      f"unknown config.data.overflow {data.overflow!r};"
+      " one of ['error', 'first', 'random']"
+    )
+  if data.overflow != "error":
+    tables = {
+      split: _truncated(split, table, config, budget) for split, table in tables.items()
+    }
+  budgets.check(tables, budget.slots)
+  print(budgets.describe(budgets.usage(tables["train"], budget), examples), flush=True)
+  return config, tables, budget
+
+
+def _truncated(
+  split: str, table: Table, config: ml_collections.ConfigDict, budget: Budget
+) -> Table:
+  table, counts = budgets.truncate(
+    table, budget.slots, config.data.overflow, config.seed
+  )
+  for name, count in counts.items():
+    logging.warning(
+      "%s: %d of %d examples cut to %d %r elements (overflow=%r)",
+      split, count, len(table), budget.slots[name], name, config.data.overflow,
+    )  # fmt: skip
+  return table

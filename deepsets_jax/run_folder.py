@@ -1,0 +1,82 @@
+"""A run's folder: one config, written once; another config is refused."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+import ml_collections
+
+from deepsets_jax.writers import write_json
+
+_CONFIG = "config.json"
+
+
+def adopt(
+  config: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> ml_collections.ConfigDict:
+  """The config, with shards and budgets that it leaves open taken from the folder.
+
+  A run keeps the shapes that it began with, also on another number of devices.
+
+  Raises:
+    ValueError: The folder is of another config; names the keys that differ.
+  """
+  if not (workdir / _CONFIG).exists():
+    return config
+  stored = read(workdir)
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    if config.data.shards is None:
+      config.data.shards = stored.data.shards
+    for name, slots in stored.data.budgets.items():
+      if config.data.budgets.get(name) is None:
+        config.data.budgets[name] = slots
+  wanted, found = _flat(_plain(config)), _flat(_plain(stored))
+  differing = [k for k in sorted(wanted | found) if wanted.get(k) != found.get(k)]
+  if differing:
+    lines = [
+      f"  {k}: {found.get(k)!r} there, {wanted.get(k)!r} here" for k in differing
+    ]
+    raise ValueError(
+      "\n".join([f"{workdir} holds a run of another config:", *lines])
+      + "\ngive another --workdir, or the config of that run to go on with it"
+    )
+  return config
+
+
+def create(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+  """Makes the folder, with its config, where it is not there already."""
+  workdir.mkdir(parents=True, exist_ok=True)
+  if not (workdir / _CONFIG).exists():
+    write_json(workdir / _CONFIG, _plain(config))
+
+
+def read(workdir: pathlib.Path) -> ml_collections.ConfigDict:
+  """The config of the run in a folder.
+
+  Raises:
+    ValueError: No run there.
+  """
+  try:
+    return ml_collections.ConfigDict(json.loads((workdir / _CONFIG).read_text()))
+  except (OSError, json.JSONDecodeError) as error:
+    raise ValueError(f"{workdir} is no folder of a run: {error}") from error
+
+
+def _plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """The config as JSON has it: no references, and lists for tuples."""
+  resolved = config.copy_and_resolve_references().to_dict()
+  return json.loads(json.dumps(resolved))
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+  """Dotted keys to values; an empty dictionary counts as nothing."""
+  flat = {}
+  for key, item in value.items():
+    if isinstance(item, dict):
+      flat |= _flat(item, f"{prefix}{key}.")
+    else:
+      flat[f"{prefix}{key}"] = item
+  return flat

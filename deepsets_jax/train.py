@@ -1,0 +1,209 @@
+"""Training and evaluation of one config, from data to the files of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pathlib
+import signal
+import time
+from typing import Any
+
+import jax
+import ml_collections
+from jaxtyping import Array
+
+from deepsets_jax import evaluate, metrics, report, run_folder, sharding
+from deepsets_jax import run as runs
+from deepsets_jax.checkpoint import Checkpoints, Position
+from deepsets_jax.data import loader
+from deepsets_jax.ragged import Batch
+from deepsets_jax.train_step import State
+from deepsets_jax.writers import MetricsWriter, Progress
+
+
+class NonFiniteError(RuntimeError):
+  """The loss or the gradient is not finite; the last good checkpoint stays."""
+
+
+def train_and_evaluate(
+  config: ml_collections.ConfigDict, workdir: str | pathlib.Path
+) -> dict[str, Any]:
+  """Trains, or goes on training, and returns what `results.json` holds.
+
+  In this order: the folder (which must be of this config), data and model, the
+  latest checkpoint if there is one, training, then every split but the training one
+  at the best checkpoint. Nothing is written before config and data are good.
+
+  Raises:
+    ValueError: Of config, data or folder; says what and the way out.
+    NonFiniteError: Training failed; the last good checkpoint stays.
+  """
+  workdir = pathlib.Path(workdir)
+  run = runs.build(run_folder.adopt(config, workdir))
+  run_folder.create(run.config, workdir)
+  higher = metrics.higher_is_better(run.config.train.metric)
+  with Checkpoints(workdir / "checkpoints", higher_is_better=higher) as checkpoints:
+    position = _train(run, workdir, checkpoints)
+    best, _ = checkpoints.restore(run.abstract_state, position.best_step)
+  return report.write(run, workdir, best.eval_params, position)
+
+
+def _train(run: runs.Run, workdir: pathlib.Path, checkpoints: Checkpoints) -> Position:
+  """Trains from the latest checkpoint, or from the start, to the end."""
+  config = run.config
+  batches = loader.train_batches(
+    run.tables["train"],
+    run.budget,
+    run.shards,
+    seed=config.seed,
+    total_steps=config.total_steps,
+    absence=run.absence,
+  )
+  if checkpoints.latest is None:
+    state, position = run.init(), Position(data=batches.get_state())
+  else:
+    state, position = checkpoints.restore(run.abstract_state)
+    batches.set_state(position.data)
+  start = int(state.step)
+  with (
+    MetricsWriter(workdir, resume_step=start) as writer,
+    Progress(config.total_steps, start) as progress,
+    _Interruption() as interruption,
+  ):
+    if start:
+      progress.note(f"resuming {workdir} at step {start}")
+    loop = _Loop(run, checkpoints, writer, progress, position)
+    for step in range(start, config.total_steps):
+      if loop.out_of_patience:
+        progress.note(f"no better {config.train.metric}; stopping early at step {step}")
+        break
+      # Evaluate and save before the next batch is taken, so that the data position
+      # saved is that of the state saved.
+      batch = next(batches)
+      state, numbers = run.step(state, sharding.put(batch, run.mesh))
+      loop.took(step + 1, batch, numbers)
+      if (step + 1) % config.train.eval_every == 0 or step + 1 == config.total_steps:
+        loop.evaluate(state, batches.get_state())
+      elif interruption.requested:
+        loop.save(state, batches.get_state())
+        raise SystemExit(f"interrupted at step {step + 1}; the same command resumes")
+  return loop.position
+
+
+class _Loop:
+  """What happens beside the steps: numbers, evaluations, checkpoints."""
+
+  def __init__(
+    self,
+    run: runs.Run,
+    checkpoints: Checkpoints,
+    writer: MetricsWriter,
+    progress: Progress,
+    position: Position,
+  ):
+    self.position = position
+    self._run, self._checkpoints = run, checkpoints
+    self._writer, self._progress = writer, progress
+    self._pending: tuple[int, Batch, dict[str, Array]] | None = None
+    self._clock = self._saved = time.perf_counter()
+    self._compiled = False
+
+  @property
+  def out_of_patience(self) -> bool:
+    """Whether the metric has not improved for the evaluations allowed."""
+    patience = self._run.config.train.patience
+    return patience is not None and self.position.evaluations_since_best >= patience
+
+  def took(self, step: int, batch: Batch, numbers: dict[str, Array]) -> None:
+    """Notes a step that was dispatched, and reads the one before, which is done.
+
+    Reading the numbers of this step would make the device wait for the host.
+    """
+    previous, self._pending = self._pending, (step, batch, numbers)
+    if previous is not None:
+      self._record(*previous)
+
+  def evaluate(self, state: State, data: dict[str, Any]) -> None:
+    """Evaluates on validation, notes the best, saves."""
+    self._flush()
+    run, step = self._run, int(state.step)
+    table = run.tables["validation"]
+    logits = run.logits(state.eval_params, "validation")
+    threshold = evaluate.choose_threshold(table, logits)
+    values = evaluate.evaluate(table, logits, run.loss, threshold)
+    self._writer.write(step, "validation", values)
+    name = run.config.train.metric
+    self._progress.evaluation(step, {"loss": values["loss"], name: values[name]})
+    self.position = self.position.evaluated(
+      step, values[name], higher_is_better=metrics.higher_is_better(name)
+    )
+    # Only a new best carries its value: of equal ones Orbax would keep the last.
+    self._save(state, data, values[name] if self.position.best_step == step else None)
+
+  def save(self, state: State, data: dict[str, Any]) -> None:
+    """Saves between two evaluations."""
+    self._flush()
+    self._save(state, data, None)
+
+  def _save(self, state: State, data: dict[str, Any], value: float | None) -> None:
+    now = time.perf_counter()
+    self.position = dataclasses.replace(
+      self.position, data=data, seconds=self.position.seconds + now - self._saved
+    )
+    self._checkpoints.save(state, self.position, value)
+    self._saved, self._clock = now, time.perf_counter()
+
+  def _flush(self) -> None:
+    if self._pending is not None:
+      self._record(*self._pending)
+      self._pending = None
+
+  def _record(self, step: int, batch: Batch, numbers: dict[str, Array]) -> None:
+    """Checks, counts and writes the numbers of a step."""
+    values = {name: float(value) for name, value in jax.device_get(numbers).items()}
+    self._check_finite(step, values)
+    now = time.perf_counter()
+    if self._compiled:
+      self.position = self.position.trained(now - self._clock, values["examples"])
+    self._clock, self._compiled = now, True
+    self._progress.update(step, values["loss"], values["examples"])
+    if step % self._run.config.train.log_every == 0:
+      for name, ragged in batch.modalities.items():
+        shards, slots = ragged.values.shape[:2]
+        used = int(ragged.offsets[:, -1].sum())
+        values[f"fill_{name}"] = used / (shards * slots)
+      self._writer.write(step, "train", values)
+
+  def _check_finite(self, step: int, values: dict[str, float]) -> None:
+    for name in ("loss", "gradient_norm"):
+      if not math.isfinite(values[name]):
+        kept = self._checkpoints.latest
+        raise NonFiniteError(
+          f"{name} is {values[name]} at step {step}; "
+          + (f"the checkpoint of step {kept} stays" if kept else "no checkpoint yet")
+          + "; try a lower config.optim.learning_rate or config.optim.clip_norm"
+        )
+
+
+class _Interruption:
+  """A context in which an interrupt or a preemption asks the loop to save and end."""
+
+  def __init__(self):
+    self.requested = False
+    self._handlers: dict[int, Any] = {}
+
+  def __enter__(self) -> _Interruption:
+    for number in (signal.SIGINT, signal.SIGTERM):
+      self._handlers[number] = signal.signal(number, self._request)
+    return self
+
+  def __exit__(self, *exception) -> None:
+    for number, handler in self._handlers.items():
+      signal.signal(number, handler)
+
+  def _request(self, number: int, frame: Any) -> None:
+    del frame
+    if self.requested:  # The second time, at once.
+      raise KeyboardInterrupt
+    self.requested = True

@@ -1,0 +1,56 @@
+"""Trains and evaluates one config.
+
+  python -m experiments.main --config=configs/debian_programs.py
+  python -m experiments.main --config=configs/debian_programs.py:concat \
+    --config.seed=1 --workdir=runs/concat_1
+
+The run's folder holds everything it wrote; the same command goes on where it stopped.
+"""
+
+import pathlib
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from deepsets_jax import train
+
+_CONFIG = config_flags.DEFINE_config_file(
+  "config",
+  help_string="A file with get_config(), and its argument after a colon.",
+  lock_config=True,
+)
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Folder of the run; by default runs/<name of the config>."
+)
+_DISTRIBUTED = flags.DEFINE_bool(
+  "distributed", False, "Whether to join the other processes of a TPU or GPU cluster."
+)
+
+
+def main(argv: list[str]) -> None:
+  """Runs the config of the command line."""
+  if len(argv) > 1:
+    raise app.UsageError(f"unknown arguments {argv[1:]}")
+  if _DISTRIBUTED.value:
+    jax.distributed.initialize()
+  logging.info("process %d, devices %s", jax.process_index(), jax.devices())
+  workdir = _WORKDIR.value or default_workdir(flags.FLAGS["config"].config_filename)
+  results = train.train_and_evaluate(_CONFIG.value, workdir)
+  for split in ("validation", "test"):
+    values = "  ".join(f"{k} {v:.4f}" for k, v in results[split].items())
+    print(f"{split}: {values}")
+  print(f"results and pictures are in {workdir}")
+
+
+def default_workdir(config_file: str) -> pathlib.Path:
+  """`runs/debian_programs_concat` for `configs/debian_programs.py:concat`."""
+  path, _, argument = config_file.partition(":")
+  name = pathlib.Path(path).stem
+  return pathlib.Path("runs") / (f"{name}_{argument}" if argument else name)
+
+
+if __name__ == "__main__":
+  jax.config.config_with_absl()
+  flags.mark_flag_as_required("config")
+  app.run(main)

@@ -1,0 +1,257 @@
+import functools
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import pooling as benchmark
+from deepsets_jax import pooling, ragged, sharding
+from tests.sets import BUDGETS, FEATURES, NUM_EXAMPLES, pack, set_lists, shuffled
+
+# What each pool is, of one non-empty set `[n, d]` and its scores `[n, 1]`.
+LOOPS = {
+  "sum": lambda x, s: x.sum(0),
+  "mean": lambda x, s: x.mean(0),
+  "max": lambda x, s: x.max(0),
+  "min": lambda x, s: x.min(0),
+  "logsumexp": lambda x, s: np.log(np.exp(x).sum(0)),
+  "softmax": lambda x, s: (x * np.exp(s)).sum(0) / np.exp(s).sum(0),
+  "var": lambda x, s: x.var(0),
+  "std": lambda x, s: x.std(0),
+}
+EVERY_POOL = pytest.mark.parametrize("name", LOOPS)
+
+
+def loop(name, lists, empty=0.0):
+  """The pooled sets `[b, d]`, by a loop in float64."""
+  rows = []
+  for elements in lists:
+    x = np.asarray(elements, np.float64)
+    row = LOOPS[name](x, x.sum(1, keepdims=True)) if len(x) else np.full(FEATURES, empty)
+    rows.append(row)
+  return np.stack(rows)
+
+
+def scores_of(name, elements):
+  """The scores that the softmax pool is given in these tests: a sum of features."""
+  return elements.values.astype(jnp.float32).sum(-1) if name == "softmax" else None
+
+
+@functools.partial(jax.jit, static_argnames=("name", "empty"))
+def pooled(name, elements, empty=0.0):
+  """The pool of a `Ragged`, or of a dictionary of them."""
+  if isinstance(elements, ragged.Ragged):
+    return pooling.pool(name, elements, scores=scores_of(name, elements), empty=empty)
+  scores = {k: scores_of(name, v) for k, v in elements.items()}
+  scores = scores if name == "softmax" else None
+  return pooling.pool(name, elements, scores=scores, empty=empty)
+
+
+@functools.partial(jax.jit, static_argnames="name")
+def gradients(name, elements):
+  """Of a weighted sum of the pooled features, in every element of every modality."""
+
+  def weighted(values):
+    modalities = {k: v.replace(values=values[k]) for k, v in elements.items()}
+    result = pooled(name, modalities)
+    return jnp.vdot(result, jnp.cos(jnp.arange(result.size, dtype=jnp.float32)))
+
+  return jax.grad(weighted)({k: v.values for k, v in elements.items()})
+
+
+def joined(*lists_of_modalities):
+  """The union of the modalities' sets, example by example."""
+  return [np.concatenate(parts) for parts in zip(*lists_of_modalities, strict=True)]
+
+
+@EVERY_POOL
+class TestEveryPool:
+  @hypothesis.given(first=set_lists(), second=set_lists())
+  def test_agrees_with_a_loop_over_sets(self, name, first, second):
+    got = pooled(name, {"a": pack(first), "b": pack(second)})
+    np.testing.assert_allclose(got, loop(name, joined(first, second)), 1e-4, 1e-5)
+
+  @hypothesis.given(lists=set_lists(), seed=st.integers(0, 99))
+  def test_order_of_elements_does_not_matter(self, name, lists, seed):
+    got, want = pooled(name, pack(shuffled(lists, seed))), pooled(name, pack(lists))
+    np.testing.assert_allclose(got, want, 1e-4, 1e-5)
+
+  @hypothesis.given(first=set_lists(), second=set_lists())
+  def test_order_of_modalities_does_not_matter_to_a_bit(self, name, first, second):
+    a, b = pack(first), pack(second)
+    np.testing.assert_array_equal(
+      pooled(name, {"a": a, "b": b}), pooled(name, {"b": b, "a": a})
+    )
+    np.testing.assert_allclose(
+      pooled(name, {"a": a, "b": b}), pooled(name, {"a": b, "b": a}), 1e-4, 1e-5
+    )
+
+  @hypothesis.given(lists=set_lists())
+  def test_slot_budget_does_not_matter(self, name, lists):
+    results = [pooled(name, pack(lists, budget)) for budget in BUDGETS]
+    np.testing.assert_allclose(*results, 1e-6, 1e-6)
+
+  @hypothesis.given(lists=set_lists(), others=set_lists())
+  def test_batch_mates_do_not_matter(self, name, lists, others):
+    mixed = [lists[0], *others[1:]]
+    got, want = pooled(name, pack(mixed))[0], pooled(name, pack(lists))[0]
+    np.testing.assert_allclose(got, want, 1e-6, 1e-6)
+
+  @hypothesis.given(lists=set_lists())
+  def test_an_absent_modality_equals_one_never_declared(self, name, lists):
+    absent = [np.zeros((0, FEATURES), np.float32)] * NUM_EXAMPLES
+    want = pooled(name, {"b": pack(lists)})
+    for other in ("a", "c"):  # Merged before and after.
+      got = pooled(name, {"b": pack(lists), other: pack(absent)})
+      np.testing.assert_array_equal(got, want)
+
+  @hypothesis.given(lists=set_lists(), cut=st.integers(0, 6))
+  def test_chunks_merge_to_the_whole(self, name, lists, cut):
+    pool = pooling.get(name)
+    chunks = [pack([x[:cut] for x in lists]), pack([x[cut:] for x in lists])]
+    lifted = [pool.lift(chunk, scores_of(name, chunk)) for chunk in chunks]
+    got = pool.finish(pool.merge(*lifted))
+    np.testing.assert_allclose(got, pooled(name, pack(lists)), 1e-4, 1e-5)
+
+  @hypothesis.given(first=set_lists(ties=True), second=set_lists(ties=True))
+  def test_gradients_are_finite_and_zero_on_padding(self, name, first, second):
+    elements = {"a": pack(first), "b": pack(second)}
+    for key, gradient in gradients(name, elements).items():
+      assert np.isfinite(gradient).all()
+      np.testing.assert_array_equal(gradient[~np.asarray(elements[key].mask)], 0)
+
+  def test_gradients_agree_with_differences(self, name):
+    rng = np.random.default_rng(0)
+    lists = [rng.normal(size=(n, FEATURES)) for n in (3, 0, 1, 5)]
+    elements = {"a": pack(lists), "b": pack(lists[::-1])}
+    gradient = gradients(name, elements)["a"]
+    weights = np.cos(np.arange(NUM_EXAMPLES * FEATURES)).reshape(-1, FEATURES)
+
+    def value(lists_a):
+      return (loop(name, joined(lists_a, lists[::-1])) * weights).sum()
+
+    flat = np.concatenate(lists)
+    for slot, feature in np.ndindex(flat.shape):
+      sides = []
+      for sign in (1, -1):
+        moved = flat.copy()
+        moved[slot, feature] += sign * 1e-5
+        sides.append(value(np.split(moved, np.cumsum([3, 0, 1]))))
+      want = (sides[0] - sides[1]) / 2e-5
+      np.testing.assert_allclose(gradient[slot, feature], want, 1e-3, 1e-4)
+
+  def test_sets_without_elements_give_the_empty_value(self, name):
+    nothing = pack([np.zeros((0, FEATURES), np.float32)] * NUM_EXAMPLES)
+    np.testing.assert_array_equal(pooled(name, nothing), 0)
+    np.testing.assert_array_equal(pooled(name, nothing, -7.0), -7)
+    assert not np.any(gradients(name, {"a": nothing})["a"])
+
+  def test_no_slots_at_all(self, name):
+    nothing = pack([np.zeros((0, FEATURES), np.float32)] * NUM_EXAMPLES, budget=0)
+    np.testing.assert_array_equal(pooled(name, nothing), 0)
+
+  def test_bfloat16_elements_are_reduced_in_float32(self, name):
+    # 300 equal elements: a bfloat16 sum would stop at 256.
+    elements = pack([np.full((300, FEATURES), 1.0)] * 4, 1200, jnp.bfloat16)
+    got = pooled(name, elements)
+    assert got.dtype == jnp.float32
+    want = loop(name, [np.full((300, FEATURES), 1.0)] * 4)
+    np.testing.assert_allclose(got, want, 1e-5, 1e-6)
+
+  def test_devices_merge_to_the_whole(self, name):
+    rng = np.random.default_rng(1)
+    mesh, pool = sharding.make_mesh(), pooling.get(name)
+    per_device = [
+      [rng.normal(size=(rng.integers(0, 4), FEATURES)) for _ in range(NUM_EXAMPLES)]
+      for _ in range(jax.device_count())
+    ]
+    shards = jax.tree.map(lambda *x: jnp.stack(x), *(pack(x) for x in per_device))
+
+    @functools.partial(
+      jax.shard_map, mesh=mesh, in_specs=jax.P(sharding.AXIS), out_specs=jax.P()
+    )
+    def across(elements):
+      elements = jax.tree.map(lambda x: x[0], elements)
+      state = pool.lift(elements, scores_of(name, elements))
+      return pool.finish(pooling.merge_across(pool, state, sharding.AXIS))
+
+    got = jax.jit(across)(shards)
+    np.testing.assert_allclose(got, loop(name, joined(*per_device)), 1e-4, 1e-5)
+
+  def test_one_trace_for_many_batches(self, name):
+    traces = []
+
+    @jax.jit
+    def traced(elements):
+      traces.append(None)
+      return pooling.pool(name, elements, scores=scores_of(name, elements))
+
+    for sizes in ((1, 2, 3, 4), (0, 0, 0, 0), (6, 6, 6, 6)):
+      traced(pack([np.ones((n, FEATURES)) for n in sizes]))
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize("name", ["max", "min"])
+class TestWinners:
+  def test_ties_share_the_gradient_equally_within_and_across_modalities(self, name):
+    # Of feature 0, all three are equal; of feature 1, the first of each modality.
+    sign = 1.0 if name == "max" else -1.0
+    a = pack([[[1, 2, 0], [1, 0, 0]]] + [np.zeros((0, 3))] * 3).replace()
+    b = pack([[[1, 2, 9]]] + [np.zeros((0, 3))] * 3)
+    elements = {k: v.replace(values=sign * v.values) for k, v in (("a", a), ("b", b))}
+    got = jax.grad(
+      lambda values: pooling.pool(
+        name, {k: v.replace(values=values[k]) for k, v in elements.items()}
+      ).sum()
+    )({k: v.values for k, v in elements.items()})
+    third, half = 1 / 3, 1 / 2
+    np.testing.assert_allclose(got["a"][:2], [[third, half, 0], [third, 0, 0]], 1e-6)
+    np.testing.assert_allclose(got["b"][:1], [[third, half, 1]], 1e-6)
+
+  @hypothesis.given(first=set_lists(ties=True), second=set_lists(ties=True))
+  def test_winning_slots_agree_with_a_loop(self, name, first, second):
+    elements = {"a": pack(first), "b": pack(second)}
+    got = pooling.winning_slots(elements, pooled(name, elements))
+    want = loop(name, joined(first, second))
+    for key, lists in (("a", first), ("b", second)):
+      n, start = elements[key].num_slots, 0
+      for example, x in enumerate(lists):
+        for feature in range(FEATURES):
+          hits = np.flatnonzero(x[:, feature] == want[example, feature])
+          slot = start + hits[0] if len(hits) else n
+          assert got[key][example, feature] == slot
+        start += len(x)
+
+  def test_an_element_of_minus_infinity_is_not_an_empty_set(self, name):
+    elements = pack([[[-np.inf] * 3]] + [np.zeros((0, 3))] * 3)
+    assert np.isneginf(pooled(name, elements)[0]).all()
+
+
+def test_max_gradient_equals_the_default_one():
+  elements = benchmark.sets(32, 8, 5, "geometric")
+  cotangent = jnp.asarray(np.random.default_rng(0).normal(size=(32, 8)), jnp.float32)
+  default = benchmark.both_passes(benchmark.default_max)(elements, cotangent)
+  own = benchmark.both_passes(lambda e: pooling.pool("max", e))(elements, cotangent)
+  np.testing.assert_allclose(own[1], default[1], 1e-6, 1e-6)
+
+
+@pytest.mark.slow
+def test_max_is_faster_than_the_default_gradient():
+  # In one process, medians of shuffled rounds; see the benchmark for more shapes.
+  result = benchmark.measure((1024, 256, 16, "geometric"))
+  assert result["default_over_own"] >= 1.25, result
+
+
+def test_bad_calls_say_what_is_possible():
+  elements = pack([np.ones((1, FEATURES))] * NUM_EXAMPLES)
+  with pytest.raises(ValueError, match="unknown pool 'median'.*'max'"):
+    pooling.pool("median", elements)
+  with pytest.raises(ValueError, match="softmax pool needs scores"):
+    pooling.pool("softmax", elements)
+  with pytest.raises(ValueError, match="Sum takes no scores"):
+    pooling.pool("sum", elements, scores=jnp.ones(24))
+  with pytest.raises(ValueError, match="no modality to pool"):
+    pooling.pool("sum", {})
