@@ -9,7 +9,8 @@ pool by sum, max and min).
 What holds for every pool. Elements in padding slots take no part, and get a zero
 gradient. An example without elements gives `empty`, 0 by default, and passes no
 gradient. An absent modality is the identity of `merge`: the result is that of the
-same call without the modality, bit for bit. Reductions are in float32 whatever the
+same call without the modality, bit for bit (the exponential pools, compiled, to the
+last bit). Reductions are in float32 whatever the
 input's type, and so is the result.
 
 This is the only module that calls segment ops: they are sensitive to device and
@@ -68,8 +69,13 @@ def pool(
   if not elements:
     raise ValueError("no modality to pool: give at least one, its sets may be empty")
   scores = scores or {}
-  lifted = [owner.lift(elements[k], scores.get(k)) for k in sorted(elements)]
-  return owner.finish(functools.reduce(owner.merge, lifted), empty)
+  # Barriers, so that lifting and merging compile to the same code whatever stands
+  # beside them; otherwise an absent modality could change the last bit. (Of "softmax"
+  # and "logsumexp" it still can: XLA rounds fused exponentials as it likes.)
+  barrier = jax.lax.optimization_barrier
+  lifted = [barrier(owner.lift(elements[k], scores.get(k))) for k in sorted(elements)]
+  merged = functools.reduce(lambda a, b: barrier(owner.merge(a, b)), lifted)
+  return owner.finish(merged, empty)
 
 
 def merge_across(pool: Pool | str, state: Any, axis_name: str) -> Any:
@@ -192,7 +198,11 @@ class LogSumExp:
     scale_a, scale_b = jnp.exp(a.peak - finite), jnp.exp(b.peak - finite)
 
     def add(x, y):
-      return None if x is None else x * scale_a + y * scale_b
+      if x is None:
+        return None
+      # Rounded before the sum: a fused multiply-add may take either product.
+      x, y = jax.lax.optimization_barrier((x * scale_a, y * scale_b))
+      return x + y
 
     return _Exponentials(
       a.count + b.count, peak, add(a.total, b.total), add(a.weighted, b.weighted)

@@ -1,0 +1,85 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deepsets_jax import encoders
+from deepsets_jax.ragged import Ragged
+from tests.sets import pack
+
+
+def apply(module, elements, **arguments):
+  variables = module.init(jax.random.key(0), elements, train=False)
+  return module.apply(variables, elements, **{"train": False} | arguments), variables
+
+
+def test_dense_encoder_is_an_mlp_of_each_element():
+  rng = np.random.default_rng(0)
+  lists = [rng.normal(size=(n, 5)) for n in (2, 0, 3, 1)]
+  module = encoders.DenseEncoder(4, hidden=(6,), norm=True, activation="tanh")
+  got, variables = apply(module, pack(lists))
+  params = jax.device_get(variables["params"]["MLP_0"])
+  want = []
+  for x in np.concatenate(lists):
+    x = x @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"]
+    x = (x - x.mean()) / np.sqrt(x.var() + 1e-6)
+    x = np.tanh(x * params["LayerNorm_0"]["scale"] + params["LayerNorm_0"]["bias"])
+    want.append(x @ params["Dense_1"]["kernel"] + params["Dense_1"]["bias"])
+  np.testing.assert_allclose(got.values[:6], want, 1e-4, 1e-4)
+  np.testing.assert_array_equal(got.offsets, [0, 2, 2, 5, 6])
+
+
+def tokens(weights=None):
+  ids = jnp.array([2, 0, 2, 0], jnp.int32)
+  return Ragged(ids, jnp.array([0, 1, 3], jnp.int32), weights)
+
+
+def test_token_encoder_looks_up_and_weighs():
+  weights = jnp.array([0.5, 2.0, -1.0, 0.0])
+  got, variables = apply(encoders.TokenEncoder(3, 4), tokens(weights))
+  table = np.asarray(variables["params"]["Embed_0"]["embedding"])
+  want = table[[2, 0, 2, 0]] * np.asarray(weights)[:, None]
+  np.testing.assert_allclose(got.values, want, 1e-6)
+  assert got.weights is None  # Used up: nothing weighs them twice.
+
+
+def test_token_encoder_takes_hidden_layers():
+  got, variables = apply(encoders.TokenEncoder(3, 4, hidden=(5,)), tokens())
+  assert got.values.shape == (4, 4)
+  assert variables["params"]["MLP_0"]["Dense_0"]["kernel"].shape == (4, 5)
+
+
+@pytest.mark.parametrize("cls", [encoders.DenseEncoder, encoders.TokenEncoder])
+def test_bfloat16_computes_in_bfloat16_with_float32_parameters(cls):
+  if cls is encoders.TokenEncoder:
+    module, elements = cls(3, 4, hidden=(5,), dtype=jnp.bfloat16), tokens()
+  else:
+    module = cls(4, hidden=(5,), dtype=jnp.bfloat16)
+    elements = pack([np.ones((1, 3))] * 4)
+  got, variables = apply(module, elements)
+  assert got.values.dtype == jnp.bfloat16
+  assert {p.dtype for p in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
+def test_dropout_only_in_training():
+  module = encoders.DenseEncoder(4, hidden=(64,), dropout=0.5)
+  elements = pack([np.ones((2, 3))] * 4)
+  still, variables = apply(module, elements)
+  for seed, same in ((1, False), (2, False)):
+    moved = module.apply(
+      variables, elements, train=True, rngs={"dropout": jax.random.key(seed)}
+    )
+    assert np.array_equal(moved.values, still.values) == same
+
+
+def test_unknown_activation_is_named():
+  with pytest.raises(ValueError, match="unknown activation 'swish'.*'silu'"):
+    apply(encoders.DenseEncoder(4, hidden=(4,), activation="swish"), pack([[[1.0]]]))
+
+
+def test_l2_normalize_has_a_gradient_at_zero():
+  x = jnp.array([[3.0, 4.0], [0.0, 0.0]])
+  np.testing.assert_allclose(encoders.l2_normalize(x), [[0.6, 0.8], [0, 0]], 1e-6)
+  gradient = jax.grad(lambda x: encoders.l2_normalize(x).sum())(x)
+  assert np.isfinite(gradient).all()
+  np.testing.assert_array_equal(gradient[1], 0)

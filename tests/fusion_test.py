@@ -1,0 +1,219 @@
+import functools
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deepsets_jax import fusion, sharding
+from tests.sets import BUDGETS, FEATURES, NUM_EXAMPLES, pack, set_lists, shuffled
+
+NAMES = ("image", "text", "words")
+
+
+def set_pool_loop(params, sets, pools, normalize=False, use_size=False):
+  """Of one example: a dictionary of modality to `[n, d]`."""
+  elements = np.concatenate([np.zeros((0, FEATURES)), *sets.values()])
+  if normalize:
+    lengths = np.linalg.norm(elements, axis=1, keepdims=True)
+    elements = elements / np.where(lengths > 0, lengths, 1)
+  parts = []
+  for pool in pools:
+    if not len(elements):
+      parts.append(np.zeros(FEATURES))
+    elif pool == "softmax":
+      hidden = np.tanh(elements @ params["score_hidden"]["kernel"])
+      weights = np.exp(hidden @ params["score"]["kernel"])
+      parts.append((elements * weights).sum(0) / weights.sum(0))
+    else:
+      parts.append(getattr(elements, pool)(axis=0))
+  return np.concatenate([*parts, *([[np.log1p(len(elements))]] if use_size else [])])
+
+
+def concat_loop(params, sets, pools, placeholder):
+  """Of one example: a slot per modality, in order."""
+  slots = []
+  for name in NAMES:
+    elements = sets.get(name, np.zeros((0, FEATURES)))
+    if len(elements):
+      slots += [getattr(elements, pool)(axis=0) for pool in pools]
+    elif placeholder == "learned":
+      slots.append(params[f"placeholder_{name}"])
+    else:
+      slots.append(np.zeros(FEATURES * len(pools)))
+  return np.concatenate(slots)
+
+
+def _set_pool(**arguments):
+  return (
+    fusion.SetPoolFusion(**arguments),
+    functools.partial(set_pool_loop, **arguments),
+  )
+
+
+def _concat(**arguments):
+  module = fusion.ConcatFusion(NAMES, FEATURES, **arguments)
+  return module, functools.partial(concat_loop, **arguments)
+
+
+# Every fusion, and the same by a loop over examples: (params, sets) -> [f].
+FUSIONS = {
+  "max": _set_pool(pools=("max",)),
+  "side by side": _set_pool(pools=("sum", "mean", "min", "std", "var")),
+  "softmax": _set_pool(pools=("softmax",)),
+  "normalized with size": _set_pool(pools=("sum",), normalize=True, use_size=True),
+  "concat, zeros": _concat(pools=("mean", "max"), placeholder="zeros"),
+  "concat, learned": _concat(pools=("sum",), placeholder="learned"),
+}
+EVERY_FUSION = pytest.mark.parametrize("name", FUSIONS)
+SETS = st.fixed_dictionaries({name: set_lists() for name in NAMES})
+
+
+def pack_all(sets, budget=BUDGETS[0]):
+  """A dictionary of lists as a dictionary of `Ragged`."""
+  return {name: pack(lists, budget) for name, lists in sets.items()}
+
+
+@functools.cache
+def params_of(name):
+  module, _ = FUSIONS[name]
+  rng = np.random.default_rng(0)
+  lists = [rng.normal(size=(2, FEATURES))] * NUM_EXAMPLES
+  variables = module.init(
+    jax.random.key(0), pack_all(dict.fromkeys(NAMES, lists)), train=False
+  )
+  return variables.get("params", {})
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _fused(name, params, modalities):
+  return FUSIONS[name][0].apply({"params": params}, modalities, train=False)
+
+
+def fused(name, modalities):
+  return np.asarray(_fused(name, params_of(name), modalities))
+
+
+@EVERY_FUSION
+class TestEveryFusion:
+  @hypothesis.given(sets=SETS)
+  def test_agrees_with_a_loop_over_examples(self, name, sets):
+    params = jax.device_get(params_of(name))
+    want = [
+      FUSIONS[name][1](params, {k: v[i] for k, v in sets.items()})
+      for i in range(NUM_EXAMPLES)
+    ]
+    np.testing.assert_allclose(fused(name, pack_all(sets)), want, 1e-4, 1e-4)
+
+  @hypothesis.given(sets=SETS, seed=st.integers(0, 99))
+  def test_order_of_elements_does_not_matter(self, name, sets, seed):
+    other = {k: shuffled(v, seed) for k, v in sets.items()}
+    got, want = fused(name, pack_all(other)), fused(name, pack_all(sets))
+    np.testing.assert_allclose(got, want, 1e-4, 1e-5)
+
+  @hypothesis.given(sets=SETS)
+  def test_order_of_modalities_does_not_matter(self, name, sets):
+    other = dict(reversed(sets.items()))
+    np.testing.assert_array_equal(
+      fused(name, pack_all(other)), fused(name, pack_all(sets))
+    )
+
+  @hypothesis.given(sets=SETS)
+  def test_slot_budget_does_not_matter(self, name, sets):
+    results = [fused(name, pack_all(sets, budget)) for budget in BUDGETS]
+    np.testing.assert_allclose(*results, 1e-5, 1e-6)
+
+  @hypothesis.given(sets=SETS, others=SETS)
+  def test_batch_mates_do_not_matter(self, name, sets, others):
+    mixed = {k: [sets[k][0], *others[k][1:]] for k in NAMES}
+    got, want = fused(name, pack_all(mixed))[0], fused(name, pack_all(sets))[0]
+    np.testing.assert_allclose(got, want, 1e-5, 1e-6)
+
+  @hypothesis.given(sets=SETS, gone=st.sampled_from(NAMES))
+  def test_an_absent_modality_equals_one_never_declared(self, name, sets, gone):
+    absent = sets | {gone: [np.zeros((0, FEATURES), np.float32)] * NUM_EXAMPLES}
+    undeclared = {k: v for k, v in sets.items() if k != gone}
+    got, want = fused(name, pack_all(absent)), fused(name, pack_all(undeclared))
+    if name == "softmax":
+      # The two programs differ, and XLA does not round a fused exponential alike in
+      # both; the algebra is exact, see the next test.
+      np.testing.assert_allclose(got, want, 1e-6, 1e-7)
+    else:
+      np.testing.assert_array_equal(got, want)
+
+  @hypothesis.settings(max_examples=5)
+  @hypothesis.given(sets=SETS, gone=st.sampled_from(NAMES))
+  def test_absence_is_exact_operation_by_operation(self, name, sets, gone):
+    absent = sets | {gone: [np.zeros((0, FEATURES), np.float32)] * NUM_EXAMPLES}
+    undeclared = {k: v for k, v in sets.items() if k != gone}
+    with jax.disable_jit():
+      got, want = fused(name, pack_all(absent)), fused(name, pack_all(undeclared))
+    np.testing.assert_array_equal(got, want)
+
+  @hypothesis.given(sets=SETS)
+  def test_gradients_are_finite_and_zero_on_padding(self, name, sets):
+    modalities = pack_all(sets)
+    for key, gradient in _gradients(name, params_of(name), modalities).items():
+      assert np.isfinite(gradient).all()
+      np.testing.assert_array_equal(gradient[~np.asarray(modalities[key].mask)], 0)
+
+  def test_devices_do_not_matter(self, name):
+    rng = np.random.default_rng(0)
+    shards = [
+      pack_all(
+        {
+          k: [rng.normal(size=(rng.integers(0, 4), FEATURES)) for _ in range(4)]
+          for k in NAMES
+        }
+      )
+      for _ in range(jax.device_count())
+    ]
+
+    @functools.partial(
+      jax.shard_map,
+      mesh=sharding.make_mesh(),
+      in_specs=(jax.P(), jax.P(sharding.AXIS)),
+      out_specs=jax.P(sharding.AXIS),
+    )
+    def on_devices(params, modalities):
+      modalities = jax.tree.map(lambda x: x[0], modalities)
+      return FUSIONS[name][0].apply({"params": params}, modalities, train=False)
+
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *shards)
+    compiled = jax.jit(on_devices).lower(params_of(name), stacked).compile()
+    assert "all-" not in compiled.as_text()  # Pooling talks to no other device.
+    got = compiled(params_of(name), stacked)
+    want = np.concatenate([fused(name, shard) for shard in shards])
+    np.testing.assert_allclose(got, want, 1e-5, 1e-5)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _gradients(name, params, modalities):
+  def total(values):
+    replaced = {k: v.replace(values=values[k]) for k, v in modalities.items()}
+    return jnp.sin(_fused(name, params, replaced)).sum()
+
+  return jax.grad(total)({k: v.values for k, v in modalities.items()})
+
+
+def test_a_learned_placeholder_learns_only_from_absence():
+  module, _ = FUSIONS["concat, learned"]
+  present = [np.ones((1, FEATURES))] * NUM_EXAMPLES
+  absent = [np.zeros((0, FEATURES))] * NUM_EXAMPLES
+  modalities = pack_all({"image": present, "text": absent, "words": absent})
+  gradient = jax.grad(
+    lambda params: module.apply({"params": params}, modalities, train=False).sum()
+  )(params_of("concat, learned"))
+  assert not np.any(gradient["placeholder_image"])
+  assert np.all(gradient["placeholder_text"] == NUM_EXAMPLES)
+
+
+def test_bad_arguments_say_what_is_possible():
+  modalities = pack_all(dict.fromkeys(NAMES, [np.ones((1, FEATURES))] * NUM_EXAMPLES))
+  module = fusion.ConcatFusion(NAMES, FEATURES, placeholder="mean")
+  with pytest.raises(ValueError, match="unknown placeholder 'mean'.*'learned'"):
+    module.init(jax.random.key(0), modalities, train=False)
+  with pytest.raises(ValueError, match="a batch without any modality"):
+    fusion.SetPoolFusion().apply({}, {}, train=False)

@@ -1,0 +1,75 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from deepsets_jax import losses
+from deepsets_jax.schema import Target
+
+RNG = np.random.default_rng(0)
+LOGITS = RNG.normal(size=(6, 3)).astype(np.float32)
+WEIGHTS = jnp.array([1.0, 1.0, 1.0, 1.0, 0.0, 0.0])  # Two padding examples.
+
+
+def build(kind, size, **arguments):
+  defaults = {"regression": "absolute", "label_smoothing": 0.0}
+  return losses.build(Target(kind, size), **defaults | arguments)
+
+
+def test_multilabel_is_the_mean_log_loss_of_the_labels():
+  targets = RNG.integers(0, 2, (6, 3)).astype(np.float32)
+  total, weight = build("multilabel", 3)(jnp.array(LOGITS), jnp.array(targets), WEIGHTS)
+  p = 1 / (1 + np.exp(-LOGITS[:4].ravel().astype(np.float64)))
+  np.testing.assert_allclose(total / weight, sk.log_loss(targets[:4].ravel(), p), 1e-5)
+
+
+def test_binary_is_the_log_loss():
+  targets = np.array([0, 1, 1, 0, 1, 1], np.float32)
+  loss = build("binary", 1)
+  total, weight = loss(jnp.array(LOGITS[:, :1]), jnp.array(targets), WEIGHTS)
+  p = 1 / (1 + np.exp(-LOGITS[:4, 0].astype(np.float64)))
+  np.testing.assert_allclose(total / weight, sk.log_loss(targets[:4], p), 1e-5)
+
+
+def test_multiclass_is_the_log_loss():
+  targets = np.array([0, 1, 2, 0, 1, 2], np.int32)
+  total, weight = build("multiclass", 3)(jnp.array(LOGITS), jnp.array(targets), WEIGHTS)
+  p = np.exp(LOGITS[:4].astype(np.float64))
+  p /= p.sum(1, keepdims=True)
+  np.testing.assert_allclose(total / weight, sk.log_loss(targets[:4], p), 1e-5)
+
+
+@pytest.mark.parametrize(
+  ("name", "reference"),
+  [("absolute", sk.mean_absolute_error), ("squared", sk.mean_squared_error)],
+)
+def test_regression_is_the_mean_error(name, reference):
+  targets = RNG.normal(size=(6, 3)).astype(np.float32)
+  loss = build("regression", 3, regression=name)
+  total, weight = loss(jnp.array(LOGITS), jnp.array(targets), WEIGHTS)
+  np.testing.assert_allclose(total / weight, reference(targets[:4], LOGITS[:4]), 1e-5)
+
+
+def test_label_smoothing_moves_the_best_logit():
+  loss = build("binary", 1, label_smoothing=0.2)
+  # Of a target smoothed from 1 to 0.9, the best probability is 0.9.
+  best, worse = np.log(9), np.log(99)
+  one = jnp.ones(1)
+  assert loss(jnp.full((1, 1), best), one, one)[0] < loss(
+    jnp.full((1, 1), worse), one, one
+  )[0]
+
+
+def test_a_batch_of_padding_alone_adds_nothing():
+  for kind, size, targets in (
+    ("multilabel", 3, jnp.zeros((6, 3))),
+    ("multiclass", 3, jnp.zeros(6, jnp.int32)),
+    ("regression", 3, jnp.zeros((6, 3))),
+  ):
+    total, weight = build(kind, size)(jnp.array(LOGITS), targets, jnp.zeros(6))
+    assert total == 0 and weight == 0
+
+
+def test_unknown_regression_loss_is_named():
+  with pytest.raises(ValueError, match="unknown regression loss 'huber'.*'squared'"):
+    build("regression", 1, regression="huber")
