@@ -54,7 +54,7 @@ class MLP(nn.Module):
     for width in self.hidden:
       x = nn.Dense(width, dtype=self.dtype)(x)
       if self.norm:
-        x = nn.LayerNorm(dtype=self.dtype)(x)
+        x = nn.LayerNorm()(x.astype(jnp.float32)).astype(self.dtype)
       x = ACTIVATIONS[self.activation](x)
       x = nn.Dropout(self.dropout, deterministic=not train)(x)
     if self.features is not None:

@@ -39,7 +39,7 @@ class Head(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, "b f"], *, train: bool) -> Float[Array, "b k"]:
     if self.input_norm:
-      x = nn.LayerNorm(dtype=self.dtype)(x)
+      x = nn.LayerNorm()(x)
     x = nn.Dropout(self.input_dropout, deterministic=not train)(x)
     mlp = MLP(None, self.hidden, self.norm, self.dropout, self.activation, self.dtype)
     x = mlp(x, train=train).astype(jnp.float32)

@@ -325,7 +325,7 @@ def _float32(elements: Ragged) -> Float[Array, "n d"]:
 
 
 def _count(elements: Ragged) -> Int[Array, "b 1"]:
-  return elements.lengths[:, None]
+  return jnp.asarray(elements.lengths)[:, None]  # A host batch works, too.
 
 
 def _segment_sum(values: Array, elements: Ragged) -> Array:

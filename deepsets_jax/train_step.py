@@ -96,7 +96,8 @@ def build(
     grads, total, weight = sums
     scale = 1 / jnp.maximum(weight, 1)
     grads = jax.tree.map(lambda g: g * scale, grads)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    with jax.numpy_dtype_promotion("standard"):  # Adam's bias correction mixes types.
+      updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     state = state.replace(
       step=state.step + 1,
       params=optax.apply_updates(state.params, updates),
@@ -105,7 +106,7 @@ def build(
     state = state.replace(average=_averaged(state, ema_decay))
     numbers = {
       "loss": total * scale,
-      "gradient_norm": optax.global_norm(grads),
+      "gradient_norm": optax.tree.norm(grads),
       "examples": weight,
     }
     return state, numbers
