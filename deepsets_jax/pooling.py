@@ -12,9 +12,6 @@ gradient. An absent modality is the identity of `merge`: the result is that of t
 same call without the modality, bit for bit (the exponential pools, compiled, to the
 last bit). Reductions are in float32 whatever the
 input's type, and so is the result.
-
-This is the only module that calls segment ops: they are sensitive to device and
-version, so they have one owner.
 """
 
 from __future__ import annotations
@@ -28,6 +25,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from deepsets_jax.ragged import Ragged
+from deepsets_jax.segments import merge_max, segment_max, segment_min, segment_sum
 
 
 @runtime_checkable
@@ -120,7 +118,7 @@ class Sum:
 
   def lift(self, elements: Ragged, scores: Array | None = None) -> _Total:
     _refuse(scores, self)
-    return _Total(_count(elements), _segment_sum(_float32(elements), elements))
+    return _Total(_count(elements), segment_sum(_float32(elements), elements))
 
   def merge(self, a: _Total, b: _Total) -> _Total:
     return _Total(a.count + b.count, a.total + b.total)
@@ -152,13 +150,11 @@ class Max:
 
   def lift(self, elements: Ragged, scores: Array | None = None) -> _Extreme:
     _refuse(scores, self)
-    value, ties = _segment_max(
-      _float32(elements), elements.segment_ids, elements.num_examples
-    )
+    value, ties = segment_max(_float32(elements), elements)
     return _Extreme(_count(elements), value, ties)
 
   def merge(self, a: _Extreme, b: _Extreme) -> _Extreme:
-    value, ties = _merge_max((a.value, a.ties), (b.value, b.ties))
+    value, ties = merge_max((a.value, a.ties), (b.value, b.ties))
     return _Extreme(a.count + b.count, value, ties)
 
   def finish(self, state: _Extreme, empty: float = 0.0) -> Float[Array, "b d"]:
@@ -188,7 +184,7 @@ class LogSumExp:
   def lift(self, elements: Ragged, scores: Array | None = None) -> _Exponentials:
     _refuse(scores, self)
     peak, exponentials = _exponentials(_float32(elements), elements)
-    total = _segment_sum(exponentials, elements)
+    total = segment_sum(exponentials, elements)
     return _Exponentials(_count(elements), peak, total, None)
 
   def merge(self, a: _Exponentials, b: _Exponentials) -> _Exponentials:
@@ -231,8 +227,8 @@ class Softmax(LogSumExp):
     return _Exponentials(
       count=_count(elements),
       peak=peak,
-      total=_segment_sum(exponentials, elements),
-      weighted=_segment_sum(exponentials * _float32(elements), elements),
+      total=segment_sum(exponentials, elements),
+      weighted=segment_sum(exponentials * _float32(elements), elements),
     )
 
   def finish(self, state: _Exponentials, empty: float = 0.0) -> Float[Array, "b d"]:
@@ -256,9 +252,9 @@ class Var:
   def lift(self, elements: Ragged, scores: Array | None = None) -> _Moments:
     _refuse(scores, self)
     values, count = _float32(elements), _count(elements)
-    mean = _segment_sum(values, elements) / jnp.maximum(count, 1).astype(jnp.float32)
+    mean = segment_sum(values, elements) / jnp.maximum(count, 1).astype(jnp.float32)
     deviations = values - elements.to_elements(mean)
-    return _Moments(count, mean, _segment_sum(deviations**2, elements))
+    return _Moments(count, mean, segment_sum(deviations**2, elements))
 
   def merge(self, a: _Moments, b: _Moments) -> _Moments:
     count = a.count + b.count
@@ -308,10 +304,8 @@ def winning_slots(
     n = ragged.num_slots
     won = _float32(ragged) == ragged.to_elements(pooled, fill=jnp.nan)
     slot = jnp.where(won, jnp.arange(n, dtype=jnp.int32)[:, None], n)
-    first = jax.ops.segment_min(
-      slot, ragged.segment_ids, ragged.num_examples, indices_are_sorted=True
-    )
-    slots[name] = jnp.minimum(first, n)  # The minimum of nothing is the largest int.
+    # Of nothing, the largest integer.
+    slots[name] = jnp.minimum(segment_min(slot, ragged), n)
   return slots
 
 
@@ -328,81 +322,10 @@ def _count(elements: Ragged) -> Int[Array, "b 1"]:
   return jnp.asarray(elements.lengths)[:, None]  # A host batch works, too.
 
 
-def _segment_sum(values: Array, elements: Ragged) -> Array:
-  return jax.ops.segment_sum(
-    values, elements.segment_ids, elements.num_examples, indices_are_sorted=True
-  )
-
-
 def _exponentials(values: Array, elements: Ragged) -> tuple[Array, Array]:
   """The largest value per example, and exp(value - largest) per element.
 
   The peak is a constant to the gradient: whatever it is, the result is the same.
   """
-  values_only = jax.lax.stop_gradient(values)
-  peak = jax.ops.segment_max(
-    values_only, elements.segment_ids, elements.num_examples, indices_are_sorted=True
-  )
+  peak, _ = segment_max(jax.lax.stop_gradient(values), elements)
   return peak, jnp.exp(values - elements.to_elements(peak))
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _segment_max(values, segment_ids, num_segments):
-  """The maximum `[b, d]`, -inf where empty, and how many elements attain it.
-
-  The default gradient gathers twice and scatters once more, unsorted. This one
-  remembers who attained the maximum, and gathers each segment's share.
-  """
-  (value, ties), _ = _segment_max_forward(values, segment_ids, num_segments)
-  return value, ties
-
-
-def _segment_max_forward(values, segment_ids, num_segments):
-  value = jax.ops.segment_max(
-    values, segment_ids, num_segments, indices_are_sorted=True
-  )
-  # NaN on padding: equal to nothing.
-  attained = values == jnp.take(
-    value, segment_ids, axis=0, mode="fill", fill_value=jnp.nan, indices_are_sorted=True
-  )
-  ties = jax.ops.segment_sum(
-    attained.astype(jnp.float32), segment_ids, num_segments, indices_are_sorted=True
-  )
-  return (value, ties), (attained, segment_ids, ties)
-
-
-def _segment_max_backward(num_segments, residuals, cotangents):
-  del num_segments
-  attained, segment_ids, ties = residuals
-  share = cotangents[0] / jnp.maximum(ties, 1)
-  share = jnp.take(
-    share, segment_ids, axis=0, mode="fill", fill_value=0, indices_are_sorted=True
-  )
-  return jnp.where(attained, share, 0), None
-
-
-_segment_max.defvjp(_segment_max_forward, _segment_max_backward)
-
-
-@jax.custom_vjp
-def _merge_max(a, b):
-  """The larger of two (maximum, ties) pairs; ties add up where they are equal."""
-  pair, _ = _merge_max_forward(a, b)
-  return pair
-
-
-def _merge_max_forward(a, b):
-  value = jnp.maximum(a[0], b[0])
-  ties_a = jnp.where(a[0] == value, a[1], 0)
-  ties_b = jnp.where(b[0] == value, b[1], 0)
-  return (value, ties_a + ties_b), (ties_a, ties_b)
-
-
-def _merge_max_backward(residuals, cotangents):
-  ties_a, ties_b = residuals
-  share = cotangents[0] / jnp.maximum(ties_a + ties_b, 1)
-  zeros = jnp.zeros_like(ties_a)
-  return (share * ties_a, zeros), (share * ties_b, zeros)
-
-
-_merge_max.defvjp(_merge_max_forward, _merge_max_backward)

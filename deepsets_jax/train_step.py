@@ -78,38 +78,17 @@ def build(
     ema_decay: Of the moving average, approached as (1 + t) / (10 + t); None for none.
   """
 
-  def shard_sums(params: PyTree, shard: Batch, key: Array) -> tuple:
-    def weighted_sum(params):
-      logits = apply(
-        {"params": params}, shard.modalities, train=True, rngs={"dropout": key}
-      )
-      return loss(logits, shard.targets, shard.weights)
-
-    (total, weight), grads = jax.value_and_grad(weighted_sum, has_aux=True)(params)
-    return grads, total, weight
-
   def device_step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
-    # Marked as varying, or each parameter's gradient would get an all-reduce.
-    params = jax.lax.pcast(state.params, AXIS, to="varying")
-    step_key = jax.random.fold_in(state.key, state.step)
-    sums = jax.lax.psum(_accumulate(shard_sums, params, batch, step_key), AXIS)
-    grads, total, weight = sums
+    sums = _accumulate(_shard_sums(apply, loss), state, batch)
+    grads, total, weight = jax.lax.psum(sums, AXIS)
     scale = 1 / jnp.maximum(weight, 1)
     grads = jax.tree.map(lambda g: g * scale, grads)
-    with jax.numpy_dtype_promotion("standard"):  # Adam's bias correction mixes types.
-      updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    state = state.replace(
-      step=state.step + 1,
-      params=optax.apply_updates(state.params, updates),
-      opt_state=opt_state,
-    )
-    state = state.replace(average=_averaged(state, ema_decay))
     numbers = {
       "loss": total * scale,
       "gradient_norm": optax.tree.norm(grads),
       "examples": weight,
     }
-    return state, numbers
+    return _updated(state, grads, optimizer, ema_decay), numbers
 
   sharded = jax.shard_map(
     device_step,
@@ -120,10 +99,27 @@ def build(
   return jax.jit(sharded, donate_argnums=0)
 
 
-def _accumulate(
-  shard_sums: Callable[..., Any], params: PyTree, batch: Batch, key: Array
-) -> Any:
+def _shard_sums(apply: Callable[..., Array], loss: Loss) -> Callable[..., Any]:
+  """The function of parameters, shard and key to (gradients, loss, weight), summed."""
+
+  def shard_sums(params: PyTree, shard: Batch, key: Array) -> tuple:
+    def weighted_sum(params):
+      logits = apply(
+        {"params": params}, shard.modalities, train=True, rngs={"dropout": key}
+      )
+      return loss(logits, shard.targets, shard.weights)
+
+    (total, weight), grads = jax.value_and_grad(weighted_sum, has_aux=True)(params)
+    return grads, total, weight
+
+  return shard_sums
+
+
+def _accumulate(shard_sums: Callable[..., Any], state: State, batch: Batch) -> Any:
   """The sums over this device's shards, one after the other."""
+  # Marked as varying, or each parameter's gradient would get an all-reduce.
+  params = jax.lax.pcast(state.params, AXIS, to="varying")
+  key = jax.random.fold_in(state.key, state.step)
   num_shards = batch.weights.shape[0]
   first = jax.lax.axis_index(AXIS) * num_shards
 
@@ -140,6 +136,22 @@ def _accumulate(
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
   zeros = jax.lax.pcast(zeros, AXIS, to="varying")
   return jax.lax.scan(add, zeros, indexed)[0]
+
+
+def _updated(
+  state: State,
+  grads: PyTree,
+  optimizer: optax.GradientTransformation,
+  ema_decay: float | None,
+) -> State:
+  with jax.numpy_dtype_promotion("standard"):  # Adam's bias correction mixes types.
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+  state = state.replace(
+    step=state.step + 1,
+    params=optax.apply_updates(state.params, updates),
+    opt_state=opt_state,
+  )
+  return state.replace(average=_averaged(state, ema_decay))
 
 
 def _averaged(state: State, decay: float | None) -> PyTree | None:

@@ -37,7 +37,9 @@ def make_table(lengths):
   )
 
 
-LENGTHS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), min_size=1, max_size=30)
+LENGTHS = st.lists(
+  st.tuples(st.integers(0, 3), st.integers(0, 5)), min_size=1, max_size=30
+)
 BUDGET = Budget(4, {"image": 6, "word": 9})
 
 
@@ -100,11 +102,15 @@ def test_types_on_disk_are_types_in_a_batch():
   assert batch.modalities["word"].offsets.dtype == np.int32
 
 
-@hypothesis.given(lengths=LENGTHS, seed=st.integers(0, 9), shards=st.sampled_from([1, 2]))
+@hypothesis.given(
+  lengths=LENGTHS, seed=st.integers(0, 9), shards=st.sampled_from([1, 2])
+)
 def test_an_epoch_takes_no_example_twice_and_epochs_differ(lengths, seed, shards):
   table = make_table(lengths)
   plan = EpochPlan(table, BUDGET, shards, seed)
-  rows = np.concatenate([r for s in range(plan.steps_per_epoch()) for r in plan.rows(s)])
+  rows = np.concatenate(
+    [r for s in range(plan.steps_per_epoch()) for r in plan.rows(s)]
+  )
   assert len(set(rows.tolist())) == len(rows)
   again = EpochPlan(table, BUDGET, shards, seed)
   for step in (7, 3, 0):  # In any order, as after resuming.

@@ -32,7 +32,13 @@ def test_an_example_over_budget_is_named_with_the_ways_out():
   with pytest.raises(DataError) as error:
     budgets.check(tables, {"image": 4, "word": 8})
   message = str(error.value)
-  for part in ("test", "'example 1'", "9 'word'", "budget is 8", "config.data.budgets.word"):
+  for part in (
+    "test",
+    "'example 1'",
+    "9 'word'",
+    "budget is 8",
+    "config.data.budgets.word",
+  ):
     assert part in message
   assert "config.data.overflow" in message
   with pytest.raises(DataError, match="modality 'word' has no budget"):

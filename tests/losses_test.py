@@ -55,9 +55,10 @@ def test_label_smoothing_moves_the_best_logit():
   # Of a target smoothed from 1 to 0.9, the best probability is 0.9.
   best, worse = np.log(9), np.log(99)
   one = jnp.ones(1)
-  assert loss(jnp.full((1, 1), best), one, one)[0] < loss(
-    jnp.full((1, 1), worse), one, one
-  )[0]
+  assert (
+    loss(jnp.full((1, 1), best), one, one)[0]
+    < loss(jnp.full((1, 1), worse), one, one)[0]
+  )
 
 
 def test_a_batch_of_padding_alone_adds_nothing():

@@ -30,7 +30,9 @@ def loop(name, lists, empty=0.0):
   rows = []
   for elements in lists:
     x = np.asarray(elements, np.float64)
-    row = LOOPS[name](x, x.sum(1, keepdims=True)) if len(x) else np.full(FEATURES, empty)
+    row = (
+      LOOPS[name](x, x.sum(1, keepdims=True)) if len(x) else np.full(FEATURES, empty)
+    )
     rows.append(row)
   return np.stack(rows)
 

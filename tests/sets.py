@@ -17,7 +17,9 @@ def set_lists(draw, ties: bool = False):
 
   With `ties`, features are small integers, so that many elements are equal.
   """
-  sizes = draw(st.lists(st.integers(0, 6), min_size=NUM_EXAMPLES, max_size=NUM_EXAMPLES))
+  sizes = draw(
+    st.lists(st.integers(0, 6), min_size=NUM_EXAMPLES, max_size=NUM_EXAMPLES)
+  )
   rng = np.random.default_rng(draw(st.integers(0, 2**16)))
   lists = [rng.normal(size=(n, FEATURES)) for n in sizes]
   if ties:

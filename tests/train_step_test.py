@@ -143,7 +143,9 @@ def test_a_step_agrees_with_one_big_batch_without_shards(on_eight):
   state = trainer.init()
   params = jax.device_get(state.params)
   batch = trainer.batch(0)
-  shards = [jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), batch) for i in range(SHARDS)]
+  shards = [
+    jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), batch) for i in range(SHARDS)
+  ]
 
   def mean_loss(params):
     sums = [
@@ -208,7 +210,9 @@ def test_gradients_are_finite_with_nothing_in_a_batch():
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
 
 
-@pytest.mark.parametrize(("devices", "shards", "rows"), [(1, 1, 37), (8, 8, 3), (8, 16, 50)])
+@pytest.mark.parametrize(
+  ("devices", "shards", "rows"), [(1, 1, 37), (8, 8, 3), (8, 16, 50)]
+)
 def test_evaluation_takes_each_example_once_on_any_devices(devices, shards, rows):
   trainer = Trainer(devices=devices)
   table = make_table(rows)

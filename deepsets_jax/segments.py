@@ -1,0 +1,102 @@
+"""Reductions of the segments of a flat array, with gradients of our own.
+
+This is the only module that calls segment ops: they are sensitive to device and
+version, so they have one owner. Ids are sorted and declared so; padding has an id one
+past the last segment, which the ops drop.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Num
+
+from deepsets_jax.ragged import Ragged
+
+
+def segment_sum(values: Num[Array, "n d"], elements: Ragged) -> Num[Array, "b d"]:
+  """The sum of each example's values; 0 where there are none."""
+  return jax.ops.segment_sum(
+    values, elements.segment_ids, elements.num_examples, indices_are_sorted=True
+  )
+
+
+def segment_min(values: Num[Array, "n d"], elements: Ragged) -> Num[Array, "b d"]:
+  """The least of each example's values; the type's largest where there are none."""
+  return jax.ops.segment_min(
+    values, elements.segment_ids, elements.num_examples, indices_are_sorted=True
+  )
+
+
+def segment_max(
+  values: Float[Array, "n d"], elements: Ragged
+) -> tuple[Float[Array, "b d"], Float[Array, "b d"]]:
+  """The largest of each example's values, and how many elements attain it.
+
+  -inf and 0 where there are none. Elements that tie share the gradient equally.
+  """
+  return _segment_max(values, elements.segment_ids, elements.num_examples)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _segment_max(values, segment_ids, num_segments):
+  """`segment_max`, with a gradient that scatters nothing.
+
+  The default one gathers twice and scatters once more, unsorted. This one remembers
+  who attained the maximum, and gathers each segment's share.
+  """
+  (value, ties), _ = _segment_max_forward(values, segment_ids, num_segments)
+  return value, ties
+
+
+def _segment_max_forward(values, segment_ids, num_segments):
+  value = jax.ops.segment_max(
+    values, segment_ids, num_segments, indices_are_sorted=True
+  )
+  # NaN on padding: equal to nothing.
+  attained = values == jnp.take(
+    value, segment_ids, axis=0, mode="fill", fill_value=jnp.nan, indices_are_sorted=True
+  )
+  ties = jax.ops.segment_sum(
+    attained.astype(jnp.float32), segment_ids, num_segments, indices_are_sorted=True
+  )
+  return (value, ties), (attained, segment_ids, ties)
+
+
+def _segment_max_backward(num_segments, residuals, cotangents):
+  del num_segments
+  attained, segment_ids, ties = residuals
+  share = cotangents[0] / jnp.maximum(ties, 1)
+  share = jnp.take(
+    share, segment_ids, axis=0, mode="fill", fill_value=0, indices_are_sorted=True
+  )
+  return jnp.where(attained, share, 0), None
+
+
+_segment_max.defvjp(_segment_max_forward, _segment_max_backward)
+
+
+@jax.custom_vjp
+def merge_max(a, b):
+  """The larger of two (maximum, ties) pairs; ties add up where they are equal."""
+  pair, _ = _merge_max_forward(a, b)
+  return pair
+
+
+def _merge_max_forward(a, b):
+  value = jnp.maximum(a[0], b[0])
+  ties_a = jnp.where(a[0] == value, a[1], 0)
+  ties_b = jnp.where(b[0] == value, b[1], 0)
+  return (value, ties_a + ties_b), (ties_a, ties_b)
+
+
+def _merge_max_backward(residuals, cotangents):
+  ties_a, ties_b = residuals
+  share = cotangents[0] / jnp.maximum(ties_a + ties_b, 1)
+  zeros = jnp.zeros_like(ties_a)
+  return (share * ties_a, zeros), (share * ties_b, zeros)
+
+
+merge_max.defvjp(_merge_max_forward, _merge_max_backward)

@@ -1,0 +1,86 @@
+"""The import direction of the package, and the size of its modules."""
+
+import ast
+import pathlib
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parents[1] / "deepsets_jax"
+
+# From what everything may import to what imports everything. A module may import
+# those of earlier rows, and none of its own row.
+DIRECTION = [
+  {"schema", "ragged", "writers", "figures"},
+  {"segments", "data.table"},
+  {"pooling"},
+  {"encoders", "data.batching", "data.debian_programs", "data.digits"},
+  {"data.debian_builder", "data.sources", "data.loader", "data.budgets"},
+  {"fusion"},
+  {"models"},
+  {"losses", "metrics"},
+  {"optimizer", "sharding"},
+  {"train_step"},
+  {"checkpoint", "evaluate", "run_folder"},
+  {"run"},
+  {"report"},
+  {"train"},
+]
+# `data` knows nothing of models: numpy, and these.
+DATA_MAY_IMPORT = {"ragged", "schema"}
+
+
+def modules():
+  for path in sorted(PACKAGE.rglob("*.py")):
+    name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    if not name.endswith("__init__"):
+      yield name, path
+
+
+MODULES = dict(modules())
+
+
+def imports(path):
+  """The package's own modules that a module imports."""
+  found = set()
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.ImportFrom) and node.module.startswith("deepsets_jax"):
+      base = node.module.removeprefix("deepsets_jax").removeprefix(".")
+      for alias in node.names:
+        name = f"{base}.{alias.name}".strip(".")
+        found.add(name if name in MODULES else base)
+  return found - {""}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_run_one_way(name):
+  rows = {module: row for row, names in enumerate(DIRECTION) for module in names}
+  assert name in rows, f"give {name} its place in the import direction"
+  for other in imports(MODULES[name]):
+    assert rows[other] < rows[name], f"{name} imports {other}"
+    if name.startswith("data."):
+      assert other.startswith("data.") or other in DATA_MAY_IMPORT
+
+
+def test_flax_linen_stays_in_three_modules():
+  users = {name for name, path in MODULES.items() if "flax.linen" in path.read_text()}
+  assert users == {"encoders", "fusion", "models"}
+
+
+def test_segment_ops_have_one_owner():
+  users = {name for name, path in MODULES.items() if "ops.segment_" in path.read_text()}
+  assert users == {"segments"}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_stays_readable(name):
+  text = MODULES[name].read_text()
+  assert text.count("\n") <= 340  # About 300.
+  for node in ast.walk(ast.parse(text)):
+    if isinstance(node, ast.FunctionDef):
+      assert node.end_lineno - node.lineno <= 50, f"{name}.{node.name}"
+
+
+def test_nothing_is_unpickled():
+  for name, path in MODULES.items():
+    assert "import pickle" not in path.read_text(), name
+    assert "allow_pickle=True" not in path.read_text(), name
