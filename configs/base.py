@@ -129,5 +129,13 @@ def _model() -> ml_collections.ConfigDict:
       placeholder="zeros",
     ),
     # From the fused vector to the logits.
-    head=dict(mlp, input_norm=False, input_dropout=0.0),
+    head=dict(
+      mlp,
+      # Whether a LayerNorm stands before all else.
+      input_norm=False,
+      # An activation of the fused vector, None for none.
+      input_activation=config_dict.placeholder(str),
+      # Rate of dropout on the fused vector.
+      input_dropout=0.0,
+    ),
   )

@@ -25,6 +25,17 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
+def activation(name: str) -> Callable[[Array], Array]:
+  """The activation of this name.
+
+  Raises:
+    ValueError: No such name; the message lists the legal ones.
+  """
+  if name not in ACTIVATIONS:
+    raise ValueError(f"unknown activation {name!r}; one of {sorted(ACTIVATIONS)}")
+  return ACTIVATIONS[name]
+
+
 class MLP(nn.Module):
   """Hidden layers, each dense, norm, activation, dropout; then a dense layer.
 
@@ -46,16 +57,13 @@ class MLP(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, "... i"], *, train: bool) -> Float[Array, "... o"]:
-    if self.activation not in ACTIVATIONS:
-      raise ValueError(
-        f"unknown activation {self.activation!r}; one of {sorted(ACTIVATIONS)}"
-      )
+    activate = activation(self.activation)
     x = x.astype(self.dtype)
     for width in self.hidden:
       x = nn.Dense(width, dtype=self.dtype)(x)
       if self.norm:
         x = nn.LayerNorm()(x.astype(jnp.float32)).astype(self.dtype)
-      x = ACTIVATIONS[self.activation](x)
+      x = activate(x)
       x = nn.Dropout(self.dropout, deterministic=not train)(x)
     if self.features is not None:
       x = nn.Dense(self.features, dtype=self.dtype)(x)

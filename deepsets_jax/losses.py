@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Shaped
 
@@ -68,6 +69,23 @@ def _softmax(size: int, smoothing: float) -> Callable[[Array, Array], Array]:
     return optax.softmax_cross_entropy(logits, labels)
 
   return per_example
+
+
+def prior_logits(target: Target, targets: np.ndarray) -> np.ndarray:
+  """Logits `[k]` whose probabilities are the frequencies in some targets.
+
+  Where a model should start: it need not first learn that most labels are rare. Zeros
+  for a regression.
+  """
+  match target.kind:
+    case "regression":
+      return np.zeros(target.size, np.float32)
+    case "multiclass":
+      counts = np.bincount(targets, minlength=target.size)
+      return np.log((counts + 1) / (counts + 1).sum()).astype(np.float32)
+  ones = targets.reshape(len(targets), target.size).sum(0)
+  # One example more of each kind: a label that is always there has a logit, too.
+  return np.log((ones + 1) / (len(targets) - ones + 1)).astype(np.float32)
 
 
 def probabilities(target: Target, logits: Array) -> Array:

@@ -11,25 +11,27 @@ import ml_collections
 from jaxtyping import Float
 
 from deepsets_jax import fusion, pooling
-from deepsets_jax.encoders import MLP, DenseEncoder, TokenEncoder
+from deepsets_jax.encoders import MLP, DenseEncoder, TokenEncoder, activation
 from deepsets_jax.ragged import Ragged
 from deepsets_jax.schema import Modality, Schema
 
 
 class Head(nn.Module):
-  """Dropout and an optional LayerNorm, then an MLP to the logits, in float32.
+  """From the fused vector to the logits, in float32.
 
   Attributes:
-    features: Number of logits.
+    bias: Where the logits' bias starts, `[k]`: see `losses.prior_logits`.
     input_norm: Whether a LayerNorm comes first. It makes a sum pool blind to the
       size of the set, up to the mean.
-    input_dropout: Rate of dropout on the fused vector.
+    input_activation: Then comes one of `encoders.ACTIVATIONS`, or None.
+    input_dropout: Rate of dropout on the fused vector, after both.
     hidden, norm, dropout, activation, dtype: As in `encoders.MLP`.
   """
 
-  features: int
+  bias: Sequence[float]
   hidden: Sequence[int] = ()
   input_norm: bool = False
+  input_activation: str | None = None
   input_dropout: float = 0.0
   norm: bool = False
   dropout: float = 0.0
@@ -40,10 +42,13 @@ class Head(nn.Module):
   def __call__(self, x: Float[Array, "b f"], *, train: bool) -> Float[Array, "b k"]:
     if self.input_norm:
       x = nn.LayerNorm()(x)
+    if self.input_activation is not None:
+      x = activation(self.input_activation)(x)
     x = nn.Dropout(self.input_dropout, deterministic=not train)(x)
     mlp = MLP(None, self.hidden, self.norm, self.dropout, self.activation, self.dtype)
     x = mlp(x, train=train).astype(jnp.float32)
-    return nn.Dense(self.features)(x)
+    bias = jnp.asarray(self.bias, jnp.float32)
+    return nn.Dense(len(self.bias), bias_init=lambda *_: bias)(x)
 
 
 class SetModel(nn.Module):
@@ -81,8 +86,10 @@ class SetModel(nn.Module):
     return self.fusion(encoded, train=train)
 
 
-def build(config: ml_collections.ConfigDict, schema: Schema) -> SetModel:
-  """The model of `config.model` for a data set.
+def build(
+  config: ml_collections.ConfigDict, schema: Schema, bias: Sequence[float]
+) -> SetModel:
+  """The model of `config.model` for a data set; its logits start at `bias`.
 
   Raises:
     ValueError: An unknown fusion, pool, activation or dtype.
@@ -97,7 +104,7 @@ def build(config: ml_collections.ConfigDict, schema: Schema) -> SetModel:
   return SetModel(
     encoders=encoders,
     fusion=_fusion(config, schema, dtype),
-    head=Head(features=schema.target.size, dtype=dtype, **config.head),
+    head=Head(tuple(bias), dtype=dtype, **config.head),
   )
 
 

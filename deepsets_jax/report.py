@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+import deepsets_jax
 from deepsets_jax import evaluate, figures, losses, metrics
 from deepsets_jax.checkpoint import Position
 from deepsets_jax.data import budgets
@@ -18,7 +19,7 @@ from deepsets_jax.data.table import Table
 from deepsets_jax.run import Run
 from deepsets_jax.writers import read_metrics, write_json
 
-_PACKAGES = ("deepsets-jax", "jax", "jaxlib", "flax", "optax", "numpy")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def write(
@@ -45,7 +46,7 @@ def write(
     for name in splits
   }
   results |= _facts(params, position) | {"threshold": threshold}
-  _draw(run, workdir, logits["test"], threshold)
+  _draw(run, workdir, logits["test"], threshold, position.best_step)
   write_json(workdir / "results.json", results)
   return results
 
@@ -58,8 +59,11 @@ def _facts(params: PyTree, position: Position) -> dict[str, Any]:
     "parameters": sum(int(np.size(p)) for p in jax.tree.leaves(params)),
     "seconds": position.seconds,
     "examples_per_second": rate,
-    "versions": {name: importlib.metadata.version(name) for name in _PACKAGES}
-    | {"python": platform.python_version()},
+    "versions": {
+      "deepsets_jax": deepsets_jax.__version__,
+      "python": platform.python_version(),
+    }
+    | {name: importlib.metadata.version(name) for name in _PACKAGES},
     "device": {
       "platform": device.platform,
       "kind": device.device_kind,
@@ -69,13 +73,13 @@ def _facts(params: PyTree, position: Position) -> dict[str, Any]:
 
 
 def _draw(
-  run: Run, workdir: pathlib.Path, logits: np.ndarray, threshold: float
+  run: Run, workdir: pathlib.Path, logits: np.ndarray, threshold: float, best_step: int
 ) -> None:
   train, test = run.tables["train"], run.tables["test"]
   usage = budgets.usage(train, run.budget)
   pictures = {
     "learning_curves": figures.learning_curves(
-      read_metrics(workdir), run.config.train.metric
+      read_metrics(workdir), run.config.train.metric, best_step
     ),
     "set_sizes": figures.set_sizes(
       {name: train.lengths(name) for name in train.modalities},

@@ -84,7 +84,8 @@ def build(config: ml_collections.ConfigDict) -> Run:
   schema = tables["train"].schema
   _check_metric(config.train.metric, metrics.names(schema.target))
   config, tables, budget = _fit(config, tables)
-  model = models.build(config.model, schema)
+  bias = losses.prior_logits(schema.target, np.asarray(tables["train"].targets))
+  model = models.build(config.model, schema, bias)
   loss = losses.build(schema.target, **config.loss)
   tx = optimizer.build(config.optim, config.total_steps)
   return Run(

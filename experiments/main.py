@@ -32,9 +32,12 @@ def main(argv: list[str]) -> None:
   """Runs the config of the command line."""
   if len(argv) > 1:
     raise app.UsageError(f"unknown arguments {argv[1:]}")
+  if not flags.FLAGS["verbosity"].present:
+    logging.set_verbosity(logging.WARNING)  # Orbax logs each file that it touches.
   if _DISTRIBUTED.value:
     jax.distributed.initialize()
-  logging.info("process %d, devices %s", jax.process_index(), jax.devices())
+  devices = f"{jax.device_count()} {jax.devices()[0].device_kind}"
+  print(f"process {jax.process_index()} of {jax.process_count()}, devices: {devices}")
   workdir = _WORKDIR.value or default_workdir(flags.FLAGS["config"].config_filename)
   results = train.train_and_evaluate(_CONFIG.value, workdir)
   for split in ("validation", "test"):

@@ -32,7 +32,7 @@ def test_every_config_is_built_and_only_changes_settings_of_the_base(name):
   legal = {key for key, _ in flat(base.get_config())}
   for key, _ in flat(config):
     assert key in legal or key.startswith("data.budgets."), key
-  models.build(config.model, SCHEMA)
+  models.build(config.model, SCHEMA, [0.0])
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -85,7 +85,7 @@ def test_a_wrong_value_of_the_model_is_named(key, value):
   config.update_from_flattened_dict({key: value})
   wrong = value[0] if isinstance(value, tuple) else value
   with pytest.raises(ValueError, match=f"{wrong}.*one of"):
-    models.build(config, SCHEMA)
+    models.build(config, SCHEMA, [0.0])
 
 
 def test_every_setting_has_a_comment():

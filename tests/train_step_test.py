@@ -69,7 +69,7 @@ class Trainer:
     self.traces = 0
     self.mesh = mesh_of(self.devices)
     self.table = make_table()
-    self.model = models.build(self.config, SCHEMA)
+    self.model = models.build(self.config, SCHEMA, [0.0, 0.0, 0.0])
     self.loss = losses.build(SCHEMA.target, regression="absolute", label_smoothing=0.0)
     self.tx = optax.adamw(1e-2)
     self.plan = EpochPlan(self.table, BUDGET, SHARDS, seed=0)

@@ -131,7 +131,7 @@ def open_table(path: str | pathlib.Path) -> Table:
   path = pathlib.Path(path)
   try:
     header = json.loads((path / "table.json").read_text())
-  except (OSError, json.JSONDecodeError) as error:
+  except (OSError, ValueError) as error:
     raise DataError(
       f"{path} is no table: {error}; a table is a folder with a table.json, as"
       " Table.write makes it"
@@ -253,22 +253,24 @@ def _check_elements(
     good = np.isfinite(values).all(axis=1)
     problem = "is not finite"
     advice = "leave the element out: absence needs no placeholder"
-  if ragged.weights is not None:
-    good &= np.isfinite(ragged.weights[chunk])
-  if good.all():
+  if not good.all():
+    slot = begin + int(np.argmin(good))
+    value = ragged.values[slot]
+    if modality.kind == "vectors":
+      feature = int(np.argmin(np.isfinite(value)))
+      value = f"feature {feature} = {value[feature]}"
+    raise DataError(
+      f"{where}: {_element(table, name, slot)}, {value}, {problem}; {advice}"
+    )
+  if ragged.weights is None:
     return
-  slot = begin + int(np.argmin(good))
-  row = int(np.searchsorted(ragged.offsets, slot, side="right")) - 1
-  value = ragged.values[slot]
-  if modality.kind == "vectors":
-    feature = int(np.argmin(np.isfinite(value)))
-    value = f"feature {feature} = {value[feature]}"
-  if ragged.weights is not None:
-    value = f"{value} with weight {ragged.weights[slot]}"
-  raise DataError(
-    f"{where}: element {slot - int(ragged.offsets[row])} of"
-    f" {_example(table, row)}, {value}, {problem}; {advice}"
-  )
+  good = np.isfinite(ragged.weights[chunk])
+  if not good.all():
+    slot = begin + int(np.argmin(good))
+    raise DataError(
+      f"{where}: {_element(table, name, slot)} has the weight {ragged.weights[slot]},"
+      " which is not finite; give it a weight, or leave the element out"
+    )
 
 
 def _check_targets(table: Table, target: Target, where: str) -> None:
@@ -296,3 +298,9 @@ def _check_targets(table: Table, target: Target, where: str) -> None:
 
 def _example(table: Table, row: int) -> str:
   return f"example {str(table.ids[row])!r} (row {row})"
+
+
+def _element(table: Table, name: str, slot: int) -> str:
+  offsets = table.modalities[name].offsets
+  row = int(np.searchsorted(offsets, slot, side="right")) - 1
+  return f"element {slot - int(offsets[row])} of {_example(table, row)}"

@@ -1,0 +1,234 @@
+"""Debian programs: what a program is for, told by six modalities, most often missing.
+
+7,453 programs of Debian's package index with 74 labels, the tags that people gave them
+(debtags). A missing tag is not always a true negative. The file beside this module is
+made by `debian_builder`; the descriptions in it are the packages' own, under their free
+licences.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from deepsets_jax.data.table import DataError, Table, take_elements
+from deepsets_jax.ragged import Ragged, from_lengths
+from deepsets_jax.schema import Modality, Schema, Target
+
+PATH = pathlib.Path(__file__).with_name("debian_programs.parquet")
+FORMAT = "deepsets_jax debian programs 1"
+
+# Where the shuffled source packages are cut into train, validation and test.
+_CUTS = (0.7, 0.8)
+
+
+class _Terms(NamedTuple):
+  """Elements of one token modality: ids `[n]` into `lexicon`, per program."""
+
+  tokens: Ragged
+  lexicon: np.ndarray
+
+
+class _Vocabulary(NamedTuple):
+  """The ids in a lexicon that make the vocabulary, `[v]`, and their idf `[v]`."""
+
+  ids: np.ndarray
+  idf: np.ndarray
+
+
+def load(
+  seed: int, *, min_document_frequency: int = 2, bag: bool = False
+) -> dict[str, Table]:
+  """The tables "train", "validation" and "test": 70, 10 and 20 % of source packages.
+
+  Modalities: the words of the `description` in their order, the packages that a program
+  `depends` on, `recommends` and `suggests`, the character 2- to 5-grams of its `name`
+  with the name's parts, and its `size`, the standardised log(1 + kB). Tokens weigh what
+  makes the weighted sum over a program's elements its TF-IDF vector, sublinear and of
+  length 1. Vocabularies and statistics are of the training part only, and a token
+  outside the vocabulary is left out.
+
+  Args:
+    seed: Of the split.
+    min_document_frequency: Training programs that a token of the vocabulary is in.
+    bag: Whether a word of a description is one element with its whole weight, in no
+      order, rather than one element at each place where it stands. The sum is the same.
+
+  Raises:
+    DataError: The embedded file is missing or damaged, or no token is frequent enough.
+  """
+  programs = _read()
+  splits = _split(_strings(programs["source"]), seed)
+  modalities, kinds = {}, {}
+  for name, terms in _terms(programs).items():
+    vocabulary = _vocabulary(name, terms, splits["train"], min_document_frequency)
+    keep_places = name == "description" and not bag
+    modalities[name] = _tfidf(terms, vocabulary, keep_places)
+    kinds[name] = Modality("tokens", len(vocabulary.ids), weighted=True)
+  modalities["size"] = _size(programs["size_kb"], splits["train"])
+  kinds["size"] = Modality("vectors", 1)
+  targets, labels = _targets(programs["labels"])
+  schema = Schema(kinds, Target("multilabel", len(labels), labels))
+  table = Table(schema, modalities, targets, ids=_strings(programs["package"]))
+  return {split: table.select(rows) for split, rows in splits.items()}
+
+
+def vocabularies(
+  seed: int, *, min_document_frequency: int = 2
+) -> dict[str, tuple[str, ...]]:
+  """The string of every token id, by modality, of `load` with the same arguments.
+
+  In `name`, "<" and ">" are the ends of the name, and a whole part of it begins
+  with "=".
+  """
+  programs = _read()
+  train = _split(_strings(programs["source"]), seed)["train"]
+  found = {}
+  for name, terms in _terms(programs).items():
+    vocabulary = _vocabulary(name, terms, train, min_document_frequency)
+    found[name] = tuple(terms.lexicon[vocabulary.ids].tolist())
+  return found
+
+
+def _read() -> pa.Table:
+  advice = (
+    "restore it, or rebuild it with python -m deepsets_jax.data.debian_builder"
+    f" --input=INDEX --output={PATH}"
+  )
+  try:
+    programs = pq.read_table(PATH, page_checksum_verification=True)
+  except (OSError, pa.ArrowException) as error:
+    raise DataError(
+      f"{PATH} is missing, truncated or damaged ({error}); {advice}"
+    ) from error
+  found = (programs.schema.metadata or {}).get(b"format", b"").decode()
+  if found != FORMAT:
+    raise DataError(f"{PATH}: format {found!r}, expected {FORMAT!r}; {advice}")
+  return programs
+
+
+def _split(sources: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+  """Rows of each split. Programs of one source package, near twins, stay together."""
+  unique, source = np.unique(sources, return_inverse=True)
+  # The sorted sources' shuffled positions: as shuffling the sources themselves.
+  order = np.random.default_rng(seed).permutation(len(unique))
+  cuts = [int(cut * len(unique)) for cut in _CUTS]
+  part = np.zeros(len(unique), np.int8)
+  part[order[cuts[0] :]] = 1
+  part[order[cuts[1] :]] = 2
+  names = ("train", "validation", "test")
+  return {name: np.flatnonzero(part[source] == i) for i, name in enumerate(names)}
+
+
+def _terms(programs: pa.Table) -> dict[str, _Terms]:
+  """The token modalities, in the schema's order."""
+  names = ("description", "depends", "recommends", "suggests")
+  terms = {name: _list_terms(programs[name]) for name in names}
+  lists = pa.array([_name_terms(name) for name in programs["package"].to_pylist()])
+  encoded = lists.flatten().dictionary_encode()
+  lists = pa.ListArray.from_arrays(lists.offsets, encoded)
+  terms["name"] = _list_terms(pa.chunked_array([lists]))
+  return terms
+
+
+def _list_terms(column: pa.ChunkedArray) -> _Terms:
+  """The elements of a column of lists of dictionary-encoded strings."""
+  lists = column.combine_chunks()
+  elements = lists.flatten()
+  tokens = from_lengths(elements.indices.to_numpy(), lists.value_lengths().to_numpy())
+  return _Terms(tokens, _strings(elements.dictionary))
+
+
+def _name_terms(name: str) -> list[str]:
+  """The set of a name's 2- to 5-grams, with its ends, and its parts, as "=part"."""
+  marked = f"<{name}>"
+  grams = {
+    marked[start : start + size]
+    for size in range(2, 6)
+    for start in range(len(marked) - size + 1)
+  }
+  return sorted(grams | {f"={part}" for part in name.split("-")})
+
+
+def _vocabulary(
+  name: str, terms: _Terms, train: np.ndarray, min_document_frequency: int
+) -> _Vocabulary:
+  """The terms in enough training programs, and their smoothed idf over these."""
+  if min_document_frequency < 1:
+    raise ValueError(
+      f"min_document_frequency {min_document_frequency}: expected at least 1; a token"
+      " that no training program has cannot be learned"
+    )
+  tokens, size = terms.tokens, len(terms.lexicon)
+  rows = _rows(tokens)
+  in_train = np.zeros(tokens.num_examples, bool)
+  in_train[train] = True
+  pairs = np.unique((rows * size + tokens.values)[in_train[rows]])
+  frequency = np.bincount(pairs % size, minlength=size)
+  ids = np.flatnonzero(frequency >= min_document_frequency)
+  if not len(ids):
+    raise DataError(
+      f"debian_programs, modality {name!r}: no token is in {min_document_frequency}"
+      f" training programs, the most frequent is in {frequency.max()}; lower"
+      " min_document_frequency"
+    )
+  idf = np.log((1 + len(train)) / (1 + frequency[ids])) + 1
+  return _Vocabulary(ids, idf)
+
+
+def _tfidf(terms: _Terms, vocabulary: _Vocabulary, keep_places: bool) -> Ragged:
+  """The tokens that are in the vocabulary, as ids in it, with TF-IDF weights.
+
+  A token that stands `tf` times in a program weighs idf * (1 + log(tf)), over the norm
+  of the program's weights; with `keep_places` each of its places carries 1/tf of that.
+  """
+  new_ids = np.full(len(terms.lexicon), -1, np.int32)
+  new_ids[vocabulary.ids] = np.arange(len(vocabulary.ids))
+  tokens = terms.tokens.replace(values=new_ids[terms.tokens.values])
+  tokens = take_elements(tokens, tokens.values >= 0)
+  rows, size = _rows(tokens), len(vocabulary.ids)
+  pairs, inverse, count = np.unique(
+    rows * size + tokens.values, return_inverse=True, return_counts=True
+  )
+  row, token = np.divmod(pairs, size)
+  weight = (1 + np.log(count)) * vocabulary.idf[token]
+  norm = np.sqrt(np.bincount(row, weight**2, minlength=tokens.num_examples))
+  weight /= norm[row]
+  if keep_places:
+    return tokens.replace(weights=(weight / count)[inverse].astype(np.float32))
+  bags = from_lengths(
+    token.astype(np.int32), np.bincount(row, minlength=tokens.num_examples)
+  )
+  return bags.replace(weights=weight.astype(np.float32))
+
+
+def _size(column: pa.ChunkedArray, train: np.ndarray) -> Ragged:
+  """The standardised log(1 + kB), `[n, 1]`; no element where the size is unknown."""
+  logs = np.log1p(column.cast(pa.float64()).to_numpy())
+  known = np.isfinite(logs)
+  in_train = logs[train][known[train]]
+  values = (logs[known] - in_train.mean()) / in_train.std()
+  return from_lengths(values[:, None].astype(np.float32), known.astype(np.int64))
+
+
+def _targets(column: pa.ChunkedArray) -> tuple[np.ndarray, tuple[str, ...]]:
+  """1 where a program has a label, `[b, k]`, and the labels in alphabetical order."""
+  terms = _list_terms(column)
+  order = np.argsort(terms.lexicon)
+  rank = np.argsort(order)
+  targets = np.zeros((terms.tokens.num_examples, len(order)), np.float32)
+  targets[_rows(terms.tokens), rank[terms.tokens.values]] = 1
+  return targets, tuple(terms.lexicon[order].tolist())
+
+
+def _rows(ragged: Ragged) -> np.ndarray:
+  """The example of each element: `[n]` int64."""
+  return np.repeat(np.arange(ragged.num_examples), ragged.lengths)
+
+
+def _strings(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
+  return np.array(column.to_pylist(), np.str_)

@@ -1,0 +1,225 @@
+"""Sets of handwritten digits, the canonical experiments, on scikit-learn's 8x8 images.
+
+After Zaheer et al., "Deep Sets" (2017), section 4.1 (the sum), Lee et al., "Set
+Transformer" (2019), sections 5.1 and 5.2 (the maximum, unique elements), and Ilse et
+al., "Attention-based Deep Multiple Instance Learning" (2018), section 4.2 (a nine in
+the bag); and a multi-modal set of our own of which it is known what decides. The images
+are split before sets are made of them: no image of a test set was trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import sklearn.datasets
+
+from deepsets_jax.data.table import Table
+from deepsets_jax.ragged import Ragged, from_lengths
+from deepsets_jax.schema import Modality, Schema, Target
+
+TASKS = ("sum", "max", "unique", "contains_nine", "multimodal")
+NUMBER_WORDS = tuple("zero one two three four five six seven eight nine".split())
+
+# Sets of every split but "train".
+_EVALUATION_EXAMPLES = 1000
+# Where the shuffled images of each digit are cut into train, validation and test.
+_CUTS = (0.7, 0.85)
+# Of the multi-modal sets: chance of a modality to be off in an example, and of the
+# character reader to read a wrong digit.
+_OFF_RATE = 0.2
+_MISREAD_RATE = 0.1
+
+_TARGETS = {
+  "sum": Target("regression", 1, ("sum",)),
+  "max": Target("regression", 1, ("largest",)),
+  "unique": Target("regression", 1, ("distinct digits",)),
+  "contains_nine": Target("binary", 1, ("contains a nine",)),
+  "multimodal": Target("multiclass", 10, NUMBER_WORDS),
+}
+_MODALITIES = {
+  "image": Modality("vectors", 64),
+  "profile": Modality("vectors", 16),
+  "ocr": Modality("tokens", 10),
+  "caption": Modality("tokens", 10),
+}
+
+
+class _Sets(NamedTuple):
+  """The sets of one split, their digits end to end.
+
+  Attributes:
+    split: Its name.
+    pixels: Of the image of each digit, from 0 to 1: `[n, 64]` float32.
+    digits: What each image shows: `[n]`.
+    sizes: Of the sets, none empty: `[b]`.
+    rng: For what else is random in the split.
+  """
+
+  split: str
+  pixels: np.ndarray
+  digits: np.ndarray
+  sizes: np.ndarray
+  rng: np.random.Generator
+
+
+def load(
+  task: str,
+  seed: int,
+  *,
+  train_examples: int = 20_000,
+  max_size: int = 10,
+  test_sizes: Sequence[int] = (10, 20, 50, 100),
+) -> dict[str, Table]:
+  """The tables "train", "validation", "test" and, for some tasks, "test_<size>".
+
+  Tasks, of sets of images: "sum" and "max" of digits from 1 to 9; "unique", the number
+  of distinct digits, and "contains_nine", of digits from 0 to 9. For "multimodal" see
+  `planted`. A table other than "train" has 1,000 sets.
+
+  Args:
+    task: One of `TASKS`.
+    seed: Of the split of the images, and of the sets.
+    train_examples: Number of training sets.
+    max_size: Of a set; sizes are uniform from 1.
+    test_sizes: For "sum", "max" and "unique", sizes of the sets of the further splits,
+      each of sets of exactly that size.
+  """
+  if task not in TASKS:
+    raise ValueError(f"unknown task {task!r}; one of {list(TASKS)}")
+  if task == "multimodal":
+    return planted(seed, train_examples=train_examples, max_size=max_size)[0]
+  schema = Schema({"image": _MODALITIES["image"]}, _TARGETS[task])
+  smallest = 1 if task in ("sum", "max") else 0
+  further = () if task == "contains_nine" else test_sizes
+  tables = {}
+  for sets in _draw(seed, smallest, train_examples, max_size, further):
+    elements = from_lengths(sets.pixels, sets.sizes)
+    targets = _summary(task, sets.digits, elements.offsets)
+    tables[sets.split] = Table(schema, {"image": elements}, targets, _ids(sets))
+  return tables
+
+
+def planted(
+  seed: int, *, train_examples: int = 20_000, max_size: int = 10
+) -> tuple[dict[str, Table], dict[str, dict[str, np.ndarray]]]:
+  """The tables of "multimodal", and which of their elements decide.
+
+  The label is the largest digit of a set. Each digit is one element of one modality: an
+  `image`; a `profile`, the sums of its 8 rows and of its 8 columns; `ocr`, the digit,
+  misread with probability 0.1; or `caption`, the number's word. In an example each
+  modality is off with probability 0.2, at least one is on, and each digit takes one of
+  those that are on, all with the same chance.
+
+  Returns:
+    The tables, see `load`; and by split and modality, for each element of the table
+    `[n]`, True where its true digit (not what was misread) is the label.
+  """
+  schema = Schema(_MODALITIES, _TARGETS["multimodal"])
+  tables, truth = {}, {}
+  for sets in _draw(seed, 0, train_examples, max_size, ()):
+    rows = np.repeat(np.arange(len(sets.sizes)), sets.sizes)
+    first = np.cumsum(sets.sizes) - sets.sizes
+    labels = np.maximum.reduceat(sets.digits, first).astype(np.int32)
+    form = _draw_forms(rows, len(labels), sets.rng)
+    modalities: dict[str, Ragged] = {}
+    truth[sets.split] = {}
+    for index, (name, values) in enumerate(_forms(sets).items()):
+      own = form == index
+      lengths = np.bincount(rows[own], minlength=len(labels))
+      modalities[name] = from_lengths(values[own], lengths)
+      truth[sets.split][name] = (sets.digits == labels[rows])[own]
+    tables[sets.split] = Table(schema, modalities, labels, _ids(sets))
+  return tables, truth
+
+
+def _draw(
+  seed: int,
+  smallest_digit: int,
+  train_examples: int,
+  max_size: int,
+  test_sizes: Sequence[int],
+) -> Iterator[_Sets]:
+  """The sets of each split, of images drawn at random, with repetition.
+
+  Each split has random numbers of its own, so that it is the same whatever the others.
+  """
+  for what, value in (
+    ("train_examples", train_examples),
+    ("max_size", max_size),
+    *(("test_sizes", size) for size in test_sizes),
+  ):
+    if value < 1:
+      raise ValueError(f"digits: {what} {value}, expected at least 1")
+  data = sklearn.datasets.load_digits()
+  pixels, digits = (data.data / 16).astype(np.float32), data.target
+  train, validation, test = _split_images(digits, seed)
+  few = _EVALUATION_EXAMPLES
+  # Name, images, number of sets, smallest and largest set, stream of random numbers.
+  splits = [
+    ("train", train, train_examples, 1, max_size, 1),
+    ("validation", validation, few, 1, max_size, 2),
+    ("test", test, few, 1, max_size, 3),
+    *((f"test_{size}", test, few, size, size, 3 + size) for size in test_sizes),
+  ]
+  for split, images, num_sets, low, high, stream in splits:
+    rng = np.random.default_rng((seed, stream))
+    sizes = rng.integers(low, high + 1, num_sets)
+    eligible = images[digits[images] >= smallest_digit]
+    drawn = rng.choice(eligible, sizes.sum())
+    yield _Sets(split, pixels[drawn], digits[drawn], sizes, rng)
+
+
+def _split_images(digits: np.ndarray, seed: int) -> list[np.ndarray]:
+  """Which images are for training, validation and test; each digit is cut alike."""
+  order = np.random.default_rng(seed).permutation(len(digits))
+  parts = []
+  for digit in range(10):
+    rows = order[digits[order] == digit]
+    parts.append(np.split(rows, [int(cut * len(rows)) for cut in _CUTS]))
+  return [np.concatenate(part) for part in zip(*parts, strict=True)]
+
+
+def _summary(task: str, digits: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+  """The target of sets of digits `[n]`: `[b, 1]`, or `[b]` for "contains_nine"."""
+  first = offsets[:-1]
+  if task == "sum":
+    values = np.add.reduceat(digits, first)
+  elif task == "max":
+    values = np.maximum.reduceat(digits, first)
+  elif task == "unique":
+    present = np.bitwise_or.reduceat(1 << digits, first)
+    values = np.bitwise_count(present)
+  else:
+    return np.maximum.reduceat(digits == 9, first).astype(np.float32)
+  return values.astype(np.float32)[:, None]
+
+
+def _forms(sets: _Sets) -> dict[str, np.ndarray]:
+  """Each digit as an element of each modality, `[n, ...]`."""
+  squares = sets.pixels.reshape(-1, 8, 8)
+  misread = sets.rng.random(len(squares)) < _MISREAD_RATE
+  wrong = (sets.digits + sets.rng.integers(1, 10, len(squares))) % 10
+  return {
+    "image": sets.pixels,
+    "profile": np.concatenate([squares.sum(2), squares.sum(1)], axis=1),
+    "ocr": np.where(misread, wrong, sets.digits).astype(np.int32),
+    "caption": sets.digits.astype(np.int32),
+  }
+
+
+def _draw_forms(
+  rows: np.ndarray, num_examples: int, rng: np.random.Generator
+) -> np.ndarray:
+  """The modality of each digit, `[n]`, among those that are on in its example."""
+  on = rng.random((num_examples, len(_MODALITIES))) >= _OFF_RATE
+  kept = rng.integers(len(_MODALITIES), size=num_examples)
+  none = np.flatnonzero(~on.any(axis=1))
+  on[none, kept[none]] = True
+  scores = rng.random((len(rows), len(_MODALITIES)))
+  return np.where(on[rows], scores, -1).argmax(axis=1)
+
+
+def _ids(sets: _Sets) -> np.ndarray:
+  return np.array([f"{sets.split} {row}" for row in range(len(sets.sizes))])

@@ -1,0 +1,154 @@
+"""What a run tells: metrics to files, progress to the terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+import sys
+import time
+from typing import IO, Any
+
+import numpy as np
+import tensorboardX
+import tqdm
+
+# Seconds between two plain lines of progress, where there is no terminal.
+_LINE_EVERY = 10.0
+
+
+def write_json(path: str | pathlib.Path, value: Any) -> None:
+  """Writes indented JSON to a temporary name and renames it.
+
+  Numbers that are not finite, which JSON has no word for, become null.
+  """
+  path = pathlib.Path(path)
+  temporary = path.with_name(f".{path.name}.tmp")
+  temporary.write_text(json.dumps(_plain(value), indent=2) + "\n")
+  temporary.replace(path)
+
+
+def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
+  """The records of `metrics.jsonl`; a half-written last line is left out."""
+  path = pathlib.Path(workdir) / "metrics.jsonl"
+  records = []
+  for line in path.read_text().splitlines() if path.exists() else ():
+    try:
+      records.append(json.loads(line))
+    except json.JSONDecodeError:
+      break
+  return records
+
+
+def _plain(value: Any) -> Any:
+  if isinstance(value, dict):
+    return {str(k): _plain(v) for k, v in value.items()}
+  if isinstance(value, list | tuple):
+    return [_plain(v) for v in value]
+  if isinstance(value, np.generic | np.ndarray):
+    return _plain(value.tolist())
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value
+
+
+class MetricsWriter:
+  """Appends to `metrics.jsonl` and to TensorBoard events; a context manager.
+
+  Resuming at a step drops the records after it, which will come again.
+  """
+
+  def __init__(self, workdir: str | pathlib.Path, resume_step: int = 0):
+    workdir = pathlib.Path(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    path = workdir / "metrics.jsonl"
+    kept = [r for r in read_metrics(workdir) if r["step"] <= resume_step]
+    temporary = path.with_name(".metrics.jsonl.tmp")
+    temporary.write_text("".join(json.dumps(r) + "\n" for r in kept))
+    temporary.replace(path)
+    self._file = path.open("a")
+    self._events = tensorboardX.SummaryWriter(
+      str(workdir / "tensorboard"), purge_step=resume_step + 1 if resume_step else None
+    )
+
+  def __enter__(self) -> MetricsWriter:
+    return self
+
+  def __exit__(self, *exception) -> None:
+    self._file.close()
+    self._events.close()
+
+  def write(self, step: int, split: str, values: dict[str, float]) -> None:
+    """Writes the numbers of a split at a step."""
+    record = {"step": step, "split": split} | values
+    self._file.write(json.dumps(_plain(record)) + "\n")
+    self._file.flush()
+    for name, value in values.items():
+      self._events.add_scalar(f"{split}/{name}", value, step)
+
+
+class Progress:
+  """A bar on a terminal, plain lines elsewhere: loss, metric, examples/s, time left.
+
+  A context manager.
+  """
+
+  def __init__(self, total_steps: int, start_step: int = 0, stream: IO | None = None):
+    self._total, self._step, self._start = total_steps, start_step, start_step
+    self._stream = sys.stderr if stream is None else stream
+    self._loss, self._metrics, self._examples = math.nan, "", 0.0
+    self._begin = self._said = time.perf_counter()
+    self._bar = None
+    if self._stream.isatty():
+      self._bar = tqdm.tqdm(
+        total=total_steps,
+        initial=start_step,
+        file=self._stream,
+        unit="step",
+        dynamic_ncols=True,
+      )
+
+  def __enter__(self) -> Progress:
+    return self
+
+  def __exit__(self, *exception) -> None:
+    if self._bar is not None:
+      self._bar.close()
+
+  def note(self, text: str) -> None:
+    """Prints a line, above the bar where there is one."""
+    if self._bar is not None:
+      self._bar.write(text, file=self._stream)
+    else:
+      print(text, file=self._stream, flush=True)
+
+  def update(self, step: int, loss: float, examples: float) -> None:
+    """Notes a step that is done."""
+    self._loss, self._examples = loss, self._examples + examples
+    if self._bar is not None:
+      self._bar.set_postfix_str(self._numbers(), refresh=False)
+      self._bar.update(step - self._step)
+    self._step = step
+    if self._bar is None and time.perf_counter() - self._said > _LINE_EVERY:
+      self._say()
+
+  def evaluation(self, step: int, values: dict[str, float]) -> None:
+    """Notes numbers of the validation split."""
+    self._step = step
+    self._metrics = ", ".join(f"validation {k} {v:.4f}" for k, v in values.items())
+    if self._bar is not None:
+      self._bar.set_postfix_str(self._numbers())
+    else:
+      self._say()
+
+  def _numbers(self) -> str:
+    rate = self._examples / (time.perf_counter() - self._begin)
+    parts = [f"loss {self._loss:.4f}", self._metrics, f"{rate:,.0f} examples/s"]
+    return ", ".join(part for part in parts if part)
+
+  def _say(self) -> None:
+    self._said = now = time.perf_counter()
+    done = self._step - self._start
+    left = (now - self._begin) / max(done, 1) * (self._total - self._step)
+    eta = tqdm.tqdm.format_interval(left)
+    self.note(f"step {self._step}/{self._total}, {self._numbers()}, {eta} left")

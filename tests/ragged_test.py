@@ -1,0 +1,221 @@
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from deepsets_jax import ragged
+from deepsets_jax.ragged import Batch, Ragged
+
+# Four lists in twelve slots: one shape to trace.
+LENGTHS = st.lists(st.integers(0, 3), min_size=4, max_size=4)
+SLOTS = 12
+
+
+def on_device(lengths, slots=SLOTS):
+  """Elements 1, 2, 3, ... in lists of these lengths; the slots after them are zeros."""
+  total = sum(lengths)
+  values = np.zeros(slots, np.float32)
+  values[:total] = np.arange(1, total + 1)
+  offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+  return Ragged(values=jnp.asarray(values), offsets=jnp.asarray(offsets))
+
+
+def owners(lengths, slots):
+  """The example of each slot, by a loop; the number of examples on padding."""
+  owner = [row for row, length in enumerate(lengths) for _ in range(length)]
+  return owner + [len(lengths)] * (slots - len(owner))
+
+
+class TestDerivedFields:
+  @hypothesis.given(lengths=LENGTHS)
+  @hypothesis.example(lengths=[0, 3, 2, 0])  # Empty at both ends.
+  @hypothesis.example(lengths=[0, 0, 0, 0])
+  @hypothesis.example(lengths=[3, 3, 3, 3])  # No padding.
+  def test_agree_with_a_loop(self, lengths):
+    sets = on_device(lengths)
+    owner = owners(lengths, SLOTS)
+    assert sets.num_examples == 4
+    assert sets.num_slots == SLOTS
+    assert sets.lengths.tolist() == lengths
+    assert sets.segment_ids.tolist() == owner
+    assert sets.segment_ids.dtype == jnp.int32
+    assert sets.mask.tolist() == [row < 4 for row in owner]
+    per_example = np.arange(8, dtype=np.float32).reshape(4, 2) + 1
+    want = [[-1, -1] if row == 4 else per_example[row].tolist() for row in owner]
+    assert sets.to_elements(jnp.asarray(per_example), fill=-1).tolist() == want
+
+  def test_no_slots_at_all(self):
+    sets = on_device([0, 0], slots=0)
+    assert sets.segment_ids.shape == (0,)
+    assert sets.mask.shape == (0,)
+    assert sets.to_elements(jnp.ones((2, 3))).shape == (0, 3)
+    assert sets.lengths.tolist() == [0, 0]
+
+  def test_to_elements_keeps_the_type_and_fills_with_zero(self):
+    sets = on_device([1, 0], slots=3)
+    got = sets.to_elements(jnp.array([5, 6], jnp.int32))
+    assert got.dtype == jnp.int32
+    assert got.tolist() == [5, 0, 0]
+
+  def test_gradient_of_to_elements_counts_an_examples_elements(self):
+    sets = on_device([2, 0, 3], slots=8)
+    gradient = jax.grad(lambda x: sets.to_elements(x).sum())(jnp.ones(3))
+    assert gradient.tolist() == [2, 0, 3]
+
+  @hypothesis.given(lengths=LENGTHS)
+  def test_to_lists_leaves_padding_out(self, lengths):
+    lists = on_device(lengths).to_lists()
+    assert [len(elements) for elements in lists] == lengths
+    assert np.concatenate(lists).tolist() == list(range(1, sum(lengths) + 1))
+
+
+class TestFromLists:
+  def test_of_token_ids(self):
+    got = ragged.from_lists([[], [4, 5], [], [6], []], dtype=np.int32)
+    assert got.values.dtype == np.int32
+    assert got.values.tolist() == [4, 5, 6]
+    assert got.offsets.tolist() == [0, 0, 2, 2, 3, 3]
+    assert got.offsets.dtype == np.int64
+
+  def test_of_vectors_some_absent(self):
+    lists = [np.zeros((0, 2)), [[1, 2], [3, 4]], []]
+    got = ragged.from_lists(lists, dtype=np.float16, feature_shape=(2,))
+    assert got.values.dtype == np.float16
+    assert got.values.tolist() == [[1, 2], [3, 4]]
+    assert got.offsets.tolist() == [0, 0, 2, 2]
+
+  @pytest.mark.parametrize("lists", [[], [[], []]])
+  def test_of_nothing_has_the_elements_shape(self, lists):
+    got = ragged.from_lists(lists, dtype=np.float32, feature_shape=(3,))
+    assert got.values.shape == (0, 3)
+    assert got.offsets.tolist() == [0] * (len(lists) + 1)
+
+  def test_names_the_example_of_another_shape(self):
+    with pytest.raises(ValueError, match=r"example 1: .*\(3,\), expected \(2,\)"):
+      ragged.from_lists([[[1, 2]], [[1, 2, 3]]], dtype=np.float32, feature_shape=(2,))
+    with pytest.raises(ValueError, match="example 0"):
+      ragged.from_lists([7], dtype=np.int32)
+
+
+class TestFromLengths:
+  def test_offsets_are_running_sums(self):
+    got = ragged.from_lengths(np.arange(5), np.array([0, 3, 2], np.int32))
+    assert got.offsets.tolist() == [0, 0, 3, 5]
+    assert got.offsets.dtype == np.int64
+    assert [elements.tolist() for elements in got.to_lists()] == [[], [0, 1, 2], [3, 4]]
+
+  def test_refuses_lengths_that_do_not_add_up(self):
+    with pytest.raises(ValueError, match="add up to 4, and there are 5 elements"):
+      ragged.from_lengths(np.arange(5), np.array([3, 1]))
+
+  def test_refuses_a_negative_length(self):
+    with pytest.raises(ValueError, match="example 1: a length of -1"):
+      ragged.from_lengths(np.arange(2), np.array([3, -1]))
+
+
+def rows_of(got):
+  return [elements.tolist() for elements in got.to_lists()]
+
+
+class TestFromArrow:
+  ROWS = ([1, 2], None, [], [3], None)
+  WANT = ([1, 2], [], [], [3], [])
+
+  @pytest.mark.parametrize("make", [pa.list_, pa.large_list])
+  @pytest.mark.parametrize("name", ["int32", "int64", "float16", "float32"])
+  def test_keeps_the_number_type_and_null_is_absent(self, make, name):
+    rows = [
+      None if row is None else [np.dtype(name).type(x) for x in row]
+      for row in self.ROWS
+    ]
+    got = ragged.from_arrow(pa.array(rows, make(pa.from_numpy_dtype(name))))
+    assert got.values.dtype == np.dtype(name)
+    assert rows_of(got) == list(self.WANT)
+
+  def test_of_chunks_and_slices(self):
+    rows = list(self.ROWS)
+    parts = [pa.array(part, pa.list_(pa.int32())) for part in (rows[:2], [], rows[2:])]
+    whole = pa.chunked_array(parts)
+    assert rows_of(ragged.from_arrow(whole)) == list(self.WANT)
+    for start in range(5):
+      for length in range(6 - start):
+        got = ragged.from_arrow(whole.slice(start, length))
+        assert rows_of(got) == list(self.WANT[start : start + length])
+        got = ragged.from_arrow(pa.array(rows, whole.type).slice(start, length))
+        assert rows_of(got) == list(self.WANT[start : start + length])
+
+  def test_what_a_null_hides_is_left_out(self):
+    hidden = pa.ListArray.from_arrays(
+      pa.array([0, 1, 3, 4], pa.int32()),
+      pa.array([1, 2, 3, 4], pa.int32()),
+      mask=pa.array([False, True, False]),
+    )
+    assert rows_of(ragged.from_arrow(hidden)) == [[1], [], [4]]
+
+  @pytest.mark.parametrize("inner", ["fixed", "list"])
+  def test_of_vectors(self, inner):
+    vector = pa.list_(pa.float32(), 2 if inner == "fixed" else -1)
+    rows = [None, [[1, 2], [3, 4]], [], [[5, 6]]]
+    column = pa.array(rows, pa.list_(vector))
+    got = ragged.from_arrow(column)
+    assert got.values.dtype == np.float32
+    assert rows_of(got) == [[], rows[1], [], rows[3]]
+    got = ragged.from_arrow(pa.chunked_array([column, column]).slice(2, 4))
+    assert rows_of(got) == [[], rows[3], [], rows[1]]
+
+  def test_of_no_vectors_has_the_size_of_the_type(self):
+    column = pa.array([None, []], pa.list_(pa.list_(pa.float32(), 3)))
+    assert ragged.from_arrow(column).values.shape == (0, 3)
+
+  @pytest.mark.parametrize(
+    ("rows", "kind", "message"),
+    [
+      ([1, 2], pa.int32(), "of int32: expected a list column"),
+      ([["a"]], pa.list_(pa.string()), "a list of string: expected numbers"),
+      ([[1, None]], pa.list_(pa.int32()), "1 null elements inside lists"),
+      ([[[1], None]], pa.list_(pa.list_(pa.int32())), "1 null elements"),
+      ([[[1, None]]], pa.list_(pa.list_(pa.int32(), 2)), "1 null elements"),
+      ([[[1], [1, 2]]], pa.list_(pa.list_(pa.int32())), r"lengths: \[1, 2\]"),
+    ],
+  )
+  def test_refuses_what_is_not_elements(self, rows, kind, message):
+    with pytest.raises(ValueError, match=message):
+      ragged.from_arrow(pa.array(rows, kind))
+
+  @hypothesis.given(
+    rows=st.lists(st.none() | st.lists(st.integers(0, 99), max_size=4), max_size=8),
+    data=st.data(),
+  )
+  def test_any_slice_of_any_chunks_agrees_with_the_lists(self, rows, data):
+    cut, start, stop = (data.draw(st.integers(0, len(rows))) for _ in range(3))
+    kind = pa.list_(pa.int32())
+    column = pa.chunked_array([pa.array(rows[:cut], kind), pa.array(rows[cut:], kind)])
+    got = ragged.from_arrow(column.slice(start, max(stop - start, 0)))
+    assert rows_of(got) == [row or [] for row in rows[start:stop]]
+
+
+def make_batch(value):
+  sets = Ragged(np.full((4, 2), value), np.array([0, 1, 3], np.int32))
+  words = Ragged(np.full(5, value), np.array([0, 2, 2], np.int32), np.ones(5))
+  return Batch({"image": sets, "word": words}, np.zeros(2), np.ones(2), np.arange(2))
+
+
+def test_a_batch_without_a_modality_has_no_entry_for_it():
+  batch = make_batch(1.0)
+  left = ragged.without(batch, ["word", "never declared"])
+  assert list(left.modalities) == ["image"]
+  assert left.modalities["image"] is batch.modalities["image"]
+  assert list(batch.modalities) == ["image", "word"]
+
+
+def test_stacked_shards_have_a_leading_axis():
+  batch = ragged.stack([make_batch(1.0), make_batch(2.0), make_batch(3.0)])
+  image = batch.modalities["image"]
+  assert image.values.shape == (3, 4, 2)
+  assert image.values[:, 0, 0].tolist() == [1, 2, 3]
+  assert image.num_examples == 2
+  assert image.weights is None
+  assert batch.modalities["word"].weights.shape == (3, 5)
