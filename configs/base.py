@@ -19,6 +19,9 @@ def get_config() -> ml_collections.ConfigDict:
     regression="absolute",
     # Moves the targets 0 and 1 this far towards the middle.
     label_smoothing=0.0,
+    # Of multi-label: a positive of a label rarer than the mean label weighs
+    # (mean frequency / its frequency) to this power.
+    balance=0.0,
   )
   config.optim = config_dict.create(
     # Peak learning rate of AdamW.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Array, Float, PyTree
@@ -14,6 +15,7 @@ from deepsets_jax.data import loader
 from deepsets_jax.data.batching import Budget
 from deepsets_jax.data.table import Table
 from deepsets_jax.ragged import Batch
+from deepsets_jax.schema import Target
 
 Predict = Callable[[PyTree, Batch], Array]
 
@@ -68,6 +70,11 @@ def predict(
   return logits
 
 
+def scores(target: Target, logits: Float[np.ndarray, "b k"]) -> np.ndarray:
+  """The probabilities, or the numbers of a regression, on the host."""
+  return np.asarray(losses.probabilities(target, jnp.asarray(logits)))
+
+
 def choose_threshold(table: Table, logits: Float[np.ndarray, "b k"]) -> float:
   """The probability above which a label is predicted: best micro F1 on this table.
 
@@ -75,8 +82,7 @@ def choose_threshold(table: Table, logits: Float[np.ndarray, "b k"]) -> float:
   """
   if table.schema.target.kind != "multilabel":
     return 0.5
-  scores = losses.probabilities(table.schema.target, logits)
-  return metrics.choose_threshold(np.asarray(scores), table.targets)
+  return metrics.choose_threshold(scores(table.schema.target, logits), table.targets)
 
 
 def evaluate(
@@ -84,7 +90,8 @@ def evaluate(
 ) -> dict[str, float]:
   """The loss and every metric of the table's kind of target."""
   target, weights = table.schema.target, np.ones(len(table), np.float32)
-  total, weight = loss(logits, np.asarray(table.targets), weights)
-  scores = np.asarray(losses.probabilities(target, logits))
-  values = metrics.for_target(target, scores, table.targets, weights, threshold)
+  arrays = (jnp.asarray(x) for x in (logits, table.targets, weights))
+  total, weight = loss(*arrays)
+  probabilities = scores(target, logits)
+  values = metrics.for_target(target, probabilities, table.targets, weights, threshold)
   return {"loss": float(total / weight)} | values

@@ -15,7 +15,14 @@ from deepsets_jax.schema import Target
 Loss = Callable[[Array, Array, Array], tuple[Array, Array]]
 
 
-def build(target: Target, *, regression: str, label_smoothing: float) -> Loss:
+def build(
+  target: Target,
+  train_targets: np.ndarray,
+  *,
+  regression: str,
+  label_smoothing: float,
+  balance: float,
+) -> Loss:
   """The loss of a kind of target: (logits, targets, weights) -> (sum, weight).
 
   Multi-label and binary: sigmoid cross-entropy, mean over the labels, in nats.
@@ -24,8 +31,11 @@ def build(target: Target, *, regression: str, label_smoothing: float) -> Loss:
 
   Args:
     target: What is predicted.
+    train_targets: Of the training part, whose label frequencies `balance` needs.
     regression: "absolute" or "squared".
     label_smoothing: Moves 0 and 1 towards the middle, and a class towards all.
+    balance: Of a multi-label task: a positive of a label rarer than the mean label
+      weighs (mean frequency / its frequency) ** balance.
 
   Raises:
     ValueError: An unknown regression loss.
@@ -36,7 +46,9 @@ def build(target: Target, *, regression: str, label_smoothing: float) -> Loss:
     )
   match target.kind:
     case "multilabel" | "binary":
-      per_example = _sigmoid(label_smoothing)
+      per_example = _sigmoid(
+        label_smoothing, _positive_weights(target, train_targets, balance)
+      )
     case "multiclass":
       per_example = _softmax(target.size, label_smoothing)
     case "regression":
@@ -53,11 +65,23 @@ def build(target: Target, *, regression: str, label_smoothing: float) -> Loss:
   return loss
 
 
-def _sigmoid(smoothing: float) -> Callable[[Array, Array], Array]:
+def _positive_weights(target: Target, targets: np.ndarray, balance: float) -> Array:
+  """What a positive of each label weighs: `[1, k]`."""
+  ones = targets.reshape(len(targets), target.size).sum(0)
+  # A label that nobody has counts as if one had it.
+  ratio = ones.mean() / np.clip(ones, 1, max(ones.mean(), 1))
+  return jnp.asarray(ratio**balance, jnp.float32)[None]
+
+
+def _sigmoid(
+  smoothing: float, positive_weights: Array
+) -> Callable[[Array, Array], Array]:
   def per_example(logits, targets):
     targets = targets.reshape(logits.shape).astype(jnp.float32)
+    weights = 1 + (positive_weights - 1) * targets
     targets = targets * (1 - smoothing) + 0.5 * smoothing
-    return optax.sigmoid_binary_cross_entropy(logits, targets).mean(-1)
+    losses = optax.sigmoid_binary_cross_entropy(logits, targets)
+    return (losses * weights).mean(-1)
 
   return per_example
 

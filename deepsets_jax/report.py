@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 import deepsets_jax
-from deepsets_jax import evaluate, figures, losses, metrics
+from deepsets_jax import evaluate, figures, metrics
 from deepsets_jax.checkpoint import Position
 from deepsets_jax.data import budgets
 from deepsets_jax.data.table import Table
@@ -95,7 +95,7 @@ def _draw(
 
 def _label_f1(table: Table, logits: np.ndarray, threshold: float) -> Any:
   target = table.schema.target
-  scores = np.asarray(losses.probabilities(target, logits))
+  scores = evaluate.scores(target, logits)
   f1, support = metrics.label_f1(scores, table.targets, threshold)
   names = target.names or [str(i) for i in range(target.size)]
   return figures.label_f1(names, f1, support)

@@ -84,9 +84,10 @@ def build(config: ml_collections.ConfigDict) -> Run:
   schema = tables["train"].schema
   _check_metric(config.train.metric, metrics.names(schema.target))
   config, tables, budget = _fit(config, tables)
-  bias = losses.prior_logits(schema.target, np.asarray(tables["train"].targets))
+  targets = np.asarray(tables["train"].targets)
+  bias = losses.prior_logits(schema.target, targets)
   model = models.build(config.model, schema, bias)
-  loss = losses.build(schema.target, **config.loss)
+  loss = losses.build(schema.target, targets, **config.loss)
   tx = optimizer.build(config.optim, config.total_steps)
   return Run(
     config=config,

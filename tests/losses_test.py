@@ -9,11 +9,18 @@ from deepsets_jax.schema import Target
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(6, 3)).astype(np.float32)
 WEIGHTS = jnp.array([1.0, 1.0, 1.0, 1.0, 0.0, 0.0])  # Two padding examples.
+# Of the three labels 4, 1 and 1 of 4 examples have one: 2 on average.
+TRAIN = {
+  "multilabel": np.array([[1, 1, 0], [1, 0, 1], [1, 0, 0], [1, 0, 0]], np.float32),
+  "binary": np.array([0, 1], np.float32),
+  "multiclass": np.array([0, 1, 2, 2], np.int32),
+  "regression": np.zeros((4, 3), np.float32),
+}
 
 
 def build(kind, size, **arguments):
-  defaults = {"regression": "absolute", "label_smoothing": 0.0}
-  return losses.build(Target(kind, size), **defaults | arguments)
+  defaults = {"regression": "absolute", "label_smoothing": 0.0, "balance": 0.0}
+  return losses.build(Target(kind, size), TRAIN[kind], **defaults | arguments)
 
 
 def test_multilabel_is_the_mean_log_loss_of_the_labels():
@@ -59,6 +66,33 @@ def test_label_smoothing_moves_the_best_logit():
     loss(jnp.full((1, 1), best), one, one)[0]
     < loss(jnp.full((1, 1), worse), one, one)[0]
   )
+
+
+def test_balance_weighs_the_positives_of_rare_labels():
+  logits, one = jnp.zeros((1, 3)), jnp.ones(1)
+  plain, balanced = build("multilabel", 3), build("multilabel", 3, balance=0.5)
+  for targets, ratio in (
+    ([[0, 0, 0]], 1.0),
+    ([[1, 0, 0]], 1.0),
+    ([[0, 1, 0]], (2 + 2**0.5) / 3),
+  ):
+    targets = jnp.array(targets, jnp.float32)
+    got = balanced(logits, targets, one)[0] / plain(logits, targets, one)[0]
+    np.testing.assert_allclose(got, ratio, 1e-5)
+
+
+def test_prior_logits_have_the_frequencies_of_the_targets():
+  for kind, size, want in (
+    ("multilabel", 3, [5 / 6, 2 / 6, 2 / 6]),
+    ("binary", 1, [1 / 2]),
+    ("multiclass", 3, [2 / 7, 2 / 7, 3 / 7]),
+  ):
+    target = Target(kind, size)
+    logits = losses.prior_logits(target, TRAIN[kind])
+    assert logits.shape == (size,)
+    got = losses.probabilities(target, jnp.asarray(logits)[None])
+    np.testing.assert_allclose(np.ravel(got), want, 1e-5)
+  assert not losses.prior_logits(Target("regression", 3), TRAIN["regression"]).any()
 
 
 def test_a_batch_of_padding_alone_adds_nothing():

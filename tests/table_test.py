@@ -266,7 +266,7 @@ BAD = {
   ),
   "weight not finite": (
     lambda: with_modality("word", weights=np.array([1, np.inf], np.float32)),
-    r"element 1 of example 'x' \(row 0\) has the weight inf, which is not finite; give",
+    r"element 1 of example 'x' \(row 0\), inf, is not a finite weight; leave",
   ),
   "shape of targets": (
     lambda: dataclasses.replace(make_table(), targets=np.zeros((3, 3))),

@@ -70,7 +70,9 @@ class Trainer:
     self.mesh = mesh_of(self.devices)
     self.table = make_table()
     self.model = models.build(self.config, SCHEMA, [0.0, 0.0, 0.0])
-    self.loss = losses.build(SCHEMA.target, regression="absolute", label_smoothing=0.0)
+    self.loss = losses.build(
+      SCHEMA.target, self.table.targets, **base.get_config().loss
+    )
     self.tx = optax.adamw(1e-2)
     self.plan = EpochPlan(self.table, BUDGET, SHARDS, seed=0)
     self.batcher = Batcher(self.table, BUDGET, self.absence)

@@ -136,10 +136,11 @@ def open_table(path: str | pathlib.Path) -> Table:
       f"{path} is no table: {error}; a table is a folder with a table.json, as"
       " Table.write makes it"
     ) from error
-  if header.get("format") != _FORMAT:
+  found = header.get("format") if isinstance(header, dict) else None
+  if found != _FORMAT:
     raise DataError(
-      f"{path / 'table.json'}: format {header.get('format')!r}, expected"
-      f" {_FORMAT!r}; write the table again"
+      f"{path / 'table.json'}: format {found!r}, expected {_FORMAT!r}; write the"
+      " table again"
     )
   schema = Schema.from_json(header["schema"])
   modalities = {}
@@ -253,24 +254,23 @@ def _check_elements(
     good = np.isfinite(values).all(axis=1)
     problem = "is not finite"
     advice = "leave the element out: absence needs no placeholder"
-  if not good.all():
-    slot = begin + int(np.argmin(good))
-    value = ragged.values[slot]
-    if modality.kind == "vectors":
-      feature = int(np.argmin(np.isfinite(value)))
-      value = f"feature {feature} = {value[feature]}"
-    raise DataError(
-      f"{where}: {_element(table, name, slot)}, {value}, {problem}; {advice}"
-    )
-  if ragged.weights is None:
+  if good.all() and ragged.weights is not None:
+    values = ragged.weights[chunk]
+    good = np.isfinite(values)
+    problem = "is not a finite weight"
+    advice = "leave the element out, or give it a weight"
+  if good.all():
     return
-  good = np.isfinite(ragged.weights[chunk])
-  if not good.all():
-    slot = begin + int(np.argmin(good))
-    raise DataError(
-      f"{where}: {_element(table, name, slot)} has the weight {ragged.weights[slot]},"
-      " which is not finite; give it a weight, or leave the element out"
-    )
+  slot = begin + int(np.argmin(good))
+  row = int(np.searchsorted(ragged.offsets, slot, side="right")) - 1
+  value = values[slot - begin]
+  if value.ndim:
+    feature = int(np.argmin(np.isfinite(value)))
+    value = f"feature {feature} = {value[feature]}"
+  raise DataError(
+    f"{where}: element {slot - int(ragged.offsets[row])} of"
+    f" {_example(table, row)}, {value}, {problem}; {advice}"
+  )
 
 
 def _check_targets(table: Table, target: Target, where: str) -> None:
@@ -298,9 +298,3 @@ def _check_targets(table: Table, target: Target, where: str) -> None:
 
 def _example(table: Table, row: int) -> str:
   return f"example {str(table.ids[row])!r} (row {row})"
-
-
-def _element(table: Table, name: str, slot: int) -> str:
-  offsets = table.modalities[name].offsets
-  row = int(np.searchsorted(offsets, slot, side="right")) - 1
-  return f"element {slot - int(offsets[row])} of {_example(table, row)}"
