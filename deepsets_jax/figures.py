@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 # Two colours that are told apart whatever one's eyes.
 _BLUE, _ORANGE, _GREY = "#0072b2", "#d55e00", "#8c8c8c"
+_LIGHT_BLUE = "#9ccfee"
 
 
 def save(figure: Figure, path: str | pathlib.Path) -> None:
@@ -94,7 +95,7 @@ def set_sizes(
       fontsize=9,
     )
     right.barh([0], [1], color="#e6e6e6")
-    right.barh([0], [fills[name]], color=_BLUE)
+    right.barh([0], [fills[name]], color=_LIGHT_BLUE)
     right.text(
       0.5, 0, f"{fills[name]:.0%} of {budgets[name]}", ha="center", va="center"
     )

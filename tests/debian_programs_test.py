@@ -20,7 +20,7 @@ def programs():
 
 @pytest.fixture(scope="module")
 def tables():
-  return debian_programs.load(0, bag=True)
+  return debian_programs.load(0, description="bag")
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ class TestSplits:
       assert table.modalities[name].weights.dtype == np.float32
 
   def test_another_seed_is_another_split_and_vocabulary(self, tables):
-    other = debian_programs.load(1, bag=True)
+    other = debian_programs.load(1, description="bag")
     assert other["test"].ids.tolist() != tables["test"].ids.tolist()
     assert other["test"].schema != tables["test"].schema
 
@@ -213,6 +213,33 @@ def test_modalities_are_absent_as_in_the_index(tables):
   assert absent["suggests"] > 0.7
   assert 0 < absent["depends"] < 0.1
   assert absent["name"] == 0
+
+
+def test_bigrams_are_the_bag_and_the_pairs_of_neighbours(programs, tables):
+  words = lists_of(programs, "description")
+  vocabulary = debian_programs.vocabularies(0, description="bigrams")["description"]
+  lists = {
+    split: [" ".join(words[i]) for i in table.ids.tolist()]
+    for split, table in tables.items()
+  }
+  counter = CountVectorizer(
+    analyzer="word", token_pattern=r"\S+", ngram_range=(1, 2), min_df=2
+  )
+  counts = counter.fit_transform(lists["train"])
+  assert set(counter.vocabulary_) == set(vocabulary)
+  transformer = TfidfTransformer(sublinear_tf=True, smooth_idf=True).fit(counts)
+  columns = [counter.vocabulary_[token] for token in vocabulary]
+  for split, table in debian_programs.load(0, description="bigrams").items():
+    want = transformer.transform(counter.transform(lists[split])).tocsr()[:, columns]
+    want.sort_indices()
+    got = table.modalities["description"]
+    np.testing.assert_array_equal(got.values, want.indices)
+    np.testing.assert_allclose(got.weights, want.data, rtol=1e-5)
+
+
+def test_an_unknown_form_of_the_description_is_named():
+  with pytest.raises(ValueError, match="description 'trigrams'; one of .*'words'"):
+    debian_programs.load(0, description="trigrams")
 
 
 class TestVocabulary:
