@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 import deepsets_jax
-from deepsets_jax import evaluate, figures, metrics
+from deepsets_jax import evaluate, figures, metrics, sharding
 from deepsets_jax.checkpoint import Position
 from deepsets_jax.data import budgets
 from deepsets_jax.data.table import Table
@@ -46,6 +46,8 @@ def write(
     for name in splits
   }
   results |= _facts(params, position) | {"threshold": threshold}
+  if not sharding.is_main_process():
+    return results
   _draw(run, workdir, logits["test"], threshold, position.best_step)
   write_json(workdir / "results.json", results)
   return results

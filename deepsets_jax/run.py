@@ -174,7 +174,9 @@ def _fit(
       split: _truncated(split, table, config, budget) for split, table in tables.items()
     }
   budgets.check(tables, budget.slots)
-  print(budgets.describe(budgets.usage(tables["train"], budget), examples), flush=True)
+  if sharding.is_main_process():
+    usage = budgets.usage(tables["train"], budget)
+    print(budgets.describe(usage, examples), flush=True)
   return config, tables, budget
 
 

@@ -48,3 +48,8 @@ def check_shards(num_shards: int) -> int:
       f"config.data.shards {num_shards} is not a multiple of the {devices} devices"
     )
   return num_shards // devices
+
+
+def is_main_process() -> bool:
+  """Whether this process is the one that writes and prints what all have in common."""
+  return jax.process_index() == 0

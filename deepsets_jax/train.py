@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import ml_collections
+from jax.experimental import multihost_utils
 from jaxtyping import Array
 
 from deepsets_jax import evaluate, metrics, report, run_folder, sharding
@@ -41,7 +42,8 @@ def train_and_evaluate(
   """
   workdir = pathlib.Path(workdir)
   run = runs.build(run_folder.adopt(config, workdir))
-  run_folder.create(run.config, workdir)
+  if sharding.is_main_process():
+    run_folder.create(run.config, workdir)
   higher = metrics.higher_is_better(run.config.train.metric)
   with Checkpoints(workdir / "checkpoints", higher_is_better=higher) as checkpoints:
     position = _train(run, workdir, checkpoints)
@@ -65,10 +67,10 @@ def _train(run: runs.Run, workdir: pathlib.Path, checkpoints: Checkpoints) -> Po
   else:
     state, position = checkpoints.restore(run.abstract_state)
     batches.set_state(position.data)
-  start = int(state.step)
+  start, main = int(state.step), sharding.is_main_process()
   with (
-    MetricsWriter(workdir, resume_step=start) as writer,
-    Progress(config.total_steps, start) as progress,
+    MetricsWriter(workdir, resume_step=start, enabled=main) as writer,
+    Progress(config.total_steps, start, enabled=main) as progress,
     _Interruption() as interruption,
   ):
     if start:
@@ -85,7 +87,7 @@ def _train(run: runs.Run, workdir: pathlib.Path, checkpoints: Checkpoints) -> Po
       loop.took(step + 1, batch, numbers)
       if (step + 1) % config.train.eval_every == 0 or step + 1 == config.total_steps:
         loop.evaluate(state, batches.get_state())
-      elif interruption.requested:
+      elif interruption.requested(step + 1):
         loop.save(state, batches.get_state())
         raise SystemExit(f"interrupted at step {step + 1}; the same command resumes")
   return loop.position
@@ -187,23 +189,34 @@ class _Loop:
 
 
 class _Interruption:
-  """A context in which an interrupt or a preemption asks the loop to save and end."""
+  """A context in which an interrupt or a preemption asks the loop to save and end.
+
+  Several processes have to agree on the step; there JAX's own preemption service,
+  which listens to the same signal, tells it.
+  """
 
   def __init__(self):
-    self.requested = False
+    self._signalled = False
     self._handlers: dict[int, Any] = {}
 
   def __enter__(self) -> _Interruption:
-    for number in (signal.SIGINT, signal.SIGTERM):
-      self._handlers[number] = signal.signal(number, self._request)
+    if jax.process_count() == 1:
+      for number in (signal.SIGINT, signal.SIGTERM):
+        self._handlers[number] = signal.signal(number, self._note)
     return self
 
   def __exit__(self, *exception) -> None:
     for number, handler in self._handlers.items():
       signal.signal(number, handler)
 
-  def _request(self, number: int, frame: Any) -> None:
+  def requested(self, step: int) -> bool:
+    """Whether to save and end after this step."""
+    if jax.process_count() > 1:
+      return multihost_utils.reached_preemption_sync_point(step)
+    return self._signalled
+
+  def _note(self, number: int, frame: Any) -> None:
     del frame
-    if self.requested:  # The second time, at once.
-      raise KeyboardInterrupt
-    self.requested = True
+    if self._signalled:  # The second time, at once.
+      raise KeyboardInterrupt(signal.Signals(number).name)
+    self._signalled = True

@@ -55,10 +55,16 @@ def _plain(value: Any) -> Any:
 class MetricsWriter:
   """Appends to `metrics.jsonl` and to TensorBoard events; a context manager.
 
-  Resuming at a step drops the records after it, which will come again.
+  Resuming at a step drops the records after it, which will come again. Where it is not
+  `enabled` (in all processes but one) it does nothing.
   """
 
-  def __init__(self, workdir: str | pathlib.Path, resume_step: int = 0):
+  def __init__(
+    self, workdir: str | pathlib.Path, resume_step: int = 0, *, enabled: bool = True
+  ):
+    self._enabled = enabled
+    if not enabled:
+      return
     workdir = pathlib.Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / "metrics.jsonl"
@@ -75,11 +81,14 @@ class MetricsWriter:
     return self
 
   def __exit__(self, *exception) -> None:
-    self._file.close()
-    self._events.close()
+    if self._enabled:
+      self._file.close()
+      self._events.close()
 
   def write(self, step: int, split: str, values: dict[str, float]) -> None:
     """Writes the numbers of a split at a step."""
+    if not self._enabled:
+      return
     record = {"step": step, "split": split} | values
     self._file.write(json.dumps(_plain(record)) + "\n")
     self._file.flush()
@@ -90,16 +99,24 @@ class MetricsWriter:
 class Progress:
   """A bar on a terminal, plain lines elsewhere: loss, metric, examples/s, time left.
 
-  A context manager.
+  A context manager. Where it is not `enabled` (in all processes but one) it is silent.
   """
 
-  def __init__(self, total_steps: int, start_step: int = 0, stream: IO | None = None):
+  def __init__(
+    self,
+    total_steps: int,
+    start_step: int = 0,
+    stream: IO | None = None,
+    *,
+    enabled: bool = True,
+  ):
+    self._enabled = enabled
     self._total, self._step, self._start = total_steps, start_step, start_step
     self._stream = sys.stderr if stream is None else stream
     self._loss, self._metrics, self._examples = math.nan, "", 0.0
     self._begin = self._said = time.perf_counter()
     self._bar = None
-    if self._stream.isatty():
+    if enabled and self._stream.isatty():
       self._bar = tqdm.tqdm(
         total=total_steps,
         initial=start_step,
@@ -119,7 +136,7 @@ class Progress:
     """Prints a line, above the bar where there is one."""
     if self._bar is not None:
       self._bar.write(text, file=self._stream)
-    else:
+    elif self._enabled:
       print(text, file=self._stream, flush=True)
 
   def update(self, step: int, loss: float, examples: float) -> None:

@@ -13,7 +13,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from deepsets_jax import train
+from deepsets_jax import sharding, train
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config",
@@ -40,6 +40,8 @@ def main(argv: list[str]) -> None:
   print(f"process {jax.process_index()} of {jax.process_count()}, devices: {devices}")
   workdir = _WORKDIR.value or default_workdir(flags.FLAGS["config"].config_filename)
   results = train.train_and_evaluate(_CONFIG.value, workdir)
+  if not sharding.is_main_process():
+    return
   for split in ("validation", "test"):
     values = "  ".join(f"{k} {v:.4f}" for k, v in results[split].items())
     print(f"{split}: {values}")

@@ -1,0 +1,23 @@
+"""Tables of your own: a folder of train/, validation/ and test/.
+
+  python -m experiments.main --config=configs/tables.py \
+    --config.data.tables.path=FOLDER --config.train.metric=roc_auc
+
+Each was written by `Table.write`. Slots are proposed by a scan of the data.
+"""
+
+import ml_collections
+
+from configs import base
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """The base config on tables; the metric is one of the target's kind."""
+  config = base.get_config()
+  config.data.name = "tables"
+  config.model.set_pool.pools = ("mean", "max")
+  config.model.dense.hidden = (256,)
+  config.model.head.hidden = (256,)
+  config.optim.ema_decay = 0.99
+  config.train.patience = 5
+  return config
