@@ -37,18 +37,16 @@ def activation(name: str) -> Callable[[Array], Array]:
 
 
 class MLP(nn.Module):
-  """Hidden layers, each dense, norm, activation, dropout; then a dense layer.
+  """Hidden layers, each dense, norm, activation, dropout.
 
   Attributes:
-    features: Of the last dense layer; None ends with the last hidden layer.
-    hidden: Width of each hidden layer.
+    hidden: Width of each layer.
     norm: Whether a LayerNorm stands before each activation.
     dropout: Rate after each activation, in training.
     activation: A name in `ACTIVATIONS`.
     dtype: Of the computation.
   """
 
-  features: int | None
   hidden: Sequence[int] = ()
   norm: bool = False
   dropout: float = 0.0
@@ -65,13 +63,26 @@ class MLP(nn.Module):
         x = nn.LayerNorm()(x.astype(jnp.float32)).astype(self.dtype)
       x = activate(x)
       x = nn.Dropout(self.dropout, deterministic=not train)(x)
-    if self.features is not None:
-      x = nn.Dense(self.features, dtype=self.dtype)(x)
     return x
 
 
+def _to_common_space(features: int, dtype: Any) -> nn.Dense:
+  """The last layer of an encoder.
+
+  Elements start at a length of about 1 in every modality, as embeddings do; at the
+  usual scale, one of a standardised number would be `sqrt(d)` long and drown them.
+  """
+  init = nn.initializers.variance_scaling(1 / features, "fan_in", "normal")
+  return nn.Dense(features, dtype=dtype, kernel_init=init)
+
+
 class DenseEncoder(nn.Module):
-  """Vectors `[n, i]` through an MLP to `[n, d]`; see `MLP` for the arguments."""
+  """Vectors `[n, i]` through an MLP and a last dense layer to `[n, d]`.
+
+  Attributes:
+    features: `d`.
+    hidden, norm, dropout, activation, dtype: As in `MLP`.
+  """
 
   features: int
   hidden: Sequence[int] = ()
@@ -82,10 +93,9 @@ class DenseEncoder(nn.Module):
 
   @nn.compact
   def __call__(self, elements: Ragged, *, train: bool) -> Ragged:
-    mlp = MLP(
-      self.features, self.hidden, self.norm, self.dropout, self.activation, self.dtype
-    )
+    mlp = MLP(self.hidden, self.norm, self.dropout, self.activation, self.dtype)
     values = mlp(elements.values, train=train)
+    values = _to_common_space(self.features, self.dtype)(values)
     return _weigh(elements.replace(values=values))
 
 
@@ -98,7 +108,7 @@ class TokenEncoder(nn.Module):
   Attributes:
     vocabulary_size: Number of ids.
     features: `d`.
-    hidden: Hidden layers after the embedding, of width `d` before them; none leaves
+    hidden: Widths of layers after the embedding, before a last dense one; none leaves
       the embedding as it is.
     norm, dropout, activation, dtype: As in `MLP`.
   """
@@ -116,10 +126,9 @@ class TokenEncoder(nn.Module):
     embed = nn.Embed(self.vocabulary_size, self.features, dtype=self.dtype)
     values = embed(elements.values)
     if self.hidden:
-      mlp = MLP(
-        self.features, self.hidden, self.norm, self.dropout, self.activation, self.dtype
-      )
+      mlp = MLP(self.hidden, self.norm, self.dropout, self.activation, self.dtype)
       values = mlp(values, train=train)
+      values = _to_common_space(self.features, self.dtype)(values)
     return _weigh(elements.replace(values=values))
 
 

@@ -45,7 +45,7 @@ class Head(nn.Module):
     if self.input_activation is not None:
       x = activation(self.input_activation)(x)
     x = nn.Dropout(self.input_dropout, deterministic=not train)(x)
-    mlp = MLP(None, self.hidden, self.norm, self.dropout, self.activation, self.dtype)
+    mlp = MLP(self.hidden, self.norm, self.dropout, self.activation, self.dtype)
     x = mlp(x, train=train).astype(jnp.float32)
     bias = jnp.asarray(self.bias, jnp.float32)
     return nn.Dense(len(self.bias), bias_init=lambda *_: bias)(x)

@@ -52,6 +52,7 @@ def default_workdir(config_file: str) -> pathlib.Path:
   """`runs/debian_programs_concat` for `configs/debian_programs.py:concat`."""
   path, _, argument = config_file.partition(":")
   name = pathlib.Path(path).stem
+  argument = argument.replace(",", "_")
   return pathlib.Path("runs") / (f"{name}_{argument}" if argument else name)
 
 

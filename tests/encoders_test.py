@@ -18,13 +18,14 @@ def test_dense_encoder_is_an_mlp_of_each_element():
   lists = [rng.normal(size=(n, 5)) for n in (2, 0, 3, 1)]
   module = encoders.DenseEncoder(4, hidden=(6,), norm=True, activation="tanh")
   got, variables = apply(module, pack(lists))
-  params = jax.device_get(variables["params"]["MLP_0"])
+  params = jax.device_get(variables["params"])
+  last, params = params["Dense_0"], params["MLP_0"]
   want = []
   for x in np.concatenate(lists):
     x = x @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"]
     x = (x - x.mean()) / np.sqrt(x.var() + 1e-6)
     x = np.tanh(x * params["LayerNorm_0"]["scale"] + params["LayerNorm_0"]["bias"])
-    want.append(x @ params["Dense_1"]["kernel"] + params["Dense_1"]["bias"])
+    want.append(x @ last["kernel"] + last["bias"])
   np.testing.assert_allclose(got.values[:6], want, 1e-4, 1e-4)
   np.testing.assert_array_equal(got.offsets, [0, 2, 2, 5, 6])
 
@@ -41,6 +42,20 @@ def test_token_encoder_looks_up_and_weighs():
   want = table[[2, 0, 2, 0]] * np.asarray(weights)[:, None]
   np.testing.assert_allclose(got.values, want, 1e-6)
   assert got.weights is None  # Used up: nothing weighs them twice.
+
+
+@pytest.mark.parametrize("size", [1, 4, 500])
+def test_elements_start_at_length_one_in_every_modality(size):
+  # Else a modality of few features would drown the others, or drown.
+  rng = np.random.default_rng(0)
+  elements = pack([rng.normal(size=(200, size))] + [np.zeros((0, size))] * 3, 200)
+  got, _ = apply(encoders.DenseEncoder(256), elements)
+  length = np.sqrt(np.mean(np.sum(np.asarray(got.values) ** 2, axis=1)))
+  assert 0.7 < length < 1.4
+  ids = Ragged(jnp.arange(200), jnp.array([0, 200]))
+  got, _ = apply(encoders.TokenEncoder(200, 256), ids)
+  length = np.sqrt(np.mean(np.sum(np.asarray(got.values) ** 2, axis=1)))
+  assert 0.7 < length < 1.4
 
 
 def test_token_encoder_takes_hidden_layers():

@@ -1,0 +1,93 @@
+"""The README's words are true: its code runs, its commands and files exist."""
+
+import doctest
+import json
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+
+
+def commands():
+  """Every python command of the README, as its arguments."""
+  for block in BLOCKS:
+    for command in re.split(r"&&|\n", block.replace("\\\n", " ")):
+      words = shlex.split(command)
+      if words[:2] == ["python", "-m"]:
+        yield words
+
+
+def test_code_runs_as_shown(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  result = doctest.testfile(
+    str(ROOT / "README.md"), module_relative=False, optionflags=doctest.ELLIPSIS
+  )
+  assert result.attempted > 8 and result.failed == 0
+
+
+def test_commands_name_what_exists():
+  found = list(commands())
+  assert len(found) >= 4
+  for words in found:
+    module = words[2].replace(".", "/")
+    assert words[2] == "pytest" or (ROOT / f"{module}.py").exists(), words
+    for word in words:
+      if word.startswith("--config="):
+        path = word.removeprefix("--config=").partition(":")[0]
+        assert (ROOT / path).exists(), word
+
+
+def test_links_and_modules_exist():
+  for path in re.findall(r"\]\(([^)h][^)]*)\)", README):
+    assert (ROOT / path).exists(), path
+  layout = README.split("## Layout")[1]
+  for path in re.findall(r"(\w+)\.py\b", layout):
+    assert (ROOT / "deepsets_jax" / f"{path}.py").exists(), path
+  for path in (ROOT / "deepsets_jax").glob("[a-z]*.py"):
+    assert path.name in layout, path.name
+
+
+def test_the_first_two_commands_are_marked_for_ci():
+  assert "<!-- train -->\n```bash\npip install -e . && python -m experiments" in README
+  assert (
+    "<!-- test -->\n```bash\npip install -e '.[test]' && python -m pytest" in README
+  )
+
+
+def run(words, cwd):
+  """A command as a stranger's shell runs it, in another folder than the clone."""
+  environment = os.environ | {"PYTHONPATH": str(ROOT)}
+  words = [sys.executable, *words[1:]]
+  return subprocess.run(
+    words, cwd=cwd, env=environment, capture_output=True, text=True, check=False
+  )
+
+
+def test_the_smoke_config_runs_and_learns(tmp_path):
+  config = f"--config={ROOT}/configs/smoke.py"
+  done = run(["python", "-m", "experiments.main", config], tmp_path)
+  assert done.returncode == 0, done.stderr[-2000:]
+  results = json.loads((tmp_path / "runs/smoke/results.json").read_text())
+  assert results["test"]["accuracy"] > 0.6  # The most frequent class is below 0.4.
+  assert "results and pictures are in runs/smoke" in done.stdout
+  assert "slots" in done.stdout and "validation accuracy" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_main_job_keeps_its_promise(tmp_path):
+  config = f"--config={ROOT}/configs/debian_programs.py"
+  done = run(["python", "-m", "experiments.main", config], tmp_path)
+  assert done.returncode == 0, done.stderr[-2000:]
+  folder = tmp_path / "runs/debian_programs"
+  results = json.loads((folder / "results.json").read_text())
+  assert results["test"]["f1_micro"] >= 0.66
+  assert results["seconds"] < 300
+  assert (folder / "label_f1.png").exists()
