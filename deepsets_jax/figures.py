@@ -60,7 +60,8 @@ def label_f1(names: Sequence[str], f1: np.ndarray, support: np.ndarray) -> Figur
   for row, label in enumerate(order):
     axes.text(f1[label] + 0.01, row, f"{f1[label]:.2f}", va="center", fontsize=6.5)
   labels = [f"{names[i]}  ({int(support[i])})" for i in order]
-  axes.set_yticks(rows, labels, fontsize=7)
+  # A "$" in a name is no formula.
+  axes.set_yticks(rows, labels, fontsize=7, parse_math=False)
   axes.axvline(f1.mean(), color=_ORANGE, lw=1, ls="--", label=f"mean {f1.mean():.3f}")
   axes.set(title="F1 by label (positives)", xlabel="F1 on test", xlim=(0, 1.05))
   axes.set_ylim(-0.7, len(names) - 0.3)

@@ -29,14 +29,23 @@ def write_json(path: str | pathlib.Path, value: Any) -> None:
 
 
 def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
-  """The records of `metrics.jsonl`; a half-written last line is left out."""
+  """The records of `metrics.jsonl`; a half-written last line is left out.
+
+  Raises:
+    ValueError: A line before the last is no record; it names the line.
+  """
   path = pathlib.Path(workdir) / "metrics.jsonl"
+  # What a crash leaves at the end need not be text.
+  lines = path.read_text(errors="replace").splitlines() if path.exists() else []
   records = []
-  for line in path.read_text().splitlines() if path.exists() else ():
+  for number, line in enumerate(lines, 1):
     try:
       records.append(json.loads(line))
-    except json.JSONDecodeError:
-      break
+    except json.JSONDecodeError as error:
+      if number < len(lines):
+        raise ValueError(
+          f"{path}, line {number} is no record: {error}; remove it"
+        ) from error
   return records
 
 

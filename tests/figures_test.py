@@ -92,6 +92,10 @@ class TestLabelF1:
     assert all(box.x0 >= 0 for box in boxes)
     assert is_readable(figure, tmp_path / "a.png")
 
+  def test_a_name_is_no_formula(self, tmp_path):
+    figure = figures.label_f1([r"$\frac$"], np.array([0.5]), [3])
+    assert is_readable(figure, tmp_path / "a.png")
+
 
 class TestSetSizes:
   def test_has_a_histogram_and_a_fill_for_each_modality(self):

@@ -10,7 +10,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "deepsets_jax"
 # From what everything may import to what imports everything. A module may import
 # those of earlier rows, and none of its own row.
 DIRECTION = [
-  {"schema", "ragged", "writers", "figures"},
+  {"schema", "ragged", "metric_states", "writers", "figures"},
   {"segments", "data.table"},
   {"pooling"},
   {"encoders", "data.batching", "data.debian_programs", "data.digits"},

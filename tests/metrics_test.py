@@ -210,13 +210,12 @@ class TestChooseThreshold:
   @hypothesis.given(examples=EXAMPLES, levels=LEVELS, seed=SEEDS)
   def test_no_other_threshold_is_better(self, examples, levels, seed):
     scores, targets = data("multilabel", examples, levels, seed)
-    scores = scores + 0.01  # A score of 0 has no threshold below it.
 
     def f1(threshold):
       return sk.f1_score(targets, scores > threshold, average="micro", zero_division=0)
 
     best = f1(metrics.choose_threshold(scores, targets))
-    others = np.unique(np.concatenate([[0.0, 1.1], scores.ravel()]))
+    others = np.unique(np.concatenate([[-1.0, 1.1], scores.ravel()]))
     assert best >= max(f1(t) for t in others) - 1e-12
 
   def test_lies_half_way_between_two_scores(self):
@@ -226,6 +225,29 @@ class TestChooseThreshold:
   def test_below_the_lowest_score_when_all_is_positive(self):
     scores = np.array([[0.4, 0.6]])
     assert metrics.choose_threshold(scores, np.ones((1, 2))) == pytest.approx(0.2)
+
+  @pytest.mark.parametrize("low", [0.3, np.nextafter(np.float32(0.3), np.float32(1))])
+  def test_tells_neighbouring_float32_apart(self, low):
+    low = np.float32(low)
+    scores = np.array([[np.nextafter(low, np.float32(1))], [low]])
+    targets, weights = np.array([[1], [0]]), np.ones(2)
+    threshold = metrics.choose_threshold(scores, targets)
+    state = metrics.Counts.from_batch(scores, targets, weights, threshold)
+    assert state.compute()["f1_micro"] == 1
+
+  def test_is_a_half_where_nothing_is_positive(self):
+    assert metrics.choose_threshold(np.array([[0.2, 0.9]]), np.zeros((1, 2))) == 0.5
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_a_score_that_is_not_finite_is_an_error_except_in_padding(kind):
+  scores, targets = data(kind, 5, 5, 0)
+  scores[3] = np.nan
+  weights = np.ones(5)
+  with pytest.raises(ValueError, match="score nan of example 3"):
+    metrics.for_target(TARGETS[kind], scores, targets, weights, 0.5)
+  weights[3] = 0
+  metrics.for_target(TARGETS[kind], scores, targets, weights, 0.5)
 
 
 @pytest.mark.parametrize("kind", TARGETS)

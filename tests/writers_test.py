@@ -125,6 +125,20 @@ class TestMetricsWriter:
     assert [r["step"] for r in read_metrics(tmp_path)] == [10, 40]
 
 
+def test_a_bad_line_before_the_last_is_an_error_and_keeps_the_file(tmp_path):
+  text = '{"step": 1, "split": "train"}\nrubbish\n{"step": 2, "split": "train"}\n'
+  (tmp_path / "metrics.jsonl").write_text(text)
+  with pytest.raises(ValueError, match=r"line 2 is no record"):
+    MetricsWriter(tmp_path, resume_step=2)
+  assert (tmp_path / "metrics.jsonl").read_text() == text
+
+
+def test_a_last_line_that_is_not_text_is_dropped(tmp_path):
+  data = b'{"step": 1, "split": "train"}\n\x00\xff'
+  (tmp_path / "metrics.jsonl").write_bytes(data)
+  assert [r["step"] for r in read_metrics(tmp_path)] == [1]
+
+
 def test_metrics_of_a_folder_without_any_are_none(tmp_path):
   assert read_metrics(tmp_path) == []
 
