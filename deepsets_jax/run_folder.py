@@ -13,6 +13,13 @@ from deepsets_jax.writers import write_json
 _CONFIG = "config.json"
 
 
+def default(config_file: str) -> pathlib.Path:
+  """`runs/debian_programs_concat_1` for `configs/debian_programs.py:concat,1`."""
+  path, _, argument = config_file.partition(":")
+  parts = [pathlib.Path(path).stem, *argument.split(",")]
+  return pathlib.Path("runs") / "_".join(part for part in parts if part)
+
+
 def adopt(
   config: ml_collections.ConfigDict, workdir: pathlib.Path
 ) -> ml_collections.ConfigDict:

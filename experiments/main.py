@@ -7,13 +7,11 @@
 The run's folder holds everything it wrote; the same command goes on where it stopped.
 """
 
-import pathlib
-
 import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from deepsets_jax import sharding, train
+from deepsets_jax import run_folder, sharding, train
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config",
@@ -38,7 +36,7 @@ def main(argv: list[str]) -> None:
     jax.distributed.initialize()
   devices = f"{jax.device_count()} {jax.devices()[0].device_kind}"
   print(f"process {jax.process_index()} of {jax.process_count()}, devices: {devices}")
-  workdir = _WORKDIR.value or default_workdir(flags.FLAGS["config"].config_filename)
+  workdir = _WORKDIR.value or run_folder.default(flags.FLAGS["config"].config_filename)
   results = train.train_and_evaluate(_CONFIG.value, workdir)
   if not sharding.is_main_process():
     return
@@ -46,14 +44,6 @@ def main(argv: list[str]) -> None:
     values = "  ".join(f"{k} {v:.4f}" for k, v in results[split].items())
     print(f"{split}: {values}")
   print(f"results and pictures are in {workdir}")
-
-
-def default_workdir(config_file: str) -> pathlib.Path:
-  """`runs/debian_programs_concat` for `configs/debian_programs.py:concat`."""
-  path, _, argument = config_file.partition(":")
-  name = pathlib.Path(path).stem
-  argument = argument.replace(",", "_")
-  return pathlib.Path("runs") / (f"{name}_{argument}" if argument else name)
 
 
 if __name__ == "__main__":

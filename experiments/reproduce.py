@@ -8,34 +8,22 @@ minutes on two cores.
 
 from __future__ import annotations
 
-import json
 import pathlib
 import statistics
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ml_collections
 from absl import app, logging
 
 from configs import debian_programs, digits_sum
-from deepsets_jax import run_folder, train
+from deepsets_jax import train
 from experiments import logistic_regression
 
 _RUNS = pathlib.Path("runs/reproduce")
 _SEEDS = (0, 1, 2)
 _POOLS = ("sum", "mean", "max")
 _SIZES = (10, 20, 50, 100)
-
-
-def results_of(name: str, config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """What `results.json` of this run holds; trains where it is not finished."""
-  workdir = _RUNS / name
-  if (workdir / "results.json").exists():
-    run_folder.adopt(config, workdir)  # Refuses a run of another config.
-    return json.loads((workdir / "results.json").read_text())
-  print(f"--- {name}", flush=True)
-  return train.train_and_evaluate(config, workdir)
 
 
 def spread(values: Sequence[float], digits: int = 3) -> str:
@@ -53,9 +41,9 @@ def debian_table() -> tuple[str, dict[str, Any]]:
     ("concat, learned placeholders", "concat_learned"),
   ):
     rows[label] = [
-      results_of(
-        f"debian_programs_{argument}_{seed}",
+      train.train_once(
         debian_programs.get_config(f"{argument},{seed}"),
+        _RUNS / f"debian_programs_{argument}_{seed}",
       )
       for seed in _SEEDS
     ]
@@ -94,7 +82,7 @@ def digits_table() -> str:
     for seed in _SEEDS:
       config = digits_sum.get_config(pool)
       config.seed = seed
-      runs.append(results_of(f"digits_sum_{pool}_{seed}", config))
+      runs.append(train.train_once(config, _RUNS / f"digits_sum_{pool}_{seed}"))
     cells = [
       f"{spread([100 * r[f'test_{n}']['mape'] for r in runs], 2)} %" for n in _SIZES
     ]

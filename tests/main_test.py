@@ -2,7 +2,8 @@ import pathlib
 
 import pytest
 
-from experiments import logistic_regression, main
+from deepsets_jax import run_folder
+from experiments import logistic_regression
 
 
 @pytest.mark.parametrize(
@@ -14,7 +15,7 @@ from experiments import logistic_regression, main
   ],
 )
 def test_a_run_has_a_folder_of_its_config_and_argument(config, folder):
-  assert main.default_workdir(config) == pathlib.Path(folder)
+  assert run_folder.default(config) == pathlib.Path(folder)
 
 
 @pytest.mark.slow

@@ -1,0 +1,1 @@
+"""Sweeps: functions that yield dictionaries of dotted overrides of a config."""
