@@ -12,7 +12,6 @@ from ml_collections import config_dict
 
 from configs import base
 
-
 # Width of the common space: the concatenation's head is wider, so that its space is
 # narrower at equal parameters.
 _FEATURES = {"set_pool": 256, "concat": 250, "concat_learned": 250}
