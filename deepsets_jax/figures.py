@@ -88,7 +88,9 @@ def set_sizes(
     left, right = grid[row]
     bins = np.unique(np.geomspace(1, max(length.max(), 2) + 1, 30).astype(int))
     left.hist(length[length > 0], bins=bins, color=_BLUE)
-    left.set(xscale="log", ylabel="examples")
+    left.set(xscale="log", ylabel="examples", ylim=(0, None))
+    left.xaxis.set_major_formatter("{x:g}")
+    left.xaxis.set_minor_formatter("")
     left.set_title(
       f"{name}: {(length == 0).mean():.0%} without, mean {length.mean():.1f},"
       f" largest {length.max()}",

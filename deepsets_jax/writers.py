@@ -123,7 +123,7 @@ class Progress:
     self._total, self._step, self._start = total_steps, start_step, start_step
     self._stream = sys.stderr if stream is None else stream
     self._loss, self._metrics, self._examples = math.nan, "", 0.0
-    self._begin = self._said = time.perf_counter()
+    self._begin, self._said = None, time.perf_counter()
     self._bar = None
     if enabled and self._stream.isatty():
       self._bar = tqdm.tqdm(
@@ -150,7 +150,11 @@ class Progress:
 
   def update(self, step: int, loss: float, examples: float) -> None:
     """Notes a step that is done."""
-    self._loss, self._examples = loss, self._examples + examples
+    self._loss = loss
+    if self._begin is None:  # The first step compiles; the clock starts after it.
+      self._begin, self._start = time.perf_counter(), step
+    else:
+      self._examples += examples
     if self._bar is not None:
       self._bar.set_postfix_str(self._numbers(), refresh=False)
       self._bar.update(step - self._step)
@@ -168,13 +172,16 @@ class Progress:
       self._say()
 
   def _numbers(self) -> str:
-    rate = self._examples / (time.perf_counter() - self._begin)
+    rate = self._examples / max(self._seconds(), 1e-9)
     parts = [f"loss {self._loss:.4f}", self._metrics, f"{rate:,.0f} examples/s"]
     return ", ".join(part for part in parts if part)
 
+  def _seconds(self) -> float:
+    return 0.0 if self._begin is None else time.perf_counter() - self._begin
+
   def _say(self) -> None:
-    self._said = now = time.perf_counter()
+    self._said = time.perf_counter()
     done = self._step - self._start
-    left = (now - self._begin) / max(done, 1) * (self._total - self._step)
+    left = self._seconds() / max(done, 1) * (self._total - self._step)
     eta = tqdm.tqdm.format_interval(left)
     self.note(f"step {self._step}/{self._total}, {self._numbers()}, {eta} left")

@@ -156,8 +156,10 @@ class TestProgressInAFile:
   def test_a_line_holds_loss_metric_rate_and_time_left(self, clock):
     stream = io.StringIO()
     with Progress(100, start_step=50, stream=stream) as progress:
-      clock.now += 5
-      progress.update(60, 0.25, 1000)
+      clock.now += 5  # The first step compiles, and does not count.
+      progress.update(51, 0.5, 1000)
+      clock.now += 4.5
+      progress.update(60, 0.25, 900)
       progress.evaluation(60, {"loss": 0.5, "f1_micro": 0.125})
     assert stream.getvalue() == (
       "step 60/100, loss 0.2500, validation loss 0.5000, validation f1_micro 0.1250,"
