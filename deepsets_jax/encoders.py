@@ -96,7 +96,7 @@ class DenseEncoder(nn.Module):
     mlp = MLP(self.hidden, self.norm, self.dropout, self.activation, self.dtype)
     values = mlp(elements.values, train=train)
     values = _to_common_space(self.features, self.dtype)(values)
-    return _weigh(elements.replace(values=values))
+    return _ModalityScale()(elements.replace(values=values))
 
 
 class TokenEncoder(nn.Module):
@@ -129,15 +129,22 @@ class TokenEncoder(nn.Module):
       mlp = MLP(self.hidden, self.norm, self.dropout, self.activation, self.dtype)
       values = mlp(values, train=train)
       values = _to_common_space(self.features, self.dtype)(values)
-    return _weigh(elements.replace(values=values))
+    return _ModalityScale()(elements.replace(values=values))
 
 
-def _weigh(elements: Ragged) -> Ragged:
-  """The elements times their weights, which are used up by it."""
-  if elements.weights is None:
-    return elements
-  weights = elements.weights.astype(elements.values.dtype)
-  return Ragged(elements.values * weights[:, None], elements.offsets)
+class _ModalityScale(nn.Module):
+  """The elements times their weights, which are used up, and a learned factor.
+
+  One factor, 1 at first, for a whole modality: how much it has to say.
+  """
+
+  @nn.compact
+  def __call__(self, elements: Ragged) -> Ragged:
+    factor = self.param("factor", nn.initializers.ones, ())
+    values = elements.values
+    if elements.weights is not None:
+      values = values * elements.weights.astype(values.dtype)[:, None]
+    return Ragged(values * factor.astype(values.dtype), elements.offsets)
 
 
 def l2_normalize(x: Float[Array, "... d"]) -> Float[Array, "... d"]:

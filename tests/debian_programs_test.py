@@ -122,7 +122,7 @@ def lists_of(programs, name):
 def name_tokens(package):
   marked = f"<{package}>"
   tokens = ["=" + part for part in package.split("-")]
-  for size in (2, 3, 4, 5):
+  for size in (3, 4):
     tokens += [marked[i:][:size] for i in range(len(marked)) if len(marked[i:]) >= size]
   return list(dict.fromkeys(tokens))
 
@@ -192,7 +192,7 @@ def test_names_are_told_by_their_pieces(tables, vocabularies):
     names = zip(table.ids.tolist(), strings(table, "name", vocabularies), strict=True)
     for package, tokens in names:
       assert sorted(tokens) == sorted(known & set(name_tokens(package)))
-  assert {"=games", "<g", "<game", "s-", "s>"} <= known
+  assert {"=games", "<ga", "<gam", "es>"} <= known
 
 
 def test_size_is_standardised_on_the_training_part(programs, tables):
@@ -212,7 +212,7 @@ def test_modalities_are_absent_as_in_the_index(tables):
   assert absent["recommends"] > 0.7
   assert absent["suggests"] > 0.7
   assert 0 < absent["depends"] < 0.1
-  assert absent["name"] == 0
+  assert absent["name"] < 0.01  # A name of one or two letters may have no known piece.
 
 
 def test_bigrams_are_the_bag_and_the_pairs_of_neighbours(programs, tables):

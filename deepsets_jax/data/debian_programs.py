@@ -46,7 +46,7 @@ def load(
   """The tables "train", "validation" and "test": 70, 10 and 20 % of source packages.
 
   Modalities: the words of the `description` in their order, the packages that a program
-  `depends` on, `recommends` and `suggests`, the character 2- to 5-grams of its `name`
+  `depends` on, `recommends` and `suggests`, the character 3- and 4-grams of its `name`
   with the name's parts, and its `size`, the standardised log(1 + kB). Tokens weigh what
   makes the weighted sum over a program's elements its TF-IDF vector, sublinear and of
   length 1. Vocabularies and statistics are of the training part only, and a token
@@ -172,11 +172,11 @@ def _list_terms(column: pa.ChunkedArray) -> _Terms:
 
 
 def _name_terms(name: str) -> list[str]:
-  """The set of a name's 2- to 5-grams, with its ends, and its parts, as "=part"."""
+  """The set of a name's 3- and 4-grams, with its ends, and its parts, as "=part"."""
   marked = f"<{name}>"
   grams = {
     marked[start : start + size]
-    for size in range(2, 6)
+    for size in (3, 4)
     for start in range(len(marked) - size + 1)
   }
   return sorted(grams | {f"={part}" for part in name.split("-")})
