@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import pathlib
 import signal
@@ -49,6 +50,17 @@ def train_and_evaluate(
     position = _train(run, workdir, checkpoints)
     best, _ = checkpoints.restore(run.abstract_state, position.best_step)
   return report.write(run, workdir, best.eval_params, position)
+
+
+def train_once(
+  config: ml_collections.ConfigDict, workdir: str | pathlib.Path
+) -> dict[str, Any]:
+  """As `train_and_evaluate`, but reads the results of a run that is finished."""
+  results = pathlib.Path(workdir) / "results.json"
+  if results.exists():
+    run_folder.adopt(config, pathlib.Path(workdir))  # Refuses another config.
+    return json.loads(results.read_text())
+  return train_and_evaluate(config, workdir)
 
 
 def _train(run: runs.Run, workdir: pathlib.Path, checkpoints: Checkpoints) -> Position:
