@@ -75,9 +75,9 @@ def _data() -> ml_collections.ConfigDict:
     debian_programs=dict(
       # Programs of the training part that a token must be in to be in the vocabulary.
       min_document_frequency=2,
-      # "words" in their order; a "bag" of the distinct words, each with its whole
-      # weight; or "bigrams", a bag of the words and of the pairs of neighbours.
-      description="bag",
+      # "words" of summary and description in their order, or a "bag" of the distinct
+      # ones, each with its whole weight.
+      text="bag",
     ),
     digits=dict(
       # "sum", "max", "unique", "contains_nine" or "multimodal".

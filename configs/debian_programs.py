@@ -1,4 +1,4 @@
-"""What a Debian program is for: 74 labels from six modalities, most often missing.
+"""What a Debian program is for: 74 labels from seven modalities, most often missing.
 
   python -m experiments.main --config=configs/debian_programs.py
   python -m experiments.main --config=configs/debian_programs.py:concat,1
@@ -25,7 +25,9 @@ def get_config(argument: str = "set_pool,0") -> ml_collections.ConfigDict:
   config = base.get_config()
   config.seed = int(seed or 0)
   config.total_steps = 280
-  for name in ("description", "depends", "recommends", "suggests", "name", "size"):
+  for name in ("summary", "description", "depends", "recommends", "suggests"):
+    config.data.budgets[name] = config_dict.placeholder(int)
+  for name in ("name", "size"):
     config.data.budgets[name] = config_dict.placeholder(int)
   config.data.element_dropout = 0.2
   config.model.update(fusion=model.split("_learned")[0], features=_FEATURES[model])
@@ -35,6 +37,7 @@ def get_config(argument: str = "set_pool,0") -> ml_collections.ConfigDict:
     placeholder="learned" if model == "concat_learned" else "zeros",
   )
   config.model.head.update(input_activation="relu", input_dropout=0.6)
+  config.loss.balance = 0.7
   config.optim.update(
     learning_rate=1e-2,
     warmup_steps=14,

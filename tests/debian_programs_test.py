@@ -9,7 +9,7 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 from deepsets_jax.data import debian_builder, debian_programs
 from deepsets_jax.data.table import DataError
 
-TOKENS = ("description", "depends", "recommends", "suggests", "name")
+TOKENS = ("summary", "description", "depends", "recommends", "suggests", "name")
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def programs():
 
 @pytest.fixture(scope="module")
 def tables():
-  return debian_programs.load(0, description="bag")
+  return debian_programs.load(0, text="bag")
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,7 @@ class TestEmbeddedFile:
     assert list(programs) == [
       "package",
       "source",
+      "summary",
       "description",
       "depends",
       "recommends",
@@ -60,6 +61,12 @@ class TestEmbeddedFile:
     metadata = pq.read_schema(debian_programs.PATH).metadata
     assert b"Debian" in metadata[b"origin"]
     assert b"free licences" in metadata[b"licence"]
+
+  def test_a_description_begins_with_its_summary(self, programs):
+    for summary, words in zip(
+      programs["summary"], programs["description"], strict=True
+    ):
+      assert summary == words[: len(summary)]
 
   def test_words_are_in_their_order(self, programs):
     words = programs["description"][programs["package"].index("wget")]
@@ -93,7 +100,7 @@ class TestSplits:
       assert table.modalities[name].weights.dtype == np.float32
 
   def test_another_seed_is_another_split_and_vocabulary(self, tables):
-    other = debian_programs.load(1, description="bag")
+    other = debian_programs.load(1, text="bag")
     assert other["test"].ids.tolist() != tables["test"].ids.tolist()
     assert other["test"].schema != tables["test"].schema
 
@@ -180,7 +187,7 @@ class TestOrder:
 
   def test_other_modalities_are_the_same(self, ordered, tables):
     for split, table in ordered.items():
-      for name in (*TOKENS[1:], "size"):
+      for name in (*TOKENS[2:], "size"):
         a, b = table.modalities[name], tables[split].modalities[name]
         np.testing.assert_array_equal(a.values, b.values)
         np.testing.assert_array_equal(a.weights, b.weights)
@@ -215,31 +222,9 @@ def test_modalities_are_absent_as_in_the_index(tables):
   assert absent["name"] < 0.01  # A name of one or two letters may have no known piece.
 
 
-def test_bigrams_are_the_bag_and_the_pairs_of_neighbours(programs, tables):
-  words = lists_of(programs, "description")
-  vocabulary = debian_programs.vocabularies(0, description="bigrams")["description"]
-  lists = {
-    split: [" ".join(words[i]) for i in table.ids.tolist()]
-    for split, table in tables.items()
-  }
-  counter = CountVectorizer(
-    analyzer="word", token_pattern=r"\S+", ngram_range=(1, 2), min_df=2
-  )
-  counts = counter.fit_transform(lists["train"])
-  assert set(counter.vocabulary_) == set(vocabulary)
-  transformer = TfidfTransformer(sublinear_tf=True, smooth_idf=True).fit(counts)
-  columns = [counter.vocabulary_[token] for token in vocabulary]
-  for split, table in debian_programs.load(0, description="bigrams").items():
-    want = transformer.transform(counter.transform(lists[split])).tocsr()[:, columns]
-    want.sort_indices()
-    got = table.modalities["description"]
-    np.testing.assert_array_equal(got.values, want.indices)
-    np.testing.assert_allclose(got.weights, want.data, rtol=1e-5)
-
-
-def test_an_unknown_form_of_the_description_is_named():
-  with pytest.raises(ValueError, match="description 'trigrams'; one of .*'words'"):
-    debian_programs.load(0, description="trigrams")
+def test_an_unknown_form_of_the_text_is_named():
+  with pytest.raises(ValueError, match="text 'bigrams'; one of .*'words'"):
+    debian_programs.load(0, text="bigrams")
 
 
 class TestVocabulary:
@@ -428,7 +413,9 @@ class TestBuilder:
       debian_builder.Package(
         name=package,
         source=programs["source"][i],
-        text=" ".join(programs["description"][i]),
+        text=" ".join(programs["summary"][i])
+        + "\n"
+        + " ".join(programs["description"][i][len(programs["summary"][i]) :]),
         depends=programs["depends"][i],
         recommends=programs["recommends"][i],
         suggests=programs["suggests"][i],

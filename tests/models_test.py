@@ -102,7 +102,7 @@ def test_a_head_of_each_kind_starts_at_its_bias(kind, size):
 
 
 def test_the_models_compared_on_debian_programs_match_in_parameters():
-  schema = programs.load(0, description="bag")["train"].schema
+  schema = programs.load(0, text="bag")["train"].schema
   sizes = {}
   for argument in ("set_pool", "concat", "concat_learned"):
     config = debian_programs.get_config(argument).model

@@ -99,6 +99,9 @@ def build(packages: Iterable[Package]) -> pa.Table:
     {
       "package": [package.name for package in rows],
       "source": [package.source for package in rows],
+      "summary": _encode(
+        _WORD.findall(package.text.partition("\n")[0].lower()) for package in rows
+      ),
       "description": _encode(_WORD.findall(package.text.lower()) for package in rows),
       "depends": _encode(sorted(set(package.depends)) for package in rows),
       "recommends": _encode(sorted(set(package.recommends)) for package in rows),

@@ -1,4 +1,4 @@
-"""Debian programs: what a program is for, told by six modalities, most often missing.
+"""Debian programs: what a program is for, told by seven modalities, most often missing.
 
 7,453 programs of Debian's package index with 74 labels, the tags that people gave them
 (debtags). A missing tag is not always a true negative. The file beside this module is
@@ -20,7 +20,7 @@ from deepsets_jax.ragged import Ragged, from_lengths
 from deepsets_jax.schema import Modality, Schema, Target
 
 PATH = pathlib.Path(__file__).with_name("debian_programs.parquet")
-FORMAT = "deepsets_jax debian programs 1"
+FORMAT = "deepsets_jax debian programs 2"
 
 # Where the shuffled source packages are cut into train, validation and test.
 _CUTS = (0.7, 0.8)
@@ -41,34 +41,36 @@ class _Vocabulary(NamedTuple):
 
 
 def load(
-  seed: int, *, min_document_frequency: int = 2, description: str = "words"
+  seed: int, *, min_document_frequency: int = 2, text: str = "words"
 ) -> dict[str, Table]:
   """The tables "train", "validation" and "test": 70, 10 and 20 % of source packages.
 
-  Modalities: the words of the `description` in their order, the packages that a program
-  `depends` on, `recommends` and `suggests`, the character 3- and 4-grams of its `name`
-  with the name's parts, and its `size`, the standardised log(1 + kB). Tokens weigh what
-  makes the weighted sum over a program's elements its TF-IDF vector, sublinear and of
-  length 1. Vocabularies and statistics are of the training part only, and a token
-  outside the vocabulary is left out.
+  Modalities: the words of the `summary`, a line; those of the whole `description`,
+  which begins with it; the packages that a program `depends` on, `recommends` and
+  `suggests`; the character 3- and 4-grams of its `name` with the name's parts; and its
+  `size`, the standardised log(1 + kB). Tokens weigh what makes the weighted sum over a
+  program's elements its TF-IDF vector, sublinear and of length 1. Vocabularies and
+  statistics are of the training part only, and a token outside the vocabulary is left
+  out.
 
   Args:
     seed: Of the split.
     min_document_frequency: Training programs that a token of the vocabulary is in.
-    description: "words" in their order, one element at each place; "bag", one element
-      with the whole weight for each distinct word, so that the sum is the same; or
-      "bigrams", a bag of the words and of the pairs of neighbours.
+    text: "words" in their order, one element at each place; or "bag", one element with
+      the whole weight for each distinct word, so that the sum is the same.
 
   Raises:
     DataError: The embedded file is missing or damaged, or no token is frequent enough.
-    ValueError: An unknown form of the description.
+    ValueError: An unknown form of the text.
   """
+  if text not in ("words", "bag"):
+    raise ValueError(f"unknown form of the text {text!r}; one of ['bag', 'words']")
   programs = _read()
   splits = _split(_strings(programs["source"]), seed)
   modalities, kinds = {}, {}
-  for name, terms in _terms(programs, description).items():
+  for name, terms in _terms(programs).items():
     vocabulary = _vocabulary(name, terms, splits["train"], min_document_frequency)
-    keep_places = name == "description" and description == "words"
+    keep_places = text == "words" and name in ("summary", "description")
     modalities[name] = _tfidf(terms, vocabulary, keep_places)
     kinds[name] = Modality("tokens", len(vocabulary.ids), weighted=True)
   modalities["size"] = _size(programs["size_kb"], splits["train"])
@@ -80,17 +82,17 @@ def load(
 
 
 def vocabularies(
-  seed: int, *, min_document_frequency: int = 2, description: str = "words"
+  seed: int, *, min_document_frequency: int = 2
 ) -> dict[str, tuple[str, ...]]:
   """The string of every token id, by modality, of `load` with the same arguments.
 
   In `name`, "<" and ">" are the ends of the name, and a whole part of it begins
-  with "="; the words of a pair have a space between them.
+  with "=".
   """
   programs = _read()
   train = _split(_strings(programs["source"]), seed)["train"]
   found = {}
-  for name, terms in _terms(programs, description).items():
+  for name, terms in _terms(programs).items():
     vocabulary = _vocabulary(name, terms, train, min_document_frequency)
     found[name] = tuple(terms.lexicon[vocabulary.ids].tolist())
   return found
@@ -126,41 +128,15 @@ def _split(sources: np.ndarray, seed: int) -> dict[str, np.ndarray]:
   return {name: np.flatnonzero(part[source] == i) for i, name in enumerate(names)}
 
 
-def _terms(programs: pa.Table, description: str) -> dict[str, _Terms]:
+def _terms(programs: pa.Table) -> dict[str, _Terms]:
   """The token modalities, in the schema's order."""
-  if description not in ("words", "bag", "bigrams"):
-    raise ValueError(
-      f"unknown form of the description {description!r};"
-      " one of ['bag', 'bigrams', 'words']"
-    )
-  names = ("description", "depends", "recommends", "suggests")
+  names = ("summary", "description", "depends", "recommends", "suggests")
   terms = {name: _list_terms(programs[name]) for name in names}
-  if description == "bigrams":
-    terms["description"] = _with_bigrams(terms["description"])
   lists = pa.array([_name_terms(name) for name in programs["package"].to_pylist()])
   encoded = lists.flatten().dictionary_encode()
   lists = pa.ListArray.from_arrays(lists.offsets, encoded)
   terms["name"] = _list_terms(pa.chunked_array([lists]))
   return terms
-
-
-def _with_bigrams(words: _Terms) -> _Terms:
-  """The words, followed by the pairs of neighbours, of each program."""
-  rows, ids, size = _rows(words.tokens), words.tokens.values, len(words.lexicon)
-  together = rows[:-1] == rows[1:]
-  codes = (ids[:-1].astype(np.int64) * size + ids[1:])[together]
-  pairs, pair_ids = np.unique(codes, return_inverse=True)
-  lexicon = words.lexicon
-  bigrams = [
-    f"{lexicon[a]} {lexicon[b]}" for a, b in zip(*divmod(pairs, size), strict=True)
-  ]
-  all_rows = np.concatenate([rows, rows[:-1][together]])
-  all_ids = np.concatenate([ids, size + pair_ids])
-  order = np.argsort(all_rows, kind="stable")
-  lengths = np.bincount(all_rows, minlength=words.tokens.num_examples)
-  return _Terms(
-    from_lengths(all_ids[order], lengths), np.concatenate([lexicon, bigrams])
-  )
 
 
 def _list_terms(column: pa.ChunkedArray) -> _Terms:
