@@ -1,4 +1,4 @@
-"""Makes RESULTS.md: every run behind it, and the tables.
+"""Makes RESULTS.md and the README's results: every run behind them, and the tables.
 
   python -m experiments.reproduce
 
@@ -92,9 +92,8 @@ def digits_table() -> str:
 
 _PAGE = """# Results
 
-Made by `python -m experiments.reproduce` at commit {commit}, on {device} with jax \
-{jax}, jaxlib {jaxlib} and Python {python}. Seeds {seeds}, mean ± sample standard
-deviation. Of each run the config and all metrics are in its folder, `runs/reproduce`.
+Made by `python -m experiments.reproduce`. {provenance} Of each run the config and all
+metrics are in its folder, `runs/reproduce`.
 
 ## Debian programs: set pool against concatenation
 
@@ -105,7 +104,7 @@ threshold for all labels, chosen on validation, as all hyper-parameters were.
 
 {debian}
 
-{debian_note}
+{note}
 
 ## Sum of digits: sets ten times as large as any in training
 
@@ -118,34 +117,60 @@ Trained on sets of 1 to 10 images, tested on sets of unseen images. Mean relativ
 Only the sum pool extrapolates: a mean or a maximum does not know how many there were.
 """
 
+_SUMMARY = """<!-- results -->
+Micro and macro F1 on the test part of `debian_programs`:
 
-def main(argv: list[str]) -> None:
-  """Runs what is missing and writes RESULTS.md."""
-  if len(argv) > 1:
-    raise app.UsageError(f"unknown arguments {argv[1:]}")
-  logging.set_verbosity(logging.WARNING)
-  debian, facts = debian_table()
+{debian}
+
+Relative error of a sum of digits, trained on sets of at most 10 images:
+
+{digits}
+
+{provenance}
+<!-- /results -->"""
+
+
+def provenance(facts: Mapping[str, Any]) -> str:
+  """The sentence that says where numbers come from."""
   commit = subprocess.run(
     ["git", "describe", "--always", "--dirty"],
     capture_output=True,
     text=True,
     check=True,
   ).stdout.strip()
-  device = facts["device"]
-  note = pathlib.Path("docs/debian_programs.md").read_text().strip()
-  page = _PAGE.format(
-    commit=commit,
-    device=f"{device['count']} {device['kind']} device",
-    seeds=", ".join(map(str, _SEEDS)),
-    debian=debian,
-    debian_note=note,
-    digits=digits_table(),
-    **{k: facts["versions"][k] for k in ("jax", "jaxlib", "python")},
+  device, versions = facts["device"], facts["versions"]
+  return (
+    f"Mean ± sample standard deviation of seeds {', '.join(map(str, _SEEDS))}; commit"
+    f" {commit}, {device['count']} {device['kind']} device, jax {versions['jax']}, jaxlib"
+    f" {versions['jaxlib']}, Python {versions['python']}."
   )
-  temporary = pathlib.Path(".RESULTS.md.tmp")
-  temporary.write_text(page)
-  temporary.replace("RESULTS.md")
-  print("wrote RESULTS.md")
+
+
+def replace(path: pathlib.Path, text: str) -> None:
+  """Writes to a temporary name and renames."""
+  temporary = path.with_name(f".{path.name}.tmp")
+  temporary.write_text(text)
+  temporary.replace(path)
+
+
+def main(argv: list[str]) -> None:
+  """Runs what is missing, writes RESULTS.md and the results in README.md."""
+  if len(argv) > 1:
+    raise app.UsageError(f"unknown arguments {argv[1:]}")
+  logging.set_verbosity(logging.WARNING)
+  debian, facts = debian_table()
+  parts = {
+    "debian": debian,
+    "digits": digits_table(),
+    "provenance": provenance(facts),
+    "note": pathlib.Path("docs/debian_programs.md").read_text().strip(),
+  }
+  replace(pathlib.Path("RESULTS.md"), _PAGE.format(**parts))
+  readme = pathlib.Path("README.md")
+  before, rest = readme.read_text().split("<!-- results -->")
+  after = rest.split("<!-- /results -->")[1]
+  replace(readme, before + _SUMMARY.format(**parts) + after)
+  print("wrote RESULTS.md and the results in README.md")
 
 
 if __name__ == "__main__":

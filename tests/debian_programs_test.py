@@ -236,7 +236,7 @@ class TestVocabulary:
       assert len(set(large[name])) == len(large[name])
 
   def test_no_token_frequent_enough_is_an_error(self):
-    with pytest.raises(DataError, match="'recommends': no token is in 3000 training"):
+    with pytest.raises(DataError, match="'summary': no token is in 3000 training"):
       debian_programs.load(0, min_document_frequency=3000)
 
   def test_frequency_below_one_is_refused(self):
@@ -358,6 +358,7 @@ class TestBuilder:
     assert rows[7] == {
       "package": "tool007",
       "source": "suite3",
+      "summary": "edits c++ text".split(),
       "description": "edits c++ text it edits and edits again tool007 for c#".split(),
       "depends": ["default-mta", "dpkg", "libc6", "mail-agent"],
       "recommends": [],
@@ -478,5 +479,5 @@ class TestBuilder:
       debian_builder.read_packages(f"{lists}.lz4")
     with pytest.raises(DataError, match="absent is no Parquet file"):
       debian_builder.read_packages(str(tmp_path / "absent"))
-    with pytest.raises(DataError, match="no column 'summary'"):
+    with pytest.raises(DataError, match="no column 'paragraphs'"):
       debian_builder.read_packages(str(debian_programs.PATH))
