@@ -141,8 +141,8 @@ def provenance(facts: Mapping[str, Any]) -> str:
   device, versions = facts["device"], facts["versions"]
   return (
     f"Mean ± sample standard deviation of seeds {', '.join(map(str, _SEEDS))}; commit"
-    f" {commit}, {device['count']} {device['kind']} device, jax {versions['jax']}, jaxlib"
-    f" {versions['jaxlib']}, Python {versions['python']}."
+    f" {commit}, {device['count']} {device['kind']} device, jax {versions['jax']},"
+    f" jaxlib {versions['jaxlib']}, Python {versions['python']}."
   )
 
 
