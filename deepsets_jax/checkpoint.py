@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
 from typing import Any
 
@@ -44,9 +45,13 @@ class Position:
     )
 
   def evaluated(self, step: int, value: float, *, higher_is_better: bool) -> Position:
-    """The position after an evaluation; a tie is not better."""
+    """The position after an evaluation; a tie is not better, and NaN never."""
     best = self.best_value
-    if best is None or (value > best if higher_is_better else value < best):
+    if (
+      best is None
+      or math.isnan(best)
+      or (value > best if higher_is_better else value < best)
+    ):
       return dataclasses.replace(
         self, best_value=value, best_step=step, evaluations_since_best=0
       )

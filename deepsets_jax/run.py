@@ -79,6 +79,7 @@ def build(config: ml_collections.ConfigDict) -> Run:
     ValueError: A setting names nothing, or does not fit the data or the devices.
     DataError: Bad data.
   """
+  _check_positive(config)
   mesh = sharding.make_mesh()
   tables = sources.load(config.data, config.seed)
   schema = tables["train"].schema
@@ -104,6 +105,23 @@ def build(config: ml_collections.ConfigDict) -> Run:
     predict=evaluate.build_predict(model.apply, mesh),
     init=_init(config, model, tx, Batcher(tables["train"], budget), mesh),
   )
+
+
+def _check_positive(config: ml_collections.ConfigDict) -> None:
+  for key in (
+    "total_steps",
+    "data.batch_size",
+    "data.shards",
+    "model.features",
+    "train.eval_every",
+    "train.log_every",
+    "train.patience",
+  ):
+    value = config
+    for part in key.split("."):
+      value = value[part]
+    if value is not None and value < 1:
+      raise ValueError(f"config.{key} is {value}; expected at least 1")
 
 
 def _check_metric(name: str, legal: Sequence[str]) -> None:
@@ -162,7 +180,8 @@ def _fit(
         f"config.data.budgets.{unknown[0]}: the data has no such modality; it has"
         f" {sorted(proposed)}"
       )
-    data.budgets = {k: data.budgets.get(k) or v for k, v in proposed.items()}
+    chosen = {k: v for k, v in data.budgets.items() if v is not None}
+    data.budgets = proposed | chosen
   budget = Budget(examples, data.budgets.to_dict())
   if data.overflow not in ("error", "first", "random"):
     raise ValueError(

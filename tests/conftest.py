@@ -1,9 +1,15 @@
 """Eight fake devices, strict types and ranks, checked shapes, quick hypotheses."""
 
+import os
+
 import hypothesis
 import jax
 import jaxtyping
 
+# Tests are of eight CPU devices, also where there is a GPU; those marked gpu run with
+# JAX_PLATFORMS=cuda,cpu python -m pytest -m gpu
+if "JAX_PLATFORMS" not in os.environ:
+  jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

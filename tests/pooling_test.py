@@ -240,6 +240,18 @@ def test_max_gradient_equals_the_default_one():
   np.testing.assert_allclose(own[1], default[1], 1e-6, 1e-6)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(jax.default_backend() == "cpu", reason="needs a GPU")
+@EVERY_POOL
+def test_a_gpu_gives_what_the_cpu_gives(name):
+  elements = benchmark.sets(64, 128, 16, "geometric")
+  results = []
+  for device in (jax.devices()[0], jax.devices("cpu")[0]):
+    placed = jax.device_put({"a": elements}, device)
+    results.append((pooled(name, placed), gradients(name, placed)["a"]))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-4), *results)
+
+
 @pytest.mark.slow
 def test_max_is_faster_than_the_default_gradient():
   # In one process, medians of shuffled rounds; see the benchmark for more shapes.
