@@ -40,9 +40,9 @@ def main(argv: list[str]) -> None:
   results = train.train_and_evaluate(_CONFIG.value, workdir)
   if not sharding.is_main_process():
     return
-  for split in ("validation", "test"):
-    values = "  ".join(f"{k} {v:.4f}" for k, v in results[split].items())
-    print(f"{split}: {values}")
+  for split, values in results.items():
+    if split.startswith(("validation", "test")):
+      print(f"{split}: " + "  ".join(f"{k} {v:.4f}" for k, v in values.items()))
   print(f"results and pictures are in {workdir}")
 
 
