@@ -12,34 +12,47 @@ from ml_collections import config_dict
 
 from configs import base
 
-# Width of the common space: the concatenation's head is wider, so that its space is
-# narrower at equal parameters.
-_FEATURES = {"set_pool": 256, "concat": 250, "concat_learned": 250}
+# Of each model the width of the common space (the concatenation's head is wider, so
+# that its space is narrower at equal parameters), and the best of the sweep in
+# configs/sweeps/debian_programs.py on validation: learning rate, dropout.
+_MODELS = {
+  "set_pool": (256, 2e-2, 0.5),
+  "concat": (250, 1e-2, 0.6),
+  "concat_learned": (250, 1e-2, 0.6),
+}
+_MODALITIES = (
+  "summary",
+  "description",
+  "depends",
+  "recommends",
+  "suggests",
+  "name",
+  "size",
+)
 
 
 def get_config(argument: str = "set_pool,0") -> ml_collections.ConfigDict:
   """The set pool, or a concatenation it is compared with at equal parameters."""
   model, _, seed = argument.partition(",")
-  if model not in _FEATURES:
-    raise ValueError(f"unknown model {model!r}; one of {sorted(_FEATURES)}")
+  if model not in _MODELS:
+    raise ValueError(f"unknown model {model!r}; one of {sorted(_MODELS)}")
+  features, learning_rate, dropout = _MODELS[model]
   config = base.get_config()
   config.seed = int(seed or 0)
   config.total_steps = 280
-  for name in ("summary", "description", "depends", "recommends", "suggests"):
-    config.data.budgets[name] = config_dict.placeholder(int)
-  for name in ("name", "size"):
+  for name in _MODALITIES:
     config.data.budgets[name] = config_dict.placeholder(int)
   config.data.element_dropout = 0.2
-  config.model.update(fusion=model.split("_learned")[0], features=_FEATURES[model])
+  config.model.update(fusion=model.split("_learned")[0], features=features)
   config.model.set_pool.pools = ("sum", "max")
   config.model.concat.update(
     pools=("sum", "max"),
     placeholder="learned" if model == "concat_learned" else "zeros",
   )
-  config.model.head.update(input_activation="relu", input_dropout=0.6)
+  config.model.head.update(input_activation="relu", input_dropout=dropout)
   config.loss.balance = 0.7
   config.optim.update(
-    learning_rate=1e-2,
+    learning_rate=learning_rate,
     warmup_steps=14,
     weight_decay=0.4,
     clip_norm=None,
