@@ -152,7 +152,8 @@ class Progress:
     """Notes a step that is done."""
     self._loss = loss
     if self._begin is None:  # The first step compiles; the clock starts after it.
-      self._begin, self._start = time.perf_counter(), step
+      self._begin = self._said = time.perf_counter()
+      self._start = step
     else:
       self._examples += examples
     if self._bar is not None:

@@ -151,7 +151,7 @@ class TestProgressInAFile:
         clock.now += 1
         progress.update(step, 0.5, 32)
     said = stream.getvalue().splitlines()
-    assert [line.split(",")[0] for line in said] == ["step 11/100", "step 22/100"]
+    assert [line.split(",")[0] for line in said] == ["step 12/100", "step 23/100"]
 
   def test_a_line_holds_loss_metric_rate_and_time_left(self, clock):
     stream = io.StringIO()
