@@ -53,22 +53,15 @@ def debian_table() -> tuple[str, dict[str, Any]]:
   ]
   names = ("f1_micro", "f1_macro", "f1_samples", "average_precision_micro")
   lines = [
-    f"| model | parameters | {' | '.join(names)} | seconds |",
-    "|---|---|" + "---|" * (len(names) + 1),
+    f"| model | parameters | {' | '.join(names)} |",
+    "|---|---|" + "---|" * len(names),
   ]
   for label, results in rows.items():
     cells = [spread([r["test"][name] for r in results]) for name in names]
-    parameters = _numbers(results, "parameters", "{:,.0f}")
-    seconds = _numbers(results, "seconds", "{:.0f}")
-    lines.append(f"| {label} | {parameters} | {' | '.join(cells)} | {seconds} |")
+    sizes = [r["parameters"] for r in results if "parameters" in r]
+    parameters = f"{statistics.mean(sizes):,.0f}" if sizes else ""
+    lines.append(f"| {label} | {parameters} | {' | '.join(cells)} |")
   return "\n".join(lines), facts
-
-
-def _numbers(results: Sequence[Mapping[str, Any]], key: str, form: str) -> str:
-  """The mean of a number that a linear model has not."""
-  if key not in results[0]:
-    return ""
-  return form.format(statistics.mean(r[key] for r in results))
 
 
 def digits_table() -> str:
@@ -92,8 +85,10 @@ def digits_table() -> str:
 
 _PAGE = """# Results
 
-Made by `python -m experiments.reproduce`. {provenance} Of each run the config and all
-metrics are in its folder, `runs/reproduce`.
+Made by `python -m experiments.reproduce`. Of each run the config and all metrics are in
+its folder, `runs/reproduce`.
+
+{provenance}
 
 ## Debian programs: set pool against concatenation
 
