@@ -27,7 +27,7 @@ CELLS = (
   (1024, 256, 16, "geometric"),
   (1024, 256, 64, "geometric"),
 )
-ROUNDS = 21
+ROUNDS = 41
 
 
 def sets(b: int, d: int, mean: int, distribution: str, seed: int = 0) -> Ragged:

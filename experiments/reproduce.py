@@ -2,7 +2,7 @@
 
   python -m experiments.reproduce
 
-Runs are in `runs/reproduce`; one that is finished is not repeated. About twelve
+Runs are in `runs/reproduce`; one that is finished is not repeated. About six
 minutes on two cores.
 """
 
