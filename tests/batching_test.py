@@ -60,6 +60,11 @@ def test_plan_agrees_with_a_loop(lengths, seed):
   assert got.tolist() == [*want, len(order)]
 
 
+def test_more_slots_than_offsets_can_count_are_refused():
+  with pytest.raises(ValueError, match=r"slots of 'image' in one shard: offsets are"):
+    Budget(4, {"image": 2**31})
+
+
 def test_plan_refuses_an_example_over_budget():
   table = make_table([(1, 1), (7, 0)])
   lengths = {k: table.lengths(k) for k in table.modalities}

@@ -29,6 +29,14 @@ class Budget:
   examples: int
   slots: Mapping[str, int]
 
+  def __post_init__(self):
+    for name, slots in self.slots.items():
+      if slots > np.iinfo(np.int32).max:
+        raise ValueError(
+          f"{slots} slots of {name!r} in one shard: offsets are int32; lower"
+          f" config.data.budgets.{name}, or take more shards"
+        )
+
 
 def plan(
   lengths: Mapping[str, np.ndarray], order: np.ndarray, budget: Budget
