@@ -90,6 +90,8 @@ def build(config: ml_collections.ConfigDict) -> Run:
   model = models.build(config.model, schema, bias)
   loss = losses.build(schema.target, targets, **config.loss)
   tx = optimizer.build(config.optim, config.total_steps)
+  init = _init(config, model, tx, Batcher(tables["train"], budget), mesh)
+  jax.eval_shape(init)  # What a module refuses, it refuses here.
   return Run(
     config=config,
     tables=tables,
@@ -103,7 +105,7 @@ def build(config: ml_collections.ConfigDict) -> Run:
       model.apply, loss, tx, mesh, ema_decay=config.optim.ema_decay
     ),
     predict=evaluate.build_predict(model.apply, mesh),
-    init=_init(config, model, tx, Batcher(tables["train"], budget), mesh),
+    init=init,
   )
 
 
