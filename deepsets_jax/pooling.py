@@ -9,9 +9,9 @@ pool by sum, max and min).
 What holds for every pool. Elements in padding slots take no part, and get a zero
 gradient. An example without elements gives `empty`, 0 by default, and passes no
 gradient. An absent modality is the identity of `merge`: the result is that of the
-same call without the modality, bit for bit (the exponential pools, compiled, to the
-last bit). Reductions are in float32 whatever the
-input's type, and so is the result.
+same call without the modality, bit for bit; only "softmax" and "logsumexp", compiled,
+may differ in the last bit. Reductions are in float32 whatever the input's type, and so
+is the result.
 """
 
 from __future__ import annotations
@@ -189,8 +189,7 @@ class LogSumExp:
 
   def merge(self, a: _Exponentials, b: _Exponentials) -> _Exponentials:
     peak = jnp.maximum(a.peak, b.peak)
-    # Where both are empty, peak is -inf, and -inf - -inf would be NaN.
-    finite = jnp.where(jnp.isfinite(peak), peak, 0.0)
+    finite = _finite(peak)
     scale_a, scale_b = jnp.exp(a.peak - finite), jnp.exp(b.peak - finite)
 
     def add(x, y):
@@ -205,17 +204,19 @@ class LogSumExp:
     )
 
   def finish(self, state: _Exponentials, empty: float = 0.0) -> Float[Array, "b d"]:
-    some = state.count > 0
+    some = state.total > 0
     # `where` before the logarithm: its gradient at 0 is not finite.
-    total = jnp.where(some, state.total, 1.0)
-    return jnp.where(some, jnp.log(total) + jnp.where(some, state.peak, 0.0), empty)
+    log = jnp.log(jnp.where(some, state.total, 1.0)) + _finite(state.peak)
+    # Of elements that are all -inf the sum is 0, and they are not an empty set.
+    return jnp.where(some, log, jnp.where(state.count > 0, -jnp.inf, empty))
 
 
 class Softmax(LogSumExp):
   """The mean element, weighted by the softmax of given scores.
 
   Scores are `[n]`, one per element, or `[n, d]`, one per feature; the softmax runs
-  over all elements of an example, whatever their modality.
+  over all elements of an example, whatever their modality. An element of score -inf
+  takes no part, and where all have it the example counts as empty.
   """
 
   def lift(self, elements: Ragged, scores: Array | None = None) -> _Exponentials:
@@ -232,7 +233,7 @@ class Softmax(LogSumExp):
     )
 
   def finish(self, state: _Exponentials, empty: float = 0.0) -> Float[Array, "b d"]:
-    some = state.count > 0
+    some = state.total > 0
     return jnp.where(some, state.weighted / jnp.where(some, state.total, 1.0), empty)
 
 
@@ -328,4 +329,9 @@ def _exponentials(values: Array, elements: Ragged) -> tuple[Array, Array]:
   The peak is a constant to the gradient: whatever it is, the result is the same.
   """
   peak, _ = segment_max(jax.lax.stop_gradient(values), elements)
-  return peak, jnp.exp(values - elements.to_elements(peak))
+  return peak, jnp.exp(values - elements.to_elements(_finite(peak)))
+
+
+def _finite(peak: Array) -> Array:
+  """The peak, or 0 where nothing is above -inf: -inf - -inf would be NaN."""
+  return jnp.where(jnp.isfinite(peak), peak, 0.0)

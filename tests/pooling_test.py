@@ -232,6 +232,28 @@ class TestWinners:
     assert np.isneginf(pooled(name, elements)[0]).all()
 
 
+@pytest.mark.parametrize("masked", [(0,), (0, 1)])
+def test_an_element_of_score_minus_infinity_takes_no_part(masked):
+  values = jnp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]])
+  elements = ragged.Ragged(values, jnp.array([0, 2, 3], jnp.int32))
+  scores = jnp.zeros(3).at[jnp.array(masked)].set(-jnp.inf)
+
+  def pool(values, scores):
+    halves = [
+      elements.replace(values=values),
+      ragged.Ragged(jnp.zeros((2, 3)), jnp.array([0, 0, 0], jnp.int32)),
+    ]
+    both = {"a": scores, "b": jnp.zeros(2)}
+    return pooling.pool("softmax", dict(zip("ab", halves, strict=True)), scores=both)
+
+  want = values[1] if masked == (0,) else jnp.zeros(3)
+  np.testing.assert_array_equal(pool(values, scores), [want, values[2]])
+  for gradient in jax.grad(lambda *x: pool(*x).sum(), (0, 1))(values, scores):
+    assert np.isfinite(gradient).all()
+  lowest = elements.replace(values=jnp.full((3, 3), -jnp.inf))
+  assert np.isneginf(pooling.pool("logsumexp", lowest)).all()
+
+
 def test_max_gradient_equals_the_default_one():
   elements = benchmark.sets(32, 8, 5, "geometric")
   cotangent = jnp.asarray(np.random.default_rng(0).normal(size=(32, 8)), jnp.float32)
