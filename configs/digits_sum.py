@@ -3,7 +3,7 @@
   python -m experiments.main --config=configs/digits_sum.py
   python -m experiments.main --config=configs/digits_sum.py:max
 
-After Zaheer et al., "Deep Sets" (2017), section 4.1. The argument is the pool.
+After Zaheer et al., "Deep Sets" (2017). The argument is the pool.
 """
 
 import ml_collections

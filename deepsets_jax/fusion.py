@@ -22,8 +22,8 @@ from deepsets_jax.ragged import Ragged
 class SetPoolFusion(nn.Module):
   """All elements of all modalities as one unordered set, pooled.
 
-  Reiter et al., "Deep Multi-Modal Sets" (2020), section 3: sum, max or min over the
-  encoded elements, whatever their modality and number. Absent modalities take no
+  Reiter et al., "Deep Multi-Modal Sets" (2020): sum, max or min over the encoded
+  elements, whatever their modality and number. Absent modalities take no
   part; a set with no element at all pools to zeros.
 
   Attributes:

@@ -1,10 +1,10 @@
 """Sets of handwritten digits, the canonical experiments, on scikit-learn's 8x8 images.
 
-After Zaheer et al., "Deep Sets" (2017), section 4.1 (the sum), Lee et al., "Set
-Transformer" (2019), sections 5.1 and 5.2 (the maximum, unique elements), and Ilse et
-al., "Attention-based Deep Multiple Instance Learning" (2018), section 4.2 (a nine in
-the bag); and a multi-modal set of our own of which it is known what decides. The images
-are split before sets are made of them: no image of a test set was trained on.
+After Zaheer et al., "Deep Sets" (2017) (the sum), Lee et al., "Set Transformer" (2019)
+(the maximum, unique elements), and Ilse et al., "Attention-based Deep Multiple Instance
+Learning" (2018) (a nine in the bag); and a multi-modal set of our own of which it is
+known what decides. The images are split before sets are made of them: no image of a
+test set was trained on.
 """
 
 from __future__ import annotations
