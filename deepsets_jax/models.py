@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import ml_collections
 from jaxtyping import Float
 
-from deepsets_jax import fusion, pooling
+from deepsets_jax import pooling
 from deepsets_jax.encoders import MLP, DenseEncoder, TokenEncoder, activation
+from deepsets_jax.fusion import FUSIONS, Fusion
 from deepsets_jax.ragged import Ragged
 from deepsets_jax.schema import Modality, Schema
 
@@ -116,16 +117,16 @@ def _encoder(
   return DenseEncoder(config.features, dtype=dtype, **config.dense)
 
 
-def _fusion(config: ml_collections.ConfigDict, schema: Schema, dtype: Any) -> nn.Module:
-  match config.fusion:
-    case "set_pool":
-      return fusion.SetPoolFusion(dtype=dtype, **config.set_pool)
-    case "concat":
-      return fusion.ConcatFusion(
-        tuple(schema.modalities), config.features, **config.concat
-      )
-  raise ValueError(
-    f"unknown config.model.fusion {config.fusion!r}; one of ['concat', 'set_pool']"
+def _fusion(config: ml_collections.ConfigDict, schema: Schema, dtype: Any) -> Fusion:
+  if config.fusion not in FUSIONS:
+    raise ValueError(
+      f"unknown config.model.fusion {config.fusion!r}; one of {sorted(FUSIONS)}"
+    )
+  return FUSIONS[config.fusion](
+    modalities=tuple(schema.modalities),
+    features=config.features,
+    dtype=dtype,
+    **config[config.fusion],
   )
 
 

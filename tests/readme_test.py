@@ -50,8 +50,9 @@ def test_links_and_modules_exist():
     assert (ROOT / path).exists(), path
   layout = README.split("## Layout")[1]
   for path in re.findall(r"(\w+)\.py\b", layout):
-    assert (ROOT / "deepsets_jax" / f"{path}.py").exists(), path
-  for path in (ROOT / "deepsets_jax").glob("[a-z]*.py"):
+    assert list((ROOT / "deepsets_jax").rglob(f"{path}.py")), path
+  package = ROOT / "deepsets_jax"
+  for path in (*package.glob("[a-z]*.py"), *package.glob("[ef]*/[a-z]*.py")):
     assert path.name in layout, path.name
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from deepsets_jax import ragged
 
+NAMES = ("image", "text", "words")
 NUM_EXAMPLES = 4
 FEATURES = 3
 BUDGETS = (24, 31)  # Four examples of at most six elements fit in both.

@@ -1,0 +1,87 @@
+"""Encoders of single elements: a vector or a token id into the common `d` features.
+
+Nothing here mixes elements, so that padding slots need no mask: what they become is
+dropped by the pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from deepsets_jax.encoders.layers import MLP, to_common_space
+from deepsets_jax.ragged import Ragged
+
+
+class DenseEncoder(nn.Module):
+  """Vectors `[n, i]` through an MLP and a last dense layer to `[n, d]`.
+
+  Attributes:
+    features: `d`.
+    hidden, norm, dropout, activation, dtype: As in `MLP`.
+  """
+
+  features: int
+  hidden: Sequence[int] = ()
+  norm: bool = False
+  dropout: float = 0.0
+  activation: str = "relu"
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, elements: Ragged, *, train: bool) -> Ragged:
+    mlp = MLP(self.hidden, self.norm, self.dropout, self.activation, self.dtype)
+    values = mlp(elements.values, train=train)
+    values = to_common_space(self.features, self.dtype)(values)
+    return _ModalityScale()(elements.replace(values=values))
+
+
+class TokenEncoder(nn.Module):
+  """Token ids `[n]` to embeddings `[n, d]`, through an MLP where it has layers.
+
+  An element's weight (TF-IDF, say), where there is one, multiplies its vector, so that
+  a sum pool without hidden layers is a weighted bag of words.
+
+  Attributes:
+    vocabulary_size: Number of ids.
+    features: `d`.
+    hidden: Widths of layers after the embedding, before a last dense one; none leaves
+      the embedding as it is.
+    norm, dropout, activation, dtype: As in `MLP`.
+  """
+
+  vocabulary_size: int
+  features: int
+  hidden: Sequence[int] = ()
+  norm: bool = False
+  dropout: float = 0.0
+  activation: str = "relu"
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, elements: Ragged, *, train: bool) -> Ragged:
+    embed = nn.Embed(self.vocabulary_size, self.features, dtype=self.dtype)
+    values = embed(elements.values)
+    if self.hidden:
+      mlp = MLP(self.hidden, self.norm, self.dropout, self.activation, self.dtype)
+      values = mlp(values, train=train)
+      values = to_common_space(self.features, self.dtype)(values)
+    return _ModalityScale()(elements.replace(values=values))
+
+
+class _ModalityScale(nn.Module):
+  """The elements times their weights, which are used up, and a learned factor.
+
+  One factor, 1 at first, for a whole modality: how much it has to say.
+  """
+
+  @nn.compact
+  def __call__(self, elements: Ragged) -> Ragged:
+    factor = self.param("factor", nn.initializers.ones, ())
+    values = elements.values
+    if elements.weights is not None:
+      values = values * elements.weights.astype(values.dtype)[:, None]
+    return Ragged(values * factor.astype(values.dtype), elements.offsets)

@@ -1,0 +1,14 @@
+"""Every fusion beside a loop over examples, for the properties in fusion_test.
+
+A module of this folder gives `FUSIONS`: by a name the fusion and the same in numpy, a
+function of (params, sets) to `[f]`, where `sets` is one example's `[n, FEATURES]` by
+modality.
+"""
+
+from tests.fusions import concat, set_pool
+
+FUSIONS = set_pool.FUSIONS | concat.FUSIONS
+
+# Fusions with exponentials or matrix products after elements have met: in compiled code
+# an absent modality may change the last bits, because XLA rounds them by the program.
+ROUNDED = {"softmax"}
