@@ -8,7 +8,7 @@ axis `s`; functions are written without it.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import flax.struct
@@ -32,11 +32,13 @@ class Ragged:
     offsets: Where each example's elements begin; the last entry is the number of
       real elements. int32 in a batch; int64 in a table on the host.
     weights: A float per element (TF-IDF, say), or None where elements are alike.
+    times: When each element was, in a unit of the data's choice, or None.
   """
 
   values: Shaped[Array, "n ..."]
   offsets: Int[Array, "b+1"]
   weights: Float[Array, "n"] | None = None
+  times: Float[Array, "n"] | None = None
 
   @property
   def num_examples(self) -> int:
@@ -64,6 +66,12 @@ class Ragged:
     passed = jnp.zeros(self.num_slots, jnp.int32)
     passed = passed.at[self.offsets[1:]].add(1, mode="drop")
     return jnp.cumsum(passed)
+
+  @property
+  def positions(self) -> Int[Array, "n"]:
+    """Each element's place in its example, from 0; 0 on padding."""
+    starts = self.to_elements(self.offsets[:-1])
+    return jnp.where(self.mask, jnp.arange(self.num_slots) - starts, 0)
 
   @property
   def mask(self) -> Bool[Array, "n"]:
@@ -175,6 +183,45 @@ def _arrow_elements(elements: Any) -> np.ndarray:
   else:
     raise ValueError(f"a list of {kind}: expected numbers or vectors of numbers")
   return _arrow_elements(elements.flatten()).reshape(-1, size)
+
+
+def concatenate(parts: Sequence[Ragged]) -> tuple[Ragged, list[Int[Array, "n"]]]:
+  """Each example's elements of all parts, one part after the other.
+
+  Weights and times are left behind.
+
+  Args:
+    parts: Of the same `b` and `d`; `[n, d]` each, in the order wanted.
+
+  Returns:
+    A `Ragged` with as many slots as all parts together, and for each part the slot
+    that each of its elements went to (past the last slot for padding), so that
+    `jnp.take(merged.values, slots, axis=0, mode="fill", fill_value=0)` is the part.
+  """
+  offsets = sum(part.offsets for part in parts)
+  num_slots = sum(part.num_slots for part in parts)
+  values = jnp.zeros((num_slots, *parts[0].values.shape[1:]), parts[0].values.dtype)
+  begin, slots = offsets[:-1], []
+  for part in parts:
+    slot = part.to_elements(begin) + part.positions
+    # Padding goes past the end, each slot to a place of its own: no place is written
+    # twice, so that the gradient is a gather.
+    past = num_slots + jnp.arange(part.num_slots)
+    slots.append(jnp.where(part.mask, slot, past))
+    values = values.at[slots[-1]].set(part.values, mode="drop", unique_indices=True)
+    begin = begin + part.lengths
+  return Ragged(values, offsets), slots
+
+
+def of_vectors(vectors: Float[Array, "b d"], present: Bool[Array, "b"]) -> Ragged:
+  """One element per example where `present`, none elsewhere; `b` slots."""
+  offsets = jnp.pad(jnp.cumsum(present.astype(jnp.int32)), (1, 0))
+  b = len(present)
+  slots = jnp.where(present, offsets[:-1], b + jnp.arange(b))
+  values = (
+    jnp.zeros_like(vectors).at[slots].set(vectors, mode="drop", unique_indices=True)
+  )
+  return Ragged(values, offsets)
 
 
 @flax.struct.dataclass

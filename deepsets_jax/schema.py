@@ -19,11 +19,16 @@ class Modality:
       "tokens", each element an integer id in `[0, size)`.
     size: Number of features of a vector, or of ids in the vocabulary.
     weighted: Whether each element carries a float weight, such as TF-IDF.
+    ordered: Whether the order of an example's elements means something, as that of
+      words; in a true set it does not.
+    timed: Whether each element carries a time, a float.
   """
 
   kind: ModalityKind
   size: int
   weighted: bool = False
+  ordered: bool = False
+  timed: bool = False
 
   def __post_init__(self):
     if self.kind not in ("vectors", "tokens"):

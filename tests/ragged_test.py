@@ -8,6 +8,7 @@ import pytest
 
 from deepsets_jax import ragged
 from deepsets_jax.ragged import Batch, Ragged
+from tests.sets import BUDGETS, pack, set_lists
 
 # Four lists in twelve slots: one shape to trace.
 LENGTHS = st.lists(st.integers(0, 3), min_size=4, max_size=4)
@@ -219,3 +220,31 @@ def test_stacked_shards_have_a_leading_axis():
   assert image.num_examples == 2
   assert image.weights is None
   assert batch.modalities["word"].weights.shape == (3, 5)
+
+
+@jax.jit
+def concatenated(parts):
+  return ragged.concatenate(parts)
+
+
+@hypothesis.given(lists=st.lists(set_lists(), min_size=2, max_size=2))
+def test_concatenation_is_that_of_each_examples_lists(lists):
+  parts = [pack(sets, budget) for sets, budget in zip(lists, BUDGETS, strict=True)]
+  merged, slots = concatenated(parts)
+  for index, got in enumerate(merged.to_lists()):
+    want = np.concatenate([sets[index] for sets in lists])
+    np.testing.assert_array_equal(got, want)
+  assert not np.any(merged.values[merged.offsets[-1] :])
+  for part, slot in zip(parts, slots, strict=True):
+    back = jnp.take(merged.values, slot, axis=0, mode="fill", fill_value=0)
+    np.testing.assert_array_equal(back, part.values)
+    assert part.positions.tolist()[: part.offsets[-1]] == [
+      place for length in part.lengths for place in range(length)
+    ]
+
+
+def test_vectors_of_the_examples_that_have_one():
+  vectors = jnp.arange(6.0).reshape(3, 2)
+  got = ragged.of_vectors(vectors, jnp.array([True, False, True]))
+  assert [x.tolist() for x in got.to_lists()] == [[[0, 1]], [], [[4, 5]]]
+  assert got.values[2].tolist() == [0, 0]

@@ -18,6 +18,7 @@ FILES = (
   "image.offsets.npy",
   "word.values.npy",
   "word.offsets.npy",
+  "word.times.npy",
   "word.weights.npy",
   "targets.npy",
   "ids.npy",
@@ -30,14 +31,19 @@ def make_table():
   word = from_lists([[3, 4], [], []], dtype=np.int32)
   return Table(
     schema=Schema(
-      {"image": Modality("vectors", 2), "word": Modality("tokens", 5, weighted=True)},
+      {
+        "image": Modality("vectors", 2),
+        "word": Modality("tokens", 5, weighted=True, ordered=True, timed=True),
+      },
       Target("multilabel", 2, ("a", "b")),
     ),
     modalities={
       "image": from_lists(
         [[[0, 1]], [], [[2, 3], [4, 5]]], dtype=np.float16, feature_shape=(2,)
       ),
-      "word": word.replace(weights=np.array([0.5, 2], np.float32)),
+      "word": word.replace(
+        weights=np.array([0.5, 2], np.float32), times=np.array([9, 8], np.float32)
+      ),
     },
     targets=np.array([[0, 1], [1, 1], [0, 0]], np.float32),
     ids=np.array(["x", "yy", "ünï"]),
@@ -66,9 +72,11 @@ def assert_equal(a, b):
     other = b.modalities[name]
     np.testing.assert_array_equal(ragged.values, other.values, strict=True)
     np.testing.assert_array_equal(ragged.offsets, other.offsets, strict=True)
-    assert (ragged.weights is None) == (other.weights is None)
-    if ragged.weights is not None:
-      np.testing.assert_array_equal(ragged.weights, other.weights, strict=True)
+    for attribute in ("weights", "times"):
+      of_a, of_b = getattr(ragged, attribute), getattr(other, attribute)
+      assert (of_a is None) == (of_b is None)
+      if of_a is not None:
+        np.testing.assert_array_equal(of_a, of_b, strict=True)
 
 
 class TestOnDisk:
@@ -248,6 +256,18 @@ BAD = {
     lambda: with_modality("word", weights=None),
     "modality 'word': weighted is True in the schema",
   ),
+  "times that are not declared": (
+    lambda: with_modality("image", times=np.ones(3, np.float32)),
+    "timed is False in the schema",
+  ),
+  "number of times": (
+    lambda: with_modality("word", times=np.ones(3, np.float32)),
+    "3 times for 2 elements",
+  ),
+  "a time that is not finite": (
+    lambda: with_modality("word", times=np.array([np.nan, 1], np.float32)),
+    "not a finite time",
+  ),
   "number of weights": (
     lambda: with_modality("word", weights=np.ones(3, np.float32)),
     "3 weights for 2 elements",
@@ -337,12 +357,13 @@ def test_validate_gives_back_a_good_table(kind, size, targets):
 def test_rows_and_elements_are_those_of_a_loop(lengths, data):
   total = sum(lengths)
   ragged = from_lengths(np.arange(total), np.array(lengths))
-  ragged = ragged.replace(weights=ragged.values / 2)
+  ragged = ragged.replace(weights=ragged.values / 2, times=ragged.values / 4)
   rows = data.draw(st.lists(st.integers(0, len(lengths) - 1), max_size=5))
   got = table_module.take_rows(ragged, np.array(rows, int))
   lists = ragged.to_lists()
   assert [x.tolist() for x in got.to_lists()] == [lists[row].tolist() for row in rows]
   np.testing.assert_array_equal(got.weights, got.values / 2)
+  np.testing.assert_array_equal(got.times, got.values / 4)
   keep = np.array(
     data.draw(st.lists(st.booleans(), min_size=total, max_size=total)), bool
   )
@@ -351,6 +372,7 @@ def test_rows_and_elements_are_those_of_a_loop(lengths, data):
     [value for value in elements.tolist() if keep[value]] for elements in lists
   ]
   np.testing.assert_array_equal(got.weights, got.values / 2)
+  np.testing.assert_array_equal(got.times, got.values / 4)
 
 
 def test_select_takes_rows_in_their_order(tmp_path):

@@ -231,6 +231,7 @@ class Batcher:
       values=_gather(column.values, slots, n),
       offsets=offsets.astype(np.int32),
       weights=None if column.weights is None else _gather(column.weights, slots, n),
+      times=None if column.times is None else _gather(column.times, slots, n),
     )
 
 

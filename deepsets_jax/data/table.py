@@ -109,8 +109,9 @@ class Table:
       for name, ragged in self.modalities.items():
         np.save(folder / f"{name}.values.npy", ragged.values)
         np.save(folder / f"{name}.offsets.npy", ragged.offsets)
-        if ragged.weights is not None:
-          np.save(folder / f"{name}.weights.npy", ragged.weights)
+        for attribute in ("weights", "times"):
+          if (array := getattr(ragged, attribute)) is not None:
+            np.save(folder / f"{name}.{attribute}.npy", array)
       np.save(folder / "targets.npy", self.targets)
       np.save(folder / "ids.npy", np.asarray(self.ids, np.str_))
       header = {"format": _FORMAT, "schema": self.schema.to_json()}
@@ -149,6 +150,7 @@ def open_table(path: str | pathlib.Path) -> Table:
       values=_map(path / f"{name}.values.npy"),
       offsets=_map(path / f"{name}.offsets.npy"),
       weights=_map(path / f"{name}.weights.npy") if modality.weighted else None,
+      times=_map(path / f"{name}.times.npy") if modality.timed else None,
     )
   targets = _map(path / "targets.npy")
   return Table(schema, modalities, targets, ids=_map(path / "ids.npy"))
@@ -172,16 +174,24 @@ def take_rows(ragged: Ragged, rows: np.ndarray) -> Ragged:
   offsets = np.zeros(len(rows) + 1, np.int64)
   np.cumsum(lengths, out=offsets[1:])
   slots = element_slots(starts, lengths, offsets)
-  weights = None if ragged.weights is None else ragged.weights[slots]
-  return Ragged(values=ragged.values[slots], offsets=offsets, weights=weights)
+  return _take(ragged, slots, offsets)
 
 
 def take_elements(ragged: Ragged, keep: np.ndarray) -> Ragged:
   """A host `Ragged` without the elements where `keep`, `[n]` bool, is False."""
   kept = np.zeros(len(keep) + 1, np.int64)
   np.cumsum(keep, out=kept[1:])
-  weights = None if ragged.weights is None else ragged.weights[keep]
-  return Ragged(ragged.values[keep], kept[ragged.offsets], weights)
+  return _take(ragged, keep, kept[ragged.offsets])
+
+
+def _take(ragged: Ragged, which: np.ndarray, offsets: np.ndarray) -> Ragged:
+  """Some of the elements, with their weights and times."""
+  return Ragged(
+    ragged.values[which],
+    offsets,
+    weights=None if ragged.weights is None else ragged.weights[which],
+    times=None if ragged.times is None else ragged.times[which],
+  )
 
 
 def element_slots(
@@ -229,12 +239,12 @@ def _check_modality(table: Table, name: str, modality: Modality, where: str) -> 
     raise DataError(
       f"{where}: values of type {values.dtype}, expected {wanted.__name__}"
     )
-  if modality.weighted != (ragged.weights is not None):
-    raise DataError(f"{where}: weighted is {modality.weighted} in the schema")
-  if ragged.weights is not None and len(ragged.weights) != len(values):
-    raise DataError(
-      f"{where}: {len(ragged.weights)} weights for {len(values)} elements"
-    )
+  for flag, attribute in (("weighted", "weights"), ("timed", "times")):
+    declared, array = getattr(modality, flag), getattr(ragged, attribute)
+    if declared != (array is not None):
+      raise DataError(f"{where}: {flag} is {declared} in the schema")
+    if array is not None and len(array) != len(values):
+      raise DataError(f"{where}: {len(array)} {attribute} for {len(values)} elements")
   for begin in range(0, len(values), _CHECK_ROWS):
     _check_elements(table, name, modality, where, begin)
 
@@ -254,11 +264,13 @@ def _check_elements(
     good = np.isfinite(values).all(axis=1)
     problem = "is not finite"
     advice = "leave the element out: absence needs no placeholder"
-  if good.all() and ragged.weights is not None:
-    values = ragged.weights[chunk]
-    good = np.isfinite(values)
-    problem = "is not a finite weight"
-    advice = "leave the element out, or give it a weight"
+  for attribute, kind in (("weights", "weight"), ("times", "time")):
+    array = getattr(ragged, attribute)
+    if good.all() and array is not None:
+      values = array[chunk]
+      good = np.isfinite(values)
+      problem = f"is not a finite {kind}"
+      advice = f"leave the element out, or give it a {kind}"
   if good.all():
     return
   slot = begin + int(np.argmin(good))
