@@ -1,0 +1,83 @@
+"""The sequence encoder: a modality's elements in the light of one another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from deepsets_jax.encoders.transformer import Transformer, sinusoids
+from deepsets_jax.ragged import Ragged
+
+POSITIONS = ("rotary", "learned", "sinusoidal")
+
+
+class SequenceEncoder(nn.Module):
+  """Encodes each element, adds where it stands, and lets them meet in a transformer.
+
+  An element's weight, where there is one, multiplies what comes out: it says how much
+  the element counts, not what it means.
+
+  Attributes:
+    elements: The encoder of single elements, to `d` features.
+    features: `d`.
+    positions: How an element's place in its example is told, or its time where the
+      modality has times: "rotary" turns queries and keys (Su et al., 2021),
+      "sinusoidal" adds waves, "learned" adds a row of a table by the whole part of the
+      place or time, clipped to the table; None tells nothing, of a true set.
+    max_positions: Rows of the learned table.
+    layers: Number of transformer blocks; 0 for none, the positions alone.
+    heads, hidden, dropout, remat, dtype: As in `transformer.Transformer`.
+  """
+
+  elements: nn.Module
+  features: int
+  positions: str | None = None
+  max_positions: int = 512
+  layers: int = 1
+  heads: int = 4
+  hidden: int | None = None
+  dropout: float = 0.0
+  remat: bool = False
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, elements: Ragged, *, train: bool) -> Ragged:
+    weights = elements.weights
+    encoded = self.elements(elements.replace(weights=None), train=train)
+    places = elements.positions if elements.times is None else elements.times
+    values = encoded.values + self._codes(places)
+    if self.layers:
+      transformer = Transformer(
+        self.features,
+        self.layers,
+        self.heads,
+        self.hidden,
+        self.dropout,
+        self.remat,
+        self.dtype,
+        name="transformer",
+      )
+      values = transformer(
+        Ragged(values, elements.offsets),
+        positions=places if self.positions == "rotary" else None,
+        train=train,
+      ).values
+    if weights is not None:
+      values = values * weights.astype(values.dtype)[:, None]
+    return Ragged(values, elements.offsets)
+
+  def _codes(self, places: Array) -> Float[Array, "n d"]:
+    """What is added to elements for their place."""
+    match self.positions:
+      case "sinusoidal":
+        return sinusoids(places, self.features).astype(self.dtype)
+      case "learned":
+        rows = jnp.clip(places.astype(jnp.int32), 0, self.max_positions - 1)
+        table = nn.Embed(
+          self.max_positions, self.features, dtype=self.dtype, name="positions"
+        )
+        return table(rows)
+    return jnp.zeros((len(places), self.features), self.dtype)

@@ -1,0 +1,226 @@
+import functools
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deepsets_jax import attention, sharding
+
+HEADS, KEY_FEATURES, VALUE_FEATURES = 2, 4, 3
+
+
+def attention_loop(q, k, v, query_lengths, key_lengths):
+  """Segment by segment, head by head."""
+  out = np.zeros((len(q), HEADS, VALUE_FEATURES))
+  at_q = at_k = 0
+  for num_q, num_k in zip(query_lengths, key_lengths, strict=True):
+    for head in range(HEADS if num_k else 0):
+      keys, values = k[at_k : at_k + num_k, head], v[at_k : at_k + num_k, head]
+      logits = q[at_q : at_q + num_q, head] @ keys.T / np.sqrt(KEY_FEATURES)
+      weights = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf))
+      out[at_q : at_q + num_q, head] = weights @ values / weights.sum(1, keepdims=True)
+    at_q, at_k = at_q + num_q, at_k + num_k
+  return out
+
+
+def dense(q, k, v, query_offsets, key_offsets):
+  """Over all pairs of slots, masked; differentiated by JAX."""
+  segment_q = jnp.searchsorted(query_offsets[1:], jnp.arange(len(q)), side="right")
+  segment_k = jnp.searchsorted(key_offsets[1:], jnp.arange(len(k)), side="right")
+  same = segment_q[:, None] == segment_k[None]
+  mask = (same & (segment_q < len(query_offsets) - 1)[:, None])[None]
+  logits = jnp.einsum("qhd,khd->hqk", q, k) / np.sqrt(KEY_FEATURES, dtype=np.float32)
+  weights = jax.nn.softmax(jnp.where(mask, logits, -1e30), where=mask)
+  return jnp.einsum("hqk,khd->qhd", weights, v)
+
+
+@functools.partial(jax.jit, static_argnames=("shared",))
+def attend(q, k, v, query_offsets, key_offsets, shared=False):
+  key_offsets = query_offsets if shared else key_offsets
+  plan = attention.plan(query_offsets, key_offsets, len(q), len(k))
+  return attention.attend(q, k, v, plan)
+
+
+@functools.partial(jax.jit, static_argnames=("shared", "function"))
+def gradients(q, k, v, cotangent, query_offsets, key_offsets, shared, function):
+  arguments = (query_offsets, key_offsets)
+  if function is attend:
+    arguments = (*arguments, shared)
+  _, pull = jax.vjp(lambda *x: function(*x, *arguments), q, k, v)
+  return pull(cotangent)
+
+
+def inputs(query_lengths, key_lengths, slots=None, seed=0, dtype=np.float32):
+  """Random queries, keys, values, cotangents, and offsets; padding is zeros."""
+  rng = np.random.default_rng(seed)
+  num_q, num_k = slots or (sum(query_lengths) + 5, sum(key_lengths) + 3)
+  widths = (KEY_FEATURES, KEY_FEATURES, VALUE_FEATURES, VALUE_FEATURES)
+  counts = (sum(query_lengths), *(sum(key_lengths),) * 2, sum(query_lengths))
+  arrays = []
+  for width, count, total in zip(
+    widths, counts, (num_q, num_k, num_k, num_q), strict=True
+  ):
+    array = np.zeros((total, HEADS, width), np.float32)
+    array[:count] = rng.normal(size=(count, HEADS, width))
+    arrays.append(jnp.asarray(array, dtype))
+  offsets = [
+    jnp.asarray(np.cumsum([0, *lengths]), jnp.int32)
+    for lengths in (query_lengths, key_lengths)
+  ]
+  return *arrays, *offsets
+
+
+SELF = {
+  "of every tile, and blocks": [0, 1, 8, 9, 200, 30, 129, 60, 70, 100, 0],
+  "of a constant length": [24] * 11,
+  "one giant segment": [700],
+  "one element each": [1, 1, 1],
+  "nothing at all": [0, 0],
+}
+CROSS = {
+  "tiles and blocks": ([3, 0, 150, 2, 6], [5, 4, 0, 300, 9]),
+  "long on one side": ([4, 4, 4, 0], [7, 200, 0, 2]),
+  "few queries": ([1] * 6, [0, 1, 2, 30, 90, 10]),
+}
+CASES = {name: (x, x, True) for name, x in SELF.items()} | {
+  name: (*x, False) for name, x in CROSS.items()
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+class TestEqualsTheReference:
+  def test_forward(self, name):
+    queries, keys, shared = CASES[name]
+    q, k, v, _, *offsets = inputs(queries, keys)
+    got = attend(q, k, v, *offsets, shared)
+    want = attention_loop(
+      *(np.asarray(x, np.float64) for x in (q, k, v)), queries, keys
+    )
+    np.testing.assert_allclose(got, want, 1e-5, 1e-5)
+    assert not np.any(got[sum(queries) :])
+
+  def test_gradients(self, name):
+    queries, keys, shared = CASES[name]
+    arrays = inputs(queries, keys)
+    got = gradients(*arrays, shared, attend)
+    want = gradients(*arrays, shared, dense)
+    for of_ours, of_dense in zip(got, want, strict=True):
+      np.testing.assert_allclose(of_ours, of_dense, 1e-5, 1e-5)
+
+
+LENGTHS = st.lists(st.integers(0, 12), min_size=5, max_size=5)
+
+
+@hypothesis.given(queries=LENGTHS, keys=LENGTHS, seed=st.integers(0, 99))
+def test_any_lengths_equal_the_reference(queries, keys, seed):
+  arrays = inputs(queries, keys, slots=(64, 72), seed=seed)
+  q, k, v = (np.asarray(x, np.float64) for x in arrays[:3])
+  want = attention_loop(q, k, v, queries, keys)
+  np.testing.assert_allclose(attend(*arrays[:3], *arrays[4:]), want, 1e-5, 1e-5)
+  for x, y in zip(
+    gradients(*arrays, False, attend), gradients(*arrays, False, dense), strict=True
+  ):
+    np.testing.assert_allclose(x, y, 1e-5, 1e-5)
+
+
+def test_bfloat16_in_bfloat16_out_with_a_float32_softmax():
+  lengths = [3, 20, 150]
+  q, k, v, g, *offsets = inputs(lengths, lengths, dtype=jnp.bfloat16)
+  got = attend(q, k, v, *offsets, True)
+  assert got.dtype == jnp.bfloat16
+  exact = [np.asarray(x, np.float64) for x in (q, k, v)]
+  want = attention_loop(*exact, lengths, lengths)
+  # Two roundings to 8 bits: of the weights and of the result.
+  np.testing.assert_allclose(np.asarray(got, np.float64), want, 2e-2, 2e-2)
+  for gradient in gradients(q, k, v, g, *offsets, True, attend):
+    assert gradient.dtype == jnp.bfloat16
+    assert np.isfinite(np.asarray(gradient, np.float32)).all()
+
+
+def test_large_logits_stay_finite():
+  lengths = [4, 140]
+  q, k, v, g, *offsets = inputs(lengths, lengths)
+  got = attend(1e4 * q, k, v, *offsets, True)
+  assert np.isfinite(got).all()
+  for gradient in gradients(1e4 * q, k, v, g, *offsets, True, attend):
+    assert np.isfinite(gradient).all()
+
+
+def test_what_is_in_other_segments_does_not_matter_not_even_nan():
+  lengths = [5, 3, 130]
+  q, k, v, g, *offsets = inputs(lengths, lengths)
+  spoilt = [x.at[5:8].set(jnp.nan) for x in (q, k, v)]
+  got, want = attend(*spoilt, *offsets, True), attend(q, k, v, *offsets, True)
+  others = np.r_[0:5, 8 : len(q)]
+  np.testing.assert_array_equal(got[others], want[others])
+  assert np.isnan(got[5:8]).all()
+  for x, y in zip(
+    gradients(*spoilt, g, *offsets, True, attend),
+    gradients(q, k, v, g, *offsets, True, attend),
+    strict=True,
+  ):
+    np.testing.assert_array_equal(x[others], y[others])
+
+
+def test_memory_is_linear_in_the_number_of_elements():
+  def temporary_bytes(n):
+    shapes = [jax.ShapeDtypeStruct((n, 4, 32), jnp.float32)] * 4
+    offsets = [jax.ShapeDtypeStruct((2,), jnp.int32)] * 2
+    lowered = gradients.lower(*shapes, *offsets, True, attend)
+    return lowered.compile().memory_analysis().temp_size_in_bytes
+
+  small, large = temporary_bytes(4096), temporary_bytes(16384)
+  assert large < 4.2 * small
+  assert large < 16 * 16384 * 4 * 32 * 4  # Sixteen such arrays; the pairs are 128.
+
+
+def test_one_compilation_serves_all_batches():
+  traces = []
+
+  @jax.jit
+  def traced(q, k, v, offsets):
+    traces.append(1)
+    return attention.attend(q, k, v, attention.plan(offsets, offsets, len(q), len(k)))
+
+  for lengths in ([3, 9, 20], [30, 1, 1], [0, 0, 0]):
+    q, k, v, _, offsets, _ = inputs(lengths, lengths, slots=(40, 40))
+    traced(q, k, v, offsets)
+  assert len(traces) == 1
+
+
+def test_inside_shard_map_nothing_is_communicated():
+  lengths = [3, 140, 0, 7]
+  q, k, v, g, offsets, _ = inputs(lengths, lengths)
+  mesh, axis = sharding.make_mesh(), sharding.AXIS
+  stacked = [jnp.stack([x] * jax.device_count()) for x in (q, k, v, g, offsets)]
+
+  def on_device(*arrays):
+    q, k, v, g, offsets = (x[0] for x in arrays)
+    out, pull = jax.vjp(lambda *x: attend(*x, offsets, offsets, True), q, k, v)
+    return [x[None] for x in (out, *pull(g))]
+
+  mapped = jax.jit(
+    jax.shard_map(
+      on_device, mesh=mesh, in_specs=(jax.P(axis),) * 5, out_specs=jax.P(axis)
+    )
+  )
+  assert "all-" not in mapped.lower(*stacked).compile().as_text()
+  want = [attend(q, k, v, offsets, offsets, True)]
+  want += gradients(q, k, v, g, offsets, offsets, True, attend)
+  for got, alone in zip(mapped(*stacked), want, strict=True):
+    np.testing.assert_allclose(got[3], alone, 1e-5, 1e-5)
+
+
+def test_flops_beyond_one_body_of_each_loop():
+  lengths = [24] * 20 + [300]
+  offsets = jnp.asarray(np.cumsum([0, *lengths]), jnp.int32)
+  plan = attention.plan(offsets, offsets, 2000, 2000)
+  group = 192 // 24
+  tiles = (-(-20 // group)) * group * 24 * 24
+  blocks = 3 * 3 * 128 * 128
+  bodies = sum((192 // size) * size * size for size in (8, 16, 24, 32, 48, 64, 96, 128))
+  want = (tiles + blocks - bodies - 128 * 128) * 2 * HEADS * (4 + 3)
+  assert float(attention.uncounted_flops(plan, HEADS, 4, 3)) == want
