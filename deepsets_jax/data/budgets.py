@@ -121,11 +121,10 @@ def truncate(
 
 def usage(table: Table, budget: Budget) -> dict[str, Usage]:
   """How each modality of a table fills its slots, over an epoch of shuffled rows."""
-  lengths = {name: table.lengths(name) for name in table.modalities}
-  order = np.random.default_rng(0).permutation(len(table))
-  groups = len(plan(lengths, order, budget)) - 1
+  groups = len(_shard_sizes(table, budget))
   result = {}
-  for name, length in lengths.items():
+  for name in table.modalities:
+    length = table.lengths(name)
     p50, p99 = np.percentile(length, [50, 99], method="higher")
     result[name] = Usage(
       mean=float(length.mean()),
@@ -139,17 +138,17 @@ def usage(table: Table, budget: Budget) -> dict[str, Usage]:
   return result
 
 
-def describe(usages: Mapping[str, Usage], examples: int) -> str:
-  """The usage of all modalities as a table for a terminal."""
-  head = ("modality", "missing", "mean", "p50", "p99", "max", "slots", "fill")
-  rows = [head]
-  for name, u in usages.items():
-    cells = (u.p50, u.p99, u.max, u.slots)
-    row = (name, f"{u.missing:.0%}", f"{u.mean:.1f}", *cells, f"{u.fill:.0%}")
-    rows.append(tuple(str(cell) for cell in row))
-  widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-  lines = [f"Elements per example; slots for a shard of {examples} examples"]
-  for name, *cells in rows:
-    cells = [cell.rjust(w) for cell, w in zip(cells, widths[1:], strict=True)]
-    lines.append("  ".join([name.ljust(widths[0]), *cells]))
-  return "\n".join(lines)
+def examples_per_shard(table: Table, budget: Budget) -> float:
+  """The median over an epoch: `budget.examples`, unless slots are full before.
+
+  Without the last shard of the epoch, which holds what is left.
+  """
+  sizes = _shard_sizes(table, budget)
+  return float(np.median(sizes[:-1] if len(sizes) > 1 else sizes))
+
+
+def _shard_sizes(table: Table, budget: Budget) -> np.ndarray:
+  """Examples of each shard of an epoch of shuffled rows."""
+  lengths = {name: table.lengths(name) for name in table.modalities}
+  order = np.random.default_rng(0).permutation(len(table))
+  return np.diff(plan(lengths, order, budget))

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deepsets_jax.data.table import DataError, Table, take_elements
+from deepsets_jax.data import sentences as sentence_file
+from deepsets_jax.data.table import DataError, Table, take_elements, take_rows
 from deepsets_jax.ragged import Ragged, from_lengths
 from deepsets_jax.schema import Modality, Schema, Target
 
@@ -24,6 +25,8 @@ FORMAT = "deepsets_jax debian programs 2"
 
 # Where the shuffled source packages are cut into train, validation and test.
 _CUTS = (0.7, 0.8)
+_TEXTS = ("summary", "description")
+_FORMS = ("words", "bag", "sentences")
 
 
 class _Terms(NamedTuple):
@@ -41,7 +44,11 @@ class _Vocabulary(NamedTuple):
 
 
 def load(
-  seed: int, *, min_document_frequency: int = 2, text: str = "words"
+  seed: int,
+  *,
+  min_document_frequency: int = 2,
+  text: str = "words",
+  sentences: str | None = None,
 ) -> dict[str, Table]:
   """The tables "train", "validation" and "test": 70, 10 and 20 % of source packages.
 
@@ -56,29 +63,46 @@ def load(
   Args:
     seed: Of the split.
     min_document_frequency: Training programs that a token of the vocabulary is in.
-    text: "words" in their order, one element at each place; or "bag", one element with
-      the whole weight for each distinct word, so that the sum is the same.
+    text: "words" in their order, one element at each place; "bag", one element with
+      the whole weight for each distinct word, so that the sum is the same; "sentences",
+      one modality in place of summary and description, a vector for each in its order.
+    sentences: File of the sentences' vectors, by `experiments.encode_sentences`.
 
   Raises:
-    DataError: The embedded file is missing or damaged, or no token is frequent enough.
+    DataError: A file is missing, damaged or lacks a program; no token is frequent.
     ValueError: An unknown form of the text.
   """
-  if text not in ("words", "bag"):
-    raise ValueError(f"unknown form of the text {text!r}; one of ['bag', 'words']")
+  if text not in _FORMS:
+    raise ValueError(f"unknown form of the text {text!r}; one of {sorted(_FORMS)}")
   programs = _read()
   splits = _split(_strings(programs["source"]), seed)
+  train = splits["train"]
   modalities, kinds = {}, {}
-  for name, terms in _terms(programs).items():
-    vocabulary = _vocabulary(name, terms, splits["train"], min_document_frequency)
-    keep_places = text == "words" and name in ("summary", "description")
-    modalities[name] = _tfidf(terms, vocabulary, keep_places)
-    kinds[name] = Modality("tokens", len(vocabulary.ids), weighted=True)
-  modalities["size"] = _size(programs["size_kb"], splits["train"])
+  if text == "sentences":
+    modalities["sentences"] = vectors = _sentences(sentences, programs)
+    kinds["sentences"] = Modality("vectors", vectors.values.shape[1], ordered=True)
+  terms = _terms(programs)
+  for name in [name for name in terms if text != "sentences" or name not in _TEXTS]:
+    vocabulary = _vocabulary(name, terms[name], train, min_document_frequency)
+    ordered = text == "words" and name in _TEXTS
+    modalities[name] = _tfidf(terms[name], vocabulary, keep_places=ordered)
+    size = len(vocabulary.ids)
+    kinds[name] = Modality("tokens", size, weighted=True, ordered=ordered)
+  modalities["size"] = _size(programs["size_kb"], train)
   kinds["size"] = Modality("vectors", 1)
   targets, labels = _targets(programs["labels"])
   schema = Schema(kinds, Target("multilabel", len(labels), labels))
   table = Table(schema, modalities, targets, ids=_strings(programs["package"]))
   return {split: table.select(rows) for split, rows in splits.items()}
+
+
+def packages() -> list[str]:
+  """The names of the programs, in the order of the embedded file.
+
+  Raises:
+    DataError: The file is missing or damaged.
+  """
+  return _read()["package"].to_pylist()
 
 
 def vocabularies(
@@ -130,7 +154,7 @@ def _split(sources: np.ndarray, seed: int) -> dict[str, np.ndarray]:
 
 def _terms(programs: pa.Table) -> dict[str, _Terms]:
   """The token modalities, in the schema's order."""
-  names = ("summary", "description", "depends", "recommends", "suggests")
+  names = (*_TEXTS, "depends", "recommends", "suggests")
   terms = {name: _list_terms(programs[name]) for name in names}
   lists = pa.array([_name_terms(name) for name in programs["package"].to_pylist()])
   encoded = lists.flatten().dictionary_encode()
@@ -156,6 +180,26 @@ def _name_terms(name: str) -> list[str]:
     for start in range(len(marked) - size + 1)
   }
   return sorted(grams | {f"={part}" for part in name.split("-")})
+
+
+def _sentences(path: str | None, programs: pa.Table) -> Ragged:
+  """The vectors of each program's sentences, `[n, d]` float32, in their order."""
+  if path is None:
+    raise DataError(
+      "config.data.debian_programs.sentences is not set, and the text is to be"
+      " sentences: give the file that python -m experiments.encode_sentences wrote"
+    )
+  packages = programs["package"].to_pylist()
+  names, vectors = sentence_file.read(path)
+  rows = {name: row for row, name in enumerate(names)}
+  missing = [name for name in packages if name not in rows]
+  if missing:
+    raise DataError(
+      f"{path}: no sentences of {len(missing)} of {len(packages)} programs, the first"
+      f" {missing[0]!r}; write it anew with python -m experiments.encode_sentences"
+    )
+  vectors = take_rows(vectors, np.array([rows[name] for name in packages]))
+  return vectors.replace(values=vectors.values.astype(np.float32))
 
 
 def _vocabulary(

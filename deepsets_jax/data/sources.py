@@ -41,6 +41,12 @@ def load(config: ml_collections.ConfigDict, seed: int) -> dict[str, Table]:
         f"{config.name}: the schema of {split!r}, {table.schema}, is not that of"
         f" 'train', {tables['train'].schema}"
       )
+  train = tables["train"]
+  if not any(len(ragged.values) for ragged in train.modalities.values()):
+    raise DataError(
+      f"{config.name}: no training example has an element in any modality, of"
+      f" {sorted(train.modalities)}: there is nothing to learn from"
+    )
   return tables
 
 

@@ -1,0 +1,1 @@
+"""Pretrained encoders that turn raw data into elements, once, before any training."""
