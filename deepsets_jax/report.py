@@ -23,7 +23,11 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def write(
-  run: Run, workdir: pathlib.Path, params: PyTree, position: Position
+  run: Run,
+  workdir: pathlib.Path,
+  params: PyTree,
+  position: Position,
+  summary: dict[str, Any],
 ) -> dict[str, Any]:
   """Evaluates every split but the training one and writes the run's results.
 
@@ -34,6 +38,7 @@ def write(
     workdir: Its folder.
     params: Of the best checkpoint.
     position: At the end of training.
+    summary: See `summary`.
 
   Returns:
     What `results.json` holds: per split the metrics by name, and the run's facts.
@@ -46,6 +51,7 @@ def write(
     for name in splits
   }
   results |= _facts(params, position) | {"threshold": threshold}
+  results["summary"] = summary
   if not sharding.is_main_process():
     return results
   _draw(run, workdir, logits["test"], threshold, position.best_step)

@@ -27,6 +27,7 @@ from deepsets_jax import (
 from deepsets_jax.data import budgets, sources
 from deepsets_jax.data.batching import Absence, Batcher, Budget
 from deepsets_jax.data.table import Table
+from deepsets_jax.ragged import Batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +65,22 @@ class Run:
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
       jax.eval_shape(self.init),
     )
+
+  @property
+  def abstract_batch(self) -> Batch:
+    """Shapes, types and shardings of a batch `[s, ...]` of all processes."""
+    place = sharding.by_shard(self.mesh)
+    one = Batcher(self.tables["train"], self.budget).batch([np.arange(1)])
+    return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(
+        (self.shards, *x.shape[1:]), x.dtype, sharding=place
+      ),
+      jax.eval_shape(lambda batch: batch, one),  # On devices int64 is int32.
+    )
+
+  def compile_step(self) -> jax.stages.Compiled:
+    """The step for this run's shapes, to call and to ask for its costs."""
+    return self.step.lower(self.abstract_state, self.abstract_batch).compile()
 
   def logits(self, params: PyTree, split: str) -> np.ndarray:
     """The logits of a split, `[b, k]`."""
@@ -176,13 +193,14 @@ def _fit(
       )
     examples = data.batch_size // data.shards
     proposed = budgets.propose(tables, examples)
-    unknown = sorted(set(data.budgets) - set(proposed))
+    # A modality without a value may be missing from this form of the data.
+    chosen = {k: v for k, v in data.budgets.items() if v is not None}
+    unknown = sorted(set(chosen) - set(proposed))
     if unknown:
       raise ValueError(
         f"config.data.budgets.{unknown[0]}: the data has no such modality; it has"
         f" {sorted(proposed)}"
       )
-    chosen = {k: v for k, v in data.budgets.items() if v is not None}
     data.budgets = proposed | chosen
   budget = Budget(examples, data.budgets.to_dict())
   if data.overflow not in ("error", "first", "random"):
@@ -195,9 +213,6 @@ def _fit(
       split: _truncated(split, table, config, budget) for split, table in tables.items()
     }
   budgets.check(tables, budget.slots)
-  if sharding.is_main_process():
-    usage = budgets.usage(tables["train"], budget)
-    print(budgets.describe(usage, examples), flush=True)
   return config, tables, budget
 
 

@@ -15,12 +15,12 @@ import ml_collections
 from jax.experimental import multihost_utils
 from jaxtyping import Array
 
-from deepsets_jax import evaluate, metrics, report, run_folder, sharding
+from deepsets_jax import evaluate, metrics, report, run_folder, sharding, summary
 from deepsets_jax import run as runs
 from deepsets_jax.checkpoint import Checkpoints, Position
 from deepsets_jax.data import loader
 from deepsets_jax.ragged import Batch
-from deepsets_jax.train_step import State
+from deepsets_jax.train_step import State, Step
 from deepsets_jax.writers import MetricsWriter, Progress
 
 
@@ -33,9 +33,10 @@ def train_and_evaluate(
 ) -> dict[str, Any]:
   """Trains, or goes on training, and returns what `results.json` holds.
 
-  In this order: the folder (which must be of this config), data and model, the
-  latest checkpoint if there is one, training, then every split but the training one
-  at the best checkpoint. Nothing is written before config and data are good.
+  In this order: the folder (which must be of this config), data and model, the summary
+  and the compiled step, the latest checkpoint if there is one, training, then every
+  split but the training one at the best checkpoint. Nothing is written before config
+  and data are good.
 
   Raises:
     ValueError: Of config, data or folder; says what and the way out.
@@ -43,13 +44,14 @@ def train_and_evaluate(
   """
   workdir = pathlib.Path(workdir)
   run = runs.build(run_folder.adopt(config, workdir))
+  step, costs = _prepare(run)
   if sharding.is_main_process():
     run_folder.create(run.config, workdir)
   higher = metrics.higher_is_better(run.config.train.metric)
   with Checkpoints(workdir / "checkpoints", higher_is_better=higher) as checkpoints:
-    position = _train(run, workdir, checkpoints)
+    position = _train(run, step, workdir, checkpoints)
     best, _ = checkpoints.restore(run.abstract_state, position.best_step)
-  return report.write(run, workdir, best.eval_params, position)
+  return report.write(run, workdir, best.eval_params, position, costs)
 
 
 def train_once(
@@ -63,7 +65,27 @@ def train_once(
   return train_and_evaluate(config, workdir)
 
 
-def _train(run: runs.Run, workdir: pathlib.Path, checkpoints: Checkpoints) -> Position:
+def _prepare(run: runs.Run) -> tuple[Step, dict[str, Any]]:
+  """The compiled step, and the run's summary, which is printed.
+
+  What is compiled for its costs is what trains: it is compiled once.
+  """
+  costs = summary.of_parts(run)
+  _say(summary.describe(costs))
+  step = run.compile_step()
+  costs["step"] = summary.of_step(step, costs)
+  _say(summary.describe_step(costs["step"]))
+  return step, costs
+
+
+def _say(text: str) -> None:
+  if sharding.is_main_process():
+    print(text, flush=True)
+
+
+def _train(
+  run: runs.Run, step_fn: Step, workdir: pathlib.Path, checkpoints: Checkpoints
+) -> Position:
   """Trains from the latest checkpoint, or from the start, to the end."""
   config = run.config
   batches = loader.train_batches(
@@ -95,7 +117,7 @@ def _train(run: runs.Run, workdir: pathlib.Path, checkpoints: Checkpoints) -> Po
       # Evaluate and save before the next batch is taken, so that the data position
       # saved is that of the state saved.
       batch = next(batches)
-      state, numbers = run.step(state, sharding.put(batch, run.mesh))
+      state, numbers = step_fn(state, sharding.put(batch, run.mesh))
       loop.took(step + 1, batch, numbers)
       if (step + 1) % config.train.eval_every == 0 or step + 1 == config.total_steps:
         loop.evaluate(state, batches.get_state())
@@ -121,7 +143,7 @@ class _Loop:
     self._writer, self._progress = writer, progress
     self._pending: tuple[int, Batch, dict[str, Array]] | None = None
     self._clock = self._saved = time.perf_counter()
-    self._compiled = False
+    self._started = False
 
   @property
   def out_of_patience(self) -> bool:
@@ -178,9 +200,9 @@ class _Loop:
     values = {name: float(value) for name, value in jax.device_get(numbers).items()}
     self._check_finite(step, values)
     now = time.perf_counter()
-    if self._compiled:
+    if self._started:  # The first step waits for the first batches.
       self.position = self.position.trained(now - self._clock, values["examples"])
-    self._clock, self._compiled = now, True
+    self._clock, self._started = now, True
     self._progress.update(step, values["loss"], values["examples"])
     if step % self._run.config.train.log_every == 0:
       for name, ragged in batch.modalities.items():

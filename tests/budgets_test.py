@@ -84,8 +84,13 @@ def test_truncation_keeps_order_and_is_counted(policy):
     assert not np.array_equal(other.modalities["word"].values, values)
 
 
-def test_description_is_a_table_of_all_modalities():
-  table, budget = make_table(LENGTHS), Budget(8, {"image": 16, "word": 24})
-  text = budgets.describe(budgets.usage(table, budget), 8)
-  lines = text.splitlines()
-  assert len(lines) == 4 and "p99" in lines[1] and lines[3].startswith("word")
+def test_a_shard_typically_holds_what_its_slots_have_room_for():
+  table = make_table([(0, 4)] * 40)
+  roomy = Budget(8, {"image": 8, "word": 32})
+  assert budgets.examples_per_shard(table, roomy) == 8
+  tight = Budget(8, {"image": 8, "word": 15})
+  assert budgets.examples_per_shard(table, tight) == 3
+  large = Budget(30, {"image": 8, "word": 120})  # The second shard has 10 left.
+  assert budgets.examples_per_shard(table, large) == 30
+  huge = Budget(64, {"image": 8, "word": 256})
+  assert budgets.examples_per_shard(table, huge) == 40

@@ -1,6 +1,5 @@
 """Whole runs, small: files, resuming bit for bit, and every way to fail."""
 
-import dataclasses
 import json
 import os
 import pathlib
@@ -66,6 +65,8 @@ def test_a_run_leaves_its_files(finished):
   for key in ("validation", "threshold", "parameters", "seconds", "versions", "device"):
     assert key in stored
   assert stored["examples_per_second"] > 0
+  assert stored["summary"]["parameters"] == stored["parameters"]
+  assert stored["summary"]["step"]["flops_per_example"] > 0
   state = final_state(workdir)
   sizes = [x.size for x in jax.tree.leaves(state.params)]
   assert stored["parameters"] == sum(sizes)
@@ -82,29 +83,41 @@ def test_metrics_hold_each_step_once_in_order(finished):
   assert all(0 < x["fill_image"] <= 1 for x in train_lines)
 
 
+def test_a_run_says_what_it_costs_and_compiles_its_step_once(tmp_path, capsys):
+  compiled = []
+
+  def listen(event, seconds, **facts):
+    if event.endswith("backend_compile_duration"):
+      compiled.append(facts["fun_name"])
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  train.train_and_evaluate(small_config(), tmp_path)
+  assert compiled.count("jit(device_step)") == 1
+  said = capsys.readouterr().out
+  assert said.index("parameters") < said.index("Compiled step: ")
+
+
 class _PulledPlugError(Exception):
   pass
 
 
 def interrupted(monkeypatch, workdir, at_step, how):
   """A run that ends after some steps: by a signal, or as if the plug was pulled."""
-  build, taken = runs.build, []
+  run_steps, taken = train._train, []
 
-  def counting(config):
-    run = build(config)
-
-    def step(state, batch):
+  def counting(run, step, *rest):
+    def counted(state, batch):
       taken.append(None)
       if len(taken) == at_step and how == "signal":
         os.kill(os.getpid(), signal.SIGTERM)
       if len(taken) > at_step:
         raise _PulledPlugError
-      return run.step(state, batch)
+      return step(state, batch)
 
-    return dataclasses.replace(run, step=step)
+    return run_steps(run, counted, *rest)
 
   with monkeypatch.context() as patched:
-    patched.setattr(runs, "build", counting)
+    patched.setattr(train, "_train", counting)
     with pytest.raises(SystemExit if how == "signal" else _PulledPlugError):
       train.train_and_evaluate(small_config(), workdir)
 
@@ -160,19 +173,17 @@ def test_early_stopping_keeps_the_best(tmp_path, monkeypatch):
 def test_a_loss_that_is_not_finite_stops_and_the_last_checkpoint_stays(
   tmp_path, monkeypatch
 ):
-  build = runs.build
+  run_steps = train._train
 
-  def poisoned(config):
-    run = build(config)
-
-    def step(state, batch):
+  def poisoned(run, step, *rest):
+    def nan_at_six(state, batch):
       if int(state.step) == 6:
         state = state.replace(params=jax.tree.map(lambda x: x * np.nan, state.params))
-      return run.step(state, batch)
+      return step(state, batch)
 
-    return dataclasses.replace(run, step=step)
+    return run_steps(run, nan_at_six, *rest)
 
-  monkeypatch.setattr(runs, "build", poisoned)
+  monkeypatch.setattr(train, "_train", poisoned)
   with pytest.raises(train.NonFiniteError) as error:
     train.train_and_evaluate(small_config(), tmp_path)
   for part in ("loss is nan at step 7", "checkpoint of step 5 stays", "learning_rate"):
