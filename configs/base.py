@@ -34,6 +34,9 @@ def get_config() -> ml_collections.ConfigDict:
     beta2=0.999,
     # Decoupled, on matrices only.
     weight_decay=0.0,
+    # What multiplies it in parts of the model, by the part's name in the parameters:
+    # embeddings may want more than transformers.
+    factors=ml_collections.ConfigDict(),
     # Largest norm of the gradient; None for no clipping.
     clip_norm=1.0,
     # Of a moving average of the parameters, which is then what is evaluated and kept;
@@ -76,8 +79,10 @@ def _data() -> ml_collections.ConfigDict:
       # Programs of the training part that a token must be in to be in the vocabulary.
       min_document_frequency=2,
       # "words" of summary and description in their order, or a "bag" of the distinct
-      # ones, each with its whole weight.
+      # ones, each with its whole weight; or the vectors of their "sentences".
       text="bag",
+      # Of "sentences", the file that experiments.encode_sentences wrote.
+      sentences=config_dict.placeholder(str),
     ),
     digits=dict(
       # "sum", "max", "unique", "contains_nine" or "multimodal".
@@ -105,6 +110,16 @@ def _model() -> ml_collections.ConfigDict:
     # "relu", "gelu", "silu" or "tanh".
     activation="relu",
   )
+  transformer = dict(
+    # Number of blocks.
+    layers=1,
+    # They divide the width.
+    heads=4,
+    # Width of the feed-forward layers; None for four times `features`.
+    hidden=config_dict.placeholder(int),
+    # Rate of dropout on what each half of a block adds.
+    dropout=0.0,
+  )
   return config_dict.create(
     # Width of the space that all elements are encoded into.
     features=256,
@@ -115,7 +130,20 @@ def _model() -> ml_collections.ConfigDict:
     token=dict(mlp),
     # Encoder of vector modalities.
     dense=dict(mlp),
-    # "set_pool" or "concat".
+    # Transformers within modalities, before they meet.
+    sequence=dict(
+      transformer,
+      # The modalities that have one; () for none.
+      modalities=(),
+      # Whether the backward pass computes each block again, to save memory.
+      remat=False,
+      # Rows of the table of learned positions.
+      max_positions=512,
+    ),
+    # How the place (or the time) of an element is told, by modality, of those that
+    # are ordered: "rotary" (which needs a transformer), "sinusoidal" or "learned".
+    positions=ml_collections.ConfigDict(),
+    # A key of `fusion.FUSIONS`; its settings are below, under the same name.
     fusion="set_pool",
     set_pool=dict(
       # Any of sum, mean, max, min, logsumexp, softmax, var, std; side by side.
@@ -130,6 +158,99 @@ def _model() -> ml_collections.ConfigDict:
       pools=("mean",),
       # What fills the slot of an absent modality: "zeros" or "learned".
       placeholder="zeros",
+    ),
+    # Its first stage is `sequence` above, its second this transformer.
+    two_stage=dict(
+      transformer,
+      # Of a modality's elements to its vector.
+      pool="mean",
+      # Of the modalities' vectors to the global one; side by side.
+      readout=("mean",),
+    ),
+    single_stream=dict(
+      transformer,
+      # The pool that makes a modality's fused token; None for no such tokens.
+      fused=config_dict.placeholder(str),
+      # What is read at the end: "fused" tokens, "elements", or "all".
+      readout="all",
+      # Of what is read; side by side.
+      pools=("mean",),
+      # Whether the backward pass computes each block again, to save memory.
+      remat=False,
+    ),
+    torchmultimodal=dict(
+      mlp,
+      # "deepset", "deepset_transformer", "attention" or "concat".
+      kind="deepset",
+      # From a modality's elements to its vector: as pool.
+      element_pool="mean",
+      # From the modalities' vectors to one: a pool of set_pool.pools, or "median".
+      pool="mean",
+      # Whether the deepsets weigh each modality by a learned softmax.
+      apply_attention=False,
+      # Hidden width of its scores; None for half of model.features.
+      attention_dim=config_dict.placeholder(int),
+      # Whether the deepsets scale vectors to length 1 feature by feature along the
+      # modalities; else each vector by itself.
+      modality_normalize=False,
+      # Of the p-norm that measures a length.
+      norm_factor=2.0,
+      # Whether a dense layer of each modality comes before the deepsets.
+      auto_mapping=False,
+      # Width of the projections of "attention", None for model.features, and of
+      # "concat", None for none.
+      projection_dim=config_dict.placeholder(int),
+      # Of the transformer; must divide model.features.
+      heads=8,
+      # Number of the transformer's layers.
+      layers=1,
+      # Width of a transformer layer's hidden layer.
+      ffn=2048,
+      # Rate of dropout in the transformer.
+      transformer_dropout=0.1,
+      # Whether to give the original's numbers, defects included; each modality must
+      # then have one element.
+      parity=False,
+    ),
+    gated=dict(
+      # Of a modality's elements to its vector.
+      pool="mean",
+    ),
+    low_rank=dict(
+      # Number of rank-one terms.
+      rank=4,
+      # Of a modality's elements to its vector.
+      pool="mean",
+    ),
+    mil=dict(
+      # Width of the hidden layer of the elements' scores.
+      hidden=128,
+      # Whether a sigmoid gate multiplies it.
+      gated=False,
+    ),
+    # `layers` are the encoder's.
+    set_transformer=dict(
+      transformer,
+      # Learned points through which elements see each other; None for blocks in
+      # which each sees each.
+      inducing=config_dict.placeholder(int),
+      # Learned queries that read the set; the result is so many times as wide.
+      seeds=1,
+      # Blocks over the seeds, where there are several.
+      decoder_layers=1,
+    ),
+    bottleneck=dict(
+      transformer,
+      # Fusion layers, at least two for modalities to learn of each other.
+      layers=2,
+      # Tokens that the modalities share.
+      bottlenecks=4,
+      # None reads a class token of each modality; else a pool of its elements.
+      pool=config_dict.placeholder(str),
+    ),
+    hierarchical=dict(
+      # Width of the tanh layers of the scores; None for half of model.features.
+      hidden=config_dict.placeholder(int),
     ),
     # From the fused vector to the logits.
     head=dict(

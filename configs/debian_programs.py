@@ -3,8 +3,7 @@
   python -m experiments.main --config=configs/debian_programs.py
   python -m experiments.main --config=configs/debian_programs.py:concat,1
 
-The argument is the model, "set_pool", "concat" (zeros for what is absent) or
-"concat_learned" (learned placeholders), and the seed. Under a minute on two cores.
+The argument is the model, one of `MODELS`, and the seed. Under a minute on two cores.
 """
 
 import ml_collections
@@ -12,15 +11,7 @@ from ml_collections import config_dict
 
 from configs import base
 
-# Of each model the width of the common space (the concatenation's head is wider, so
-# that its space is narrower at equal parameters), and the best of the sweep in
-# configs/sweeps/debian_programs.py on validation: learning rate, dropout.
-_MODELS = {
-  "set_pool": (256, 2e-2, 0.5),
-  "concat": (250, 1e-2, 0.6),
-  "concat_learned": (250, 1e-2, 0.6),
-}
-_MODALITIES = (
+MODALITIES = (
   "summary",
   "description",
   "depends",
@@ -29,18 +20,26 @@ _MODALITIES = (
   "name",
   "size",
 )
+# Of each model the width of the common space (the concatenation's head is wider, so
+# that its space is narrower at equal parameters), and the best of the sweep in
+# configs/sweeps/debian_programs.py on validation: learning rate, dropout.
+MODELS = {
+  "set_pool": (256, 2e-2, 0.5),
+  "concat": (250, 1e-2, 0.6),
+  "concat_learned": (250, 1e-2, 0.6),
+}
 
 
 def get_config(argument: str = "set_pool,0") -> ml_collections.ConfigDict:
   """The set pool, or a concatenation it is compared with at equal parameters."""
   model, _, seed = argument.partition(",")
-  if model not in _MODELS:
-    raise ValueError(f"unknown model {model!r}; one of {sorted(_MODELS)}")
-  features, learning_rate, dropout = _MODELS[model]
+  if model not in MODELS:
+    raise ValueError(f"unknown model {model!r}; one of {sorted(MODELS)}")
+  features, learning_rate, dropout = MODELS[model]
   config = base.get_config()
   config.seed = int(seed or 0)
   config.total_steps = 280
-  for name in _MODALITIES:
+  for name in MODALITIES:
     config.data.budgets[name] = config_dict.placeholder(int)
   config.data.element_dropout = 0.2
   config.model.update(fusion=model.split("_learned")[0], features=features)

@@ -11,7 +11,14 @@ import ml_collections
 from jaxtyping import Float
 
 from deepsets_jax import pooling
-from deepsets_jax.encoders import MLP, DenseEncoder, TokenEncoder, activation
+from deepsets_jax.encoders import (
+  MLP,
+  DenseEncoder,
+  SequenceEncoder,
+  TokenEncoder,
+  activation,
+)
+from deepsets_jax.encoders.sequence import POSITIONS
 from deepsets_jax.fusion import FUSIONS, Fusion
 from deepsets_jax.ragged import Ragged
 from deepsets_jax.schema import Modality, Schema
@@ -98,8 +105,9 @@ def build(
   dtype = _dtype(config.dtype)
   for name in (*config.set_pool.pools, *config.concat.pools):
     pooling.get(name)
+  _check_order(config, schema)
   encoders = {
-    name: _encoder(modality, config, dtype)
+    name: _encoder(name, modality, config, dtype)
     for name, modality in schema.modalities.items()
   }
   return SetModel(
@@ -109,12 +117,55 @@ def build(
   )
 
 
+def _check_order(config: ml_collections.ConfigDict, schema: Schema) -> None:
+  """Raises for a modality of `sequence` or `positions` that cannot have them."""
+  names = sorted(schema.modalities)
+  for key, wanted in (
+    ("sequence.modalities", config.sequence.modalities),
+    ("positions", _positions(config)),
+  ):
+    unknown = sorted(set(wanted) - set(names))
+    if unknown:
+      raise ValueError(
+        f"config.model.{key}: no modality {unknown[0]!r}; the data has {names}"
+      )
+  for name, kind in _positions(config).items():
+    if kind not in POSITIONS:
+      raise ValueError(
+        f"unknown config.model.positions.{name} {kind!r}; one of {sorted(POSITIONS)}"
+      )
+    if not (schema.modalities[name].ordered or schema.modalities[name].timed):
+      raise ValueError(
+        f"config.model.positions.{name} is {kind!r}, and the modality is declared"
+        " unordered: leave the positions out, or declare it ordered in the schema"
+      )
+    if kind == "rotary" and name not in config.sequence.modalities:
+      raise ValueError(
+        f"config.model.positions.{name} is 'rotary', which turns a transformer's"
+        f" queries and keys: add {name!r} to config.model.sequence.modalities, or take"
+        " 'sinusoidal' or 'learned'"
+      )
+
+
+def _positions(config: ml_collections.ConfigDict) -> dict[str, str]:
+  """The modalities whose places are told."""
+  return {name: kind for name, kind in config.positions.items() if kind is not None}
+
+
 def _encoder(
-  modality: Modality, config: ml_collections.ConfigDict, dtype: Any
+  name: str, modality: Modality, config: ml_collections.ConfigDict, dtype: Any
 ) -> nn.Module:
   if modality.kind == "tokens":
-    return TokenEncoder(modality.size, config.features, dtype=dtype, **config.token)
-  return DenseEncoder(config.features, dtype=dtype, **config.dense)
+    elements = TokenEncoder(modality.size, config.features, dtype=dtype, **config.token)
+  else:
+    elements = DenseEncoder(config.features, dtype=dtype, **config.dense)
+  positions = _positions(config).get(name)
+  settings = config.sequence.to_dict()
+  if name not in settings.pop("modalities"):
+    settings["layers"] = 0
+  if not settings["layers"] and positions is None:
+    return elements
+  return SequenceEncoder(elements, config.features, positions, dtype=dtype, **settings)
 
 
 def _fusion(config: ml_collections.ConfigDict, schema: Schema, dtype: Any) -> Fusion:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import ml_collections
 import optax
@@ -26,6 +28,7 @@ def build(
       weight_decay=config.weight_decay,
       mask=_matrices,
     ),
+    _scale_by_part(dict(config.factors)),
   )
 
 
@@ -54,6 +57,37 @@ def schedule(config: ml_collections.ConfigDict, total_steps: int) -> optax.Sched
         " one of ['constant', 'cosine']"
       )
   return optax.join_schedules([warmup, rest], [config.warmup_steps])
+
+
+def _scale_by_part(factors: dict[str, float]) -> optax.GradientTransformation:
+  """Multiplies the updates of the parameters that are in a part of the model.
+
+  Weight decay shrinks with them, as it would with the learning rate.
+
+  Raises:
+    ValueError: When it is initialised: no parameter is in a part of this name.
+  """
+
+  def init(params):
+    paths, _ = zip(*jax.tree.leaves_with_path(params), strict=True)
+    parts = {key.key for path in paths for key in path}
+    unknown = sorted(set(factors) - parts)
+    if unknown:
+      raise ValueError(
+        f"config.optim.factors.{unknown[0]}: no parameter is in a part of this name;"
+        f" one of {sorted(parts)}"
+      )
+    return optax.EmptyState()
+
+  def scale(path, update):
+    factor = math.prod(factors.get(key.key, 1.0) for key in path)
+    return update * factor
+
+  def update(updates, state, params=None):
+    del params
+    return jax.tree.map_with_path(scale, updates), state
+
+  return optax.GradientTransformation(init, update)
 
 
 def _matrices(params: PyTree) -> PyTree:

@@ -44,6 +44,23 @@ def test_clipping_bounds_the_gradient(clip):
   assert norm == pytest.approx(100.0 if clip is None else clip, rel=1e-4)
 
 
+def test_factors_multiply_the_updates_of_a_part():
+  params = {"encoder": {"transformer": jnp.ones((2, 2)), "table": jnp.ones((2, 2))}}
+  updates = {}
+  for factor in (1.0, 0.1):
+    tx = optimizer.build(
+      config(factors={"transformer": factor}, warmup_steps=0, schedule="constant"), 10
+    )
+    with jax.numpy_dtype_promotion("standard"):
+      updates[factor], _ = tx.update(params, tx.init(params), params)
+  plain, scaled = (updates[factor]["encoder"] for factor in (1.0, 0.1))
+  np.testing.assert_allclose(scaled["transformer"], plain["transformer"] * 0.1, 1e-5)
+  np.testing.assert_array_equal(scaled["table"], plain["table"])
+  tx = optimizer.build(config(factors={"fussion": 0.1}), 100)
+  with pytest.raises(ValueError, match="factors.fussion: no parameter.*'transformer'"):
+    tx.init(params)
+
+
 def test_unknown_schedule_and_long_warmup_are_named():
   with pytest.raises(ValueError, match="schedule 'step'; one of .*'cosine'"):
     optimizer.build(config(schedule="step"), 100)

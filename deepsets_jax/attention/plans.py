@@ -49,27 +49,27 @@ class Plan:
 def plan(
   query_offsets: Int[Array, "b+1"],
   key_offsets: Int[Array, "b+1"],
-  num_query_slots: int,
-  num_key_slots: int,
+  most_queries: int,
+  most_keys: int,
 ) -> Plan:
   """The plan of a batch; for self-attention give the same offsets twice.
 
   Args:
     query_offsets: Where each segment's queries begin.
     key_offsets: Where its keys begin.
-    num_query_slots: No segment has more queries: `n`, or less where that is known.
-    num_key_slots: No segment has more keys.
+    most_queries: No segment has more queries: the slots, or less if it is known.
+    most_keys: No segment has more keys.
   """
   queries = query_offsets[1:] - query_offsets[:-1]
   keys = key_offsets[1:] - key_offsets[:-1]
   if query_offsets is key_offsets:
-    sizes = _sizes(min(num_query_slots, num_key_slots), _SIZES)
+    sizes = _sizes(min(most_queries, most_keys), _SIZES)
     tiles = tuple((size, size) for size in sizes)
   else:
     tiles = tuple(
       (a, z)
-      for a in _sizes(num_query_slots, _COARSE_SIZES)
-      for z in _sizes(num_key_slots, _COARSE_SIZES)
+      for a in _sizes(most_queries, _COARSE_SIZES)
+      for z in _sizes(most_keys, _COARSE_SIZES)
     )
     tiles = tuple(sorted(tiles, key=math.prod))
   kind = jnp.full_like(queries, len(tiles))
@@ -79,7 +79,7 @@ def plan(
   order = jnp.argsort(kind, stable=True).astype(jnp.int32)
   starts = jnp.searchsorted(kind[order], jnp.arange(len(tiles) + 2))
   blocks = jnp.where(kind == len(tiles), -(-queries // BLOCK), 0)
-  if num_query_slots <= tiles[-1][0] and num_key_slots <= tiles[-1][1]:
+  if most_queries <= tiles[-1][0] and most_keys <= tiles[-1][1]:
     blocks = blocks[:0]
   return Plan(
     query_offsets=query_offsets,

@@ -99,7 +99,11 @@ def layer_norm(
   x: Array, dtype: Any, name: str | None = None, scale: float = 1
 ) -> Array:
   """A LayerNorm in float32 whatever the input, inside a compact module."""
-  norm = nn.LayerNorm(scale_init=nn.initializers.constant(scale), name=name)
+  norm = nn.LayerNorm(
+    use_fast_variance=False,  # The difference of two squares loses digits.
+    scale_init=nn.initializers.constant(scale),
+    name=name,
+  )
   return norm(x.astype(jnp.float32)).astype(dtype)
 
 
@@ -167,6 +171,8 @@ class Transformer(nn.Module):
     layers: Number of blocks.
     remat: Whether the backward pass computes each block again instead of keeping its
       inner values: less memory, more time.
+    longest: The most elements that an example can have, where that is known: fewer
+      kinds of tiles are compiled.
   """
 
   features: int
@@ -176,6 +182,7 @@ class Transformer(nn.Module):
   dropout: float = 0.0
   remat: bool = False
   dtype: Any = jnp.float32
+  longest: int | None = None
 
   @nn.compact
   def __call__(
@@ -186,8 +193,8 @@ class Transformer(nn.Module):
     train: bool,
   ) -> Ragged:
     """The elements, each changed by the others; `positions` are rotary ones."""
-    offsets, slots = elements.offsets, elements.num_slots
-    plan = attention.plan(offsets, offsets, slots, slots)
+    offsets, longest = elements.offsets, self.longest or elements.num_slots
+    plan = attention.plan(offsets, offsets, longest, longest)
     block = nn.remat(TransformerBlock, static_argnums=(4,)) if self.remat else None
     values = elements.values.astype(self.dtype)
     for index in range(self.layers):

@@ -39,6 +39,15 @@ class Fusion(nn.Module):
     raise NotImplementedError
 
 
+def modality_codes(fusion: Fusion) -> dict[str, Float[Array, "1 d"]]:
+  """A learned vector for each modality, of length about 1, in a compact call."""
+  init = nn.initializers.normal(fusion.features**-0.5)
+  return {
+    name: fusion.param(f"code_{name}", init, (1, fusion.features)).astype(fusion.dtype)
+    for name in fusion.modalities
+  }
+
+
 def check_present(modalities: Mapping[str, Ragged]) -> None:
   """Raises where no modality at all is given."""
   if not modalities:

@@ -1,0 +1,119 @@
+"""Times attention inside segments against padded dense attention, in one process.
+
+  python -m benchmarks.attention
+
+Forward and backward; variants are timed in shuffled rounds; read the ratios, not the
+milliseconds. The padded peer gets its inputs padded already, for nothing. Set
+GLIBC_TUNABLES=glibc.malloc.hugetlb=1 on a CPU: without it page faults dominate large
+arrays.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.pooling import medians
+from deepsets_jax import attention
+
+EXAMPLES, MEAN, HEADS, WIDTH = 96, 24, 4, 32
+CASES = ("constant 24", "constant 60", "constant 100", "geometric", "power law")
+ROUNDS = 15
+
+
+def lengths(case: str, seed: int = 0) -> np.ndarray:
+  """Lengths of 96 segments; the power law's longest is 16 times their mean of 24."""
+  kind, _, constant = case.partition(" ")
+  rng = np.random.default_rng(seed)
+  match kind:
+    case "constant":
+      return np.full(EXAMPLES, int(constant))
+    case "geometric":
+      return rng.geometric(1 / MEAN, EXAMPLES)
+  found = 1 + (rng.pareto(1.5, EXAMPLES) * MEAN / 2).astype(int)
+  found = np.minimum(found, 16 * MEAN)
+  found[0] = 16 * MEAN
+  return found
+
+
+def padded(q, k, v, mask):
+  """Dense attention over `[b, l, h, d]` with a mask `[b, l]` of the keys."""
+  logits = jnp.einsum("bqhd,bkhd->bhqk", q, k) * q.shape[-1] ** -0.5
+  weights = jax.nn.softmax(jnp.where(mask[:, None, None], logits, -1e30))
+  return jnp.einsum("bhqk,bkhd->bqhd", weights, v)
+
+
+def library(q, k, v, mask):
+  """JAX's own dense attention, told the lengths, which it turns into a mask."""
+  counts = mask.sum(axis=1).astype(jnp.int32)
+  return jax.nn.dot_product_attention(
+    q, k, v, query_seq_lengths=counts, key_value_seq_lengths=counts
+  )
+
+
+def segments(q, k, v, offsets):
+  """Ours, the plan included."""
+  plan = attention.plan(offsets, offsets, len(q), len(q))
+  return attention.attend(q, k, v, plan)
+
+
+def both_passes(function):
+  """Forward and backward, jitted: inputs, where they are, cotangent -> gradients."""
+
+  @jax.jit
+  def run(q, k, v, where, cotangent):
+    def loss(*inputs):
+      return jnp.vdot(function(*inputs, where), cotangent)
+
+    return jax.value_and_grad(loss, (0, 1, 2))(q, k, v)
+
+  return run
+
+
+def measure(case: str, rounds: int = ROUNDS) -> dict[str, float]:
+  """Milliseconds, temporary megabytes and ratios of the variants in one case."""
+  found = lengths(case)
+  mask = np.arange(found.max())[None] < found[:, None]
+  offsets = jnp.asarray(np.cumsum([0, *found]), jnp.int32)
+  rng = np.random.default_rng(1)
+  flat = [
+    jnp.asarray(rng.normal(size=(found.sum(), HEADS, WIDTH)), jnp.float32)
+    for _ in range(4)
+  ]
+  dense = [
+    jnp.zeros((*mask.shape, HEADS, WIDTH)).at[np.nonzero(mask)].set(x) for x in flat
+  ]
+  variants = {
+    "segments": (segments, flat, offsets),
+    "padded": (padded, dense, jnp.asarray(mask)),
+    "library": (library, dense, jnp.asarray(mask)),
+  }
+  calls, result = {}, {"fill": round(float(mask.mean()), 3)}
+  for name, (function, (*inputs, cotangent), where) in variants.items():
+    compiled = both_passes(function).lower(*inputs, where, cotangent).compile()
+    calls[name] = functools.partial(compiled, *inputs, where, cotangent)
+    memory = compiled.memory_analysis().temp_size_in_bytes / 1e6
+    result[f"{name}_mb"] = round(memory, 1)
+  (ours, *_), (theirs, *_) = calls["segments"](), calls["padded"]()
+  np.testing.assert_allclose(ours, theirs, 1e-3)
+  times = medians(calls, rounds)
+  result |= {f"{name}_ms": round(1e3 * t, 2) for name, t in times.items()}
+  return result | {
+    "padded_over_segments": round(times["padded"] / times["segments"], 2),
+    "library_over_segments": round(times["library"] / times["segments"], 2),
+  }
+
+
+def main() -> None:
+  """Prints one JSON line per case."""
+  print(jax.devices()[0].device_kind, "jax", jax.__version__)
+  for case in CASES:
+    print(json.dumps({"case": case} | measure(case)), flush=True)
+
+
+if __name__ == "__main__":
+  main()
