@@ -55,6 +55,12 @@ def _segment_max_forward(values, segment_ids, num_segments):
   value = jax.ops.segment_max(
     values, segment_ids, num_segments, indices_are_sorted=True
   )
+  attained, ties = _attained(values, value, segment_ids, num_segments)
+  return (value, ties), (attained, segment_ids, ties)
+
+
+def _attained(values, value, segment_ids, num_segments):
+  """Which elements are equal to their segment's value, and how many are."""
   # NaN on padding: equal to nothing.
   attained = values == jnp.take(
     value, segment_ids, axis=0, mode="fill", fill_value=jnp.nan, indices_are_sorted=True
@@ -62,20 +68,60 @@ def _segment_max_forward(values, segment_ids, num_segments):
   ties = jax.ops.segment_sum(
     attained.astype(jnp.float32), segment_ids, num_segments, indices_are_sorted=True
   )
-  return (value, ties), (attained, segment_ids, ties)
+  return attained, ties
 
 
 def _segment_max_backward(num_segments, residuals, cotangents):
   del num_segments
   attained, segment_ids, ties = residuals
-  share = cotangents[0] / jnp.maximum(ties, 1)
+  return _shared(attained, segment_ids, ties, cotangents[0]), None
+
+
+def _shared(attained, segment_ids, ties, cotangent):
+  """A segment's gradient, shared equally by the elements that attain its value."""
+  share = cotangent / jnp.maximum(ties, 1)
   share = jnp.take(
     share, segment_ids, axis=0, mode="fill", fill_value=0, indices_are_sorted=True
   )
-  return jnp.where(attained, share, 0), None
+  return jnp.where(attained, share, 0)
 
 
 _segment_max.defvjp(_segment_max_forward, _segment_max_backward)
+
+
+def segment_median(
+  values: Float[Array, "n d"], elements: Ragged
+) -> Float[Array, "b d"]:
+  """The middle one of each example's values, the lower of two; 0 where there are none.
+
+  Values that tie with it share the gradient equally. Not a monoid: it needs all
+  values at once, and sorts them.
+  """
+  return _segment_median(values, elements.segment_ids, elements.offsets)
+
+
+@jax.custom_vjp
+def _segment_median(values, segment_ids, offsets):
+  """`segment_median`; its gradient is that of the maximum, of another value."""
+  return _segment_median_forward(values, segment_ids, offsets)[0]
+
+
+def _segment_median_forward(values, segment_ids, offsets):
+  ids = jnp.broadcast_to(segment_ids[:, None], values.shape)
+  _, ordered = jax.lax.sort((ids, values), dimension=0, num_keys=2)
+  lengths = (offsets[1:] - offsets[:-1])[:, None]
+  middle = offsets[:-1] + jnp.maximum(lengths[:, 0] - 1, 0) // 2
+  value = jnp.take(ordered, middle, axis=0, mode="fill", fill_value=0)
+  value = jnp.where(lengths > 0, value, 0)
+  attained, ties = _attained(values, value, segment_ids, len(lengths))
+  return value, (attained, segment_ids, ties)
+
+
+def _segment_median_backward(residuals, cotangent):
+  return _shared(*residuals, cotangent), None, None
+
+
+_segment_median.defvjp(_segment_median_forward, _segment_median_backward)
 
 
 @jax.custom_vjp

@@ -2,5 +2,21 @@
 
 from deepsets_jax.encoders.elements import DenseEncoder, TokenEncoder
 from deepsets_jax.encoders.layers import MLP, activation, l2_normalize
+from deepsets_jax.encoders.sequence import SequenceEncoder
+from deepsets_jax.encoders.torchmultimodal import (
+  EmbeddingEncoder,
+  MILEncoder,
+  WeightedEmbeddingEncoder,
+)
 
-__all__ = ["MLP", "DenseEncoder", "TokenEncoder", "activation", "l2_normalize"]
+__all__ = [
+  "MLP",
+  "DenseEncoder",
+  "EmbeddingEncoder",
+  "MILEncoder",
+  "SequenceEncoder",
+  "TokenEncoder",
+  "WeightedEmbeddingEncoder",
+  "activation",
+  "l2_normalize",
+]

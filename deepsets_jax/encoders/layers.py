@@ -63,6 +63,32 @@ class MLP(nn.Module):
     return x
 
 
+class Scores(nn.Module):
+  """A score for each vector, w tanh(V x), of which attention is a softmax.
+
+  With a gate w (tanh(V x) * sigmoid(U x)), as in Ilse et al., "Attention-based Deep
+  Multiple Instance Learning" (2018); all layers have biases.
+
+  Attributes:
+    hidden: Width of the hidden layer; None for half of the vectors'.
+    dtype: Of the computation; scores are float32.
+    gated: Whether there is a gate.
+  """
+
+  hidden: int | None = None
+  dtype: Any = jnp.float32
+  gated: bool = False
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "n d"]) -> Float[Array, "n"]:
+    width = self.hidden or max(x.shape[-1] // 2, 1)
+    y = jnp.tanh(nn.Dense(width, dtype=self.dtype, name="hidden")(x))
+    if self.gated:
+      y *= nn.sigmoid(nn.Dense(width, dtype=self.dtype, name="gate")(x))
+    y = nn.Dense(1, dtype=self.dtype, name="score")(y)
+    return y[:, 0].astype(jnp.float32)
+
+
 def to_common_space(features: int, dtype: Any) -> nn.Dense:
   """The last layer of an encoder.
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from deepsets_jax import pooling
-from deepsets_jax.encoders.layers import l2_normalize
+from deepsets_jax.encoders.layers import Scores, l2_normalize
 from deepsets_jax.fusion.base import Fusion, check_present
 from deepsets_jax.ragged import Ragged
 
@@ -54,10 +54,5 @@ class SetPoolFusion(Fusion):
 
   def _scores(self, modalities: Mapping[str, Ragged]) -> dict[str, Float[Array, "n"]]:
     """One score per element, by a tanh layer that all modalities share."""
-    width = next(iter(modalities.values())).values.shape[-1]
-    hidden = nn.Dense(width, dtype=self.dtype, name="score_hidden")
-    score = nn.Dense(1, dtype=self.dtype, name="score")
-    return {
-      name: score(jnp.tanh(hidden(ragged.values)))[:, 0]
-      for name, ragged in modalities.items()
-    }
+    score = Scores(self.features, self.dtype, name="scores")
+    return {name: score(ragged.values) for name, ragged in modalities.items()}

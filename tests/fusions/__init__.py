@@ -5,10 +5,25 @@ function of (params, sets) to `[f]`, where `sets` is one example's `[n, FEATURES
 modality.
 """
 
-from tests.fusions import concat, set_pool
+from tests.fusions import (
+  bottleneck,
+  concat,
+  gated,
+  hierarchical,
+  low_rank,
+  mil,
+  set_pool,
+  set_transformer,
+  torchmultimodal,
+  transformer,
+)
 
-FUSIONS = set_pool.FUSIONS | concat.FUSIONS
+FUSIONS = (
+  transformer.FUSIONS | set_pool.FUSIONS | concat.FUSIONS | torchmultimodal.FUSIONS
+)
+FUSIONS |= gated.FUSIONS | low_rank.FUSIONS | mil.FUSIONS
+FUSIONS |= bottleneck.FUSIONS | hierarchical.FUSIONS | set_transformer.FUSIONS
 
 # Fusions with exponentials or matrix products after elements have met: in compiled code
 # an absent modality may change the last bits, because XLA rounds them by the program.
-ROUNDED = {"softmax"}
+ROUNDED = {"softmax", *mil.FUSIONS, *transformer.FUSIONS, *hierarchical.FUSIONS}

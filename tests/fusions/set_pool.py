@@ -19,8 +19,8 @@ def set_pool_loop(params, sets, pools, normalize=False, use_size=False):
     if not len(elements):
       parts.append(np.zeros(FEATURES))
     elif pool == "softmax":
-      hidden = np.tanh(elements @ params["score_hidden"]["kernel"])
-      weights = np.exp(hidden @ params["score"]["kernel"])
+      hidden = np.tanh(elements @ params["scores"]["hidden"]["kernel"])
+      weights = np.exp(hidden @ params["scores"]["score"]["kernel"])
       parts.append((elements * weights).sum(0) / weights.sum(0))
     else:
       parts.append(getattr(elements, pool)(axis=0))

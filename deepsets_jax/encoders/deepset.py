@@ -1,0 +1,221 @@
+"""A set of vectors scaled, weighed, read by a transformer and pooled.
+
+The steps of torchmultimodal's deepset fusion (facebookresearch/multimodal), on sets of
+any size, and on stacks of `m` vectors per example of which some are absent.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from deepsets_jax import pooling
+from deepsets_jax.encoders.layers import Scores
+from deepsets_jax.encoders.transformer import head_width
+from deepsets_jax.ragged import Ragged, of_vectors
+from deepsets_jax.segments import segment_median
+
+
+class Pooling(nn.Module):
+  """The elements of each example to one vector; zeros where there are none.
+
+  Attributes:
+    pool: A name in `pooling.POOLS`, where "softmax" learns its scores, or "median",
+      the lower of the two in the middle, as in torch.
+    dtype: Of the scores' computation.
+  """
+
+  pool: str
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, elements: Ragged) -> Float[Array, "b d"]:
+    if self.pool == "median":
+      return segment_median(elements.values.astype(jnp.float32), elements)
+    if self.pool not in pooling.POOLS:
+      names = sorted([*pooling.POOLS, "median"])
+      raise ValueError(f"unknown pool {self.pool!r}; one of {names}")
+    scores = None
+    if self.pool == "softmax":
+      scores = Scores(dtype=self.dtype, name="scores")(elements.values)
+    return pooling.pool(self.pool, elements, scores=scores)
+
+
+class PostNormTransformer(nn.Module):
+  """Post-norm transformer layers over a few vectors per example; no positions.
+
+  Layers are those of `torch.nn.TransformerEncoderLayer` by default: ReLU, the norm
+  after each residual; a LayerNorm follows the last. Absent vectors are not attended to.
+  Dense, for a few modalities: sets of many elements have `transformer.Transformer`.
+
+  Attributes:
+    heads: Must divide the width.
+    layers: Number of layers.
+    ffn: Width of their hidden layer.
+    dropout: Rate on attention weights, hidden units and residuals.
+    dtype: Of the computation; softmax and norms are in float32.
+  """
+
+  heads: int = 8
+  layers: int = 1
+  ffn: int = 2048
+  dropout: float = 0.1
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "b m d"], present: Bool[Array, "b m"], *, train: bool
+  ) -> Float[Array, "b m d"]:
+    for layer in range(self.layers):
+      x = self._layer(x, present, train, f"layer_{layer}")
+    return self._norm("norm")(x)
+
+  def _layer(self, x: Array, present: Array, train: bool, name: str) -> Array:
+    drop = nn.Dropout(self.dropout, deterministic=not train)
+    y = drop(self._attend(x, present, drop, f"{name}_attention"))
+    x = self._norm(f"{name}_attention_norm")(x + y)
+    y = nn.relu(nn.Dense(self.ffn, dtype=self.dtype, name=f"{name}_hidden")(x))
+    y = nn.Dense(x.shape[-1], dtype=self.dtype, name=f"{name}_out")(drop(y))
+    return self._norm(f"{name}_out_norm")(x + drop(y.astype(jnp.float32)))
+
+  def _attend(self, x: Array, present: Array, drop: nn.Dropout, name: str) -> Array:
+    d = x.shape[-1]
+    heads = (self.heads, head_width(d, self.heads, "/".join(self.path)))
+    query, key, value = (
+      nn.DenseGeneral(heads, dtype=self.dtype, name=f"{name}_{part}")(x)
+      for part in ("query", "key", "value")
+    )
+    scores = jnp.einsum(
+      "bqhk,bmhk->bhqm", query, key, preferred_element_type=jnp.float32
+    )
+    scores = scores / math.sqrt(heads[1])
+    weights = jax.nn.softmax(scores, where=present[:, None, None, :])
+    weights = drop(weights).astype(self.dtype)
+    y = jnp.einsum("bhqm,bmhk->bqhk", weights, value)
+    y = nn.DenseGeneral(d, axis=(-2, -1), dtype=self.dtype, name=f"{name}_out")(y)
+    return y.astype(jnp.float32)
+
+  def _norm(self, name: str) -> nn.LayerNorm:
+    return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False, name=name)
+
+
+class Deepset(nn.Module):
+  """Elements of one width scaled, weighed and pooled.
+
+  Attributes:
+    pool: As in `Pooling`.
+    apply_attention: Whether each element is multiplied by a learned weight, the softmax
+      of `Scores` over the example's elements.
+    attention_dim: Hidden width of the scores; None for half of the elements'.
+    modality_normalize: Whether elements are scaled to length 1 feature by feature,
+      along an example's elements; else each element along its features.
+    norm_factor: Of the p-norm that measures a length, at least 1.
+    transformer: Where given, elements read each other before they are pooled.
+    parity: As torchmultimodal does it: weights first, then the scaling, which along
+      features takes them back, so that the attention has no effect; and what the
+      transformer gives for the first element, in place of a pool.
+    dtype: Of the scores' computation.
+  """
+
+  pool: str = "mean"
+  apply_attention: bool = False
+  attention_dim: int | None = None
+  modality_normalize: bool = False
+  norm_factor: float = 2.0
+  transformer: nn.Module | None = None
+  parity: bool = False
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, elements: Ragged, present: Bool[Array, "b m"] | None = None, *, train: bool
+  ) -> Float[Array, "b d"]:
+    """The vector of each example.
+
+    Args:
+      elements: Vectors `[n, d]`.
+      present: Where given, every example has `m` elements, of which only those take
+        part; the others are zeros. Needed for the transformer.
+      train: Whether dropout is on, which needs a "dropout" key.
+    """
+    if self.norm_factor < 1:
+      raise ValueError(f"a norm_factor of {self.norm_factor}: must be at least 1")
+    some = elements.mask if present is None else present.reshape(-1)
+    elements = elements.replace(values=elements.values.astype(jnp.float32))
+    if self.parity:
+      elements = self._scale(self._weigh(elements, some))
+    else:
+      elements = self._weigh(self._scale(elements), some)
+    if self.transformer is not None:
+      elements = self._transform(elements, present, train)
+    if self.transformer is not None and self.parity:
+      return elements.values[:: present.shape[1]]
+    pooled = elements if present is None else _only(elements, some)
+    return Pooling(self.pool, self.dtype, name="pooling")(pooled)
+
+  def _weigh(self, elements: Ragged, some: Bool[Array, "n"]) -> Ragged:
+    if not self.apply_attention:
+      return elements
+    scores = Scores(self.attention_dim, self.dtype, name="attention")(elements.values)
+    weights = _softmax(jnp.where(some, scores, -jnp.inf), elements)
+    return elements.replace(values=elements.values * weights[:, None])
+
+  def _scale(self, elements: Ragged) -> Ragged:
+    along = elements if self.modality_normalize else None
+    scaled = p_normalize(elements.values, self.norm_factor, along)
+    return elements.replace(values=scaled)
+
+  def _transform(self, elements: Ragged, present: Array | None, train: bool) -> Ragged:
+    if present is None:
+      raise ValueError(
+        "this transformer reads sets of one size: for sets of any size give elements"
+        " that a SequenceEncoder's transformer has read"
+      )
+    x = elements.values
+    stacked = x.reshape(*present.shape, x.shape[-1])
+    stacked = self.transformer(stacked, present, train=train)
+    return elements.replace(values=stacked.reshape(x.shape))
+
+
+def p_normalize(
+  x: Float[Array, "n d"], p: float, along: Ragged | None = None
+) -> Float[Array, "n d"]:
+  """`x` over its p-norm, along features, or feature by feature along each example.
+
+  As `torch.nn.functional.normalize`, a norm below 1e-12 counts as that. Zeros stay
+  zeros, with gradient zero.
+
+  Args:
+    x: Vectors; in the slots of `along` where that is given.
+    p: At least 1; may be infinite.
+    along: The elements of each example, whose values are not read.
+  """
+  pool = "max" if math.isinf(p) else "sum"
+  sizes = jnp.abs(x) if math.isinf(p) else jnp.abs(x) ** p
+  if along is None:
+    total = getattr(jnp, pool)(sizes, axis=-1, keepdims=True)
+  else:
+    total = along.to_elements(pooling.pool(pool, along.replace(values=sizes)))
+  some = total != 0  # So that NaN stays NaN, and is no absence.
+  # `where` before the root, whose gradient at 0 is not finite.
+  total = jnp.where(some, total, 1.0)
+  norm = total if math.isinf(p) else total ** (1 / p)
+  return jnp.where(some, x / jnp.maximum(norm, 1e-12), 0)
+
+
+def _softmax(scores: Float[Array, "n"], elements: Ragged) -> Float[Array, "n"]:
+  """The softmax along each example's elements; 0 where the score is -inf."""
+  total = pooling.pool("logsumexp", elements.replace(values=scores[:, None]))
+  total = jnp.where(jnp.isfinite(total), total, 0)
+  return jnp.exp(scores - elements.to_elements(total)[:, 0])
+
+
+def _only(elements: Ragged, some: Bool[Array, "n"]) -> Ragged:
+  """The elements that are present, moved together; the rest is padding."""
+  moved = of_vectors(elements.values, some)
+  return Ragged(moved.values, moved.offsets[elements.offsets])

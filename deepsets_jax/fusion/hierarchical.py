@@ -1,0 +1,112 @@
+"""Hierarchical attention: elements weighed in their modality, then the modalities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from deepsets_jax import pooling
+from deepsets_jax.encoders.layers import Scores
+from deepsets_jax.fusion.base import Fusion, check_present, modality_codes
+from deepsets_jax.ragged import Ragged
+
+
+class HierarchicalFusion(Fusion):
+  """Learned weights of a modality's elements, then of the modalities.
+
+  After DM2S2 (Kitada et al., 2022), whose intra-modality residual attention tells the
+  importance of elements in a modality, and whose inter-modality residual attention
+  that of modalities. Its formulas were not at hand, and these are our reading. On both
+  levels a tanh layer scores each vector, as in Yang et al., "Hierarchical Attention
+  Networks" (2016); the scores' softmax is the importance; and the mean that it weighs
+  is added to the plain mean, the residual, and halved, so that lengths stay:
+
+    pooled = sum_i (importance_i + 1/n) / 2 * vector_i
+
+  over the `n` elements of a modality, and over the `n` modalities that are there. Each
+  element bears a learned code of its modality.
+
+  Both importances are sown, in float32, in the collection "importance":
+
+    _, sown = model.apply(variables, modalities, mutable=["importance"])
+    of_elements = sown["importance"]["fusion"]["elements"]  # by modality `[n]`
+    of_modalities = sown["importance"]["fusion"]["modalities"]  # by modality `[b]`
+
+  (without "fusion" where the fusion is called alone). In an example, those of a
+  modality's elements add up to 1, and so do those of its modalities; padding slots and
+  absent modalities have 0.
+
+  Attributes:
+    hidden: Width of the scores' tanh layers; None for half of `d`.
+  """
+
+  hidden: int | None = None
+
+  @nn.compact
+  def __call__(
+    self, modalities: Mapping[str, Ragged], *, train: bool
+  ) -> Float[Array, "b f"]:
+    del train
+    check_present(modalities)
+    codes = modality_codes(self)
+    score = Scores(self.hidden, self.dtype, name="element_scores")
+    vectors, present, of_elements = {}, {}, {}
+    for name in sorted(modalities):
+      values = modalities[name].values.astype(self.dtype) + codes[name]
+      elements = Ragged(values, modalities[name].offsets)
+      of_elements[name] = _softmax(score(values), elements)
+      vectors[name] = _pool(elements, of_elements[name])
+      present[name] = elements.lengths > 0
+    self._sow("elements", of_elements)
+    return self._fuse(vectors, present)
+
+  def _fuse(
+    self, vectors: Mapping[str, Array], present: Mapping[str, Array]
+  ) -> Float[Array, "b d"]:
+    """The same of the modalities' vectors, of which there are few: dense."""
+    score = Scores(self.hidden, self.dtype, name="modality_scores")
+    scores = {
+      name: jnp.where(present[name], score(vector), -jnp.inf)
+      for name, vector in vectors.items()
+    }
+    peak = jnp.stack(list(scores.values())).max(axis=0)
+    peak = jax.lax.stop_gradient(jnp.where(jnp.isfinite(peak), peak, 0))
+    exponentials = {name: jnp.exp(x - peak) for name, x in scores.items()}
+    total = sum(exponentials.values())
+    total = jnp.where(total > 0, total, 1)
+    importance = {name: x / total for name, x in exponentials.items()}
+    self._sow("modalities", importance)
+    count = sum(x.astype(jnp.float32) for x in present.values())
+    mean = {
+      name: x.astype(jnp.float32) / jnp.maximum(count, 1) for name, x in present.items()
+    }
+    return sum(
+      ((importance[name] + mean[name]) / 2)[:, None] * vector
+      for name, vector in vectors.items()
+    )
+
+  def _sow(self, name: str, importance: dict[str, Array]) -> None:
+    # The last one, not a tuple of all: a fusion is called once.
+    self.sow(
+      "importance", name, importance, init_fn=dict, reduce_fn=lambda _, last: last
+    )
+
+
+def _softmax(scores: Float[Array, "n"], elements: Ragged) -> Float[Array, "n"]:
+  """The softmax over each example's elements, 0 on padding."""
+  total = pooling.pool("logsumexp", elements.replace(values=scores[:, None]))
+  logits = scores - elements.to_elements(total)[:, 0]
+  # `where` before the exponential: on padding nothing bounds a score.
+  return jnp.exp(jnp.where(elements.mask, logits, -jnp.inf))
+
+
+def _pool(elements: Ragged, importance: Float[Array, "n"]) -> Float[Array, "b d"]:
+  """The mean that importance weighs and the plain mean, halved."""
+  share = 1 / jnp.maximum(elements.lengths, 1).astype(jnp.float32)
+  weights = (importance + elements.to_elements(share)) / 2
+  values = elements.values.astype(jnp.float32) * weights[:, None]
+  return pooling.pool("sum", elements.replace(values=values))

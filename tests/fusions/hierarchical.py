@@ -1,0 +1,45 @@
+"""Hierarchical attention by a loop over examples."""
+
+import numpy as np
+
+from deepsets_jax import fusion
+from tests.fusions.transformer import dense
+from tests.sets import FEATURES, NAMES
+
+
+def importance(params, x):
+  """The softmax of the scores of `[n, d]`."""
+  scores = dense(params["score"], np.tanh(dense(params["hidden"], x)))[:, 0]
+  weights = np.exp(scores - scores.max())
+  return weights / weights.sum()
+
+
+def weighted_and_plain_mean(params, x):
+  return (importance(params, x) @ x + x.mean(axis=0)) / 2
+
+
+def modality_vectors(params, sets):
+  """By modality that is there."""
+  return {
+    name: weighted_and_plain_mean(
+      params["element_scores"], values + params[f"code_{name}"]
+    )
+    for name, values in sets.items()
+    if len(values)
+  }
+
+
+def hierarchical_loop(params, sets):
+  """Of one example: elements to modalities, and these to one vector."""
+  vectors = list(modality_vectors(params, sets).values())
+  if not vectors:
+    return np.zeros(FEATURES)
+  return weighted_and_plain_mean(params["modality_scores"], np.stack(vectors))
+
+
+FUSIONS = {
+  "hierarchical": (
+    fusion.HierarchicalFusion(NAMES, FEATURES, hidden=4),
+    hierarchical_loop,
+  )
+}
