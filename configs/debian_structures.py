@@ -30,10 +30,10 @@ class Structure(NamedTuple):
     sequence: The modalities with a transformer of their own.
     positions: How places in the ordered modalities are told.
     text: The form of the text.
-    steps: Of training; a transformer overfits sooner.
     learning_rate: The peak, of the embeddings; a tenth of it in fusions and
       transformers.
     dropout: On the fused vector.
+    norm: Whether a LayerNorm comes before it.
   """
 
   fusion: str
@@ -42,9 +42,9 @@ class Structure(NamedTuple):
   sequence: tuple[str, ...] = ()
   positions: str | None = None
   text: str = "bag"
-  steps: int = 280
   learning_rate: float = 2e-2
   dropout: float = 0.5
+  norm: bool = False
 
 
 _BLOCK = dict(hidden=128, dropout=0.2)
@@ -52,10 +52,10 @@ STRUCTURES = {
   "concat": Structure("concat", 124, dict(pools=_BOTH)),
   "set_pool": Structure("set_pool", 128, dict(pools=_BOTH)),
   "set_pool_max": Structure("set_pool", 128, dict(pools=("max",))),
-  "set_pool_mean": Structure("set_pool", 128, dict(pools=("mean",))),
+  "set_pool_mean": Structure("set_pool", 128, dict(pools=("mean",)), norm=True),
   "set_pool_sum": Structure("set_pool", 128, dict(pools=("sum",))),
   "set_pool_words": Structure(
-    "set_pool", 120, dict(pools=_BOTH), _ORDERED, "rotary", "words", 200
+    "set_pool", 120, dict(pools=_BOTH), _ORDERED, "rotary", "words", norm=True
   ),
   "two_stage": Structure(
     "two_stage",
@@ -64,7 +64,7 @@ STRUCTURES = {
     debian_programs.MODALITIES,
     "rotary",
     "words",
-    200,
+    norm=True,
   ),
   "single_stream": Structure(
     "single_stream",
@@ -73,21 +73,22 @@ STRUCTURES = {
     (),
     "sinusoidal",
     "words",
-    200,
+    norm=True,
   ),
   "torchmultimodal": Structure(
     "torchmultimodal",
     128,
     dict(element_pool="sum", pool="sum", apply_attention=True, auto_mapping=True),
+    norm=True,
   ),
   "set_transformer": Structure(
-    "set_transformer", 120, dict(inducing=16, seeds=2, **_BLOCK), steps=200
+    "set_transformer", 120, dict(inducing=16, seeds=2, **_BLOCK), norm=True
   ),
-  "bottleneck": Structure("bottleneck", 100, dict(pool="sum", **_BLOCK), steps=200),
-  "gated": Structure("gated", 108, dict(pool="sum")),
-  "hierarchical": Structure("hierarchical", 128, {}),
-  "mil": Structure("mil", 128, dict(gated=True)),
-  "low_rank": Structure("low_rank", 120, dict(pool="sum", rank=4)),
+  "bottleneck": Structure("bottleneck", 100, dict(pool="sum", **_BLOCK), norm=True),
+  "gated": Structure("gated", 108, dict(pool="sum"), norm=True),
+  "hierarchical": Structure("hierarchical", 128, {}, norm=True),
+  "mil": Structure("mil", 128, dict(gated=True), norm=True),
+  "low_rank": Structure("low_rank", 120, dict(pool="sum", rank=4), norm=True),
 }
 
 
@@ -117,13 +118,9 @@ def get_config(argument: str = "two_stage,0") -> ml_collections.ConfigDict:
   if structure.positions:
     for modality in ordered:
       config.model.positions[modality] = structure.positions
-  config.model.head.input_dropout = structure.dropout
-  config.total_steps = structure.steps
-  config.train.eval_every = structure.steps // 4
-  config.optim.update(
-    learning_rate=structure.learning_rate, warmup_steps=structure.steps // 20
-  )
-  if sequence or structure.fusion in ("single_stream",):
+  config.model.head.update(input_dropout=structure.dropout, input_norm=structure.norm)
+  config.optim.learning_rate = structure.learning_rate
+  if sequence or structure.fusion == "single_stream":
     config.optim.factors.transformer = 0.1
   elif structure.fusion not in ("concat", "set_pool"):
     config.optim.factors.fusion = 0.1

@@ -151,7 +151,7 @@ class Progress:
   def update(self, step: int, loss: float, examples: float) -> None:
     """Notes a step that is done."""
     self._loss = loss
-    if self._begin is None:  # The first step compiles; the clock starts after it.
+    if self._begin is None:  # The first step also waits for the first data.
       self._begin = self._said = time.perf_counter()
       self._start = step
     else:

@@ -218,9 +218,9 @@ def test_flops_beyond_one_body_of_each_loop():
   lengths = [24] * 20 + [300]
   offsets = jnp.asarray(np.cumsum([0, *lengths]), jnp.int32)
   plan = attention.plan(offsets, offsets, 2000, 2000)
-  group = 192 // 24
+  group = 384 // 24
   tiles = (-(-20 // group)) * group * 24 * 24
   blocks = 3 * 3 * 128 * 128
-  bodies = sum((192 // size) * size * size for size in (8, 16, 24, 32, 48, 64, 96, 128))
+  bodies = sum((384 // size) * size * size for size in (8, 16, 24, 32, 48, 64, 96, 128))
   want = (tiles + blocks - bodies - 128 * 128) * 2 * HEADS * (4 + 3)
   assert float(attention.uncounted_flops(plan, HEADS, 4, 3)) == want

@@ -8,12 +8,15 @@ import sys
 import ml_collections
 import pytest
 
-from configs import base
+from configs import base, debian_structures
 from deepsets_jax import models, run_folder
+from deepsets_jax.fusion import FUSIONS
 from deepsets_jax.schema import Modality, Schema, Target
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("[a-z]*.py"))
+# Groups whose keys are the data's or the model's.
+OPEN_GROUPS = ("data.budgets.", "model.positions.", "optim.factors.")
 SCHEMA = Schema({"a": Modality("vectors", 2)}, Target("regression", 1))
 
 
@@ -31,8 +34,30 @@ def test_every_config_is_built_and_only_changes_settings_of_the_base(name):
   config = importlib.import_module(f"configs.{name}").get_config()
   legal = {key for key, _ in flat(base.get_config())}
   for key, _ in flat(config):
-    assert key in legal or key.startswith("data.budgets."), key
-  models.build(config.model, SCHEMA, [0.0])
+    assert key in legal or key.startswith(OPEN_GROUPS), key
+  names = list(config.data.budgets) or ["a"]
+  schema = Schema(
+    {name: Modality("tokens", 2, ordered=True) for name in names}, SCHEMA.target
+  )
+  models.build(config.model, schema, [0.0])
+
+
+@pytest.mark.parametrize("name", debian_structures.STRUCTURES)
+@pytest.mark.parametrize("text", ["", "sentences"])
+def test_every_structure_is_built(name, text):
+  config = debian_structures.get_config(f"{name},1,{text}")
+  assert config.seed == 1
+  names = [*debian_structures.debian_programs.MODALITIES, "sentences"]
+  schema = Schema(
+    {name: Modality("tokens", 2, ordered=True) for name in names}, SCHEMA.target
+  )
+  model = models.build(config.model, schema, [0.0])
+  assert type(model.fusion) is FUSIONS[debian_structures.STRUCTURES[name].fusion]
+
+
+def test_every_fusion_has_a_structure():
+  used = {structure.fusion for structure in debian_structures.STRUCTURES.values()}
+  assert used == set(FUSIONS)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ml_collections import config_dict
 
-from configs import base, debian_programs
+from configs import base, debian_programs, debian_structures
 from deepsets_jax import models
 from deepsets_jax.data import debian_programs as programs
 from deepsets_jax.ragged import Batch, Ragged, without
@@ -160,12 +160,21 @@ def test_a_head_of_each_kind_starts_at_its_bias(kind, size):
   np.testing.assert_allclose(logits, np.tile(bias, (NUM_EXAMPLES, 1)), 1e-6)
 
 
-def test_the_models_compared_on_debian_programs_match_in_parameters():
-  schema = programs.load(0, text="bag")["train"].schema
+@pytest.mark.parametrize(
+  ("get_config", "names", "most"),
+  [
+    (debian_programs.get_config, debian_programs.MODELS, 1.05),
+    (debian_structures.get_config, debian_structures.STRUCTURES, 1.06),
+  ],
+)
+def test_the_models_compared_on_debian_programs_match_in_parameters(
+  get_config, names, most
+):
   sizes = {}
-  for argument in ("set_pool", "concat", "concat_learned"):
-    config = debian_programs.get_config(argument).model
-    model = models.build(config, schema, np.zeros(schema.target.size))
+  for argument in names:
+    config = get_config(argument)
+    schema = _schema(config.data.debian_programs.text)
+    model = models.build(config.model, schema, np.zeros(schema.target.size))
     modalities = {
       name: Ragged(
         jax.ShapeDtypeStruct(
@@ -178,4 +187,9 @@ def test_the_models_compared_on_debian_programs_match_in_parameters():
     }
     shapes = jax.eval_shape(model.init, jax.random.key(0), modalities)
     sizes[argument] = sum(x.size for x in jax.tree.leaves(shapes))
-  assert max(sizes.values()) / min(sizes.values()) < 1.05, sizes
+  assert max(sizes.values()) / min(sizes.values()) < most, sizes
+
+
+@functools.cache
+def _schema(text):
+  return programs.load(0, text=text)["train"].schema

@@ -8,7 +8,15 @@ import jax
 import jax.numpy as jnp
 
 from deepsets_jax.attention.plans import BLOCK, Plan
-from deepsets_jax.attention.rows import NONE, products, put, take, weighted, zeros
+from deepsets_jax.attention.rows import (
+  products,
+  put,
+  real,
+  rows_of,
+  take,
+  weighted,
+  zeros,
+)
 
 
 def for_blocks(plan: Plan, body: Callable, carry):
@@ -27,8 +35,7 @@ def for_blocks(plan: Plan, body: Callable, carry):
 
 
 def _block(offsets, segment, index):
-  rows = offsets[segment] + index * BLOCK + jnp.arange(BLOCK)
-  return jnp.where(rows < offsets[segment + 1], rows, NONE)
+  return rows_of(offsets[segment] + index * BLOCK, offsets[segment + 1], BLOCK)
 
 
 def _num_key_blocks(plan, segment):
@@ -44,7 +51,7 @@ def row(q, k, v, plan, segment, rows_q, carry):
   def add(index, state):
     peak, total, summed = state
     rows_k = _block(plan.key_offsets, segment, index)
-    mask = (rows_k != NONE)[None, None, :]
+    mask = real(rows_k)[None, None, :]
     logits = jnp.where(mask, products(q, take(k, rows_k)) * scale, -jnp.inf)
     higher = jnp.maximum(peak, jnp.max(logits, axis=-1, keepdims=True))
     exponentials, shrink = jnp.exp(logits - higher), jnp.exp(peak - higher)
@@ -64,7 +71,7 @@ def row(q, k, v, plan, segment, rows_q, carry):
   log_total = jnp.swapaxes((peak + jnp.log(total))[..., 0], 0, 1)
   return (
     put(out, rows_q, summed / total),
-    log_totals.at[rows_q].set(log_total, mode="drop"),
+    log_totals.at[rows_q].set(log_total, mode="drop", unique_indices=True),
   )
 
 
@@ -76,12 +83,12 @@ def row_gradient(q, k, v, plan, cotangent, out, log_totals, segment, rows_q, gra
   mean = jnp.sum(
     g.astype(jnp.float32) * take(out, rows_q).astype(jnp.float32), -1, keepdims=True
   )
-  real = (rows_q != NONE)[None, :, None]
+  real_q = real(rows_q)[None, :, None]
 
   def add(index, carry):
     of_q, all_k, all_v = carry
     rows_k = _block(plan.key_offsets, segment, index)
-    mask = real & (rows_k != NONE)[None, None, :]
+    mask = real_q & real(rows_k)[None, None, :]
     keys, values = take(k, rows_k), take(v, rows_k)
     logits = jnp.where(mask, products(q, keys) * scale - log_total, -jnp.inf)
     weights = jnp.exp(logits)

@@ -17,7 +17,7 @@ _COARSE_SIZES = (8, 32, 128)
 BLOCK = 128
 # Slots of a group of tiles: enough to keep the loop's own cost small, few enough that
 # a last group that is not full costs little. Measured on a CPU.
-_GROUP_SLOTS = 192
+_GROUP_SLOTS = 384
 
 
 @flax.struct.dataclass

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 
-# A row that is past the end of any array.
-NONE = jnp.iinfo(jnp.int32).max
+# Rows from here on are past the end of any array.
+_PAST = 1 << 30
+
+
+def rows_of(begin, end, size):
+  """The `size` rows from `begin`, `[..., size]`; those from `end` on are past all."""
+  shape = (*begin.shape, size)
+  rows = begin[..., None] + jax.lax.broadcasted_iota(jnp.int32, shape, begin.ndim)
+  # Each to a place of its own, so that no place is written twice.
+  past = _PAST + jnp.arange(math.prod(shape)).reshape(shape)
+  return jnp.where(rows < end[..., None], rows, past)
+
+
+def real(rows):
+  """Where a row is one of an array."""
+  return rows < _PAST
 
 
 def take(x, rows):
@@ -19,7 +35,9 @@ def take(x, rows):
 def put(x, rows, values):
   """`x` with `[..., h, l, d]` written to these rows."""
   values = jnp.swapaxes(values, -2, -3).reshape(-1, *x.shape[1:])
-  return x.at[rows.reshape(-1)].set(values.astype(x.dtype), mode="drop")
+  return x.at[rows.reshape(-1)].set(
+    values.astype(x.dtype), mode="drop", unique_indices=True
+  )
 
 
 def products(x, y):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from deepsets_jax.attention.plans import Plan, group_size
-from deepsets_jax.attention.rows import NONE, products, put, take, weighted
+from deepsets_jax.attention.rows import products, put, real, rows_of, take, weighted
 
 
 def for_groups(plan: Plan, index: int, body: Callable, carry):
@@ -33,25 +33,22 @@ def for_groups(plan: Plan, index: int, body: Callable, carry):
 
 
 def _rows(offsets, segments, inside, size):
-  """The first `size` rows of each segment, `[g, size]`; `NONE` past its end."""
-  begin, end = offsets[segments][:, None], offsets[segments + 1][:, None]
-  rows = begin + jnp.arange(size)[None]
-  return jnp.where((rows < end) & inside[:, None], rows, NONE)
+  """The first `size` rows of each segment, `[g, size]`; none of those not inside."""
+  begin = offsets[segments]
+  return rows_of(begin, jnp.where(inside, offsets[segments + 1], begin), size)
 
 
 def _softmax(logits, mask, axis):
-  """The softmax where `mask`, 0 elsewhere and where nothing is."""
-  peak = jnp.max(jnp.where(mask, logits, -jnp.inf), axis, keepdims=True)
-  peak = jnp.where(jnp.isfinite(peak), peak, 0)
-  exponentials = jnp.where(mask, jnp.exp(jnp.where(mask, logits - peak, 0)), 0)
-  total = jnp.sum(exponentials, axis, keepdims=True)
-  return exponentials / jnp.where(total > 0, total, 1)
+  """The softmax where `mask`, 0 elsewhere; where nothing is, nobody reads it."""
+  logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
+  exponentials = jnp.exp(logits - jnp.max(logits, axis, keepdims=True))
+  return exponentials / jnp.sum(exponentials, axis, keepdims=True)
 
 
 def tile(q, k, v, rows_q, rows_k, out):
   """Attention of a group of tiles, written to their rows of `out`."""
   scale = q.shape[-1] ** -0.5
-  mask = (rows_k != NONE)[:, None, None, :]
+  mask = real(rows_k)[:, None, None, :]
   logits = products(take(q, rows_q), take(k, rows_k)) * scale
   weights = _softmax(logits, mask, axis=-1)
   return put(out, rows_q, weighted(weights, take(v, rows_k)))
@@ -63,7 +60,7 @@ def tile_gradient(q, k, v, cotangent, rows_q, rows_k, grads):
   Keys come before queries here: of five products only one is then transposed.
   """
   scale = q.shape[-1] ** -0.5
-  mask = (rows_k != NONE)[:, None, :, None]
+  mask = real(rows_k)[:, None, :, None]
   q, g = take(q, rows_q), take(cotangent, rows_q)
   k, v = take(k, rows_k), take(v, rows_k)
   weights = _softmax(products(k, q) * scale, mask, axis=-2)
