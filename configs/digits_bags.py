@@ -8,8 +8,8 @@ place; and the seed. Encoder, head and training are the same for all of a task.
 
 Bags have 1 to 10 images. The largest digit, after Lee et al., "Set Transformer" (2019),
 is also tested on bags of up to 100. The nine, after Ilse et al., "Attention-based Deep
-Multiple Instance Learning" (2018), is to be learned from 200 bags: with thousands every
-pool finds it. Half a minute on one core; a minute with the Set Transformer, most of it
+Multiple Instance Learning" (2018), is to be learned from 200 bags: with 20,000 even the
+mean finds it. Half a minute on one core; a minute with the Set Transformer, most of it
 compilation.
 """
 
