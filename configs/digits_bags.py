@@ -23,9 +23,9 @@ _TASKS = {
   "max": (20_000, 1500, 250, "mae"),
   "contains_nine": (200, 300, 50, "roc_auc"),
 }
-_POOLS = ("sum", "mean", "max", "min", "logsumexp", "softmax", "std", "var")
+POOLS = ("sum", "mean", "max", "min", "logsumexp", "softmax", "std", "var")
 # By name a fusion and its settings.
-_ATTENTION = {
+ATTENTION = {
   "mil": ("mil", {"gated": False}),
   "mil_gated": ("mil", {"gated": True}),
   "set_transformer": ("set_transformer", {"layers": 2, "heads": 3}),
@@ -39,8 +39,8 @@ def get_config(argument: str = "max,max,0") -> ml_collections.ConfigDict:
   pool, _, seed = rest.partition(",")
   if task not in _TASKS:
     raise ValueError(f"unknown task {task!r}; one of {sorted(_TASKS)}")
-  if pool not in (*_POOLS, *_ATTENTION):
-    raise ValueError(f"unknown pool {pool!r}; one of {[*_POOLS, *_ATTENTION]}")
+  if pool not in (*POOLS, *ATTENTION):
+    raise ValueError(f"unknown pool {pool!r}; one of {[*POOLS, *ATTENTION]}")
   bags, steps, eval_every, metric = _TASKS[task]
   config = base.get_config()
   config.seed = int(seed or 0)
@@ -50,8 +50,8 @@ def get_config(argument: str = "max,max,0") -> ml_collections.ConfigDict:
   config.data.digits.update(task=task, train_examples=bags)
   config.model.features = 30
   config.model.dense.update(hidden=(300, 100), activation="tanh")
-  if pool in _ATTENTION:
-    config.model.fusion, settings = _ATTENTION[pool]
+  if pool in ATTENTION:
+    config.model.fusion, settings = ATTENTION[pool]
     config.model[config.model.fusion].update(settings)
   else:
     config.model.set_pool.pools = (pool,)

@@ -1,29 +1,39 @@
 """Makes RESULTS.md and the README's results: every run behind them, and the tables.
 
   python -m experiments.reproduce
+  python -m experiments.reproduce --parts=structures,bags
 
-Runs are in `runs/reproduce`; one that is finished is not repeated. About six
-minutes on two cores.
+Runs are in `runs/reproduce`; one that is finished is not repeated. All parts take about
+an hour and a half on two cores, most of it in "structures"; "sentences" first needs the
+file of `experiments.encode_sentences`, see `configs/debian_structures.py`.
 """
 
 from __future__ import annotations
 
 import pathlib
+import re
 import statistics
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from absl import app, logging
+from absl import app, flags, logging
 
-from configs import debian_programs, digits_sum
-from deepsets_jax import train
-from experiments import logistic_regression
+from configs import debian_programs, debian_structures, digits_bags, digits_sum
+from deepsets_jax import figures, train
+from experiments import compare, comparison, logistic_regression
 
 _RUNS = pathlib.Path("runs/reproduce")
 _SEEDS = (0, 1, 2)
 _POOLS = ("sum", "mean", "max")
 _SIZES = (10, 20, 50, 100)
+# Compared; the others of `configs/debian_structures.py` take longest.
+_STRUCTURES = tuple(
+  name
+  for name in debian_structures.STRUCTURES
+  if name not in ("set_pool_words", "bottleneck")
+)
+_WITH_SENTENCES = ("concat", "set_pool", "hierarchical")
 
 
 def spread(values: Sequence[float], digits: int = 3) -> str:
@@ -64,7 +74,7 @@ def debian_table() -> tuple[str, dict[str, Any]]:
   return "\n".join(lines), facts
 
 
-def digits_table() -> str:
+def digits_table() -> tuple[str, dict[str, Any]]:
   """Relative error of the digit sum by pool and size of the set."""
   lines = [
     "| pool | " + " | ".join(f"{n} images" for n in _SIZES) + " |",
@@ -80,49 +90,56 @@ def digits_table() -> str:
       f"{spread([100 * r[f'test_{n}']['mape'] for r in runs], 2)} %" for n in _SIZES
     ]
     lines.append(f"| {pool} | " + " | ".join(cells) + " |")
-  return "\n".join(lines)
+  return "\n".join(lines), runs[0]
 
 
-_PAGE = """# Results
+def structures_table() -> tuple[str, dict[str, Any]]:
+  """Structures on debian_programs, the text in the form of each; draws the picture."""
+  return _compare("", _STRUCTURES, pathlib.Path("docs/structures.png"))
 
-Made by `python -m experiments.reproduce`. Of each run the config and all metrics are in
-its folder, `runs/reproduce`.
 
-{provenance}
+def sentences_table() -> tuple[str, dict[str, Any]]:
+  """The same with the text as sentences of a pretrained encoder."""
+  return _compare(",0,sentences", _WITH_SENTENCES)
 
-## Debian programs: set pool against concatenation
 
-`python -m experiments.main --config=configs/debian_programs.py:MODEL,SEED`, MODEL one
-of `set_pool`, `concat`, `concat_learned`. 74 labels of 7,453 programs, test part; the
-split (by source package), the initial parameters and the order depend on the seed. One
-threshold for all labels, chosen on validation, as all hyper-parameters were.
+def _compare(
+  argument: str, names: Sequence[str], picture: pathlib.Path | None = None
+) -> tuple[str, dict[str, Any]]:
+  models = []
+  for name in names:
+    config = debian_structures.get_config(name + argument)
+    source = f"configs/debian_structures.py:{name}{argument}"
+    models.append(comparison.Model(name, source, config))
+  folder = "structures_sentences" if argument else "structures"
+  runs = compare.run(models, _SEEDS, _RUNS / folder)
+  metrics = ("f1_micro", "f1_macro")
+  rows = comparison.rows(models, runs, metrics, names[0])
+  if picture is not None:
+    figures.save(comparison.draw(rows, metrics, names[0]), picture)
+  return comparison.markdown(rows, metrics), runs[names[0]].finished[_SEEDS[0]]
 
-{debian}
 
-{note}
-
-## Sum of digits: sets ten times as large as any in training
-
-`python -m experiments.main --config=configs/digits_sum.py:POOL --config.seed=SEED`.
-Trained on sets of 1 to 10 images, tested on sets of unseen images. Mean relative error
-(`mape`) of the predicted sum.
-
-{digits}
-
-Only the sum pool extrapolates: a mean or a maximum does not know how many there were.
-"""
-
-_SUMMARY = """<!-- results -->
-Micro and macro F1 on the test part of `debian_programs`:
-
-{debian}
-
-Relative error of a sum of digits, trained on sets of at most 10 images:
-
-{digits}
-
-{provenance}
-<!-- /results -->"""
+def bags_table() -> tuple[str, dict[str, Any]]:
+  """The largest digit and "contains a nine", by pool."""
+  heads = [f"largest of {n}" for n in _SIZES] + ["a nine: ROC AUC", "accuracy"]
+  lines = [f"| pool | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
+  for pool in (*digits_bags.POOLS, *digits_bags.ATTENTION):
+    largest, nine = (
+      [
+        train.train_once(
+          digits_bags.get_config(f"{task},{pool},{seed}"),
+          _RUNS / f"digits_bags_{task}_{pool}_{seed}",
+        )
+        for seed in _SEEDS
+      ]
+      for task in ("max", "contains_nine")
+    )
+    cells = [spread([r[f"test_{size}"]["mae"] for r in largest], 2) for size in _SIZES]
+    for name in ("roc_auc", "accuracy"):
+      cells.append(spread([r["test"][name] for r in nine]))
+    lines.append(f"| {pool} | " + " | ".join(cells) + " |")
+  return "\n".join(lines), largest[0]
 
 
 def provenance(facts: Mapping[str, Any]) -> str:
@@ -141,6 +158,34 @@ def provenance(facts: Mapping[str, Any]) -> str:
   )
 
 
+# By name, in the order of RESULTS.md. What to read from a table is in docs/<name>.md,
+# the one thing that no run writes; its first part comes before the table.
+_PARTS: Mapping[str, Callable[[], tuple[str, dict[str, Any]]]] = {
+  "debian_programs": debian_table,
+  "structures": structures_table,
+  "sentences": sentences_table,
+  "bags": bags_table,
+  "digits_sum": digits_table,
+}
+_CHOSEN = flags.DEFINE_list("parts", list(_PARTS), f"Of {', '.join(_PARTS)}.")
+
+
+def section(name: str) -> tuple[str, str]:
+  """A part of RESULTS.md, and what of it stands in the README."""
+  table, facts = _PARTS[name]()
+  table = f"{table}\n\n{provenance(facts)}"
+  before, after = pathlib.Path(f"docs/{name}.md").read_text().split("\n---\n")
+  return f"{before.strip()}\n\n{table}\n\n{after.strip()}", table
+
+
+def put(path: pathlib.Path, name: str, text: str) -> None:
+  """Puts a text between the two marks of a part, where the file has them."""
+  page = path.read_text()
+  begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+  pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+  replace(path, pattern.sub(lambda _: f"{begin}{text.strip()}\n{end}", page))
+
+
 def replace(path: pathlib.Path, text: str) -> None:
   """Writes to a temporary name and renames."""
   temporary = path.with_name(f".{path.name}.tmp")
@@ -149,23 +194,18 @@ def replace(path: pathlib.Path, text: str) -> None:
 
 
 def main(argv: list[str]) -> None:
-  """Runs what is missing, writes RESULTS.md and the results in README.md."""
+  """Runs what is missing, writes the parts into RESULTS.md and README.md."""
   if len(argv) > 1:
     raise app.UsageError(f"unknown arguments {argv[1:]}")
+  unknown = sorted(set(_CHOSEN.value) - set(_PARTS))
+  if unknown:
+    raise app.UsageError(f"unknown part {unknown[0]!r}; one of {list(_PARTS)}")
   logging.set_verbosity(logging.WARNING)
-  debian, facts = debian_table()
-  parts = {
-    "debian": debian,
-    "digits": digits_table(),
-    "provenance": provenance(facts),
-    "note": pathlib.Path("docs/debian_programs.md").read_text().strip(),
-  }
-  replace(pathlib.Path("RESULTS.md"), _PAGE.format(**parts))
-  readme = pathlib.Path("README.md")
-  before, rest = readme.read_text().split("<!-- results -->")
-  after = rest.split("<!-- /results -->")[1]
-  replace(readme, before + _SUMMARY.format(**parts) + after)
-  print("wrote RESULTS.md and the results in README.md")
+  for name in _CHOSEN.value:
+    text, table = section(name)
+    put(pathlib.Path("RESULTS.md"), name, text)
+    put(pathlib.Path("README.md"), name, table)
+    print(f"wrote {name}")
 
 
 if __name__ == "__main__":

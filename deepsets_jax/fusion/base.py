@@ -40,8 +40,12 @@ class Fusion(nn.Module):
 
 
 def modality_codes(fusion: Fusion) -> dict[str, Float[Array, "1 d"]]:
-  """A learned vector for each modality, of length about 1, in a compact call."""
-  init = nn.initializers.normal(fusion.features**-0.5)
+  """A learned vector for each modality, in a compact call.
+
+  It starts at a length of about 0.1: an element may have a small weight, and would
+  drown in a code of length 1.
+  """
+  init = nn.initializers.normal(0.1 * fusion.features**-0.5)
   return {
     name: fusion.param(f"code_{name}", init, (1, fusion.features)).astype(fusion.dtype)
     for name in fusion.modalities

@@ -93,7 +93,9 @@ class SingleStreamFusion(Fusion):
     """The elements with their codes, and the fused tokens with theirs."""
     codes = modality_codes(self)
     token = self.param(
-      "fused_token", nn.initializers.normal(self.features**-0.5), (1, self.features)
+      "fused_token",
+      nn.initializers.normal(0.1 * self.features**-0.5),
+      (1, self.features),
     )
     elements, tokens = [], []
     for name in sorted(modalities):
