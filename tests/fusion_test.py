@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deepsets_jax import fusion, sharding
-from tests.fusions import FUSIONS, ROUNDED
+from tests.fusions import FUSIONS, ROUNDED, SLOW
 from tests.sets import (
   BUDGETS,
   FEATURES,
@@ -19,7 +19,10 @@ from tests.sets import (
   shuffled,
 )
 
-EVERY_FUSION = pytest.mark.parametrize("name", FUSIONS)
+EVERY_FUSION = pytest.mark.parametrize(
+  "name",
+  [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in FUSIONS],
+)
 SETS = st.fixed_dictionaries({name: set_lists() for name in NAMES})
 
 

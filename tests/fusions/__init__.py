@@ -24,6 +24,10 @@ FUSIONS = (
 FUSIONS |= gated.FUSIONS | low_rank.FUSIONS | mil.FUSIONS
 FUSIONS |= bottleneck.FUSIONS | hierarchical.FUSIONS | set_transformer.FUSIONS
 
+# They take long to compile, and another variant of the same class, or of its parts, is
+# in the quick tests.
+SLOW = {"single stream, all", "set transformer, SAB", "bottleneck"}
+
 # Fusions with exponentials or matrix products after elements have met: in compiled code
 # an absent modality may change the last bits, because XLA rounds them by the program.
 ROUNDED = {"softmax", *mil.FUSIONS, *transformer.FUSIONS, *hierarchical.FUSIONS}

@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+
+from configs import base
+from deepsets_jax.data import sources
+from deepsets_jax.data.table import DataError, Table
+from deepsets_jax.ragged import from_lists
+from deepsets_jax.schema import Modality, Schema, Target
+
+
+def write_tables(path, words):
+  """Three splits of two examples; `words` are those of the training part."""
+  schema = Schema({"word": Modality("tokens", 5)}, Target("binary", 1))
+  for split in ("train", "validation", "test"):
+    lists = words if split == "train" else [[1], [2, 3]]
+    modalities = {"word": from_lists(lists, dtype=np.int32)}
+    ids = np.array(["a", "b"])
+    Table(schema, modalities, np.array([0, 1], np.float32), ids).write(path / split)
+  config = base.get_config().data
+  config.name, config.tables.path = "tables", str(path)
+  return config
+
+
+def test_tables_of_a_folder(tmp_path):
+  tables = sources.load(write_tables(tmp_path, [[4], []]), 0)
+  assert sorted(tables) == ["test", "train", "validation"]
+  assert tables["train"].lengths("word").tolist() == [1, 0]
+
+
+def test_training_without_any_element_is_refused(tmp_path):
+  config = write_tables(tmp_path, [[], []])
+  with pytest.raises(DataError, match=r"no training example has.*of \['word'\]"):
+    sources.load(config, 0)
+
+
+def test_an_unknown_name_is_refused():
+  config = base.get_config().data
+  config.name = "imagenet"
+  with pytest.raises(ValueError, match="name 'imagenet'; one of"):
+    sources.load(config, 0)
