@@ -30,8 +30,10 @@ class Structure(NamedTuple):
     sequence: The modalities with a transformer of their own.
     positions: How places in the ordered modalities are told.
     text: The form of the text.
-    learning_rate: The peak, of the embeddings; a tenth of it in fusions and
-      transformers.
+    learning_rate: The peak, of the embeddings.
+    factor: What multiplies it in the fusion, or in the transformers.
+    warmup: Steps to the peak; attention over all elements at once does not learn
+      without.
     dropout: On the fused vector.
     norm: Whether a LayerNorm comes before it.
   """
@@ -45,6 +47,8 @@ class Structure(NamedTuple):
   learning_rate: float = 2e-2
   dropout: float = 0.5
   norm: bool = False
+  factor: float = 0.1
+  warmup: int = 14
 
 
 _BLOCK = dict(hidden=128, dropout=0.2)
@@ -82,7 +86,12 @@ STRUCTURES = {
     norm=True,
   ),
   "set_transformer": Structure(
-    "set_transformer", 120, dict(inducing=16, seeds=2, **_BLOCK), norm=True
+    "set_transformer",
+    120,
+    dict(inducing=16, seeds=2, **_BLOCK),
+    norm=True,
+    factor=0.03,
+    warmup=60,
   ),
   "bottleneck": Structure("bottleneck", 100, dict(pool="sum", **_BLOCK), norm=True),
   "gated": Structure("gated", 108, dict(pool="sum"), norm=True),
@@ -119,9 +128,11 @@ def get_config(argument: str = "two_stage,0") -> ml_collections.ConfigDict:
     for modality in ordered:
       config.model.positions[modality] = structure.positions
   config.model.head.update(input_dropout=structure.dropout, input_norm=structure.norm)
-  config.optim.learning_rate = structure.learning_rate
+  config.optim.update(
+    learning_rate=structure.learning_rate, warmup_steps=structure.warmup
+  )
   if sequence or structure.fusion == "single_stream":
-    config.optim.factors.transformer = 0.1
+    config.optim.factors.transformer = structure.factor
   elif structure.fusion not in ("concat", "set_pool"):
-    config.optim.factors.fusion = 0.1
+    config.optim.factors.fusion = structure.factor
   return config

@@ -164,10 +164,13 @@ class SetTransformerFusion(Fusion):
     )
 
   def _points(self, name: str, count: int, b: int) -> Float[Array, "b*m d"]:
-    """Learned vectors of length about 1, the same for each example.
+    """Learned vectors, the same for each example.
+
+    They are short at first, or what they read of an example would drown in what is the
+    same in all; as queries they are normed, and their length is of no account.
 
     An empty example has them, too: the slots are there anyhow, and nothing reads them.
     """
-    init = nn.initializers.normal(self.features**-0.5)
+    init = nn.initializers.normal(0.1 * self.features**-0.5)
     points = self.param(name, init, (count, self.features)).astype(self.dtype)
     return jnp.tile(points, (b, 1))
