@@ -124,7 +124,7 @@ def bags_table() -> tuple[str, dict[str, Any]]:
   """The largest digit and "contains a nine", by pool."""
   heads = [f"largest of {n}" for n in _SIZES] + ["a nine: ROC AUC", "accuracy"]
   lines = [f"| pool | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
-  for pool in (*digits_bags.POOLS, *digits_bags.ATTENTION):
+  for pool in (*digits_bags.POOLS, "mil", "mil_gated", "set_transformer"):
     largest, nine = (
       [
         train.train_once(
