@@ -172,7 +172,8 @@ def _log_scale(axes: Axes, numbers: Sequence[float]) -> None:
   # A factor of two at least: models made to be of one size look as if they were.
   room = max((high / low) ** 0.15, 1.45)
   axes.set(xscale="log", xlim=(low / room, high * room))
-  axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 4 * low else "all"))
+  subs = "all" if high <= 4 * low else (1, 2, 5) if high <= 100 * low else (1,)
+  axes.xaxis.set_major_locator(LogLocator(subs=subs))
   axes.xaxis.set_major_formatter(EngFormatter())
   axes.xaxis.set_minor_formatter(NullFormatter())
   axes.margins(y=0.12)
