@@ -1,5 +1,7 @@
 """Every setting, its meaning, and its default."""
 
+from typing import Any
+
 import ml_collections
 from ml_collections import config_dict
 
@@ -145,6 +147,23 @@ def _model() -> ml_collections.ConfigDict:
     positions=ml_collections.ConfigDict(),
     # A key of `fusion.FUSIONS`; its settings are below, under the same name.
     fusion="set_pool",
+    **_fusions(mlp, transformer),
+    # From the fused vector to the logits.
+    head=dict(
+      mlp,
+      # Whether a LayerNorm stands before all else.
+      input_norm=False,
+      # An activation of the fused vector, None for none.
+      input_activation=config_dict.placeholder(str),
+      # Rate of dropout on the fused vector.
+      input_dropout=0.0,
+    ),
+  )
+
+
+def _fusions(mlp: dict[str, Any], transformer: dict[str, Any]) -> dict[str, Any]:
+  """The settings of every fusion, by its name."""
+  return dict(
     set_pool=dict(
       # Any of sum, mean, max, min, logsumexp, softmax, var, std; side by side.
       pools=("max",),
@@ -251,15 +270,5 @@ def _model() -> ml_collections.ConfigDict:
     hierarchical=dict(
       # Width of the tanh layers of the scores; None for half of model.features.
       hidden=config_dict.placeholder(int),
-    ),
-    # From the fused vector to the logits.
-    head=dict(
-      mlp,
-      # Whether a LayerNorm stands before all else.
-      input_norm=False,
-      # An activation of the fused vector, None for none.
-      input_activation=config_dict.placeholder(str),
-      # Rate of dropout on the fused vector.
-      input_dropout=0.0,
     ),
   )
