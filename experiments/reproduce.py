@@ -10,6 +10,7 @@ file of `experiments.encode_sentences`, see `configs/debian_structures.py`.
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import re
 import statistics
@@ -144,18 +145,23 @@ def bags_table() -> tuple[str, dict[str, Any]]:
 
 def provenance(facts: Mapping[str, Any]) -> str:
   """The sentence that says where numbers come from."""
-  commit = subprocess.run(
+  device, versions = facts["device"], facts["versions"]
+  return (
+    f"Mean ± sample standard deviation of seeds {', '.join(map(str, _SEEDS))}; written at"
+    f" commit {_commit()}, {device['count']} {device['kind']} device, jax {versions['jax']},"
+    f" jaxlib {versions['jaxlib']}, Python {versions['python']}."
+  )
+
+
+@functools.cache
+def _commit() -> str:
+  """The commit, asked before anything is written."""
+  return subprocess.run(
     ["git", "describe", "--always", "--dirty"],
     capture_output=True,
     text=True,
     check=True,
   ).stdout.strip()
-  device, versions = facts["device"], facts["versions"]
-  return (
-    f"Mean ± sample standard deviation of seeds {', '.join(map(str, _SEEDS))}; commit"
-    f" {commit}, {device['count']} {device['kind']} device, jax {versions['jax']},"
-    f" jaxlib {versions['jaxlib']}, Python {versions['python']}."
-  )
 
 
 # By name, in the order of RESULTS.md. What to read from a table is in docs/<name>.md,

@@ -224,3 +224,10 @@ def test_flops_beyond_one_body_of_each_loop():
   bodies = sum((384 // size) * size * size for size in (8, 16, 24, 32, 48, 64, 96, 128))
   want = (tiles + blocks - bodies - 128 * 128) * 2 * HEADS * (4 + 3)
   assert float(attention.uncounted_flops(plan, HEADS, 4, 3)) == want
+
+
+def test_more_rows_than_can_be_told_apart_are_refused():
+  rows = jax.ShapeDtypeStruct((2**30 + 1, 1, 1), jnp.bfloat16)
+  offsets = jax.ShapeDtypeStruct((3,), jnp.int32)
+  with pytest.raises(ValueError, match="1073741825 queries .* at most 1073741824"):
+    jax.eval_shape(attend, rows, rows, rows, offsets, offsets)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from deepsets_jax.attention import blocks, tiles
 from deepsets_jax.attention.plans import Plan
-from deepsets_jax.attention.rows import zeros
+from deepsets_jax.attention.rows import MOST_ROWS, zeros
 
 
 @jax.custom_vjp
@@ -25,12 +25,20 @@ def attend(
   softmax(q k' / sqrt(k)) v for each head (Vaswani et al., 2017); the softmax is in
   float32. Zero, with gradient zero, for queries whose segment has no key, and on
   padding. Memory is linear in `n` and `m`.
+
+  Raises:
+    ValueError: More rows than can be told from those past the end.
   """
   out, _ = _forward(q, k, v, plan)
   return out
 
 
 def _forward(q, k, v, plan):
+  if max(len(q), len(k)) > MOST_ROWS:
+    raise ValueError(
+      f"attention over {len(q)} queries and {len(k)} keys: at most {MOST_ROWS} slots;"
+      " take more shards, config.data.shards"
+    )
   q, k, v = (x.astype(v.dtype) for x in (q, k, v))
   out = zeros((*q.shape[:2], v.shape[2]), v.dtype, q, k, v, plan)
   for index in range(len(plan.tiles)):

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 # Rows from here on are past the end of any array.
-_PAST = 1 << 30
+MOST_ROWS = 1 << 30
 
 
 def rows_of(begin, end, size):
@@ -16,13 +16,13 @@ def rows_of(begin, end, size):
   shape = (*begin.shape, size)
   rows = begin[..., None] + jax.lax.broadcasted_iota(jnp.int32, shape, begin.ndim)
   # Each to a place of its own, so that no place is written twice.
-  past = _PAST + jnp.arange(math.prod(shape)).reshape(shape)
+  past = MOST_ROWS + jnp.arange(math.prod(shape)).reshape(shape)
   return jnp.where(rows < end[..., None], rows, past)
 
 
 def real(rows):
   """Where a row is one of an array."""
-  return rows < _PAST
+  return rows < MOST_ROWS
 
 
 def take(x, rows):
