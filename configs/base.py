@@ -60,7 +60,8 @@ def get_config() -> ml_collections.ConfigDict:
 
 def _data() -> ml_collections.ConfigDict:
   return config_dict.create(
-    # "debian_programs", "digits", or "tables" for a folder of your own.
+    # "debian_programs", "digits", "multiple_features", or "tables" for a folder of your
+    # own.
     name="debian_programs",
     # Examples of a step, over all shards.
     batch_size=128,
@@ -95,6 +96,8 @@ def _data() -> ml_collections.ConfigDict:
       max_size=10,
       # Sizes of the further test splits of unseen images.
       test_sizes=(10, 20, 50, 100),
+      # Of "multimodal", chance of the character reader to read a wrong digit.
+      misread_rate=0.1,
     ),
     # Folder of one folder per split, each written by `Table.write`.
     tables=dict(path=config_dict.placeholder(str)),

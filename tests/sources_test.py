@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from deepsets_jax.data import sources
+from deepsets_jax.data import multiple_features, sources
 from deepsets_jax.data.table import DataError, Table
 from deepsets_jax.ragged import from_lists
 from deepsets_jax.schema import Modality, Schema, Target
@@ -33,8 +33,16 @@ def test_training_without_any_element_is_refused(tmp_path):
     sources.load(config, 0)
 
 
+def test_multiple_features_by_name_and_seed():
+  config = base.get_config().data
+  config.name = "multiple_features"
+  got, want = sources.load(config, 3), multiple_features.load(3)
+  for split, table in want.items():
+    assert got[split].ids.tolist() == table.ids.tolist()
+
+
 def test_an_unknown_name_is_refused():
   config = base.get_config().data
   config.name = "imagenet"
-  with pytest.raises(ValueError, match="name 'imagenet'; one of"):
+  with pytest.raises(ValueError, match="name 'imagenet'; one of .*'multiple_features'"):
     sources.load(config, 0)

@@ -26,10 +26,8 @@ NUMBER_WORDS = tuple("zero one two three four five six seven eight nine".split()
 _EVALUATION_EXAMPLES = 1000
 # Where the shuffled images of each digit are cut into train, validation and test.
 _CUTS = (0.7, 0.85)
-# Of the multi-modal sets: chance of a modality to be off in an example, and of the
-# character reader to read a wrong digit.
+# Of the multi-modal sets: chance of a modality to be off in an example.
 _OFF_RATE = 0.2
-_MISREAD_RATE = 0.1
 
 _TARGETS = {
   "sum": Target("regression", 1, ("sum",)),
@@ -71,6 +69,7 @@ def load(
   train_examples: int = 20_000,
   max_size: int = 10,
   test_sizes: Sequence[int] = (10, 20, 50, 100),
+  misread_rate: float = 0.1,
 ) -> dict[str, Table]:
   """The tables "train", "validation", "test" and, for some tasks, "test_<size>".
 
@@ -85,11 +84,17 @@ def load(
     max_size: Of a set; sizes are uniform from 1.
     test_sizes: For "sum", "max" and "unique", sizes of the sets of the further splits,
       each of sets of exactly that size.
+    misread_rate: For "multimodal", see `planted`.
   """
   if task not in TASKS:
     raise ValueError(f"unknown task {task!r}; one of {list(TASKS)}")
   if task == "multimodal":
-    return planted(seed, train_examples=train_examples, max_size=max_size)[0]
+    return planted(
+      seed,
+      train_examples=train_examples,
+      max_size=max_size,
+      misread_rate=misread_rate,
+    )[0]
   schema = Schema({"image": _MODALITIES["image"]}, _TARGETS[task])
   smallest = 1 if task in ("sum", "max") else 0
   further = () if task == "contains_nine" else test_sizes
@@ -102,20 +107,26 @@ def load(
 
 
 def planted(
-  seed: int, *, train_examples: int = 20_000, max_size: int = 10
+  seed: int,
+  *,
+  train_examples: int = 20_000,
+  max_size: int = 10,
+  misread_rate: float = 0.1,
 ) -> tuple[dict[str, Table], dict[str, dict[str, np.ndarray]]]:
   """The tables of "multimodal", and which of their elements decide.
 
   The label is the largest digit of a set. Each digit is one element of one modality: an
   `image`; a `profile`, the sums of its 8 rows and of its 8 columns; `ocr`, the digit,
-  misread with probability 0.1; or `caption`, the number's word. In an example each
-  modality is off with probability 0.2, at least one is on, and each digit takes one of
-  those that are on, all with the same chance.
+  misread with probability `misread_rate`; or `caption`, the number's word. In an
+  example each modality is off with probability 0.2, at least one is on, and each digit
+  takes one of those that are on, all with the same chance.
 
   Returns:
     The tables, see `load`; and by split and modality, for each element of the table
     `[n]`, True where its true digit (not what was misread) is the label.
   """
+  if not 0 <= misread_rate <= 1:
+    raise ValueError(f"digits: misread_rate {misread_rate} is not in [0, 1]")
   schema = Schema(_MODALITIES, _TARGETS["multimodal"])
   tables, truth = {}, {}
   for sets in _draw(seed, 0, train_examples, max_size, ()):
@@ -125,7 +136,7 @@ def planted(
     form = _draw_forms(rows, len(labels), sets.rng)
     modalities: dict[str, Ragged] = {}
     truth[sets.split] = {}
-    for index, (name, values) in enumerate(_forms(sets).items()):
+    for index, (name, values) in enumerate(_forms(sets, misread_rate).items()):
       own = form == index
       lengths = np.bincount(rows[own], minlength=len(labels))
       modalities[name] = from_lengths(values[own], lengths)
@@ -196,10 +207,10 @@ def _summary(task: str, digits: np.ndarray, offsets: np.ndarray) -> np.ndarray:
   return values.astype(np.float32)[:, None]
 
 
-def _forms(sets: _Sets) -> dict[str, np.ndarray]:
+def _forms(sets: _Sets, misread_rate: float) -> dict[str, np.ndarray]:
   """Each digit as an element of each modality, `[n, ...]`."""
   squares = sets.pixels.reshape(-1, 8, 8)
-  misread = sets.rng.random(len(squares)) < _MISREAD_RATE
+  misread = sets.rng.random(len(squares)) < misread_rate
   wrong = (sets.digits + sets.rng.integers(1, 10, len(squares))) % 10
   return {
     "image": sets.pixels,

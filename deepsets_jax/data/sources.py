@@ -6,7 +6,7 @@ import pathlib
 
 import ml_collections
 
-from deepsets_jax.data import debian_programs, digits
+from deepsets_jax.data import debian_programs, digits, multiple_features
 from deepsets_jax.data.table import DataError, Table, open_table
 
 
@@ -24,12 +24,14 @@ def load(config: ml_collections.ConfigDict, seed: int) -> dict[str, Table]:
       tables = debian_programs.load(seed, **config.debian_programs)
     case "digits":
       tables = digits.load(seed=seed, **config.digits)
+    case "multiple_features":
+      tables = multiple_features.load(seed)
     case "tables":
       tables = _stored(config.tables.path)
     case _:
       raise ValueError(
         f"unknown config.data.name {config.name!r};"
-        " one of ['debian_programs', 'digits', 'tables']"
+        " one of ['debian_programs', 'digits', 'multiple_features', 'tables']"
       )
   for split in ("train", "validation", "test"):
     if split not in tables:
