@@ -19,6 +19,11 @@ from deepsets_jax.encoders import (
   activation,
 )
 from deepsets_jax.encoders.sequence import POSITIONS
+from deepsets_jax.encoders.transformer import (
+  forget_attended,
+  sow_importance,
+  wants_importance,
+)
 from deepsets_jax.fusion import FUSIONS, Fusion
 from deepsets_jax.ragged import Ragged
 from deepsets_jax.schema import Modality, Schema
@@ -62,6 +67,14 @@ class Head(nn.Module):
 class SetModel(nn.Module):
   """Encoders, fusion and head.
 
+  If the fusion attends, the weight of each element of the input is sown in the
+  collection "importance", as "attention": the fusion's, see `fusion.base.Fusion`, and
+  where elements have met in an encoder's transformer, its rollout
+  (`encoders.transformer.Transformer.rollout`).
+
+    _, sown = model.apply(variables, modalities, mutable=["importance"])
+    weights = sown["importance"]["attention"]  # by modality `[n]`
+
   Attributes:
     encoders: By modality. Any subset of them may be in a batch.
     fusion: See `fusion`.
@@ -82,16 +95,39 @@ class SetModel(nn.Module):
     self, modalities: Mapping[str, Ragged], *, train: bool = False
   ) -> Float[Array, "b f"]:
     """The fused vector of each example."""
+    fused = self.fusion(self._encode(modalities, train), train=train)
+    if wants_importance(self):
+      self._sow_importance()
+    return fused
+
+  def lift(self, modalities: Mapping[str, Ragged]) -> dict[str, Any]:
+    """The partial state of each modality, of a fusion that merges such."""
+    return self.fusion.lift(self._encode(modalities, train=False))
+
+  def finish(self, state: Any) -> Float[Array, "b k"]:
+    """The logits of a merged state."""
+    return self.head(self.fusion.finish(state), train=False)
+
+  def _encode(self, modalities: Mapping[str, Ragged], train: bool) -> dict[str, Ragged]:
     unknown = sorted(set(modalities) - set(self.encoders))
     if unknown:
       raise ValueError(
         f"unknown modality {unknown[0]!r}; the model has {sorted(self.encoders)}"
       )
-    encoded = {
+    return {
       name: self.encoders[name](ragged, train=train)
       for name, ragged in modalities.items()
     }
-    return self.fusion(encoded, train=train)
+
+  def _sow_importance(self) -> None:
+    if self.fusion.has_variable("importance", "attention"):
+      weights = dict(self.fusion.get_variable("importance", "attention"))
+      for name, mass in weights.items():
+        # An encoder of single elements has none.
+        if hasattr(self.encoders[name], "rollout"):
+          weights[name] = self.encoders[name].rollout(mass)
+      sow_importance(self, "attention", weights)
+    forget_attended(self)
 
 
 def build(

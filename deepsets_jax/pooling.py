@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from deepsets_jax.ragged import Ragged
-from deepsets_jax.segments import merge_max, segment_max, segment_min, segment_sum
+from deepsets_jax.segments import merge_max, segment_max, segment_sum
 
 
 @runtime_checkable
@@ -290,24 +290,6 @@ POOLS: Mapping[str, Pool] = {
   "var": Var(),
   "std": Std(),
 }
-
-
-def winning_slots(
-  elements: Mapping[str, Ragged], pooled: Float[Array, "b d"]
-) -> dict[str, Int[Array, "b d"]]:
-  """The slot of each modality whose element won each feature of a max or min pool.
-
-  `n`, one past the last slot, where no element of the modality attains the pooled
-  value. Where several tie, the first slot of each modality that attains it.
-  """
-  slots = {}
-  for name, ragged in elements.items():
-    n = ragged.num_slots
-    won = _float32(ragged) == ragged.to_elements(pooled, fill=jnp.nan)
-    slot = jnp.where(won, jnp.arange(n, dtype=jnp.int32)[:, None], n)
-    # Of nothing, the largest integer.
-    slots[name] = jnp.minimum(segment_min(slot, ragged), n)
-  return slots
 
 
 def _refuse(scores: Array | None, owner: Pool) -> None:

@@ -23,13 +23,6 @@ def segment_sum(values: Num[Array, "n d"], elements: Ragged) -> Num[Array, "b d"
   )
 
 
-def segment_min(values: Num[Array, "n d"], elements: Ragged) -> Num[Array, "b d"]:
-  """The least of each example's values; the type's largest where there are none."""
-  return jax.ops.segment_min(
-    values, elements.segment_ids, elements.num_examples, indices_are_sorted=True
-  )
-
-
 def segment_max(
   values: Float[Array, "n d"], elements: Ragged
 ) -> tuple[Float[Array, "b d"], Float[Array, "b d"]]:

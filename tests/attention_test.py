@@ -111,6 +111,46 @@ class TestEqualsTheReference:
       np.testing.assert_allclose(of_ours, of_dense, 1e-5, 1e-5)
 
 
+@functools.partial(jax.jit, static_argnames=("shared",))
+def received(q, k, query_offsets, key_offsets, mass, shared):
+  key_offsets = query_offsets if shared else key_offsets
+  plan = attention.plan(query_offsets, key_offsets, len(q), len(k))
+  return attention.received(q, k, plan, mass)
+
+
+@pytest.mark.parametrize(
+  ("name", "dtype"),
+  [("of every tile, and blocks", jnp.bfloat16), *((n, jnp.float32) for n in CASES)],
+)
+def test_what_keys_receive_is_that_of_a_loop(name, dtype):
+  queries, keys, shared = CASES[name]
+  q, k, *_, query_offsets, key_offsets = inputs(queries, keys, dtype=dtype)
+  mass = np.random.default_rng(0).normal(size=len(q)).astype(np.float32)
+  got = received(q, k, query_offsets, key_offsets, mass, shared)
+  q, k = np.asarray(q, np.float64), np.asarray(k, np.float64)
+  want, at_q, at_k = np.zeros(len(k)), 0, 0
+  for num_q, num_k in zip(queries, keys, strict=True):
+    for head in range(HEADS if num_k else 0):
+      logits = q[at_q : at_q + num_q, head] @ k[at_k : at_k + num_k, head].T
+      weights = np.exp(logits / np.sqrt(KEY_FEATURES))
+      weights /= weights.sum(1, keepdims=True)
+      want[at_k : at_k + num_k] += mass[at_q : at_q + num_q] @ weights / HEADS
+    at_q, at_k = at_q + num_q, at_k + num_k
+  assert got.dtype == jnp.float32
+  np.testing.assert_allclose(got, want, 1e-5, 1e-5)
+
+
+def test_what_keys_receive_takes_memory_linear_in_the_number_of_elements():
+  def temporary_bytes(n):
+    rows = [jax.ShapeDtypeStruct((n, 4, 32), jnp.float32)] * 2
+    offsets = [jax.ShapeDtypeStruct((2,), jnp.int32)] * 2
+    mass = jax.ShapeDtypeStruct((n,), jnp.float32)
+    compiled = received.lower(*rows, *offsets, mass, True).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+  assert temporary_bytes(16384) < 4.2 * temporary_bytes(4096)
+
+
 LENGTHS = st.lists(st.integers(0, 12), min_size=5, max_size=5)
 
 

@@ -101,6 +101,7 @@ def test_in_a_model_importances_are_where_the_docstring_says():
   _, sown = model.apply(
     {"params": variables["params"]}, MODALITIES, mutable=["importance"]
   )
+  assert sown["importance"]["attention"]["text"].shape == (9,)
   of_fusion = sown["importance"]["fusion"]
   assert of_fusion["elements"]["text"].shape == (9,)
   assert of_fusion["modalities"]["text"].shape == (4,)

@@ -22,7 +22,7 @@ def test_importance_is_the_weight_of_each_element():
   fused, sown = module.apply(
     {"params": params}, MODALITIES, train=False, mutable=["importance"]
   )
-  weights = sown["importance"]["elements"]
+  weights = sown["importance"]["attention"]
   total, weighted = np.zeros(NUM_EXAMPLES), np.zeros((NUM_EXAMPLES, FEATURES))
   for name, ragged in MODALITIES.items():
     assert weights[name].dtype == jnp.float32

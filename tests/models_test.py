@@ -9,10 +9,13 @@ import pytest
 from ml_collections import config_dict
 
 from configs import base, debian_programs, debian_structures
-from deepsets_jax import models
+from deepsets_jax import encoders, models, sharding
 from deepsets_jax.data import debian_programs as programs
+from deepsets_jax.fusion import MILFusion, SetPoolFusion, SingleStreamFusion
 from deepsets_jax.ragged import Batch, Ragged, without
 from deepsets_jax.schema import Modality, Schema, Target
+from tests.fusions.mil import mil_attention
+from tests.fusions.transformer import dense, rollout, transformer
 from tests.sets import FEATURES, NUM_EXAMPLES, pack, set_lists
 
 SCHEMA = Schema(
@@ -96,6 +99,113 @@ class TestEveryModel:
     model, variables, _ = built(fusion)
     with pytest.raises(ValueError, match="a batch without any modality"):
       model.apply(variables, {})
+
+
+def of_sequences(fusion, layers=2):
+  """Faces are read by a transformer, that is computed again; images are not."""
+  sequence = encoders.SequenceEncoder(
+    encoders.DenseEncoder(FEATURES),
+    FEATURES,
+    layers=layers,
+    heads=3,
+    hidden=5,
+    remat=True,
+  )
+  return models.SetModel(
+    encoders={"face": sequence, "image": encoders.DenseEncoder(FEATURES)},
+    fusion=fusion,
+    head=models.Head((0.0,)),
+  )
+
+
+def random_sets(seed):
+  rng = np.random.default_rng(seed)
+  sizes = {"face": (3, 0, 1, 4), "image": (2, 3, 0, 0)}
+  lists = {k: [rng.normal(size=(n, FEATURES)) for n in v] for k, v in sizes.items()}
+  return {k: [x.astype(np.float32) for x in v] for k, v in lists.items()}
+
+
+def telling(model, params):
+  """Of modalities: the logits, and what is told of importance."""
+
+  def apply(modalities):
+    return model.apply({"params": params}, modalities, mutable=["importance"])
+
+  return apply
+
+
+class TestImportance:
+  def test_attention_goes_back_through_an_encoder_that_mixes(self):
+    model = of_sequences(MILFusion(("face", "image"), FEATURES, hidden=5))
+    sets = random_sets(0)
+    modalities = {name: pack(lists, 9) for name, lists in sets.items()}
+    params = model.init(jax.random.key(0), modalities)["params"]
+    logits, sown = jax.jit(telling(model, params))(modalities)
+    plain = jax.jit(model.apply)({"params": params}, modalities)
+    np.testing.assert_allclose(logits, plain, 1e-5, 1e-6)
+    got = {
+      name: part.replace(values=sown["importance"]["attention"][name]).to_lists()
+      for name, part in modalities.items()
+    }
+    # Queries and keys are not returned.
+    assert all(leaf.ndim == 1 for leaf in jax.tree.leaves(sown))
+    params = jax.device_get(params)
+    for i in range(NUM_EXAMPLES):
+      face, image = (
+        dense(p["Dense_0"], sets[name][i]) * p["_ModalityScale_0"]["factor"]
+        for name, p in (
+          ("face", params["encoders_face"]["elements"]),
+          ("image", params["encoders_image"]),
+        )
+      )
+      read = params["encoders_face"]["transformer"]
+      encoded = {"face": transformer(read, face), "image": image}
+      want = mil_attention(params["fusion"], encoded)
+      want["face"] = want["face"] @ rollout(read, face)
+      for name in sets:
+        np.testing.assert_allclose(got[name][i], want[name], 1e-4, 1e-5)
+
+  @pytest.mark.parametrize("pools", [("max",), ("max", "softmax")])
+  def test_is_where_a_reader_looks_and_not_where_there_is_none(self, pools):
+    model = of_sequences(SetPoolFusion(("face", "image"), FEATURES, pools=pools))
+    modalities = {name: pack(lists, 9) for name, lists in random_sets(0).items()}
+
+    def told(key):
+      variables = model.init(key, modalities)
+      assert "importance" not in variables
+      return telling(model, variables["params"])(modalities)[1]["importance"]
+
+    sown = jax.eval_shape(told, jax.random.key(0))
+    assert ("attention" in sown) == ("softmax" in pools)
+    assert {k: v.shape for k, v in sown["fusion"]["argmax"].items()} == {
+      "face": (9,),
+      "image": (9,),
+    }
+    assert all(leaf.ndim == 1 for leaf in jax.tree.leaves(sown))
+
+  def test_is_the_same_shard_by_shard_on_many_devices(self):
+    names = ("face", "image")
+    fusion = SingleStreamFusion(names, FEATURES, heads=3, hidden=5)
+    model = of_sequences(fusion, layers=1)
+    shards = [
+      {name: pack(lists, 9) for name, lists in random_sets(seed).items()}
+      for seed in range(2 * jax.device_count())
+    ]
+    params = model.init(jax.random.key(0), shards[0])["params"]
+    apply = telling(model, params)
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *shards)
+    on_devices = jax.shard_map(
+      lambda modalities: jax.lax.map(lambda one: apply(one)[1], modalities),
+      mesh=sharding.make_mesh(),
+      in_specs=jax.P(sharding.AXIS),
+      out_specs=jax.P(sharding.AXIS),
+    )
+    got = jax.jit(on_devices)(stacked)["importance"]["attention"]
+    alone = jax.jit(lambda one: apply(one)[1])
+    for index, shard in enumerate(shards):
+      want = alone(shard)["importance"]["attention"]
+      for name in names:
+        np.testing.assert_allclose(got[name][index], want[name], 1e-5, 1e-6)
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -213,20 +213,6 @@ class TestWinners:
     np.testing.assert_allclose(got["a"][:2], [[third, half, 0], [third, 0, 0]], 1e-6)
     np.testing.assert_allclose(got["b"][:1], [[third, half, 1]], 1e-6)
 
-  @hypothesis.given(first=set_lists(ties=True), second=set_lists(ties=True))
-  def test_winning_slots_agree_with_a_loop(self, name, first, second):
-    elements = {"a": pack(first), "b": pack(second)}
-    got = pooling.winning_slots(elements, pooled(name, elements))
-    want = loop(name, joined(first, second))
-    for key, lists in (("a", first), ("b", second)):
-      n, start = elements[key].num_slots, 0
-      for example, x in enumerate(lists):
-        for feature in range(FEATURES):
-          hits = np.flatnonzero(x[:, feature] == want[example, feature])
-          slot = start + hits[0] if len(hits) else n
-          assert got[key][example, feature] == slot
-        start += len(x)
-
   def test_an_element_of_minus_infinity_is_not_an_empty_set(self, name):
     elements = pack([[[-np.inf] * 3]] + [np.zeros((0, 3))] * 3)
     assert np.isneginf(pooled(name, elements)[0]).all()

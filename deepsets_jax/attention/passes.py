@@ -68,3 +68,30 @@ def _backward(residuals, cotangent):
 
 
 attend.defvjp(_forward, _backward)
+
+
+def received(
+  q: Float[Array, "n h k"],
+  k: Float[Array, "m h k"],
+  plan: Plan,
+  mass: Float[Array, "n"],
+) -> Float[Array, "m"]:
+  """What the keys receive of a mass that each query spreads by its softmax weights.
+
+  For each key the sum over the queries of its segment of weight times mass, the mean
+  over heads. In float32; 0 for keys whose segment has no query, and on padding. No
+  gradient passes. Costs a backward pass of `attend`, with memory linear in `n` and `m`:
+  it is the vector-Jacobian product with respect to values of width one.
+  """
+  q, k, mass = jax.lax.stop_gradient((q, k, mass))
+  heads = q.shape[1]
+  values = jnp.zeros((len(k), heads, 1))
+  spread = jnp.broadcast_to(mass[:, None, None] / heads, (len(q), heads, 1))
+  # Inside `jax.shard_map` gradients vary as their arguments do: here all alike.
+  nothing = zeros((), jnp.float32, q, k, mass, plan)
+  q, k, values, spread = (
+    x.astype(jnp.float32) + nothing for x in (q, k, values, spread)
+  )
+  _, pull_back = jax.vjp(lambda v: attend(q, k, v, plan), values)
+  (of_values,) = pull_back(spread)
+  return of_values.sum(axis=(1, 2))

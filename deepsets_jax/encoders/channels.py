@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from deepsets_jax.encoders.deepset import Deepset
+from deepsets_jax.encoders.transformer import sow_importance
 from deepsets_jax.ragged import Ragged
 
 
@@ -68,7 +69,8 @@ class ChannelDeepset(nn.Module):
 class ChannelAttention(nn.Module):
   """The channels' projections, weighted by a softmax of a dense layer of all of them.
 
-  An absent channel has no weight and nothing to say in those of the others.
+  An absent channel has no weight and nothing to say in those of the others. The weights
+  `[b, m]` are sown in the collection "importance" as "weights".
 
   Attributes:
     widths: `c` of every channel.
@@ -95,6 +97,7 @@ class ChannelAttention(nn.Module):
       jnp.concatenate(list(rows.values()), axis=-1)
     )
     weights = jax.nn.softmax(scores.astype(jnp.float32), where=some)
+    sow_importance(self, "weights", weights)
     projected = jnp.stack(
       [
         nn.Dense(width, dtype=self.dtype, name=f"projection_{name}")(row)

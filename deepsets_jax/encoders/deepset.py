@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float
 
 from deepsets_jax import pooling
 from deepsets_jax.encoders.layers import Scores
-from deepsets_jax.encoders.transformer import head_width
+from deepsets_jax.encoders.transformer import head_width, sow_importance
 from deepsets_jax.ragged import Ragged, of_vectors
 from deepsets_jax.segments import segment_median
 
@@ -110,7 +110,8 @@ class Deepset(nn.Module):
   Attributes:
     pool: As in `Pooling`.
     apply_attention: Whether each element is multiplied by a learned weight, the softmax
-      of `Scores` over the example's elements.
+      of `Scores` over the example's elements. The weights `[n]` are sown in the
+      collection "importance" as "weights".
     attention_dim: Hidden width of the scores; None for half of the elements'.
     modality_normalize: Whether elements are scaled to length 1 feature by feature,
       along an example's elements; else each element along its features.
@@ -163,6 +164,7 @@ class Deepset(nn.Module):
       return elements
     scores = Scores(self.attention_dim, self.dtype, name="attention")(elements.values)
     weights = _softmax(jnp.where(some, scores, -jnp.inf), elements)
+    sow_importance(self, "weights", weights)
     return elements.replace(values=elements.values * weights[:, None])
 
   def _scale(self, elements: Ragged) -> Ragged:

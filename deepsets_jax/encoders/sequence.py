@@ -43,14 +43,9 @@ class SequenceEncoder(nn.Module):
   remat: bool = False
   dtype: Any = jnp.float32
 
-  @nn.compact
-  def __call__(self, elements: Ragged, *, train: bool) -> Ragged:
-    weights = elements.weights
-    encoded = self.elements(elements.replace(weights=None), train=train)
-    places = elements.positions if elements.times is None else elements.times
-    values = encoded.values + self._codes(places)
+  def setup(self) -> None:
     if self.layers:
-      transformer = Transformer(
+      self.transformer = Transformer(
         self.features,
         self.layers,
         self.heads,
@@ -58,9 +53,16 @@ class SequenceEncoder(nn.Module):
         self.dropout,
         self.remat,
         self.dtype,
-        name="transformer",
       )
-      values = transformer(
+
+  @nn.compact
+  def __call__(self, elements: Ragged, *, train: bool) -> Ragged:
+    weights = elements.weights
+    encoded = self.elements(elements.replace(weights=None), train=train)
+    places = elements.positions if elements.times is None else elements.times
+    values = encoded.values + self._codes(places)
+    if self.layers:
+      values = self.transformer(
         Ragged(values, elements.offsets),
         positions=places if self.positions == "rotary" else None,
         train=train,
@@ -68,6 +70,10 @@ class SequenceEncoder(nn.Module):
     if weights is not None:
       values = values * weights.astype(values.dtype)[:, None]
     return Ragged(values, elements.offsets)
+
+  def rollout(self, mass: Float[Array, "n"]) -> Float[Array, "n"]:
+    """See `transformer.Transformer.rollout`; a weight of an element is left out."""
+    return self.transformer.rollout(mass) if self.layers else mass
 
   def _codes(self, places: Array) -> Float[Array, "n d"]:
     """What is added to elements for their place."""

@@ -12,8 +12,15 @@ from jaxtyping import Array, Bool, Float, Int
 
 from deepsets_jax import attention, pooling, ragged
 from deepsets_jax.encoders.layers import to_common_space
-from deepsets_jax.encoders.transformer import FeedForward, head_width, layer_norm
-from deepsets_jax.fusion.base import Fusion, check_present
+from deepsets_jax.encoders.transformer import (
+  FeedForward,
+  head_width,
+  keep_attended,
+  layer_norm,
+  pull_back,
+  wants_importance,
+)
+from deepsets_jax.fusion.base import Fusion, check_present, normalized, spread_evenly
 from deepsets_jax.ragged import Ragged
 
 
@@ -33,6 +40,11 @@ class BottleneckFusion(Fusion):
   Read is a class token of each modality; the result is their mean over the modalities
   that are there. The paper has the mean of the modalities' logits by one dense layer,
   which is the same under a head without hidden layers.
+
+  The attention that is sown, see `Fusion`, is the rollout from what is read, all
+  modalities alike, through all layers (`transformer.pull_back`); the copies of a shared
+  token share its mass. What so ends on class tokens and shared tokens comes from no
+  element, and the weights of an example's elements are over their sum.
 
   Attributes:
     layers: Number of fusion layers; with one, modalities are fused late.
@@ -81,6 +93,8 @@ class BottleneckFusion(Fusion):
       if copies:
         copies = {name: x.reshape(b, -1) for name, x in copies.items()}
         shared = _mean(copies, present).reshape(shared.shape).astype(self.dtype)
+    if wants_importance(self):
+      self.sow_attention(normalized(self._rollout(modalities, streams), modalities))
     return _mean(self._read(own, modalities), present)
 
   def _all_at_init(self, modalities: Mapping[str, Ragged]) -> dict[str, Ragged]:
@@ -120,6 +134,38 @@ class BottleneckFusion(Fusion):
         classes = pooling.pool(self.pool, Ragged(elements, part.offsets))
       read[name] = classes
     return read
+
+  def _rollout(
+    self, modalities: Mapping[str, Ragged], streams: _Streams
+  ) -> dict[str, Float[Array, "n"]]:
+    """The elements' part of a mass of 1 for each example, even over what is read."""
+    b = next(iter(modalities.values())).num_examples
+    present = {k: (v.lengths > 0).astype(jnp.float32) for k, v in modalities.items()}
+    count = jnp.maximum(sum(present.values()), 1)
+    share = {name: x / count for name, x in present.items()}
+    own = {}
+    for name, part in modalities.items():
+      classes = share[name]
+      elements = jnp.zeros(part.num_slots)
+      if self.pool is not None:
+        elements, classes = spread_evenly(classes, part), classes[:0]
+      own[name] = jnp.concatenate([elements, classes])
+    shared = jnp.zeros((b, self.bottlenecks))
+    for index in reversed(range(self.layers)):
+      mass = jnp.zeros(streams.num_slots)
+      for name, x in own.items():
+        copy = (shared * share[name][:, None]).reshape(-1)
+        slots = streams.slots[name]
+        mass = mass.at[slots].set(
+          jnp.concatenate([x, copy]), mode="drop", unique_indices=True
+        )
+      mass = sum(pull_back(self.variables["importance"][f"layer_{index}"], mass))
+      shared = jnp.zeros_like(shared)
+      for name, slots in streams.slots.items():
+        rows = jnp.take(mass, slots, axis=0, mode="fill", fill_value=0)
+        own[name], copy = jnp.split(rows, [len(own[name])])
+        shared += copy.reshape(shared.shape)
+    return {name: own[name][: part.num_slots] for name, part in modalities.items()}
 
 
 def _mean(
@@ -210,8 +256,9 @@ class _Layer(nn.Module):
       )
     flops = attention.uncounted_flops(streams.plan, self.heads, width, width)
     self.sow("cost", "attention_flops", flops)
-    attended = attention.attend(*(merged[:, i] for i in range(3)), streams.plan)
-    attended = attended.reshape(-1, self.features)
+    q, k, v = (merged[:, i] for i in range(3))
+    keep_attended(self, q, k, streams.plan)
+    attended = attention.attend(q, k, v, streams.plan).reshape(-1, self.features)
     rows, copies = {}, {}
     for name, x in own.items():
       x = x if self.last else jnp.concatenate([x, shared])

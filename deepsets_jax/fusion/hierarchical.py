@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from deepsets_jax import pooling
 from deepsets_jax.encoders.layers import Scores
+from deepsets_jax.encoders.transformer import sow_importance, wants_importance
 from deepsets_jax.fusion.base import Fusion, check_present, modality_codes
 from deepsets_jax.ragged import Ragged
 
@@ -30,15 +31,10 @@ class HierarchicalFusion(Fusion):
   over the `n` elements of a modality, and over the `n` modalities that are there. Each
   element bears a learned code of its modality.
 
-  Both importances are sown, in float32, in the collection "importance":
-
-    _, sown = model.apply(variables, modalities, mutable=["importance"])
-    of_elements = sown["importance"]["fusion"]["elements"]  # by modality `[n]`
-    of_modalities = sown["importance"]["fusion"]["modalities"]  # by modality `[b]`
-
-  (without "fusion" where the fusion is called alone). In an example, those of a
-  modality's elements add up to 1, and so do those of its modalities; padding slots and
-  absent modalities have 0.
+  The attention that is sown, see `Fusion`, is the product of both importances, which
+  beside it are sown by themselves: by modality "elements" `[n]` and "modalities" `[b]`.
+  In an example, those of a modality's elements add up to 1, and so do those of its
+  modalities; padding slots and absent modalities have 0.
 
   Attributes:
     hidden: Width of the scores' tanh layers; None for half of `d`.
@@ -61,13 +57,22 @@ class HierarchicalFusion(Fusion):
       of_elements[name] = _softmax(score(values), elements)
       vectors[name] = _pool(elements, of_elements[name])
       present[name] = elements.lengths > 0
-    self._sow("elements", of_elements)
-    return self._fuse(vectors, present)
+    fused, of_modalities = self._fuse(vectors, present)
+    if wants_importance(self):
+      sow_importance(self, "elements", of_elements)
+      sow_importance(self, "modalities", of_modalities)
+      self.sow_attention(
+        {
+          name: weights * modalities[name].to_elements(of_modalities[name])
+          for name, weights in of_elements.items()
+        }
+      )
+    return fused
 
   def _fuse(
     self, vectors: Mapping[str, Array], present: Mapping[str, Array]
-  ) -> Float[Array, "b d"]:
-    """The same of the modalities' vectors, of which there are few: dense."""
+  ) -> tuple[Float[Array, "b d"], dict[str, Float[Array, "b"]]]:
+    """The same of the modalities' vectors, of which there are few; and importances."""
     score = Scores(self.hidden, self.dtype, name="modality_scores")
     scores = {
       name: jnp.where(present[name], score(vector), -jnp.inf)
@@ -79,21 +84,15 @@ class HierarchicalFusion(Fusion):
     total = sum(exponentials.values())
     total = jnp.where(total > 0, total, 1)
     importance = {name: x / total for name, x in exponentials.items()}
-    self._sow("modalities", importance)
     count = sum(x.astype(jnp.float32) for x in present.values())
     mean = {
       name: x.astype(jnp.float32) / jnp.maximum(count, 1) for name, x in present.items()
     }
-    return sum(
+    fused = sum(
       ((importance[name] + mean[name]) / 2)[:, None] * vector
       for name, vector in vectors.items()
     )
-
-  def _sow(self, name: str, importance: dict[str, Array]) -> None:
-    # The last one, not a tuple of all: a fusion is called once.
-    self.sow(
-      "importance", name, importance, init_fn=dict, reduce_fn=lambda _, last: last
-    )
+    return fused, importance
 
 
 def _softmax(scores: Float[Array, "n"], elements: Ragged) -> Float[Array, "n"]:

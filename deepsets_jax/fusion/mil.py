@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from deepsets_jax import pooling
 from deepsets_jax.encoders.layers import Scores
-from deepsets_jax.fusion.base import Fusion, check_present
+from deepsets_jax.encoders.transformer import wants_importance
+from deepsets_jax.fusion.base import Fusion, check_present, softmax_weights
 from deepsets_jax.ragged import Ragged
 
 
@@ -23,13 +23,7 @@ class MILFusion(Fusion):
   are the same for all. The "softmax" of `SetPoolFusion` is the plain form with
   `hidden` = `features`, to stand beside other pools.
 
-  The weights are sown, in float32, in the collection "importance":
-
-    _, sown = model.apply(variables, modalities, mutable=["importance"])
-    of_elements = sown["importance"]["fusion"]["elements"]  # by modality `[n]`
-
-  (without "fusion" where the fusion is called alone). They are 0 on padding, and add up
-  to 1 over an example's elements of all modalities.
+  The weights are the attention that is sown, see `Fusion`.
 
   Attributes:
     hidden: Width of the scores' hidden layer, the paper's L.
@@ -52,27 +46,6 @@ class MILFusion(Fusion):
       raise ValueError(f"mil: hidden is {self.hidden}; expected at least 1")
     score = Scores(self.hidden, self.dtype, self.gated, name="scores")
     scores = {name: score(ragged.values) for name, ragged in modalities.items()}
-    if self.is_mutable_collection("importance"):
-      # The last one, not a tuple of all: a fusion is called once.
-      self.sow(
-        "importance",
-        "elements",
-        _weights(modalities, scores),
-        init_fn=dict,
-        reduce_fn=lambda _, last: last,
-      )
+    if wants_importance(self):
+      self.sow_attention(softmax_weights(modalities, scores))
     return pooling.pool("softmax", modalities, scores=scores)
-
-
-def _weights(
-  modalities: Mapping[str, Ragged], scores: Mapping[str, Float[Array, "n"]]
-) -> dict[str, Float[Array, "n"]]:
-  """The softmax of the scores over each example's elements of all modalities."""
-  columns = {k: v.replace(values=scores[k][:, None]) for k, v in modalities.items()}
-  total = pooling.pool("logsumexp", columns)
-  return {
-    name: jnp.exp(
-      jnp.where(ragged.mask, scores[name] - ragged.to_elements(total)[:, 0], -jnp.inf)
-    )
-    for name, ragged in modalities.items()
-  }

@@ -14,8 +14,10 @@ from deepsets_jax.encoders.transformer import (
   FeedForward,
   MultiHeadAttention,
   layer_norm,
+  pull_back,
+  wants_importance,
 )
-from deepsets_jax.fusion.base import Fusion, check_present, modality_codes
+from deepsets_jax.fusion.base import Fusion, check_present, modality_codes, normalized
 from deepsets_jax.ragged import Ragged
 
 
@@ -73,6 +75,11 @@ class SetTransformerFusion(Fusion):
   both differ the order of norms (see `MAB`), a GELU in rFF, and the decoder's last
   rFF, which is the model's head.
 
+  The attention that is sown, see `Fusion`, is the rollout from all seeds alike through
+  all blocks (`transformer.pull_back`). Half of a mass stays on the queries of a block:
+  what so ends on seeds and inducing points comes from no element, and the weights of
+  an example's elements are over their sum.
+
   Attributes:
     layers: Number of the encoder's blocks.
     inducing: Learned points of each ISAB, through which elements see each other at a
@@ -104,9 +111,16 @@ class SetTransformerFusion(Fusion):
       Ragged(part.values.astype(self.dtype) + codes[name], part.offsets)
       for name, part in sorted(modalities.items())
     ]
-    elements, _ = ragged.concatenate(parts)
+    elements, slots = ragged.concatenate(parts)
     values = self._encode(elements, train)
     read = self._decode(Ragged(values, elements.offsets), train)
+    if wants_importance(self):
+      mass = self._rollout(elements.num_examples)
+      weights = {
+        name: jnp.take(mass, slot, axis=0, mode="fill", fill_value=0)
+        for name, slot in zip(sorted(modalities), slots, strict=True)
+      }
+      self.sow_attention(normalized(weights, modalities))
     # Seeds leave with a length of about 1, as elements came.
     read = layer_norm(read, jnp.float32, "norm", scale=self.features**-0.5)
     read = read.reshape(elements.num_examples, self.seeds * self.features)
@@ -157,6 +171,25 @@ class SetTransformerFusion(Fusion):
       for index in range(self.decoder_layers):
         seeds = self._block(f"decoder_{index}")(seeds, None, plan, train=train)
     return seeds
+
+  def _rollout(self, b: int) -> Float[Array, "n"]:
+    """The elements' part of a mass of 1 for each example, even over its seeds."""
+
+    def back(name, mass):
+      return pull_back(self.variables["importance"][name]["attention"], mass)
+
+    mass = jnp.full(b * self.seeds, 1 / self.seeds)
+    if self.seeds > 1:
+      for index in reversed(range(self.decoder_layers)):
+        mass = sum(back(f"decoder_{index}", mass))
+    _, mass = back("pooling", mass)
+    for index in reversed(range(self.layers)):
+      if self.inducing is None:
+        mass = sum(back(f"encoder_{index}", mass))
+      else:
+        mass, of_points = back(f"encoder_{index}_out", mass)
+        mass += back(f"encoder_{index}_in", of_points)[1]
+    return mass
 
   def _block(self, name: str) -> MAB:
     return MAB(

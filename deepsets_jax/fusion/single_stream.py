@@ -6,11 +6,18 @@ from collections.abc import Mapping, Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from deepsets_jax import pooling, ragged
-from deepsets_jax.encoders.transformer import Transformer
-from deepsets_jax.fusion.base import Fusion, check_present, modality_codes
+from deepsets_jax.encoders.transformer import Transformer, wants_importance
+from deepsets_jax.fusion.base import (
+  Fusion,
+  check_present,
+  modality_codes,
+  of_examples,
+  spread_evenly,
+  uniform,
+)
 from deepsets_jax.ragged import Ragged
 
 READOUTS = ("fused", "elements", "all")
@@ -23,6 +30,10 @@ class SingleStreamFusion(Fusion):
   there sends one token that pools them, and the global embedding is read from these
   tokens' outputs. Places and times are told by the encoders (`config.model.positions`).
   `fusion.mmt` is MMT itself.
+
+  The attention that is sown, see `Fusion`, is the transformer's rollout from all that
+  is read out alike; what falls on a modality's fused token is its elements', in equal
+  parts.
 
   Attributes:
     fused: The pool that makes a modality's fused token, any but "softmax"; None for no
@@ -64,19 +75,38 @@ class SingleStreamFusion(Fusion):
       name="transformer",
     )
     stream = transformer(stream, train=train)
-    if self.readout != "all":
-      parts, slots = (
-        (tokens, slots[: len(tokens)])
-        if self.readout == "fused"
-        else (elements, slots[len(tokens) :])
+    parts, read = self._read_parts(tokens, elements, slots)
+    if wants_importance(self):
+      mass = jnp.zeros(stream.num_slots)
+      for share, slot in zip(uniform(parts), read, strict=True):
+        mass = mass.at[slot].set(share, mode="drop", unique_indices=True)
+      mass = transformer.rollout(mass)
+      self.sow_attention(
+        _to_elements(mass, sorted(modalities), tokens, elements, slots)
       )
+    if self.readout != "all":
       stream = {
         str(index): part.replace(
           values=jnp.take(stream.values, slot, axis=0, mode="fill", fill_value=0)
         )
-        for index, (part, slot) in enumerate(zip(parts, slots, strict=True))
+        for index, (part, slot) in enumerate(zip(parts, read, strict=True))
       }
     return jnp.concatenate([pooling.pool(p, stream) for p in self.pools], axis=-1)
+
+  def _read_parts(
+    self,
+    tokens: Sequence[Ragged],
+    elements: Sequence[Ragged],
+    slots: Sequence[Int[Array, "n"]],
+  ) -> tuple[Sequence[Ragged], Sequence[Int[Array, "n"]]]:
+    """The parts of the stream that are read out, and their slots in it."""
+    count = len(tokens)
+    match self.readout:
+      case "fused":
+        return tokens, slots[:count]
+      case "elements":
+        return elements, slots[count:]
+    return [*tokens, *elements], slots
 
   def _check_readout(self) -> None:
     if self.readout not in READOUTS:
@@ -107,3 +137,22 @@ class SingleStreamFusion(Fusion):
         vectors = vectors + codes[name] + token.astype(self.dtype)
         tokens.append(ragged.of_vectors(vectors, part.lengths > 0))
     return elements, tokens
+
+
+def _to_elements(
+  mass: Float[Array, "m"],
+  names: Sequence[str],
+  tokens: Sequence[Ragged],
+  elements: Sequence[Ragged],
+  slots: Sequence[Int[Array, "n"]],
+) -> dict[str, Float[Array, "n"]]:
+  """The mass of a stream's rows by modality, a fused token's over its elements."""
+  weights = {}
+  of_tokens, of_elements = slots[: len(tokens)], slots[len(tokens) :]
+  for index, name in enumerate(names):
+    slot = of_elements[index]
+    weights[name] = jnp.take(mass, slot, axis=0, mode="fill", fill_value=0)
+    if tokens:
+      of_token = of_examples(mass, of_tokens[index], tokens[index])
+      weights[name] += spread_evenly(of_token, elements[index])
+  return weights

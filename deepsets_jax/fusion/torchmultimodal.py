@@ -10,7 +10,8 @@ from jaxtyping import Array, Float
 
 from deepsets_jax.encoders import channels, deepset
 from deepsets_jax.encoders.layers import MLP
-from deepsets_jax.fusion.base import Fusion, check_present
+from deepsets_jax.encoders.transformer import wants_importance
+from deepsets_jax.fusion.base import Fusion, check_present, normalized, spread_evenly
 from deepsets_jax.ragged import Ragged
 
 _KINDS = ("attention", "concat", "deepset", "deepset_transformer")
@@ -23,6 +24,10 @@ class TorchMultimodalFusion(Fusion):
   (facebookresearch/multimodal), mended: the scaling of the vectors does not undo the
   attention, since it comes first; the transformer is read by a pool, so that no
   modality stands out; and absent modalities take no part.
+
+  The attention that is sown, see `Fusion`, is a modality's weight in the kind
+  "attention", or in a deepset with `apply_attention`, its elements' in equal parts.
+  What a transformer after it does is left out. Other settings sow none.
 
   Attributes:
     kind: "deepset" scales, weighs and pools the vectors of modalities,
@@ -73,6 +78,8 @@ class TorchMultimodalFusion(Fusion):
     vectors = {name: pool(modalities[name]) for name in sorted(modalities)}
     present = {name: ragged.lengths > 0 for name, ragged in modalities.items()}
     fused = self._fuse(vectors, None if self.parity else present, train)
+    if wants_importance(self):
+      self._sow_importance(modalities)
     mlp = MLP(self.hidden, self.norm, self.dropout, self.activation, self.dtype)
     fused = mlp(fused, train=train).astype(jnp.float32)
     if self.parity:
@@ -117,6 +124,23 @@ class TorchMultimodalFusion(Fusion):
       widths, core, self.auto_mapping, self.dtype, name="fusion"
     )
     return fusion(vectors, present, train=train)
+
+  def _sow_importance(self, modalities: Mapping[str, Ragged]) -> None:
+    if self.kind == "attention":
+      owner = "fusion"
+    elif self.apply_attention and self.kind != "concat":
+      owner = "deepset"
+    else:
+      return
+    weights = self.variables["importance"][owner]["weights"]
+    weights = weights.reshape(-1, len(self.modalities))
+    spread = {
+      name: spread_evenly(weights[:, index], modalities[name])
+      for index, name in enumerate(sorted(self.modalities))
+      if name in modalities
+    }
+    # With parity what is absent has a weight, too.
+    self.sow_attention(normalized(spread, modalities))
 
   def _check_complete(self, modalities: Mapping[str, Ragged]) -> None:
     """Raises where a modality cannot have one vector for each example."""

@@ -9,8 +9,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from deepsets_jax import pooling, ragged
-from deepsets_jax.encoders.transformer import Transformer
-from deepsets_jax.fusion.base import Fusion, check_present, modality_codes
+from deepsets_jax.encoders.transformer import Transformer, wants_importance
+from deepsets_jax.fusion.base import (
+  Fusion,
+  check_present,
+  modality_codes,
+  of_examples,
+  spread_evenly,
+  uniform,
+)
 from deepsets_jax.ragged import Ragged
 
 
@@ -20,6 +27,9 @@ class TwoStageFusion(Fusion):
   The first stage's transformers, one within each modality, are its sequence encoders
   (`config.model.sequence`). A modality is told by a learned code, not by a place, and
   an absent one is simply not there: the second stage attends over those present.
+
+  The attention that is sown, see `Fusion`, is the transformer's rollout from all
+  modalities alike, and what a modality has of it is its elements', in equal parts.
 
   Attributes:
     pool: Of a modality's elements to its vector, any but "softmax".
@@ -46,7 +56,7 @@ class TwoStageFusion(Fusion):
       elements = modalities[name]
       vectors = pooling.pool(self.pool, elements).astype(self.dtype) + codes[name]
       parts.append(ragged.of_vectors(vectors, elements.lengths > 0))
-    tokens, _ = ragged.concatenate(parts)
+    tokens, slots = ragged.concatenate(parts)
     transformer = Transformer(
       self.features,
       self.layers,
@@ -58,5 +68,12 @@ class TwoStageFusion(Fusion):
       name="transformer",
     )
     tokens = transformer(tokens, train=train)
+    if wants_importance(self):
+      mass = transformer.rollout(*uniform([tokens]))
+      weights = {
+        name: spread_evenly(of_examples(mass, slot, part), modalities[name])
+        for name, slot, part in zip(sorted(modalities), slots, parts, strict=True)
+      }
+      self.sow_attention(weights)
     pooled = [pooling.pool(name, tokens) for name in self.readout]
     return jnp.concatenate(pooled, axis=-1)

@@ -2,7 +2,8 @@
 
 A module of this folder gives `FUSIONS`: by a name the fusion and the same in numpy, a
 function of (params, sets) to `[f]`, where `sets` is one example's `[n, FEATURES]` by
-modality.
+modality. Where the fusion attends, `ATTENTION` gives the weights of that example's
+elements, `[n]` by modality, from the same arguments.
 """
 
 from tests.fusions import (
@@ -23,6 +24,16 @@ FUSIONS = (
 )
 FUSIONS |= gated.FUSIONS | low_rank.FUSIONS | mil.FUSIONS
 FUSIONS |= bottleneck.FUSIONS | hierarchical.FUSIONS | set_transformer.FUSIONS
+
+ATTENTION = (
+  transformer.ATTENTION
+  | set_pool.ATTENTION
+  | torchmultimodal.ATTENTION
+  | mil.ATTENTION
+  | bottleneck.ATTENTION
+  | hierarchical.ATTENTION
+  | set_transformer.ATTENTION
+)
 
 # They take long to compile, and another variant of the same class, or of its parts, is
 # in the quick tests.

@@ -37,6 +37,19 @@ def hierarchical_loop(params, sets):
   return weighted_and_plain_mean(params["modality_scores"], np.stack(vectors))
 
 
+def hierarchical_attention(params, sets):
+  """By modality `[n]`: its elements' importances times its own."""
+  vectors = modality_vectors(params, sets)
+  weights = {name: np.zeros(0) for name in sets}
+  if vectors:
+    shares = importance(params["modality_scores"], np.stack(list(vectors.values())))
+    for name, share in zip(vectors, shares, strict=True):
+      coded = sets[name] + params[f"code_{name}"]
+      weights[name] = share * importance(params["element_scores"], coded)
+  return weights
+
+
+ATTENTION = {"hierarchical": hierarchical_attention}
 FUSIONS = {
   "hierarchical": (
     fusion.HierarchicalFusion(NAMES, FEATURES, hidden=4),

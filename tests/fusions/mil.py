@@ -8,18 +8,29 @@ from deepsets_jax import fusion
 from tests.sets import FEATURES, NAMES
 
 
-def mil_loop(params, sets, gated):
-  """Of one example: the elements weighted by the softmax of their scores."""
-  bag = np.concatenate([np.zeros((0, FEATURES)), *sets.values()])
-  if not len(bag):
-    return np.zeros(FEATURES)
+def mil_weights(params, bag, gated):
+  """The softmax of the scores of a bag that is not empty."""
   layers = params["scores"]
   hidden = np.tanh(bag @ layers["hidden"]["kernel"] + layers["hidden"]["bias"])
   if gated:
     gate = bag @ layers["gate"]["kernel"] + layers["gate"]["bias"]
     hidden = hidden / (1 + np.exp(-gate))
-  weights = np.exp(hidden @ layers["score"]["kernel"])
-  return (weights * bag).sum(axis=0) / weights.sum()
+  weights = np.exp(hidden @ layers["score"]["kernel"])[:, 0]
+  return weights / weights.sum()
+
+
+def mil_loop(params, sets, gated):
+  """Of one example: the elements weighted by the softmax of their scores."""
+  bag = np.concatenate([np.zeros((0, FEATURES)), *sets.values()])
+  return mil_weights(params, bag, gated) @ bag if len(bag) else np.zeros(FEATURES)
+
+
+def mil_attention(params, sets, gated=False):
+  """The weights by modality."""
+  bag = np.concatenate([np.zeros((0, FEATURES)), *sets.values()])
+  weights = mil_weights(params, bag, gated) if len(bag) else np.zeros(0)
+  parts = np.split(weights, np.cumsum([len(v) for v in sets.values()])[:-1])
+  return dict(zip(sets, parts, strict=True))
 
 
 def _mil(gated):
@@ -27,4 +38,8 @@ def _mil(gated):
   return module, functools.partial(mil_loop, gated=gated)
 
 
+ATTENTION = {
+  "mil, plain": mil_attention,
+  "mil, gated": functools.partial(mil_attention, gated=True),
+}
 FUSIONS = {"mil, plain": _mil(gated=False), "mil, gated": _mil(gated=True)}

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 
 from deepsets_jax import fusion
+from tests.fusions.mil import mil_attention
 from tests.sets import FEATURES, NAMES
 
 
@@ -34,6 +35,7 @@ def _set_pool(**arguments):
   )
 
 
+ATTENTION = {"softmax": mil_attention}
 FUSIONS = {
   "max": _set_pool(pools=("max",)),
   "side by side": _set_pool(pools=("sum", "mean", "min", "std", "var")),

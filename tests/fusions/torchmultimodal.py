@@ -52,30 +52,37 @@ def transformer(params, x):
   return layer_norm(params["norm"], x)
 
 
-def deepset_loop(
+def deepset_rows(
   params,
   sets,
   element_pool="mean",
-  pool="mean",
-  apply_attention=False,
   modality_normalize=False,
   norm_factor=2.0,
   auto_mapping=False,
-  hidden=(),
   **others,
 ):
-  """Of one example: a vector per present modality, scaled, weighed, pooled."""
+  """Of one example: the scaled vector of each modality that is there, `[m, d]`."""
+  del others
   vectors = {k: POOLS[element_pool](v) for k, v in sorted(sets.items()) if len(v)}
-  if not vectors:
-    return np.zeros(hidden[-1] if hidden else FEATURES)
   if auto_mapping:
     for name, vector in vectors.items():
       vectors[name] = dense(params["fusion"][f"projection_{name}"], vector)
   x = np.stack(list(vectors.values()))
-  x = scaled(x, norm_factor, axis=0 if modality_normalize else 1)
+  return scaled(x, norm_factor, axis=0 if modality_normalize else 1)
+
+
+def deepset_weights(params, x):
+  scores = params["deepset"]["attention"]
+  return softmax(dense(scores["score"], np.tanh(dense(scores["hidden"], x)))[:, 0])
+
+
+def deepset_loop(params, sets, pool="mean", apply_attention=False, hidden=(), **others):
+  """Of one example: a vector per present modality, scaled, weighed, pooled."""
+  if not any(map(len, sets.values())):
+    return np.zeros(hidden[-1] if hidden else FEATURES)
+  x = deepset_rows(params, sets, **others)
   if apply_attention:
-    scores = params["deepset"]["attention"]
-    x = x * softmax(dense(scores["score"], np.tanh(dense(scores["hidden"], x))).T).T
+    x = x * deepset_weights(params, x)[:, None]
   if others.get("kind") == "deepset_transformer":
     x = transformer(params["transformer"], x)
   x = POOLS[pool](x)
@@ -84,23 +91,48 @@ def deepset_loop(
   return x
 
 
-def attention_loop(params, sets, kind, projection_dim):
-  """Of one example: projections weighted by the softmax over present modalities."""
+def channel_weights(params, sets):
+  """Of one example: the vector and the weight of each modality that is there."""
   present = [name for name in sorted(NAMES) if len(sets.get(name, ()))]
   x = np.zeros((len(NAMES), FEATURES))
   for index, name in enumerate(sorted(NAMES)):
     if name in present:
       x[index] = sets[name].mean(axis=0)
   if not present:
-    return np.zeros(projection_dim)
+    return {}
   scores = dense(params["fusion"]["attention"], x.reshape(-1))
   rows = [sorted(NAMES).index(name) for name in present]
-  weights = softmax(scores[rows])
-  projected = [
-    dense(params["fusion"][f"projection_{name}"], x[row])
-    for name, row in zip(present, rows, strict=True)
-  ]
-  return weights @ np.stack(projected)
+  return dict(
+    zip(present, zip(x[rows], softmax(scores[rows]), strict=True), strict=True)
+  )
+
+
+def attention_loop(params, sets, kind, projection_dim):
+  """Of one example: projections weighted by the softmax over present modalities."""
+  total = np.zeros(projection_dim)
+  for name, (vector, weight) in channel_weights(params, sets).items():
+    total += weight * dense(params["fusion"][f"projection_{name}"], vector)
+  return total
+
+
+def channel_attention(params, sets):
+  """By modality `[n]`: its weight, in equal parts."""
+  weights = channel_weights(params, sets)
+  return {
+    k: np.full(len(v), weights[k][1] / len(v)) if len(v) else np.zeros(0)
+    for k, v in sets.items()
+  }
+
+
+def deepset_attention(params, sets, **settings):
+  """The same of a deepset."""
+  names = [name for name in sorted(sets) if len(sets[name])]
+  weights = {name: np.zeros(0) for name in sets}
+  if names:
+    shares = deepset_weights(params, deepset_rows(params, sets, **settings))
+    for name, share in zip(names, shares, strict=True):
+      weights[name] = np.full(len(sets[name]), share / len(sets[name]))
+  return weights
 
 
 def _fusion(loop, **arguments):
@@ -108,6 +140,10 @@ def _fusion(loop, **arguments):
   return module, functools.partial(loop, **arguments)
 
 
+ATTENTION = {
+  "torchmultimodal, deepset": functools.partial(deepset_attention, auto_mapping=True),
+  "torchmultimodal, attention": channel_attention,
+}
 FUSIONS = {
   "torchmultimodal, deepset": _fusion(
     deepset_loop, pool="median", apply_attention=True, auto_mapping=True
