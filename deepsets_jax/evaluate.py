@@ -20,14 +20,18 @@ from deepsets_jax.schema import Target
 Predict = Callable[[PyTree, Batch], Array]
 
 
-def build_predict(apply: Callable[..., Array], mesh: jax.sharding.Mesh) -> Predict:
-  """The jitted function of parameters and batch `[s, ...]` to logits `[s, b, k]`."""
+def build(
+  of_shard: Callable[[PyTree, Batch], PyTree], mesh: jax.sharding.Mesh
+) -> Predict:
+  """The jitted function of parameters and batch `[s, ...]`, each shard by itself.
 
-  def of_device(params: PyTree, batch: Batch) -> Array:
-    def of_shard(shard: Batch) -> Array:
-      return apply({"params": params}, shard.modalities)
+  Args:
+    of_shard: Of parameters and one shard, without communication.
+    mesh: Of all devices.
+  """
 
-    return jax.lax.map(of_shard, batch)
+  def of_device(params: PyTree, batch: Batch) -> PyTree:
+    return jax.lax.map(lambda shard: of_shard(params, shard), batch)
 
   return jax.jit(
     jax.shard_map(
@@ -37,6 +41,11 @@ def build_predict(apply: Callable[..., Array], mesh: jax.sharding.Mesh) -> Predi
       out_specs=jax.P(sharding.AXIS),
     )
   )
+
+
+def build_predict(apply: Callable[..., Array], mesh: jax.sharding.Mesh) -> Predict:
+  """The jitted function of parameters and batch `[s, ...]` to logits `[s, b, k]`."""
+  return build(lambda params, batch: apply({"params": params}, batch.modalities), mesh)
 
 
 def predict(
@@ -68,6 +77,38 @@ def predict(
     row = int(np.argmax(seen != 1))
     raise RuntimeError(f"row {row} was evaluated {seen[row]} times")
   return logits
+
+
+def predict_elements(
+  step: Callable[[PyTree, Batch], dict[str, Array]],
+  params: PyTree,
+  table: Table,
+  budget: Budget,
+  shards: int,
+  mesh: jax.sharding.Mesh,
+) -> dict[str, np.ndarray]:
+  """A number for every element of a table, by modality in its order, `[n]` each.
+
+  `step` gives one per slot, by modality `[s, n]`; those of padding are dropped.
+  """
+  columns = {
+    k: np.zeros(len(v.values), np.float32) for k, v in table.modalities.items()
+  }
+  for batch in loader.evaluation_batches(table, budget, shards):
+    on_devices = sharding.put(batch, mesh)
+    values = step(params, on_devices)
+    offsets = {k: v.offsets for k, v in on_devices.modalities.items()}
+    values, offsets, indices = multihost_utils.process_allgather(
+      (values, offsets, on_devices.indices), tiled=True
+    )
+    for shard, rows in enumerate(indices):
+      if rows[0] < 0:  # It only fills up the last batch.
+        continue
+      for name, column in columns.items():
+        # The rows of a shard of an evaluation follow each other.
+        begin, size = table.modalities[name].offsets[rows[0]], offsets[name][shard, -1]
+        column[begin : begin + size] = values[name][shard, :size]
+  return columns
 
 
 def scores(target: Target, logits: Float[np.ndarray, "b k"]) -> np.ndarray:

@@ -42,7 +42,8 @@ class Run:
     mesh: Of all devices.
     absence: What is left out of training examples, or None.
     model, loss, step, predict: See `models`, `losses`, `train_step`, `evaluate`.
-    init: The state before the first step, on the devices.
+    init: The state before the first step, on the devices; of the config's seed, or of
+      one that is given.
   """
 
   config: ml_collections.ConfigDict
@@ -55,7 +56,7 @@ class Run:
   loss: losses.Loss
   step: train_step.Step
   predict: evaluate.Predict
-  init: Callable[[], train_step.State]
+  init: Callable[..., train_step.State]
 
   @property
   def abstract_state(self) -> train_step.State:
@@ -162,13 +163,13 @@ def _init(
   tx: optax.GradientTransformation,
   batcher: Batcher,
   mesh: jax.sharding.Mesh,
-) -> Callable[[], train_step.State]:
+) -> Callable[..., train_step.State]:
   """The jitted function to a state at step 0; shapes come from one example."""
   batch = batcher.batch([np.arange(1)])
   modalities = jax.tree.map(lambda x: x[0], batch.modalities)
 
-  def init() -> train_step.State:
-    init_key, step_key = jax.random.split(jax.random.key(config.seed))
+  def init(seed: int = config.seed) -> train_step.State:
+    init_key, step_key = jax.random.split(jax.random.key(seed))
     params = model.init(init_key, modalities)["params"]
     average = config.optim.ema_decay is not None
     return train_step.init_state(params, tx, step_key, average=average)

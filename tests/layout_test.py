@@ -10,14 +10,36 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "deepsets_jax"
 # From what everything may import to what imports everything. A module may import
 # those of earlier rows, and none of its own row.
 DIRECTION = [
-  {"schema", "ragged", "retrieval", "metric_states", "writers", "figures", "flops"},
+  {
+    "schema",
+    "ragged",
+    "retrieval",
+    "metric_states",
+    "writers",
+    "flops",
+    "figures.style",
+  },
+  {"figures.runs", "figures.costs", "figures.importance", "figures.robustness"},
   {"segments", "frames", "data.table"},
-  {"pooling", "data.sentences", "extract.minilm"},
-  {"attention.plans", "attention.rows"},
+  {"pooling", "data.sentences", "data.ablation", "extract.minilm"},
+  {"winners", "attention.plans", "attention.rows"},
   {"attention.tiles", "attention.blocks"},
   {"attention.passes"},
-  {"encoders.layers", "data.batching", "data.debian_programs", "data.digits"},
-  {"data.debian_builder", "data.sources", "data.loader", "data.budgets"},
+  {
+    "encoders.layers",
+    "data.batching",
+    "data.debian_programs",
+    "data.digits",
+    "data.multiple_features",
+  },
+  {
+    "data.debian_builder",
+    "data.multiple_features_builder",
+    "data.names",
+    "data.sources",
+    "data.loader",
+    "data.budgets",
+  },
   {"encoders.elements", "encoders.transformer"},
   {"encoders.deepset"},
   {"encoders.channels"},
@@ -44,8 +66,14 @@ DIRECTION = [
   {"train_step"},
   {"checkpoint", "evaluate", "run_folder"},
   {"run"},
-  {"report", "summary"},
-  {"train"},
+  {"report", "summary", "trained"},
+  {"train", "importance.outputs"},
+  {"importance.result", "importance.merging"},
+  {"importance.coalitions", "importance.gradients", "importance.sown"},
+  {"importance.shapley", "importance.leave_one_out", "importance.faithfulness"},
+  {"robustness"},
+  {"explanation"},
+  {"page"},
 ]
 # `data` knows nothing of models: numpy, and these.
 DATA_MAY_IMPORT = {"ragged", "schema"}

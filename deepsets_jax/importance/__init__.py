@@ -1,0 +1,95 @@
+"""Which elements and modalities decided: several methods, one form of result.
+
+trained = deepsets_jax.trained.load("runs/debian_programs")
+table = trained.run.tables["test"]
+found = importance.compute("shapley", trained, table)
+found.shares()      # of the data set, by modality
+found.modalities    # of each example, by modality
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from deepsets_jax.data.table import Table
+from deepsets_jax.importance import outputs
+from deepsets_jax.importance.gradients import gradient_x_input, integrated_gradients
+from deepsets_jax.importance.leave_one_out import leave_one_out
+from deepsets_jax.importance.outputs import Output
+from deepsets_jax.importance.result import Element, Importance
+from deepsets_jax.importance.shapley import of_elements, of_modalities
+from deepsets_jax.importance.sown import argmax, attention, tells
+from deepsets_jax.trained import Trained
+
+METHODS: Mapping[str, Callable[..., Importance]] = {
+  "argmax": argmax,
+  "attention": attention,
+  "shapley": of_modalities,
+  "element_shapley": of_elements,
+  "leave_one_out": leave_one_out,
+  "gradient_x_input": gradient_x_input,
+  "integrated_gradients": integrated_gradients,
+}
+# Those that only some models can tell, and of which.
+_NEEDS = {
+  "argmax": "a set pool with 'max' or 'min' among its pools",
+  "attention": "a fusion with attention, such as 'mil' or 'single_stream'",
+}
+
+
+def possible(trained: Trained) -> list[str]:
+  """The methods that a model has."""
+  return [name for name in METHODS if name not in _NEEDS or tells(trained, name)]
+
+
+def compute(
+  method: str, trained: Trained, table: Table, output: Output | None = None, **settings
+) -> Importance:
+  """The importance of everything in a table by one method.
+
+  Args:
+    method: A key of `METHODS`.
+    trained: The model.
+    table: Of its schema, such as `trained.run.tables["test"]`.
+    output: What is explained; by default what speaks for the prediction, see
+      `outputs.predicted`.
+    **settings: Of the method, such as permutations.
+
+  Raises:
+    ValueError: No such method, or not of this model; the message says which are.
+  """
+  check([method], trained)
+  if output is None:
+    target, threshold = table.schema.target, trained.threshold
+    output = outputs.predicted(target, trained.logits(table), threshold)
+  return METHODS[method](trained, table, output, **settings)
+
+
+def check(methods: Sequence[str], trained: Trained) -> None:
+  """Raises where a method does not exist, or is none of this model.
+
+  Raises:
+    ValueError: See `compute`.
+  """
+  able = possible(trained)
+  for name in methods:
+    if name not in METHODS:
+      raise ValueError(f"unknown method {name!r}; one of {list(METHODS)}")
+    if name not in able:
+      config = trained.run.config.model
+      raise ValueError(
+        f"{name} importance is of {_NEEDS[name]}, and this run's fusion is"
+        f" {config.fusion!r} with {config[config.fusion].to_dict()}; possible here:"
+        f" {able}"
+      )
+
+
+__all__ = [
+  "METHODS",
+  "Element",
+  "Importance",
+  "Output",
+  "check",
+  "compute",
+  "possible",
+]

@@ -1,0 +1,97 @@
+"""What is explained: of each example one number, a weighted sum of its logits."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from deepsets_jax import losses
+from deepsets_jax.data.table import Table
+from deepsets_jax.schema import Target
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+  """One number per example, to be shared out among its elements.
+
+  It is linear in the logits; of a multi-class target in the log-probabilities, which
+  do not change when all logits do.
+
+  Attributes:
+    target: What the model predicts.
+    weights: Of each example's logits, `[b, k]` float32.
+  """
+
+  target: Target
+  weights: np.ndarray
+
+  def select(self, rows: np.ndarray) -> Output:
+    """The output of these rows, in this order."""
+    return dataclasses.replace(self, weights=self.weights[rows])
+
+  def as_targets(self, table: Table) -> Table:
+    """The table with these weights for targets, to take them along in batches."""
+    return dataclasses.replace(table, targets=self.weights)
+
+  def of(self, logits: Float[np.ndarray, "b k"]) -> Float[np.ndarray, "b"]:
+    """The numbers, on the host."""
+    return np.asarray(score(self.target.kind, jnp.asarray(logits), self.weights))
+
+  def names(self) -> list[str]:
+    """By example what is explained: its labels of most weight, joined by commas."""
+    names = np.array(self.target.names or range(self.target.size), np.str_)
+    return [", ".join(names[row != 0]) for row in self.weights]
+
+
+def score(
+  kind: str, logits: Float[Array, "b k"], weights: Float[Array, "b k"]
+) -> Float[Array, "b"]:
+  """The output of examples; `kind` is that of the target."""
+  if kind == "multiclass":
+    logits = jax.nn.log_softmax(logits)
+  return jnp.sum(logits * weights, axis=-1)
+
+
+def predicted(target: Target, logits: np.ndarray, threshold: float) -> Output:
+  """What speaks for the prediction.
+
+  Multi-label: the mean logit of the labels above the threshold, or else of the most
+  probable one. Multi-class: the log-probability of the most probable class. Binary: the
+  logit, negative where the prediction is. Regression: the sum of the numbers.
+  """
+  probabilities = np.asarray(losses.probabilities(target, jnp.asarray(logits)))
+  match target.kind:
+    case "multilabel":
+      chosen = (probabilities > threshold).astype(np.float32)
+      best = np.eye(target.size, dtype=np.float32)[probabilities.argmax(axis=1)]
+      chosen = np.where(chosen.any(axis=1, keepdims=True), chosen, best)
+      return Output(target, chosen / chosen.sum(axis=1, keepdims=True))
+    case "multiclass":
+      chosen = probabilities.argmax(axis=1)
+      return Output(target, np.eye(target.size, dtype=np.float32)[chosen])
+    case "binary":
+      sign = np.where(probabilities > threshold, 1, -1)
+      return Output(target, sign[:, None].astype(np.float32))
+  return Output(target, np.ones_like(logits, np.float32))
+
+
+def of_label(target: Target, label: str | int, num_examples: int) -> Output:
+  """One label, class or number, the same for all examples.
+
+  Raises:
+    ValueError: No such label; the message lists some.
+  """
+  names: Sequence[str] = target.names
+  if isinstance(label, str) and label in names:
+    label = names.index(label)
+  if not isinstance(label, int) or not 0 <= label < target.size:
+    legal = list(names[:10]) or f"0 to {target.size - 1}"
+    raise ValueError(f"no label {label!r}; one of {legal} ({target.size} in all)")
+  weights = np.zeros((num_examples, target.size), np.float32)
+  weights[:, label] = 1
+  return Output(target, weights)

@@ -1,0 +1,148 @@
+"""What a trained model loses when data is missing, wrong, or more than it has seen."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from deepsets_jax import evaluate, metrics
+from deepsets_jax.data.ablation import keep_modalities
+from deepsets_jax.data.table import Table
+from deepsets_jax.importance.coalitions import subsets
+from deepsets_jax.trained import Trained
+
+RATES = tuple(np.linspace(0, 1, 11).tolist())
+TIMES = (1, 2, 4, 8, 16)
+# Modalities whose subsets are all tried.
+_MOST_SUBSETS = 10
+
+# Of a table, a level and a source of chance: the table as it may arrive.
+Corruption = Callable[[Table, float, np.random.Generator], Table]
+
+
+def missing(table: Table, rate: float, rng: np.random.Generator) -> Table:
+  """Each modality of each example taken away with chance `rate`; all may be."""
+  keep = rng.random((len(table), len(table.schema.modalities))) >= rate
+  return keep_modalities(table, keep)
+
+
+def noise(table: Table, rate: float, rng: np.random.Generator) -> Table:
+  """Each element in place of another's, drawn from the table, with chance `rate`.
+
+  Weights and times stay where they were: it says as much, and something else.
+  """
+  modalities = {}
+  for name, ragged in table.modalities.items():
+    n = len(ragged.values)
+    other = np.arange(n)
+    wrong = rng.random(n) < rate
+    other[wrong] = rng.integers(n, size=wrong.sum()) if n else []
+    modalities[name] = ragged.replace(values=ragged.values[other])
+  return dataclasses.replace(table, modalities=modalities)
+
+
+def repeated(table: Table, times: float, rng: np.random.Generator) -> Table:
+  """Every element `times` times: sets larger than any in training, saying no more."""
+  del rng
+  modalities = {
+    name: ragged.replace(
+      values=_repeat(ragged.values, int(times)),
+      offsets=ragged.offsets * int(times),
+      weights=_repeat(ragged.weights, int(times)),
+      times=_repeat(ragged.times, int(times)),
+    )
+    for name, ragged in table.modalities.items()
+  }
+  return dataclasses.replace(table, modalities=modalities)
+
+
+def _repeat(values: np.ndarray | None, times: int) -> np.ndarray | None:
+  return None if values is None else np.repeat(values, times, axis=0)
+
+
+# By name: how a table is changed, and at what levels.
+CORRUPTIONS: Mapping[str, tuple[Corruption, Sequence[float]]] = {
+  "missing": (missing, RATES),
+  "noise": (noise, RATES),
+  "repeated": (repeated, TIMES),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+  """A metric against the level of a corruption.
+
+  Attributes:
+    metric: Its name, that of the run's config.
+    levels: Of the corruption, `[q]`.
+    values: Of the metric, means over draws, `[q]`.
+  """
+
+  metric: str
+  levels: np.ndarray
+  values: np.ndarray
+
+  @property
+  def area(self) -> float:
+    """Under the curve, over the span of levels: a mean of the metric."""
+    span = self.levels[-1] - self.levels[0]
+    return float(np.trapezoid(self.values, self.levels) / span)
+
+  def loss_at(self, level: float) -> float:
+    """What the metric loses from the first level to this one, between two if need be.
+
+    Positive is worse, also of a metric of which less is better.
+    """
+    value = float(np.interp(level, self.levels, self.values))
+    sign = 1 if metrics.higher_is_better(self.metric) else -1
+    return sign * (float(self.values[0]) - value)
+
+
+def curve(
+  trained: Trained,
+  table: Table,
+  corrupt: Corruption,
+  levels: Sequence[float],
+  *,
+  draws: int = 3,
+  seed: int = 0,
+) -> Curve:
+  """The run's metric of a table at each level, the mean of some draws."""
+  values = [
+    [
+      measure(trained, corrupt(table, level, np.random.default_rng((seed, draw))))
+      for draw in range(draws)
+    ]
+    for level in levels
+  ]
+  metric = trained.run.config.train.metric
+  return Curve(metric, np.asarray(levels, float), np.mean(values, axis=1))
+
+
+def every_subset(trained: Trained, table: Table) -> dict[tuple[str, ...], float]:
+  """The run's metric with only these modalities, for every subset of them.
+
+  Raises:
+    ValueError: More than 10 modalities.
+  """
+  names = list(table.schema.modalities)
+  if len(names) > _MOST_SUBSETS:
+    raise ValueError(
+      f"{len(names)} modalities have 2**{len(names)} subsets, each an evaluation; at"
+      f" most {_MOST_SUBSETS}: leave some out of the schema, or take `curve`"
+    )
+  found = {}
+  for kept in subsets(len(names)):
+    part = keep_modalities(table, np.broadcast_to(kept, (len(table), len(names))))
+    key = tuple(name for name, there in zip(names, kept, strict=True) if there)
+    found[key] = measure(trained, part)
+  return found
+
+
+def measure(trained: Trained, table: Table) -> float:
+  """The run's metric of a table."""
+  run = trained.run
+  values = evaluate.evaluate(table, trained.logits(table), run.loss, trained.threshold)
+  return values[run.config.train.metric]

@@ -1,0 +1,106 @@
+"""A finished run, ready to be asked: its parts and its best parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import PyTree
+
+from deepsets_jax import evaluate, metrics, run_folder
+from deepsets_jax import run as runs
+from deepsets_jax.checkpoint import Checkpoints
+from deepsets_jax.data import budgets
+from deepsets_jax.data.batching import Budget
+from deepsets_jax.data.table import Table
+from deepsets_jax.ragged import Batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """A run at its best checkpoint.
+
+  Attributes:
+    run: Its parts.
+    params: The parameters that are evaluated.
+    threshold: Of a multi-label task, chosen on validation; 0.5 for all others.
+  """
+
+  run: runs.Run
+  params: PyTree
+  threshold: float
+  _steps: dict[Any, Callable[..., Any]] = dataclasses.field(
+    default_factory=dict, repr=False, compare=False
+  )
+
+  def logits(self, table: Table) -> np.ndarray:
+    """The logits of any table of the run's schema, `[b, k]`.
+
+    A table with an example larger than the run's budget gets a larger one.
+    """
+    return self.per_example(self.run.predict, table)
+
+  def per_example(self, step: Callable[..., Any], table: Table) -> np.ndarray:
+    """A vector for every example of a table, see `evaluate.predict`."""
+    run, budget = self.run, fitting(table, self.run.budget)
+    return evaluate.predict(step, self.params, table, budget, run.shards, run.mesh)
+
+  def per_element(
+    self, step: Callable[..., Any], table: Table
+  ) -> dict[str, np.ndarray]:
+    """A number for every element of a table, see `evaluate.predict_elements`."""
+    run, budget = self.run, fitting(table, self.run.budget)
+    return evaluate.predict_elements(
+      step, self.params, table, budget, run.shards, run.mesh
+    )
+
+  def step(
+    self, key: Any, of_shard: Callable[[PyTree, Batch], PyTree]
+  ) -> Callable[..., Any]:
+    """The jitted function of parameters and batch, see `evaluate.build`, kept by key.
+
+    So that what is asked twice is compiled once.
+    """
+    if key not in self._steps:
+      self._steps[key] = evaluate.build(of_shard, self.run.mesh)
+    return self._steps[key]
+
+  def untrained(self, seed: int) -> Trained:
+    """The same with random parameters of a seed, as before training."""
+    return dataclasses.replace(self, params=self.run.init(seed).eval_params)
+
+
+def load(workdir: str | pathlib.Path) -> Trained:
+  """The run in a folder, at its best checkpoint.
+
+  Raises:
+    ValueError: No run there, or one without a checkpoint.
+    DataError: Its data is not as it was.
+  """
+  workdir = pathlib.Path(workdir)
+  config = run_folder.read(workdir)
+  folder = workdir / "checkpoints"
+  if not folder.is_dir() or not any(folder.iterdir()):
+    raise ValueError(
+      f"{workdir} has a config and no checkpoint: its run did not come to its first"
+      " evaluation; go on with python -m experiments.main --config=FILE"
+      f" --workdir={workdir}"
+    )
+  run = runs.build(config.lock())
+  higher = metrics.higher_is_better(run.config.train.metric)
+  with Checkpoints(folder, higher_is_better=higher) as checkpoints:
+    _, position = checkpoints.restore(run.abstract_state)
+    state, _ = checkpoints.restore(run.abstract_state, position.best_step)
+  logits = run.logits(state.eval_params, "validation")
+  threshold = evaluate.choose_threshold(run.tables["validation"], logits)
+  return Trained(run, state.eval_params, threshold)
+
+
+def fitting(table: Table, budget: Budget) -> Budget:
+  """The budget, with more slots where an example has more elements."""
+  needed = budgets.propose({"train": table}, 1)
+  slots = {name: max(n, needed[name]) for name, n in budget.slots.items()}
+  return Budget(budget.examples, slots)
