@@ -38,8 +38,11 @@ class Pool(Protocol):
   def merge(self, a: Any, b: Any) -> Any:
     """The state of the union of two disjoint sets of elements."""
 
-  def finish(self, state: Any, empty: float = 0.0) -> Float[Array, "b d"]:
-    """The pooled vectors; `empty` where an example has no elements."""
+  def finish(self, state: Any, empty: float = 0.0) -> Float[Array, "*q b d"]:
+    """The pooled vectors; `empty` where an example has no elements.
+
+    States, here and in `merge`, may have further axes in front.
+    """
 
 
 def pool(
@@ -123,14 +126,14 @@ class Sum:
   def merge(self, a: _Total, b: _Total) -> _Total:
     return _Total(a.count + b.count, a.total + b.total)
 
-  def finish(self, state: _Total, empty: float = 0.0) -> Float[Array, "b d"]:
+  def finish(self, state: _Total, empty: float = 0.0) -> Float[Array, "*q b d"]:
     return jnp.where(state.count > 0, state.total, empty)
 
 
 class Mean(Sum):
   """The mean element; counts come from the offsets, exact up to 2**24."""
 
-  def finish(self, state: _Total, empty: float = 0.0) -> Float[Array, "b d"]:
+  def finish(self, state: _Total, empty: float = 0.0) -> Float[Array, "*q b d"]:
     count = jnp.maximum(state.count, 1).astype(jnp.float32)
     return jnp.where(state.count > 0, state.total / count, empty)
 
@@ -157,7 +160,7 @@ class Max:
     value, ties = merge_max((a.value, a.ties), (b.value, b.ties))
     return _Extreme(a.count + b.count, value, ties)
 
-  def finish(self, state: _Extreme, empty: float = 0.0) -> Float[Array, "b d"]:
+  def finish(self, state: _Extreme, empty: float = 0.0) -> Float[Array, "*q b d"]:
     return jnp.where(state.count > 0, state.value, empty)
 
 
@@ -167,7 +170,7 @@ class Min(Max):
   def lift(self, elements: Ragged, scores: Array | None = None) -> _Extreme:
     return super().lift(elements.replace(values=-_float32(elements)), scores)
 
-  def finish(self, state: _Extreme, empty: float = 0.0) -> Float[Array, "b d"]:
+  def finish(self, state: _Extreme, empty: float = 0.0) -> Float[Array, "*q b d"]:
     return jnp.where(state.count > 0, -state.value, empty)
 
 
@@ -203,7 +206,7 @@ class LogSumExp:
       a.count + b.count, peak, add(a.total, b.total), add(a.weighted, b.weighted)
     )
 
-  def finish(self, state: _Exponentials, empty: float = 0.0) -> Float[Array, "b d"]:
+  def finish(self, state: _Exponentials, empty: float = 0.0) -> Float[Array, "*q b d"]:
     some = state.total > 0
     # `where` before the logarithm: its gradient at 0 is not finite.
     log = jnp.log(jnp.where(some, state.total, 1.0)) + _finite(state.peak)
@@ -232,7 +235,7 @@ class Softmax(LogSumExp):
       weighted=segment_sum(exponentials * _float32(elements), elements),
     )
 
-  def finish(self, state: _Exponentials, empty: float = 0.0) -> Float[Array, "b d"]:
+  def finish(self, state: _Exponentials, empty: float = 0.0) -> Float[Array, "*q b d"]:
     some = state.total > 0
     return jnp.where(some, state.weighted / jnp.where(some, state.total, 1.0), empty)
 
@@ -265,7 +268,7 @@ class Var:
     between = delta**2 * (a.count.astype(jnp.float32) * share)
     return _Moments(count, a.mean + delta * share, a.squares + b.squares + between)
 
-  def finish(self, state: _Moments, empty: float = 0.0) -> Float[Array, "b d"]:
+  def finish(self, state: _Moments, empty: float = 0.0) -> Float[Array, "*q b d"]:
     count = jnp.maximum(state.count, 1).astype(jnp.float32)
     return jnp.where(state.count > 0, state.squares / count, empty)
 
@@ -273,7 +276,7 @@ class Var:
 class Std(Var):
   """The population standard deviation; gradient 0 where it is 0."""
 
-  def finish(self, state: _Moments, empty: float = 0.0) -> Float[Array, "b d"]:
+  def finish(self, state: _Moments, empty: float = 0.0) -> Float[Array, "*q b d"]:
     variance = super().finish(state)
     spread = variance > 0
     root = jnp.sqrt(jnp.where(spread, variance, 1.0))

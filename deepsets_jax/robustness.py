@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from deepsets_jax.trained import Trained
 RATES = tuple(np.linspace(0, 1, 11).tolist())
 TIMES = (1, 2, 4, 8, 16)
 # Modalities whose subsets are all tried.
-_MOST_SUBSETS = 10
+MOST_SUBSETS = 10
 
 # Of a table, a level and a source of chance: the table as it may arrive.
 Corruption = Callable[[Table, float, np.random.Generator], Table]
@@ -31,14 +32,16 @@ def missing(table: Table, rate: float, rng: np.random.Generator) -> Table:
 def noise(table: Table, rate: float, rng: np.random.Generator) -> Table:
   """Each element in place of another's, drawn from the table, with chance `rate`.
 
-  Weights and times stay where they were: it says as much, and something else.
+  Weights and times stay where they were: it says as much, and something else. What is
+  wrong at a rate is as wrong at every higher one.
   """
   modalities = {}
   for name, ragged in table.modalities.items():
     n = len(ragged.values)
-    other = np.arange(n)
     wrong = rng.random(n) < rate
-    other[wrong] = rng.integers(n, size=wrong.sum()) if n else []
+    # As many are drawn at every rate, so that all rates draw the same.
+    drawn = rng.integers(max(n, 1), size=n)
+    other = np.where(wrong, drawn, np.arange(n))
     modalities[name] = ragged.replace(values=ragged.values[other])
   return dataclasses.replace(table, modalities=modalities)
 
@@ -62,11 +65,24 @@ def _repeat(values: np.ndarray | None, times: int) -> np.ndarray | None:
   return None if values is None else np.repeat(values, times, axis=0)
 
 
-# By name: how a table is changed, and at what levels.
-CORRUPTIONS: Mapping[str, tuple[Corruption, Sequence[float]]] = {
-  "missing": (missing, RATES),
-  "noise": (noise, RATES),
-  "repeated": (repeated, TIMES),
+class Kind(NamedTuple):
+  """A corruption and how it is measured.
+
+  Attributes:
+    change: Of a table.
+    levels: From none of it to the most.
+    by_chance: Whether draws differ.
+  """
+
+  change: Corruption
+  levels: Sequence[float]
+  by_chance: bool
+
+
+CORRUPTIONS: Mapping[str, Kind] = {
+  "missing": Kind(missing, RATES, by_chance=True),
+  "noise": Kind(noise, RATES, by_chance=True),
+  "repeated": Kind(repeated, TIMES, by_chance=False),
 }
 
 
@@ -76,13 +92,22 @@ class Curve:
 
   Attributes:
     metric: Its name, that of the run's config.
-    levels: Of the corruption, `[q]`.
+    levels: Of the corruption, ascending, the first none of it: `[q]`.
     values: Of the metric, means over draws, `[q]`.
+
+  Raises:
+    ValueError: Fewer than two levels, or not ascending.
   """
 
   metric: str
   levels: np.ndarray
   values: np.ndarray
+
+  def __post_init__(self):
+    if len(self.levels) < 2 or not (np.diff(self.levels) > 0).all():
+      raise ValueError(
+        f"levels {np.asarray(self.levels).tolist()}: expected two or more, ascending"
+      )
 
   @property
   def area(self) -> float:
@@ -94,7 +119,15 @@ class Curve:
     """What the metric loses from the first level to this one, between two if need be.
 
     Positive is worse, also of a metric of which less is better.
+
+    Raises:
+      ValueError: The curve does not reach so far.
     """
+    if not self.levels[0] <= level <= self.levels[-1]:
+      raise ValueError(
+        f"level {level} is not on the curve, which goes from {self.levels[0]} to"
+        f" {self.levels[-1]}"
+      )
     value = float(np.interp(level, self.levels, self.values))
     sign = 1 if metrics.higher_is_better(self.metric) else -1
     return sign * (float(self.values[0]) - value)
@@ -109,7 +142,13 @@ def curve(
   draws: int = 3,
   seed: int = 0,
 ) -> Curve:
-  """The run's metric of a table at each level, the mean of some draws."""
+  """The run's metric of a table at each level, the mean of some draws.
+
+  Raises:
+    ValueError: No draws, or levels that make no curve, see `Curve`.
+  """
+  if draws < 1:
+    raise ValueError(f"draws {draws}: expected at least 1")
   values = [
     [
       measure(trained, corrupt(table, level, np.random.default_rng((seed, draw))))
@@ -128,10 +167,10 @@ def every_subset(trained: Trained, table: Table) -> dict[tuple[str, ...], float]
     ValueError: More than 10 modalities.
   """
   names = list(table.schema.modalities)
-  if len(names) > _MOST_SUBSETS:
+  if len(names) > MOST_SUBSETS:
     raise ValueError(
       f"{len(names)} modalities have 2**{len(names)} subsets, each an evaluation; at"
-      f" most {_MOST_SUBSETS}: leave some out of the schema, or take `curve`"
+      f" most {MOST_SUBSETS}: leave some out of the schema, or take `curve`"
     )
   found = {}
   for kept in subsets(len(names)):

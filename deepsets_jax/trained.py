@@ -77,7 +77,8 @@ def load(workdir: str | pathlib.Path) -> Trained:
   """The run in a folder, at its best checkpoint.
 
   Raises:
-    ValueError: No run there, or one without a checkpoint.
+    ValueError: No run there, one without a checkpoint, or one whose config lacks a
+      setting that there is by now.
     DataError: Its data is not as it was.
   """
   workdir = pathlib.Path(workdir)
@@ -89,7 +90,13 @@ def load(workdir: str | pathlib.Path) -> Trained:
       " evaluation; go on with python -m experiments.main --config=FILE"
       f" --workdir={workdir}"
     )
-  run = runs.build(config.lock())
+  try:
+    run = runs.build(config.lock())
+  except AttributeError as error:
+    raise ValueError(
+      f"{workdir} is of another version of this package: its config has no {error};"
+      " train it anew"
+    ) from error
   higher = metrics.higher_is_better(run.config.train.metric)
   with Checkpoints(folder, higher_is_better=higher) as checkpoints:
     _, position = checkpoints.restore(run.abstract_state)

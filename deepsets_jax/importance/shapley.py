@@ -60,7 +60,9 @@ def of_modalities(
     )
   if len(names) <= MOST_EXACT:
     worths = output_of_subsets(trained, table, output)
-    values = worths @ _weights(len(names))
+    # Exactly 0 where there is nothing, not as it was rounded.
+    present = present_modalities(table)[2]
+    values = np.where(present, worths @ _weights(len(names)), 0)
     columns = {name: values[:, index] for index, name in enumerate(names)}
     return Importance("shapley", table, columns)
   player, counts, present = present_modalities(table)

@@ -1,0 +1,314 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from deepsets_jax import importance
+from deepsets_jax.data.ablation import Bags, keep_elements, keep_modalities
+from deepsets_jax.importance import coalitions, outputs, result, shapley
+from tests.models_trained import MODELS, few, untrained, weighted
+
+EVERY_MODEL = pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param(n, marks=pytest.mark.slow) if n == "single_stream" else n
+    for n in MODELS
+  ],
+)
+
+
+def setting(name):
+  """A model, a table, and what is explained of it."""
+  trained = untrained(name)
+  table = few(trained)
+  output = outputs.predicted(table.schema.target, trained.logits(table), 0.5)
+  return trained, table, output
+
+
+def worth_of(trained, table, output, keep):
+  """The output with only these elements, by itself."""
+  return output.of(trained.logits(keep_elements(table, keep)))
+
+
+def by_orders(worth, players):
+  """Shapley values by their definition: the mean gain over all orders."""
+  values = dict.fromkeys(players, 0.0)
+  for order in itertools.permutations(players):
+    for place, player in enumerate(order):
+      gain = worth(order[: place + 1]) - worth(order[:place])
+      values[player] += gain / math.factorial(len(players))
+  return values
+
+
+@EVERY_MODEL
+class TestShapley:
+  def test_of_modalities_are_the_mean_gain_over_all_orders(self, name):
+    trained, table, output = setting(name)
+    names = list(table.schema.modalities)
+    known = {}
+    for size in range(len(names) + 1):
+      for subset in itertools.combinations(range(len(names)), size):
+        keep = np.zeros((len(table), len(names)), bool)
+        keep[:, subset] = True
+        known[subset] = output.of(trained.logits(keep_modalities(table, keep)))
+    want = by_orders(lambda s: known[tuple(sorted(s))], range(len(names)))
+    found = importance.compute("shapley", trained, table, output)
+    for index, modality in enumerate(names):
+      np.testing.assert_allclose(
+        found.modalities[modality], want[index], rtol=1e-4, atol=1e-5
+      )
+
+  def test_add_up_to_all_minus_nothing(self, name):
+    trained, table, output = setting(name)
+    bags = Bags(table)
+    every, none = (
+      worth_of(trained, table, output, np.full(len(bags.modality), x))
+      for x in (True, False)
+    )
+    for method in ("shapley", "element_shapley"):
+      found = importance.compute(method, trained, table, output)
+      total = sum(found.modalities.values())
+      np.testing.assert_allclose(total, every - none, atol=1e-4)
+
+  def test_of_elements_are_the_mean_gain_over_all_orders(self, name):
+    trained, table, output = setting(name)
+    bags = Bags(table)
+    row = int(np.flatnonzero(bags.lengths == 3)[0])
+
+    def worth(players):
+      keep = np.isin(bags.position, players) & (bags.example == row)
+      return worth_of(trained, table, output, keep)[row]
+
+    want = by_orders(worth, range(3))
+    found = importance.compute("element_shapley", trained, table, output)
+    got = bags.join(found.elements)[bags.example == row]
+    np.testing.assert_allclose(got, [want[i] for i in range(3)], rtol=1e-4, atol=1e-5)
+    assert found.error is None  # Sets of at most five elements are exact.
+
+
+def test_merged_states_give_what_single_evaluations_give(monkeypatch):
+  trained, table, output = setting("every pool")
+  merged = coalitions.output_of_subsets(trained, table, output)
+  monkeypatch.setattr(type(trained.run.model.fusion), "merges", False)
+  single = coalitions.output_of_subsets(trained, table, output)
+  np.testing.assert_allclose(merged, single, rtol=1e-4, atol=1e-5)
+  assert np.ptp(single[0]) > 0
+
+
+class TestSampledShapley:
+  def test_is_near_the_exact_and_adds_up(self, monkeypatch):
+    trained, table, output = setting("max")
+    exact = importance.compute("element_shapley", trained, table, output)
+    monkeypatch.setattr(shapley, "MOST_EXACT", 2)
+    sampled = shapley.of_elements(trained, table, output, permutations=64)
+    bags = Bags(table)
+    many = (bags.lengths > 2)[bags.example]
+    error = bags.join(sampled.error)
+    assert (error[many] > 0).any() and not error[~many].any()
+    gap = np.abs(bags.join(sampled.elements) - bags.join(exact.elements))
+    # A few of some dozens may lie outside of two standard errors.
+    assert np.mean(gap[many] <= 2 * error[many] + 1e-5) > 0.85
+    for total in (sum(x.modalities.values()) for x in (sampled, exact)):
+      np.testing.assert_allclose(total, sum(exact.modalities.values()), atol=1e-4)
+
+  def test_of_too_many_modalities_needs_permutations(self, monkeypatch):
+    trained, table, output = setting("concat")
+    exact = importance.compute("shapley", trained, table, output)
+    monkeypatch.setattr(shapley, "MOST_EXACT", 1)
+    with pytest.raises(ValueError, match="4 modalities have 2[*][*]4 subsets.*give a"):
+      importance.compute("shapley", trained, table, output)
+    with pytest.raises(ValueError, match="3 permutations.*an even number from 4"):
+      importance.compute("shapley", trained, table, output, permutations=3)
+    sampled = shapley.of_modalities(trained, table, output, permutations=48)
+    for modality, values in exact.modalities.items():
+      error = sampled.error[modality]
+      gap = np.abs(sampled.modalities[modality] - values)
+      assert np.all(gap <= 5 * error + 1e-5)
+
+
+@EVERY_MODEL
+def test_leave_one_out_is_what_is_lost(name):
+  trained, table, output = setting(name)
+  found = importance.compute("leave_one_out", trained, table, output)
+  bags = Bags(table)
+  everything = np.ones(len(bags.modality), bool)
+  full = worth_of(trained, table, output, everything)
+  elements = bags.join(found.elements)
+  for slot in (0, 5, len(elements) - 1):
+    keep = everything.copy()
+    keep[slot] = False
+    row = bags.example[slot]
+    want = full[row] - worth_of(trained, table, output, keep)[row]
+    np.testing.assert_allclose(elements[slot], want, rtol=1e-4, atol=1e-5)
+  for index, modality in enumerate(table.schema.modalities):
+    want = full - worth_of(trained, table, output, bags.modality != index)
+    np.testing.assert_allclose(found.modalities[modality], want, 1e-4, 1e-5)
+
+
+@EVERY_MODEL
+class TestGradients:
+  def test_are_those_of_the_elements_weights(self, name):
+    trained, table, output = setting(name)
+    bags = Bags(table)
+    found = importance.compute("gradient_x_input", trained, table, output)
+    elements, step = bags.join(found.elements), 1e-2
+    for slot in (0, 7, len(elements) - 1):
+      ends = []
+      for sign in (1, -1):
+        weights = np.ones(len(elements))
+        weights[slot] += sign * step
+        shifted = weighted(table, bags.split(weights))
+        ends.append(output.of(trained.logits(shifted))[bags.example[slot]])
+      slope = (ends[0] - ends[1]) / (2 * step)
+      np.testing.assert_allclose(elements[slot], slope, rtol=0.05, atol=2e-3)
+
+  def test_integrated_along_the_path_add_up_to_its_ends(self, name):
+    trained, table, output = setting(name)
+    bags = Bags(table)
+    found = importance.compute("integrated_gradients", trained, table, output)
+    full, zero = (
+      output.of(
+        trained.logits(weighted(table, bags.split(np.full(len(bags.modality), x))))
+      )
+      for x in (1.0, 0.0)
+    )
+    # With lengths scaled to 1, zero vectors are where the path jumps.
+    loose = 0.5 if name == "every pool" else 2e-2
+    total = sum(found.modalities.values())
+    np.testing.assert_allclose(total, full - zero, atol=loose)
+
+
+@pytest.mark.parametrize(
+  ("method", "name"),
+  [
+    ("argmax", "max"),
+    ("attention", "mil"),
+    pytest.param("attention", "single_stream", marks=pytest.mark.slow),
+  ],
+)
+def test_what_a_model_tells_of_itself_adds_up_to_one(method, name):
+  trained, table, output = setting(name)
+  found = importance.compute(method, trained, table, output)
+  some = Bags(table).lengths > 0
+  np.testing.assert_allclose(sum(found.modalities.values()), some, atol=1e-5)
+  assert min(x.min() for x in found.elements.values()) >= 0
+
+
+def test_argmax_counts_the_features_won():
+  trained, table, output = setting("max")
+  found = importance.compute("argmax", trained, table, output)
+  encoders = trained.run.model.bind({"params": trained.params}).encoders
+  bags = Bags(table)
+  vectors = np.zeros((len(bags.modality), trained.run.config.model.features))
+  for index, (name, ragged) in enumerate(table.modalities.items()):
+    vectors[bags.modality == index] = encoders[name](ragged, train=False).values
+  want = np.zeros(len(vectors))
+  for row in range(len(table) - 1):
+    own = vectors[bags.example == row]
+    won = own == own.max(axis=0)
+    want[bags.example == row] = (won / won.sum(axis=0)).mean(axis=1)
+  np.testing.assert_allclose(bags.join(found.elements), want, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", importance.METHODS)
+def test_batch_mates_do_not_matter(method):
+  name = "mil" if method == "attention" else "max"
+  trained, table, output = setting(name)
+  rows = np.array([7, 2, 11])
+  found = importance.compute(method, trained, table, output)
+  alone = importance.compute(method, trained, table.select(rows), output.select(rows))
+  for modality, scores in found.modalities.items():
+    np.testing.assert_allclose(alone.modalities[modality], scores[rows], atol=1e-5)
+
+
+@pytest.mark.parametrize("method", importance.METHODS)
+def test_what_is_not_there_counts_nothing(method):
+  trained, table, output = setting("mil" if method == "attention" else "max")
+  found = importance.compute(method, trained, table, output)
+  for modality, scores in found.modalities.items():
+    absent = table.lengths(modality) == 0
+    assert absent.any() and not scores[absent].any()
+
+
+class TestResult:
+  def test_elements_are_ranked_with_their_place_and_value(self):
+    trained, table, output = setting("max")
+    found = importance.compute("leave_one_out", trained, table, output)
+    ranked = found.ranked(0)
+    scores = [element.score for element in ranked]
+    assert scores == sorted(scores, reverse=True) and len(set(scores)) > 1
+    for element in ranked:
+      column = table.modalities[element.modality]
+      slot = column.offsets[0] + element.position
+      np.testing.assert_array_equal(element.value, column.values[slot])
+      assert element.score == pytest.approx(found.elements[element.modality][slot])
+
+  def test_shares_are_means_over_examples_that_count(self):
+    table = few(untrained("max"))
+    names = list(table.schema.modalities)
+    zeros = np.zeros(len(table))
+    scores = dict.fromkeys(names, zeros)
+    first = zeros.copy()
+    first[:2] = 3, -1
+    second = zeros.copy()
+    second[1] = 3
+    scores |= {names[0]: first, names[1]: second}
+    shares = result.Importance("m", table, scores).shares()
+    assert shares == dict(zip(names, [0.625, 0.375, 0, 0], strict=True))
+    with pytest.raises(ValueError, match="m tells modalities, no elements"):
+      result.Importance("m", table, scores).ranked(0)
+
+  def test_ids_that_are_not_there_are_named(self):
+    table = few(untrained("max"))
+    assert result.rows_of(table, ["test 3", "test 0"]).tolist() == [3, 0]
+    with pytest.raises(ValueError, match="no example 'test 99' among 12.*'test 0'"):
+      result.rows_of(table, ["test 0", "test 99"])
+
+
+class TestOutputs:
+  def test_of_several_labels_is_their_mean_logit(self):
+    target = outputs.Target("multilabel", 3, ("a", "b", "c"))
+    logits = np.array([[1, 2, -3], [-2, -1, -3]], np.float32)
+    output = outputs.predicted(target, logits, 0.5)
+    np.testing.assert_allclose(output.of(logits), [1.5, -1])
+    assert output.names() == ["a, b", "b"]
+
+  def test_of_a_class_is_its_log_probability(self):
+    target = outputs.Target("multiclass", 2)
+    logits = np.array([[0, 1], [5, 5]], np.float32)
+    output = outputs.predicted(target, logits, 0.5)
+    want = [-np.log1p(np.exp(-1)), -np.log(2)]
+    np.testing.assert_allclose(output.of(logits), want, rtol=1e-6)
+    np.testing.assert_allclose(output.of(logits + 7), output.of(logits), rtol=1e-5)
+
+  def test_of_a_binary_target_is_what_speaks_for_the_prediction(self):
+    target = outputs.Target("binary", 1)
+    logits = np.array([[2], [-3]], np.float32)
+    output = outputs.predicted(target, logits[:, 0:1], 0.5)
+    np.testing.assert_allclose(output.of(logits), [2, 3])
+
+  def test_a_label_may_be_chosen_by_name_or_number(self):
+    target = outputs.Target("multilabel", 3, ("a", "b", "c"))
+    logits = np.array([[1, 2, 3]], np.float32)
+    for label in ("b", 1):
+      assert outputs.of_label(target, label, 1).of(logits) == [2]
+    with pytest.raises(ValueError, match="no label 'x'; one of .'a', 'b', 'c'."):
+      outputs.of_label(target, "x", 1)
+
+
+class TestRefusals:
+  def test_argmax_of_a_mean_names_what_is_possible(self):
+    trained, table, output = setting("mean")
+    with pytest.raises(ValueError, match="'max' or 'min'.*'mean'.*possible.*'shapley'"):
+      importance.compute("argmax", trained, table, output)
+
+  def test_attention_of_a_model_without(self):
+    trained, table, output = setting("max")
+    with pytest.raises(ValueError, match="a fusion with attention.*possible here"):
+      importance.compute("attention", trained, table, output)
+
+  def test_an_unknown_method(self):
+    trained, table, output = setting("max")
+    with pytest.raises(ValueError, match="unknown method 'lime'; one of .*'shapley'"):
+      importance.compute("lime", trained, table, output)

@@ -1,0 +1,67 @@
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+
+from configs import smoke
+from deepsets_jax import evaluate, train, trained
+from deepsets_jax.ragged import Ragged
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+  """The folder and the results of a short run."""
+  folder = tmp_path_factory.mktemp("runs") / "short"
+  config = smoke.get_config()
+  config.total_steps = 6
+  config.data.digits.update(train_examples=64, max_size=4)
+  config.data.update(shards=8)
+  config.model.update(features=8)
+  config.optim.warmup_steps = 2
+  config.train.update(eval_every=2)
+  return folder, train.train_and_evaluate(config, folder)
+
+
+def test_a_run_is_loaded_at_its_best(finished):
+  folder, results = finished
+  loaded = trained.load(folder)
+  table = loaded.run.tables["test"]
+  logits = loaded.logits(table)
+  values = evaluate.evaluate(table, logits, loaded.run.loss, loaded.threshold)
+  assert values == pytest.approx(results["test"])
+
+
+def test_a_larger_example_than_any_before_gets_more_slots(finished):
+  loaded = trained.load(finished[0])
+  table = loaded.run.tables["test"].select(np.arange(3))
+  images = np.zeros((500, 64), np.float32)
+  many = Ragged(images, np.array([0, 500, 500, 500]))
+  large = dataclasses.replace(table, modalities=table.modalities | {"image": many})
+  assert 500 > loaded.run.budget.slots["image"]
+  assert np.isfinite(loaded.logits(large)).all()
+
+
+def test_random_parameters_depend_on_the_seed(finished):
+  loaded = trained.load(finished[0])
+  table = loaded.run.tables["test"]
+  first, again, other = (loaded.untrained(seed).logits(table) for seed in (1, 1, 2))
+  np.testing.assert_array_equal(first, again)
+  assert np.abs(first - other).max() > 1e-3
+
+
+def test_a_folder_without_run_or_checkpoint_is_refused(finished, tmp_path):
+  with pytest.raises(ValueError, match="nowhere is no folder of a run"):
+    trained.load(tmp_path / "nowhere")
+  shutil.copytree(finished[0], tmp_path / "run")
+  shutil.rmtree(tmp_path / "run" / "checkpoints")
+  with pytest.raises(ValueError, match="no checkpoint.*experiments.main --config=FILE"):
+    trained.load(tmp_path / "run")
+
+
+def test_a_config_of_another_version_is_refused(finished, tmp_path):
+  shutil.copytree(finished[0], tmp_path / "run")
+  path = tmp_path / "run" / "config.json"
+  path.write_text(path.read_text().replace('"set_pool"', '"pool_of_sets"'))
+  with pytest.raises(ValueError, match="another version.*'set_pool'.*train it anew"):
+    trained.load(tmp_path / "run")
