@@ -1,0 +1,145 @@
+"""Pictures of what models lose when data is missing, wrong, or more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.container import Container
+from matplotlib.figure import Figure
+
+from deepsets_jax.figures.style import COLORS, clean
+
+# Of the models after those that have a colour of their own.
+_DASHES, _HATCHES = ("-", "--", ":"), ("", "///", "...")
+# Heights of a bar and of a line of the legend, in inches.
+_BAR, _LINE = 0.13, 0.2
+
+# Mean and standard deviation; None where there is none.
+Spread = tuple[float | None, float | None]
+
+
+def robustness_curves(
+  metric: str,
+  levels: Mapping[str, Sequence[float]],
+  curves: Mapping[str, Mapping[str, np.ndarray]],
+) -> Figure:
+  """A panel per corruption, in it a line per model with a band of ± sd over its runs.
+
+  Args:
+    metric: Its name.
+    levels: By title of the panel, `[q]`; rates up to 1 are told in per cent, others as
+      times, on a logarithmic axis.
+    curves: By model and title, the metric of each run: `[runs, q]`.
+  """
+  legend = len(curves) > 1
+  size = (4.1 * len(levels), 3.4 + legend * (0.2 + _LINE * -(-len(curves) // 4)))
+  figure = Figure(figsize=size, layout="constrained")
+  (grid,) = figure.subplots(1, len(levels), squeeze=False, sharey=True)
+  for axes, (name, x) in zip(grid, levels.items(), strict=True):
+    for index, of_model in enumerate(curves.values()):
+      _line(axes, np.asarray(x), np.asarray(of_model[name]), index)
+    axes.set(title=name)
+    _level_axis(axes, x)
+  grid[0].set_ylabel(metric)
+  clean(*grid)
+  if legend:
+    _legend(figure, grid[0].lines, list(curves))
+  else:
+    figure.suptitle(_as_text(next(iter(curves))), fontsize=10)
+  return figure
+
+
+def _line(axes: Axes, x: np.ndarray, values: np.ndarray, index: int) -> None:
+  """The mean of a model's runs `[runs, q]`, and a band where there are several."""
+  color, dash = COLORS[index % len(COLORS)], _DASHES[index // len(COLORS) % 3]
+  mean = values.mean(axis=0)
+  axes.plot(x, mean, color=color, ls=dash, lw=1.6, marker="o", ms=3)
+  if len(values) > 1:
+    sd = values.std(axis=0, ddof=1)
+    axes.fill_between(x, mean - sd, mean + sd, color=color, alpha=0.18, lw=0)
+
+
+def _level_axis(axes: Axes, levels: Sequence[float]) -> None:
+  if max(levels) <= 1:
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
+    axes.set(xlabel="chance of each")
+  else:
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(levels, [f"{level:g}" for level in levels])
+    axes.minorticks_off()
+    axes.set(xlabel="times each")
+
+
+def modality_bars(
+  metric: str,
+  alone: Mapping[str, Mapping[str, Spread]],
+  cost: Mapping[str, Mapping[str, Spread]],
+) -> Figure:
+  """What each modality tells by itself, and what its absence costs: a bar per model.
+
+  Args:
+    metric: Its name.
+    alone: By model and modality, the metric with this modality alone. Other rows, as of
+      all modalities, may be among them; they are drawn in the order of the first model.
+    cost: By model and modality, what the metric loses without it, positive if worse.
+  """
+  rows = list(next(iter(alone.values())))
+  height = 1.3 + len(rows) * (0.14 + _BAR * len(alone)) + (len(alone) > 1) * 0.3
+  figure = Figure(figsize=(9.5, max(height, 2.6)), layout="constrained")
+  left, right = figure.subplots(1, 2, sharey=True)
+  bars = _bars(left, rows, alone)
+  _bars(right, rows, cost)
+  left.set_yticks(range(len(rows)), [_as_text(row) for row in rows])
+  left.set(title="alone", xlabel=metric, ylim=(len(rows) - 0.5, -0.5))
+  right.set(title="what its absence costs", xlabel=f"loss of {metric}")
+  right.axvline(0, color="black", lw=0.8)
+  right.spines["left"].set_visible(False)
+  right.tick_params(left=False)
+  clean(left, right)
+  if len(alone) > 1:
+    _legend(figure, bars, list(alone))
+  else:
+    figure.suptitle(_as_text(next(iter(alone))), fontsize=10)
+  return figure
+
+
+def _bars(
+  axes: Axes, rows: Sequence[str], numbers: Mapping[str, Mapping[str, Spread]]
+) -> list[Container]:
+  """A group of bars in each row, one per model; none where there is no number."""
+  height, groups = 0.8 / len(numbers), []
+  for index, of_model in enumerate(numbers.values()):
+    spreads = [of_model.get(row, (None, None)) for row in rows]
+    places = np.arange(len(rows)) - 0.4 + (index + 0.5) * height
+    # NaN is not drawn.
+    means, errors = np.array(spreads, float).T
+    bars = axes.barh(
+      places,
+      means,
+      height * 0.9,
+      xerr=None if np.isnan(errors).all() else errors,
+      color=COLORS[index % len(COLORS)],
+      hatch=_HATCHES[index // len(COLORS) % 3],
+      error_kw={"lw": 0.8, "ecolor": "#404040"},
+    )
+    groups.append(bars)
+  return groups
+
+
+def _legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
+  """Below the panels, in room of its own, so that it hides nothing."""
+  figure.legend(
+    handles,
+    [_as_text(name) for name in names],
+    loc="outside lower center",
+    ncols=min(len(names), 4),
+    frameon=False,
+  )
+
+
+def _as_text(name: str) -> str:
+  """A name that matplotlib takes for no formula."""
+  return name.replace("$", r"\$")

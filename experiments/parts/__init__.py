@@ -1,0 +1,1 @@
+"""The parts of RESULTS.md: the runs behind each, and its tables."""

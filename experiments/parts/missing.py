@@ -1,0 +1,97 @@
+"""The parts on missing data: what models lose, and whether a small view drowns."""
+
+from __future__ import annotations
+
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
+
+from configs import debian_programs, multiple_features
+from deepsets_jax import figures, importance
+from deepsets_jax.data.multiple_features import VIEWS
+from experiments import robustness, robustness_tables
+from experiments.parts import runs
+
+_DRAWS = 3
+# Three splits of so few errors are too few: models differ less than splits do.
+_VIEW_SEEDS = (0, 1, 2, 3, 4)
+
+
+def debian_part() -> tuple[str, dict[str, Any]]:
+  """debian_programs, trained as it is and with modality dropout; draws the picture."""
+  measured = {}
+  for training in ("", "dropout"):
+    for name in debian_programs.MODELS:
+      label = f"{name}, {training}" if training else name
+      measured[label] = [
+        _measure(
+          debian_programs.get_config(f"{name},{seed},{training}"),
+          _folder("debian_programs", name, seed, training),
+        )
+        for seed in runs.SEEDS
+      ]
+  table = robustness_tables.rows(measured)
+  picture = robustness_tables.draw_curves(table, "f1_micro")
+  figures.save(picture, pathlib.Path("docs/missing.png"))
+  text = robustness_tables.markdown(table, "f1_micro")
+  return text, runs.facts("debian_programs_set_pool_0")
+
+
+def views_part() -> tuple[str, dict[str, Any]]:
+  """Multiple Features: robustness, and the importance of views of 6 to 240 features."""
+  measured, shares = {}, {}
+  for training in ("", "dropout"):
+    for name in multiple_features.MODELS:
+      label = f"{name}, {training}" if training else name
+      measured[label], shares[label] = [], []
+      for seed in _VIEW_SEEDS:
+        config = multiple_features.get_config(f"{name},{seed},{training}")
+        folder = _folder("multiple_features", name, seed, training)
+        measured[label].append(_measure(config, folder))
+        shares[label].append(_shares(config, folder))
+  table = robustness_tables.rows(measured)
+  text = "\n\n".join(
+    [
+      robustness_tables.markdown(table, "accuracy"),
+      "Mean share of importance, by view (features):",
+      _shares_table(shares),
+    ]
+  )
+  return text, runs.facts("multiple_features_set_pool_0") | {"seeds": _VIEW_SEEDS}
+
+
+def _folder(data: str, name: str, seed: int, training: str) -> str:
+  return "_".join(part for part in (data, name, str(seed), training) if part)
+
+
+def _measure(
+  config: ml_collections.ConfigDict, folder: str
+) -> robustness_tables.Measured:
+  runs.once(config, folder)
+  run = robustness.read(str(runs.RUNS / folder))
+  return robustness.measure(run, "test", _DRAWS, 0)
+
+
+def _shares(
+  config: ml_collections.ConfigDict, folder: str
+) -> dict[str, dict[str, float]]:
+  """By method, the share of each view."""
+  trained = runs.loaded(config, folder)
+  table = trained.run.tables["test"]
+  methods = [m for m in ("argmax", "shapley") if m in importance.possible(trained)]
+  return {m: importance.compute(m, trained, table).shares() for m in methods}
+
+
+def _shares_table(shares: Mapping[str, Sequence[dict[str, dict[str, float]]]]) -> str:
+  views = multiple_features.MODALITIES
+  rows = []
+  for label, seeds in shares.items():
+    for method in seeds[0]:
+      cells = [
+        f"{statistics.mean(one[method][view] for one in seeds):.3f}" for view in views
+      ]
+      rows.append([label, method, *cells])
+  return runs.table(["model", "method", *(f"{v} ({VIEWS[v]})" for v in views)], rows)
