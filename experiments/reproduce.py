@@ -56,6 +56,7 @@ _PARTS: Mapping[str, Callable[[], tuple[str, dict[str, Any]]]] = {
   "removal": importance.removal_part,
   "shapley": importance.shapley_part,
   "missing": missing.debian_part,
+  "larger": missing.larger_part,
   "views": missing.views_part,
 }
 _CHOSEN = flags.DEFINE_list("parts", list(_PARTS), f"Of {', '.join(_PARTS)}.")

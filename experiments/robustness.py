@@ -84,7 +84,7 @@ def _same(
   one: Run, other: Run, settings: Mapping, others: Mapping, reason: str
 ) -> None:
   """Raises at the first setting in which two runs differ."""
-  for key in sorted(settings | others):
+  for key in settings | others:
     a, b = settings.get(key), others.get(key)
     if a != b:
       raise ValueError(

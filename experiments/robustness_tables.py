@@ -179,10 +179,11 @@ def draw_curves(table: Sequence[Mapping[str, Any]], metric: str) -> Figure:
   """The picture of the curves: see `figures.robustness_curves`."""
   return figures.robustness_curves(
     metric,
-    {kind: table[0]["curves"][kind]["levels"] for kind in _LEVELS},
+    {title: table[0]["curves"][kind]["levels"] for kind, title in _TITLES.items()},
     {
       row["name"]: {
-        kind: np.stack(list(row["curves"][kind]["values"].values())) for kind in _LEVELS
+        title: np.stack(list(row["curves"][kind]["values"].values()))
+        for kind, title in _TITLES.items()
       }
       for row in table
     },

@@ -7,6 +7,7 @@ from deepsets_jax.figures.importance import (
   removal,
   shares,
 )
+from deepsets_jax.figures.robustness import modality_bars, robustness_curves
 from deepsets_jax.figures.runs import label_f1, learning_curves, set_sizes
 from deepsets_jax.figures.style import save
 
@@ -14,9 +15,11 @@ __all__ = [
   "agreement",
   "label_f1",
   "learning_curves",
+  "modality_bars",
   "quality_against_cost",
   "ranked_elements",
   "removal",
+  "robustness_curves",
   "save",
   "set_sizes",
   "shares",

@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from deepsets_jax.figures.style import COLORS, GREY, clean
 
 _LONGEST = 26  # Characters of a label.
+_MARKS = "os^DvPX"
 
 
 class Bar(NamedTuple):
@@ -138,9 +139,9 @@ def removal(
   for axes, (panel, lines) in zip(grid, panels.items(), strict=True):
     for index, (method, line) in enumerate(lines.items()):
       color = COLORS[index % (len(COLORS) - 1)]  # The last is grey, of the random.
-      # Of lines that coincide the first is wider, and shows behind the last.
-      style = dict(color=color, lw=1.3 + 0.6 * (len(lines) - 1 - index), label=method)
-      axes.plot(line.fractions, line.values, **style)
+      # Lines may coincide: each has marks of its own, at fractions of its own.
+      marks = dict(marker=_MARKS[index % len(_MARKS)], ms=6, markevery=(index + 1, 7))
+      axes.plot(line.fractions, line.values, color=color, label=method, **marks)
       if line.lower is not None:
         band = dict(color=color, alpha=0.1, lw=0)
         axes.fill_between(line.fractions, line.lower, line.upper, **band)
@@ -188,32 +189,28 @@ def ranked_elements(
       gap between groups.
     modalities: All there are, in an order that gives each the same colour everywhere.
   """
-  grid_rows, columns = _grid(len(panels), 3)
-  tallest = max(sum(len(g) + 1 for g in groups) for groups in panels.values())
-  size = (3.6 * columns, grid_rows * (0.7 + 0.17 * max(tallest, 4)) + 0.4)
-  figure = Figure(figsize=size, layout="constrained")
-  grid = figure.subplots(grid_rows, columns, squeeze=False)
+  rows, columns = _grid(len(panels), 3)
+  heights = [sum(len(g) + 1 for g in groups) for groups in panels.values()]
+  tallest = max(*heights, 4)
+  colors = dict(zip(modalities, _colors(modalities), strict=True))
+  shown = {b.modality for groups in panels.values() for g in groups for b in g}
+  names = [name for name in modalities if name in shown]
+  longest = max((len(_short(name)) for name in names), default=0)
+  ncols = max(1, int(36 * columns / (longest + 8)))  # Ten characters an inch.
+  height = rows * (0.7 + 0.17 * tallest) + 0.2 + 0.19 * math.ceil(len(names) / ncols)
+  figure = Figure(figsize=(3.6 * columns, height), layout="constrained")
+  grid = figure.subplots(rows, columns, squeeze=False)
   for axes, (method, groups) in zip(grid.flat, panels.items(), strict=False):
-    _bars(axes, groups, dict(zip(modalities, _colors(modalities), strict=True)))
+    _bars(axes, groups, colors)
     axes.set_title(method, fontsize=9)
     axes.set_ylim(tallest - 1.2, -0.8)
     clean(axes)
   for axes in grid.flat[len(panels) :]:
     axes.set_visible(False)
-  shown = {b.modality for groups in panels.values() for g in groups for b in g}
-  handles = [
-    Patch(color=color, label=_short(name))
-    for name, color in zip(modalities, _colors(modalities), strict=True)
-    if name in shown
-  ]
-  if handles:
-    legend = figure.legend(
-      handles=handles,
-      loc="outside lower center",
-      ncols=min(len(handles), 7),
-      frameon=False,
-      fontsize=8,
-    )
+  if names:
+    handles = [Patch(color=colors[name], label=_short(name)) for name in names]
+    style = dict(loc="outside lower center", frameon=False, fontsize=8)
+    legend = figure.legend(handles=handles, ncols=ncols, **style)
     for text in legend.get_texts():
       text.set_parse_math(False)
   return figure

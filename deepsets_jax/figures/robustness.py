@@ -28,6 +28,8 @@ def robustness_curves(
 ) -> Figure:
   """A panel per corruption, in it a line per model with a band of ± sd over its runs.
 
+  The panels share an axis, unless one of them would leave nothing to see in the others.
+
   Args:
     metric: Its name.
     levels: By title of the panel, `[q]`; rates up to 1 are told in per cent, others as
@@ -37,7 +39,8 @@ def robustness_curves(
   legend = len(curves) > 1
   size = (4.1 * len(levels), 3.4 + legend * (0.2 + _LINE * -(-len(curves) // 4)))
   figure = Figure(figsize=size, layout="constrained")
-  (grid,) = figure.subplots(1, len(levels), squeeze=False, sharey=True)
+  share = _comparable([[one[name] for one in curves.values()] for name in levels])
+  (grid,) = figure.subplots(1, len(levels), squeeze=False, sharey=share)
   for axes, (name, x) in zip(grid, levels.items(), strict=True):
     for index, of_model in enumerate(curves.values()):
       _line(axes, np.asarray(x), np.asarray(of_model[name]), index)
@@ -50,6 +53,13 @@ def robustness_curves(
   else:
     figure.suptitle(_as_text(next(iter(curves))), fontsize=10)
   return figure
+
+
+def _comparable(panels: Sequence[Sequence[np.ndarray]]) -> bool:
+  """Whether no panel's values span five times as much as those of any other."""
+  flat = [np.concatenate([np.ravel(values) for values in panel]) for panel in panels]
+  *_, second, most = sorted([0.0, *(values.max() - values.min() for values in flat)])
+  return len(panels) < 2 or most <= 5 * second
 
 
 def _line(axes: Axes, x: np.ndarray, values: np.ndarray, index: int) -> None:

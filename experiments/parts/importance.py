@@ -254,7 +254,7 @@ def _times(trained: Trained, table: Table) -> tuple[str, str, str]:
   subsets = 2 ** np.sum(present, axis=0)
   return (
     str(sum(one.any() for one in present)),
-    f"{subsets.mean():.0f} a program",
+    f"{subsets.mean():.0f} an example",
     f"{statistics.median(ratios):.1f}",
   )
 

@@ -9,15 +9,21 @@ from typing import Any
 
 import ml_collections
 
-from configs import debian_programs, multiple_features
+from configs import debian_programs, digits_planted, multiple_features
 from deepsets_jax import figures, importance
+from deepsets_jax import robustness as robustness_of_runs
+from deepsets_jax.data import digits
 from deepsets_jax.data.multiple_features import VIEWS
+from deepsets_jax.data.table import Table
+from deepsets_jax.trained import Trained
 from experiments import robustness, robustness_tables
 from experiments.parts import runs
 
 _DRAWS = 3
 # Three splits of so few errors are too few: models differ less than splits do.
 _VIEW_SEEDS = (0, 1, 2, 3, 4)
+# Largest sets of digits; in training it is the first.
+_SIZES = (10, 20, 50, 100)
 
 
 def debian_part() -> tuple[str, dict[str, Any]]:
@@ -38,6 +44,36 @@ def debian_part() -> tuple[str, dict[str, Any]]:
   figures.save(picture, pathlib.Path("docs/missing.png"))
   text = robustness_tables.markdown(table, "f1_micro")
   return text, runs.facts("debian_programs_set_pool_0")
+
+
+def larger_part() -> tuple[str, dict[str, Any]]:
+  """Planted digit sets of more elements than any in training, by model."""
+  rows = []
+  for name in digits_planted.MODELS:
+    seeds = [
+      runs.loaded(
+        digits_planted.get_config(f"{name},{seed}"), f"digits_planted_{name}_{seed}"
+      )
+      for seed in runs.SEEDS
+    ]
+    cells = []
+    for size in _SIZES:
+      accuracies = [
+        robustness_of_runs.measure(trained, _larger(trained, size)) for trained in seeds
+      ]
+      cells.append(runs.spread(accuracies))
+    rows.append([name, *cells])
+  head = ["model", *(f"1 to {size}" for size in _SIZES)]
+  return runs.table(head, rows), runs.facts("digits_planted_max_0")
+
+
+def _larger(trained: Trained, size: int) -> Table:
+  """Test sets of up to `size` digits, of the images of the run's test part."""
+  rate = trained.run.config.data.digits.misread_rate
+  tables, _ = digits.planted(
+    trained.run.config.seed, train_examples=1, max_size=size, misread_rate=rate
+  )
+  return tables["test"]
 
 
 def views_part() -> tuple[str, dict[str, Any]]:

@@ -1,0 +1,172 @@
+# %% [markdown]
+# # deepsets_jax in five steps
+#
+# An example is a bag of elements from several modalities: any number of each, none
+# included. This notebook looks at such data, trains a model on it in a minute, asks the
+# model what decided, and takes modalities away.
+#
+# ## 1. Install
+#
+# In a clone there is nothing to fill in. In Colab, put the address that you clone the
+# repository from in `REPOSITORY`; the cell then clones and installs it. Should pip have
+# replaced a package that was already imported, restart the runtime once.
+
+# %%
+import importlib.util
+import pathlib
+import subprocess
+import sys
+
+REPOSITORY = ""
+
+here = pathlib.Path.cwd()
+package = "deepsets_jax/__init__.py"
+clones = [path for path in (here, *here.parents) if (path / package).exists()]
+clone = clones[0] if clones else here / "deepsets"
+if not clone.exists():
+  assert REPOSITORY, "there is no clone above this notebook: fill in REPOSITORY"
+  subprocess.run(["git", "clone", REPOSITORY, clone], check=True)
+if importlib.util.find_spec("deepsets_jax") is None:
+  subprocess.run(
+    [sys.executable, "-m", "pip", "install", "-q", "-e", clone], check=True
+  )
+sys.path.insert(0, str(clone))  # The configs are beside the package.
+
+# %matplotlib inline
+
+# %% [markdown]
+# ## 2. Look at the data
+#
+# 7,453 Debian programs with 74 labels, what people said a program is for. There are
+# seven modalities, and most programs lack some. The split is by source package, with a
+# seed.
+
+# %%
+from deepsets_jax.data import debian_programs
+
+tables = debian_programs.load(seed=0, text="bag")
+words = debian_programs.vocabularies(seed=0)
+for split, table in tables.items():
+  print(f"{split:12}{len(table):6,} programs")
+for name, modality in tables["train"].schema.modalities.items():
+  print(f"{name:12}{modality.size:6,} {modality.kind}")
+
+# %% [markdown]
+# One program as the model gets it: per modality a set of elements, here with the
+# strings of their ids. In `name`, they are pieces of the program's name.
+
+# %%
+test = tables["test"]
+row = test.ids.tolist().index("geeqie")
+for name, column in test.modalities.items():
+  values = column.values[column.offsets[row] : column.offsets[row + 1]]
+  print(f"{name:12}", *[words[name][v] if name in words else v for v in values])
+labels = test.schema.target.names
+print("\nlabels:", *[labels[i] for i in test.targets[row].nonzero()[0]])
+
+# %% [markdown]
+# How many elements the programs have. A batch has a fixed number of slots per modality,
+# which all its examples share, so that little of it is empty.
+
+# %%
+from deepsets_jax import figures
+from deepsets_jax.data import batching, budgets
+
+slots = budgets.propose(tables, examples=128)
+usage = budgets.usage(tables["train"], batching.Budget(128, slots))
+lengths = {name: tables["train"].lengths(name) for name in slots}
+fills = {name: one.fill for name, one in usage.items()}
+display(figures.set_sizes(lengths, slots, fills))
+
+# %% [markdown]
+# ## 3. Train
+#
+# The model encodes all elements into one space and pools them, whatever their modality.
+# A config is every setting of a run; this one is the published one with half its steps.
+# A command does the same: `python -m experiments.main
+# --config=configs/debian_programs.py`.
+
+# %%
+import tempfile
+
+from configs import debian_programs as job
+from deepsets_jax import train
+
+config = job.get_config("set_pool,0")
+config.total_steps = 140
+workdir = pathlib.Path(tempfile.mkdtemp()) / "quickstart"
+results = train.train_and_evaluate(config.lock(), workdir)
+print(f"micro F1 on test: {results['test']['f1_micro']:.3f}")
+
+# %% [markdown]
+# ## 4. Explain
+#
+# A finished run is loaded from its folder. Absence is absence: every subset of a
+# program's modalities is a valid input, so that Shapley values over modalities are
+# exact. Their shares say what the predictions are made of.
+
+# %%
+import numpy as np
+
+from deepsets_jax import importance, trained
+
+model = trained.load(workdir)
+test = model.run.tables["test"]
+found = importance.compute("shapley", model, test.select(np.arange(200)))
+for name, share in sorted(found.shares().items(), key=lambda item: -item[1]):
+  print(f"{name:12}{share:6.1%}")
+
+# %% [markdown]
+# Which elements of one program speak for what was predicted: by how much the mean logit
+# of the predicted labels falls without each.
+
+# %%
+found = importance.compute("leave_one_out", model, test.select(np.array([row])))
+for element in found.ranked(0)[:10]:
+  known = element.modality in words
+  text = words[element.modality][element.value] if known else element.value
+  print(f"{element.score:7.3f}  {element.modality:12}{text}")
+
+# %% [markdown]
+# All that can be asked, with every method and its tests, is one page:
+
+# %%
+import deepsets_jax
+
+deepsets_jax.explain(model, examples=50, ids=["geeqie"])
+
+# %% [markdown]
+# ## 5. Take modalities away
+#
+# Each modality of each program is absent with a chance. Micro F1 falls as more are
+# missing, from that of whole programs to that of empty sets. The model was not trained
+# for it; `config.data.modality_dropout` does that.
+
+# %%
+from deepsets_jax import robustness
+
+rates = (0, 0.25, 0.5, 0.75, 1)
+curve = robustness.curve(model, test, robustness.missing, rates, draws=1)
+title = "modalities missing"
+display(
+  figures.robustness_curves(
+    curve.metric, {title: rates}, {"set pool": {title: curve.values[None]}}
+  )
+)
+print(f"at half missing it loses {curve.loss_at(0.5):.3f}")
+
+# %% [markdown]
+# And with every subset of the seven: each modality alone, and all others without it.
+
+# %%
+subsets = robustness.every_subset(model, test)
+names = tuple(test.schema.modalities)
+print(f"all {subsets[names]:.3f}, none {subsets[()]:.3f}\n")
+print(f"{'':12}{'alone':>8}{'without':>9}")
+for name in names:
+  others = tuple(other for other in names if other != name)
+  print(f"{name:12}{subsets[(name,)]:8.3f}{subsets[others]:9.3f}")
+
+# %% [markdown]
+# The same for finished runs, over seeds and against other models: `python -m
+# experiments.robustness --workdir=runs/debian_programs`.
