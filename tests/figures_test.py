@@ -7,6 +7,7 @@ import pytest
 from matplotlib import image
 
 from deepsets_jax import figures
+from deepsets_jax.figures.importance import Bar, Line
 
 RECORDS = [
   {"step": 10, "split": "train", "loss": 0.5},
@@ -115,4 +116,140 @@ class TestSetSizes:
   def test_can_be_drawn_of_a_modality_that_nothing_has(self, tmp_path):
     figure = figures.set_sizes({"a": np.zeros(3, int)}, {"a": 8}, {"a": 0.0})
     assert "100% without" in figure.axes[0].get_title(loc="left")
+    assert is_readable(figure, tmp_path / "a.png")
+
+
+SHARES = {"argmax": {"word": 0.7, "$face": 0.3}, "shapley": {"word": 0.2, "$face": 0.8}}
+
+
+class TestShares:
+  def test_has_a_bar_per_modality_and_a_panel_per_method(self):
+    figure = figures.shares(SHARES)
+    for axes, (method, each) in zip(figure.axes, SHARES.items(), strict=True):
+      assert axes.get_title() == method
+      assert [bar.get_width() for bar in axes.patches] == list(each.values())
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == ["word", "$face"]
+    assert [t.strip() for t in texts(figure.axes[1])] == ["0.20", "0.80"]
+
+  def test_a_modality_has_one_colour(self):
+    colors = [
+      [bar.get_facecolor() for bar in axes.patches]
+      for axes in figures.shares(SHARES).axes
+    ]
+    assert colors[0] == colors[1] and colors[0][0] != colors[0][1]
+
+  @pytest.mark.parametrize(("methods", "modalities"), [(1, 1), (5, 3), (7, 12)])
+  def test_numbers_stay_in_their_panels(self, methods, modalities, tmp_path):
+    found = {
+      f"method_{i}": {rf"a $\frac$ name {j}" * 3: j / 12 for j in range(modalities)}
+      for i in range(methods)
+    }
+    figure = figures.shares(found)
+    figure.draw_without_rendering()
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert len(shown) == methods
+    for axes in shown:
+      frame = axes.get_window_extent()
+      assert all(t.get_window_extent().x1 <= frame.x1 for t in axes.texts)
+    assert is_readable(figure, tmp_path / "a.png")
+
+
+def line(*values):
+  x = np.linspace(0, 1, len(values))
+  return Line(x, values, np.array(values) - 0.1, np.array(values) + 0.1)
+
+
+CURVES = {
+  "deletion": {"argmax": line(0.9, 0.5, 0.1), "shapley": line(0.9, 0.2, 0.1)},
+  "insertion": {"argmax": line(0.1, 0.5, 0.9), "shapley": line(0.1, 0.8, 0.9)},
+}
+
+
+RANDOM = {
+  "deletion": Line([0, 0.5, 1], [0.9, 0.6, 0.1]),
+  "insertion": Line([0, 0.5, 1], [0.1, 0.4, 0.9]),
+}
+
+
+class TestRemoval:
+  def test_has_a_line_and_a_band_per_method_and_one_of_chance(self):
+    figure = figures.removal("f1_micro", CURVES, RANDOM, "by chance")
+    for axes, (panel, lines) in zip(figure.axes, CURVES.items(), strict=True):
+      assert axes.get_title() == panel
+      *drawn, chance = axes.lines
+      assert [one.get_label() for one in drawn] == list(lines)
+      for one, want in zip(drawn, lines.values(), strict=True):
+        assert one.get_ydata().tolist() == list(want.values)
+      assert list(chance.get_ydata()) == RANDOM[panel].values
+      assert chance.get_linestyle() == "--"
+      for band, want in zip(axes.collections, lines.values(), strict=True):
+        extent = band.get_paths()[0].get_extents()
+        assert extent.y0 == pytest.approx(min(want.lower))
+        assert extent.y1 == pytest.approx(max(want.upper))
+    assert figure.axes[0].get_ylabel() == "f1_micro"
+
+  def test_its_legend_is_beside_the_data(self):
+    figure = figures.removal("f1_micro", CURVES, RANDOM, "by chance")
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert all(box.x0 >= axes.get_window_extent().x1 for axes in figure.axes)
+    assert box.x1 <= figure.bbox.x1
+    assert [t.get_text() for t in legend.get_texts()][-1] == "by chance"
+
+
+class TestAgreement:
+  def test_has_each_number_and_a_dash_where_there_is_none(self, tmp_path):
+    values = np.array([[1, 0.25, np.nan], [0.25, 1, -0.8], [np.nan, -0.8, 1]])
+    figure = figures.agreement(["a", "b", "c"], values)
+    found = texts(figure.axes[0])
+    assert found[:6] == ["1.00", "0.25", "\N{EN DASH}", "0.25", "1.00", "-0.80"]
+    assert is_readable(figure, tmp_path / "a.png")
+
+
+PANELS = {
+  "argmax": [[Bar("editor", "word", 0.7), Bar("$x$", "face", 0.2, 0.1)]],
+  "shapley": [[Bar("word", "word", 2.0)], [Bar("face", "face", -1.0)]],
+}
+
+
+class TestRankedElements:
+  def test_has_a_bar_per_element_in_its_modalitys_colour(self):
+    figure = figures.ranked_elements(PANELS, ["word", "face", "absent"])
+    first, second = figure.axes
+    assert [bar.get_width() for bar in first.patches] == [0.7, 0.2]
+    assert [bar.get_width() for bar in second.patches] == [2, -1]
+    assert [t.get_text() for t in first.get_yticklabels()] == ["editor", "$x$"]
+    colors = [bar.get_facecolor() for bar in first.patches]
+    assert colors == [bar.get_facecolor() for bar in second.patches]
+    (legend,) = figure.legends
+    assert [t.get_text() for t in legend.get_texts()] == ["word", "face"]
+    assert [patch.get_facecolor() for patch in legend.get_patches()] == colors
+
+  def test_the_most_important_is_above_and_groups_have_a_gap(self):
+    axes = figures.ranked_elements(PANELS, ["word", "face"]).axes[1]
+    assert axes.get_yticks().tolist() == [0, 2]
+    low, high = axes.get_ylim()
+    assert low > high
+
+  def test_an_example_without_elements_says_so(self, tmp_path):
+    figure = figures.ranked_elements({"argmax": []}, ["word"])
+    assert texts(figure.axes[0]) == ["no elements"]
+    assert is_readable(figure, tmp_path / "a.png")
+
+  @pytest.mark.parametrize("methods", [1, 7])
+  def test_labels_and_legend_stay_in_the_picture(self, methods, tmp_path):
+    modalities = [rf"modality $\frac$ {i} of a long name" for i in range(12)]
+    bars = [Bar(r"an element $\frac$ of a long name", m, 1e-5) for m in modalities]
+    panels = {f"method_{i}": [bars, bars[:3]] for i in range(methods)}
+    figure = figures.ranked_elements(panels, modalities)
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    inside = figure.bbox.padded(1)
+    for artist in (legend, *figure.axes[0].get_yticklabels()):
+      box = artist.get_window_extent()
+      assert inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0
+    boxes = [t.get_window_extent() for t in figure.axes[0].get_yticklabels()]
+    assert all(a.y0 >= b.y1 for a, b in itertools.pairwise(boxes))
     assert is_readable(figure, tmp_path / "a.png")

@@ -72,8 +72,8 @@ DIRECTION = [
   {"importance.coalitions", "importance.gradients", "importance.sown"},
   {"importance.shapley", "importance.leave_one_out", "importance.faithfulness"},
   {"robustness"},
-  {"explanation"},
   {"page"},
+  {"explanation"},
 ]
 # `data` knows nothing of models: numpy, and these.
 DATA_MAY_IMPORT = {"ragged", "schema"}

@@ -106,9 +106,10 @@ def shares(found: Mapping[str, Mapping[str, float]]) -> Figure:
       axes.text(value, place, f" {value:.2f}", va="center", fontsize=7)
     axes.set_title(method, fontsize=9)
     axes.tick_params(labelsize=8)
-  # A "$" in a name is no formula.
   labels = [_short(name) for name in modalities]
-  grid[0, 0].set_yticks(places, labels, fontsize=8, parse_math=False)
+  for axes in grid.flat:
+    # A "$" in a name is no formula; shared axes share the labels, and not that.
+    axes.set_yticks(places, labels, fontsize=8, parse_math=False)
   grid[0, 0].set(xlim=(0, max(1.25 * largest, 1e-6)))
   grid[0, 0].set_ylim(len(modalities) - 0.4, -0.6)
   for axes in grid.flat[len(found) :]:

@@ -1,0 +1,106 @@
+"""What elements and targets are called: strings of token ids and of labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from deepsets_jax.data import debian_programs, digits
+from deepsets_jax.data.table import Table
+from deepsets_jax.schema import Target
+
+
+def element_names(
+  config: ml_collections.ConfigDict, seed: int
+) -> dict[str, tuple[str, ...]]:
+  """The string of every token id, by modality, of the tables of `sources.load`.
+
+  A modality of vectors has none, nor have data sets that come without their strings.
+
+  Args:
+    config: `config.data` of a run.
+    seed: `config.seed`.
+  """
+  if config.name == "debian_programs":
+    own = config.debian_programs
+    found = debian_programs.vocabularies(
+      seed, min_document_frequency=own.min_document_frequency
+    )
+    texts = ("summary", "description") if own.text == "sentences" else ()
+    return {name: words for name, words in found.items() if name not in texts}
+  if config.name == "digits" and config.digits.task == "multimodal":
+    return {"ocr": tuple("0123456789"), "caption": digits.NUMBER_WORDS}
+  return {}
+
+
+def pictures(
+  config: ml_collections.ConfigDict, table: Table, row: int
+) -> dict[str, np.ndarray]:
+  """The elements of an example that are pictures, `[n, height, width]`, by modality.
+
+  0 is black, 1 white; `config` is `config.data`.
+  """
+  if config.name != "digits":
+    return {}
+  column = table.modalities["image"]
+  begin, end = column.offsets[row], column.offsets[row + 1]
+  return {"image": column.values[begin:end].reshape(-1, 8, 8)}
+
+
+def text(
+  modality: str,
+  position: int,
+  value: int | np.ndarray,
+  names: Mapping[str, Sequence[str]],
+) -> str:
+  """What an element is called: its string, or its place, with its number if it is one.
+
+  What could not be printed is escaped.
+
+  Args:
+    modality: Its name.
+    position: Among the example's elements of the modality.
+    value: The token id, or the vector.
+    names: See `element_names`.
+  """
+  if modality in names:
+    found = names[modality][int(value)]
+    return found if found and found.isprintable() else repr(found)
+  place = f"{modality}[{position}]"
+  return f"{place} = {np.ravel(value)[0]:.4g}" if np.size(value) == 1 else place
+
+
+def truth(target: Target, value: np.ndarray) -> list[str]:
+  """What is true of an example, in words: its labels, "yes" or "no", or numbers."""
+  match target.kind:
+    case "multilabel":
+      return [_names(target)[index] for index in np.flatnonzero(value > 0)]
+    case "multiclass":
+      return [_names(target)[int(value)]]
+    case "binary":
+      return ["yes" if value > 0 else "no"]
+  return [f"{number:.4g}" for number in np.ravel(value)]
+
+
+def prediction(
+  target: Target, scores: np.ndarray, threshold: float
+) -> list[dict[str, Any]]:
+  """Names with probabilities, or with the numbers of a regression.
+
+  Multi-label: the labels above the threshold, or else the most probable one.
+  Multi-class: the three most probable.
+  """
+  scores = np.atleast_1d(scores)  # Of a binary target it is a single number.
+  order = np.arange(target.size)
+  if target.kind in ("multilabel", "multiclass"):
+    order = np.argsort(-scores, kind="stable")
+    many = int((scores > threshold).sum()) if target.kind == "multilabel" else 3
+    order = order[: max(many, 1)]
+  return [{"name": _names(target)[i], "value": float(scores[i])} for i in order]
+
+
+def _names(target: Target) -> list[str]:
+  return list(target.names) or [str(index) for index in range(target.size)]

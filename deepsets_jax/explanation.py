@@ -1,0 +1,333 @@
+"""What decided in a finished run: importance by every method, tested, and told.
+
+explained = deepsets_jax.explain("runs/debian_programs")
+explained.write("runs/debian_programs/explain")
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from deepsets_jax import evaluate, importance, page, trained
+from deepsets_jax.data import names
+from deepsets_jax.data.ablation import Bags
+from deepsets_jax.data.table import Table
+from deepsets_jax.figures import importance as importance_figures
+from deepsets_jax.importance import faithfulness, outputs, result
+from deepsets_jax.importance.faithfulness import Curve
+from deepsets_jax.importance.outputs import Output
+from deepsets_jax.importance.result import Element, Importance
+from deepsets_jax.trained import Trained
+from deepsets_jax.writers import write_json
+
+# Examples shown where none are named.
+_SHOWN = 6
+# Elements listed of an example: the most important, and the most opposed.
+_TOP, _BOTTOM = 12, 3
+_RANDOM_ORDERS = 5
+_TESTS = {"deletion": faithfulness.deletion, "insertion": faithfulness.insertion}
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+  """What decided, in numbers and pictures.
+
+  Attributes:
+    importances: By method, of the sampled examples and then the other chosen ones.
+    summary: Plain values, what `explain.json` holds.
+    figures: By name.
+  """
+
+  importances: Mapping[str, Importance]
+  summary: Mapping[str, Any]
+  figures: Mapping[str, Figure]
+
+  def write(self, folder: str | pathlib.Path) -> None:
+    """Writes `index.html`, `explain.json` and a PNG per figure."""
+    folder = pathlib.Path(folder)
+    page.write(folder, self.summary, self.figures)
+    write_json(folder / "explain.json", self.summary)
+
+  def __repr__(self) -> str:
+    return (
+      f"Explanation(methods={list(self.importances)}, figures={list(self.figures)})"
+    )
+
+  def _repr_html_(self) -> str:
+    return page.fragment(self.summary, page.pictures(self.figures))
+
+
+def explain(
+  run: str | pathlib.Path | Trained,
+  *,
+  split: str = "test",
+  methods: Sequence[str] | None = None,
+  ids: Sequence[str] | None = None,
+  examples: int = 200,
+  label: str | int | None = None,
+  permutations: int = 8,
+  seed: int = 0,
+  report: Callable[[str], None] = lambda line: None,
+) -> Explanation:
+  """What decided in a run: of a sample of a split, and of single examples.
+
+  Args:
+    run: The folder of a run, or what `trained.load` made of it.
+    split: Whose examples.
+    methods: Keys of `importance.METHODS`; by default all that the model has.
+    ids: Of the examples to show; by default six of the sample.
+    examples: How many of the split, at random, what is said of the data set is of.
+    label: What is explained, a label, class or number; by default the prediction.
+    permutations: Random orders of element_shapley in examples of more than 12
+      elements, and of shapley above 12 modalities.
+    seed: Of everything random.
+    report: Takes a line after each step, with its seconds.
+
+  Raises:
+    ValueError: No such run, split, method, id or label; says which there are.
+  """
+  watch = _Watch(report)
+  with watch("load"):
+    model = run if isinstance(run, Trained) else trained.load(run)
+    methods = importance.possible(model) if methods is None else list(methods)
+  _check(model, split, methods, examples, permutations)
+  table = model.run.tables[split]
+  rows, sampled, places = _rows(model, split, ids, examples, seed)
+  asked = table.select(rows)
+  logits, output = _output(model, asked, label)
+  orders = {"permutations": permutations, "seed": seed}
+  found = _importances(methods, model, asked, output, orders, watch)
+  path = None if isinstance(run, Trained) else str(run)
+  facts = {"run": path, "config": _essentials(model), "split": split, "label": label}
+  facts |= {"examples": sampled, "examples_of_split": len(table), **orders}
+  facts |= _of_sample(model, found, sampled, seed, watch)
+  facts["chosen"] = _of_chosen(model, asked, logits, output, found, places)
+  with watch("pictures"):
+    drawn = importance_figures.draw(facts)
+  return Explanation(found, facts | {"seconds": watch.seconds}, drawn)
+
+
+class _Watch:
+  """Reports steps and their seconds."""
+
+  def __init__(self, report: Callable[[str], None]):
+    self._report = report
+    self.seconds: dict[str, float] = {}
+
+  @contextlib.contextmanager
+  def __call__(self, step: str) -> Iterator[None]:
+    begin = time.perf_counter()
+    yield
+    self.seconds[step] = time.perf_counter() - begin
+    self._report(f"{step}: {self.seconds[step]:.1f} s")
+
+
+def _check(
+  model: Trained,
+  split: str,
+  methods: Sequence[str],
+  examples: int,
+  permutations: int,
+) -> None:
+  if split not in model.run.tables:
+    raise ValueError(f"no split {split!r}; the data has {sorted(model.run.tables)}")
+  importance.check(methods, model)
+  if not methods:
+    raise ValueError(f"no method; name some of {importance.possible(model)}")
+  if examples < 1:
+    raise ValueError(f"{examples} examples: give at least 1")
+  if "element_shapley" in methods and (permutations < 4 or permutations % 2):
+    raise ValueError(
+      f"{permutations} permutations: they come in pairs, and an error needs two pairs;"
+      " give an even number from 4"
+    )
+
+
+def _rows(
+  model: Trained, split: str, ids: Sequence[str] | None, examples: int, seed: int
+) -> tuple[np.ndarray, int, list[int]]:
+  """The rows to explain, the sample first; its size; where the chosen are in them."""
+  tables = model.run.tables
+  for name in ids or ():
+    others = [other for other, table in tables.items() if name in table.ids]
+    if others and split not in others:
+      raise ValueError(f"{name!r} is in the split {others[0]!r}, not in {split!r}")
+  count = len(tables[split])
+  sample = np.random.default_rng(seed).permutation(count)[:examples].tolist()
+  chosen = sample[:_SHOWN]
+  if ids is not None:
+    chosen = result.rows_of(tables[split], ids).tolist()
+  rows = list(dict.fromkeys([*sample, *chosen]))
+  return np.array(rows), len(sample), [rows.index(r) for r in dict.fromkeys(chosen)]
+
+
+def _output(
+  model: Trained, table: Table, label: str | int | None
+) -> tuple[np.ndarray, Output]:
+  """The logits, and what is explained."""
+  target = table.schema.target
+  if label is None:
+    logits = model.logits(table)
+    return logits, outputs.predicted(target, logits, model.threshold)
+  if isinstance(label, str) and label not in target.names and label.isdecimal():
+    label = int(label)  # Of a target without names.
+  output = outputs.of_label(target, label, len(table))
+  return model.logits(table), output
+
+
+def _importances(
+  methods: Sequence[str],
+  model: Trained,
+  table: Table,
+  output: Output,
+  orders: Mapping[str, int],
+  watch: _Watch,
+) -> dict[str, Importance]:
+  found = {}
+  for method in methods:
+    settings = orders if "shapley" in method else {}
+    with watch(method):
+      found[method] = importance.compute(method, model, table, output, **settings)
+  return found
+
+
+def _select(one: Importance, number: int) -> Importance:
+  """The importance of the first so many examples."""
+  table, elements = one.table.select(np.arange(number)), None
+  if one.elements is not None:
+    sizes = {name: len(column.values) for name, column in table.modalities.items()}
+    elements = {name: scores[: sizes[name]] for name, scores in one.elements.items()}
+  modalities = {name: scores[:number] for name, scores in one.modalities.items()}
+  return Importance(one.method, table, modalities, elements)
+
+
+def _of_sample(
+  model: Trained,
+  found: Mapping[str, Importance],
+  sampled: int,
+  seed: int,
+  watch: _Watch,
+) -> dict[str, Any]:
+  """What is said of the data set, by the first examples, as plain values."""
+  sample = {name: _select(one, sampled) for name, one in found.items()}
+  table = next(iter(sample.values())).table
+  bags = Bags(table)
+  methods: dict[str, dict[str, Any]] = {
+    name: {"tells_elements": one.elements is not None, "shares": one.shares()}
+    for name, one in sample.items()
+  }
+  random: dict[str, Any] = {"orders": _RANDOM_ORDERS}
+  for test, measure in _TESTS.items():
+    with watch(test):
+      for name, one in sample.items():
+        scores = faithfulness.scores_of(one, bags)
+        methods[name][test] = _plain(measure(model, table, scores, seed=seed))
+      same = np.zeros(len(bags.modality))  # All tie, and ties are at random.
+      orders = range(seed + 1, seed + 1 + _RANDOM_ORDERS)
+      curves = [measure(model, table, same, seed=order) for order in orders]
+    random[test] = {
+      "fractions": curves[0].fractions.tolist(),
+      "values": np.mean([curve.values for curve in curves], axis=0).tolist(),
+      "area": float(np.mean([curve.area for curve in curves])),
+    }
+  agreement = faithfulness.agreement(list(sample.values())).tolist()
+  return {
+    "metric": curves[0].metric,
+    "methods": methods,
+    "random": random,
+    "agreement": [[None if math.isnan(x) else x for x in row] for row in agreement],
+  }
+
+
+def _plain(curve: Curve) -> dict[str, Any]:
+  arrays = ("fractions", "values", "lower", "upper")
+  facts = {name: getattr(curve, name).tolist() for name in arrays}
+  return facts | {"area": curve.area, "area_band": list(curve.area_band)}
+
+
+def _of_chosen(
+  model: Trained,
+  table: Table,
+  logits: np.ndarray,
+  output: Output,
+  found: Mapping[str, Importance],
+  rows: Sequence[int],
+) -> list[dict[str, Any]]:
+  """What is said of single examples, as plain values."""
+  target, config = table.schema.target, model.run.config
+  words = names.element_names(config.data, config.seed)
+  scores, explained = evaluate.scores(target, logits), output.names()
+  values = output.of(logits)
+  told = []
+  for row in rows:
+    # Of a binary target what speaks for "no" is the negative logit.
+    negation = "not " if (output.weights[row] < 0).any() else ""
+    told.append(
+      {
+        "id": str(table.ids[row]),
+        "num_elements": {k: int(table.lengths(k)[row]) for k in table.modalities},
+        "true": names.truth(target, table.targets[row]),
+        "predicted": names.prediction(target, scores[row], model.threshold),
+        "explained": negation + explained[row],
+        "value": float(values[row]),
+        "modalities": {
+          name: {k: float(v[row]) for k, v in one.modalities.items()}
+          for name, one in found.items()
+        },
+        "elements": {
+          name: _ends([_element(one, row, e, words) for e in one.ranked(row)])
+          for name, one in found.items()
+          if one.elements is not None
+        },
+        "pictures": {
+          name: images.tolist()
+          for name, images in names.pictures(config.data, table, row).items()
+        },
+      }
+    )
+  return told
+
+
+def _element(
+  one: Importance, row: int, element: Element, words: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+  """One element as plain values."""
+  name, position, value, score = element
+  error = None
+  if one.error is not None:
+    slot = one.table.modalities[name].offsets[row] + position
+    error = float(one.error[name][slot])
+  text = names.text(name, position, value, words)
+  where = {"modality": name, "position": position, "text": text}
+  return where | {"score": score, "error": error}
+
+
+def _ends(ranked: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+  """The elements that count most, and those that count most against."""
+  rest = ranked[_TOP:]
+  return {
+    "top": ranked[:_TOP],
+    "bottom": [element for element in rest[-_BOTTOM:] if element["score"] < 0],
+  }
+
+
+def _essentials(model: Trained) -> dict[str, Any]:
+  """What of the config tells runs apart."""
+  config = model.run.config
+  data, fusion = config.data.name, config.model.fusion
+  return {
+    "data": {"name": data, **config.data.get(data, {})},
+    "fusion": {"name": fusion, **config.model[fusion]},
+    "features": config.model.features,
+    "seed": config.seed,
+    "threshold": model.threshold,
+  }
