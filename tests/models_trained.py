@@ -22,6 +22,7 @@ MODELS = {
   ),
   "concat": ("concat", {"placeholder": "learned"}),
   "mil": ("mil", {}),
+  "set_transformer": ("set_transformer", {"layers": 1}),
   "single_stream": ("single_stream", {"layers": 1}),
 }
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from deepsets_jax import sharding
 from deepsets_jax.data.table import Table
 from deepsets_jax.importance import outputs, result
 from deepsets_jax.importance.outputs import Output
@@ -40,8 +41,8 @@ def integrated_gradients(trained: Trained, table: Table, output: Output) -> Impo
 
   Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks" (2017), by
   Gauss-Legendre quadrature of 32 points. The scores of an example add up to f(elements)
-  - f(as many zero vectors), to the quadrature's error: zeros are the path's start, and
-  are not absence.
+  - f(as many zero vectors), to the quadrature's error, which is large where norms make
+  the path jump at its start: zeros are not absence.
   """
   points, weights = np.polynomial.legendre.leggauss(_POINTS)
   elements = _along(trained, table, output, (points + 1) / 2, weights / 2)
@@ -78,6 +79,8 @@ def _of_shard(
 ) -> dict[str, Array]:
   """By modality `[n]`: of one shard, whose targets are the output's weights."""
   modalities = batch.modalities
+  # Nothing is asked of the parameters: no gradient of theirs is summed over devices.
+  params = jax.lax.pcast(params, sharding.AXIS, to="varying")
   full = {
     name: v.mask.astype(jnp.float32) if v.weights is None else v.weights
     for name, v in modalities.items()
