@@ -8,7 +8,13 @@ import sys
 import ml_collections
 import pytest
 
-from configs import base, debian_structures
+from configs import (
+  base,
+  debian_programs,
+  debian_structures,
+  digits_planted,
+  multiple_features,
+)
 from deepsets_jax import models, run_folder
 from deepsets_jax.fusion import FUSIONS
 from deepsets_jax.schema import Modality, Schema, Target
@@ -144,3 +150,23 @@ def test_another_config_in_a_folder_is_refused_with_its_keys(tmp_path):
   message = str(error.value)
   assert "seed: 0 there, 3 here" in message and "optim.learning_rate" in message
   assert "--workdir" in message and "dropout" not in message
+
+
+@pytest.mark.parametrize("name", digits_planted.MODELS)
+def test_every_model_of_planted_sets_is_built(name):
+  config = digits_planted.get_config(f"{name},2")
+  assert config.seed == 2 and config.data.digits.misread_rate == 0
+  modalities = {name: Modality("vectors", 2) for name in config.data.budgets}
+  model = models.build(config.model, Schema(modalities, SCHEMA.target), [0.0])
+  fusion, settings = digits_planted.MODELS[name]
+  assert type(model.fusion) is FUSIONS[fusion]
+  for key, value in settings.items():
+    assert getattr(model.fusion, key) == value
+
+
+@pytest.mark.parametrize("job", [debian_programs, multiple_features])
+def test_modalities_are_left_out_in_training_where_it_is_asked_for(job):
+  assert job.get_config("concat,1").data.modality_dropout == 0
+  assert job.get_config("concat,1,dropout").data.modality_dropout == 0.3
+  with pytest.raises(ValueError, match="'drop'"):
+    job.get_config("concat,1,drop")

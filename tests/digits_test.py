@@ -197,3 +197,17 @@ class TestMultimodal:
     # With no more than one modality: digits of those that are off are not lost.
     alone = ((long > 0).sum(axis=0) == 1).mean()
     np.testing.assert_allclose(alone, 4 * 0.8 * 0.2**3 + 0.2**4, atol=0.01)
+
+
+def test_characters_are_misread_at_the_rate_given():
+  def wrong(rate):
+    tables, truth = digits.planted(0, train_examples=400, misread_rate=rate)
+    table = tables["train"]
+    ocr, decides = table.modalities["ocr"], truth["train"]["ocr"]
+    rows = np.repeat(np.arange(len(table)), table.lengths("ocr"))
+    return np.mean(ocr.values[decides] != table.targets[rows][decides])
+
+  assert wrong(0.0) == 0 and wrong(1.0) == 1
+  assert 0.05 < wrong(0.1) < 0.15
+  with pytest.raises(ValueError, match="misread_rate 2 is not in"):
+    digits.planted(0, misread_rate=2)

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from deepsets_jax import importance
+from deepsets_jax import importance, robustness
 from deepsets_jax.data.ablation import Bags, keep_elements, keep_modalities
 from deepsets_jax.importance import coalitions, outputs, result, shapley
 from tests.models_trained import MODELS, few, untrained, weighted
@@ -312,3 +312,18 @@ class TestRefusals:
     trained, table, output = setting("max")
     with pytest.raises(ValueError, match="unknown method 'lime'; one of .*'shapley'"):
       importance.compute("lime", trained, table, output)
+
+
+def test_of_twins_leave_one_out_sees_neither_and_the_others_share():
+  trained, table, output = setting("max")
+  twins = robustness.repeated(table, 2, np.random.default_rng(0))
+  for method in ("argmax", "element_shapley", "leave_one_out"):
+    single, double = (
+      importance.compute(method, trained, each, output).elements
+      for each in (table, twins)
+    )
+    for modality, scores in single.items():
+      share = 0 if method == "leave_one_out" else scores / 2
+      each = double[modality].reshape(-1, 2)
+      want = np.broadcast_to(np.reshape(share, (-1, 1)), each.shape)
+      np.testing.assert_allclose(each, want, atol=1e-5)
