@@ -2,7 +2,7 @@
 
   python -m experiments.explain --workdir=runs/debian_programs
   python -m experiments.explain --workdir=runs/debian_programs \
-    --methods=argmax,shapley --ids=vim,gimp
+    --methods=argmax,shapley --ids=vim,gifsicle
 
 The folder then holds index.html, which opens without a network, explain.json and the
 pictures.

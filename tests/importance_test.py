@@ -95,6 +95,19 @@ def test_merged_states_give_what_single_evaluations_give(monkeypatch):
   assert np.ptp(single[0]) > 0
 
 
+@pytest.mark.parametrize("size", [1, 1000])
+def test_how_many_run_together_does_not_matter(monkeypatch, size):
+  trained, table, output = setting("concat")
+  together = importance.compute("element_shapley", trained, table, output)
+  monkeypatch.setattr(coalitions, "_CHUNK", size)
+  rows = np.array([0, 3])
+  some = table.select(rows)
+  apart = importance.compute("element_shapley", trained, some, output.select(rows))
+  bags, fewer = Bags(table), Bags(some)
+  want = bags.join(together.elements)[np.isin(bags.example, rows)]
+  np.testing.assert_allclose(fewer.join(apart.elements), want, atol=1e-5)
+
+
 class TestSampledShapley:
   def test_is_near_the_exact_and_adds_up(self, monkeypatch):
     trained, table, output = setting("max")

@@ -8,6 +8,7 @@ input, and no background data has to stand in for what is missing.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -16,10 +17,11 @@ from deepsets_jax.data.ablation import Bags, keep_elements
 from deepsets_jax.data.table import Table, element_slots
 from deepsets_jax.importance import merging
 from deepsets_jax.importance.outputs import Output
+from deepsets_jax.ragged import Ragged
 from deepsets_jax.trained import Trained
 
-# Elements evaluated together: bounds the memory.
-_CHUNK = 1 << 21
+# Bytes of elements that are copied out and evaluated together.
+_CHUNK = 1 << 28
 
 # Coalitions of one row: of the row and its number of players, `[q, players]` bool.
 Coalitions = Callable[[int, int], np.ndarray]
@@ -45,16 +47,47 @@ def worth(
     counts: Players of each example, `[b]`.
     coalitions: Of a row and its number of players, which to measure: `[q, players]`.
   """
-  bags = Bags(table)
-  waiting: list[tuple[int, np.ndarray]] = []
-  elements = 0
-  for row in range(len(table)):
-    asked = coalitions(row, int(counts[row]))
-    waiting.append((row, asked))
-    elements += len(asked) * int(bags.lengths[row] + 1)
-    if elements > _CHUNK or row == len(table) - 1:
-      yield from _evaluate(trained, table, output, bags, player, waiting)
-      waiting, elements = [], 0
+  bags, found = Bags(table), []
+  for pieces in _chunks(table, counts, coalitions):
+    asked = [(row, piece) for row, piece, _ in pieces]
+    worths = _evaluate(trained, table, output, bags, player, asked)
+    for each, (_, _, is_last) in zip(worths, pieces, strict=True):
+      found.append(each)
+      if is_last:
+        yield np.concatenate(found)
+        found = []
+
+
+def _chunks(
+  table: Table, counts: np.ndarray, coalitions: Coalitions
+) -> Iterator[list[tuple[int, np.ndarray, bool]]]:
+  """Rows, some or all of their coalitions, and whether these are the row's last."""
+  width = np.zeros(len(table), np.int64)
+  for name, ragged in table.modalities.items():
+    width += table.lengths(name) * _bytes(ragged)
+  pieces, size = [], 0
+  for row, n in enumerate(counts.tolist()):
+    asked = coalitions(row, n)
+    most = max(_CHUNK // (int(width[row]) + 1), 1)
+    for begin in range(0, len(asked), most):
+      piece = asked[begin : begin + most]
+      pieces.append((row, piece, begin + most >= len(asked)))
+      size += len(piece) * int(width[row])
+      if size > _CHUNK:
+        yield pieces
+        pieces, size = [], 0
+  if pieces:
+    yield pieces
+
+
+def _bytes(ragged: Ragged) -> int:
+  """Of one element, with its weight and time."""
+  arrays = (ragged.values, ragged.weights, ragged.times)
+  return sum(
+    array.dtype.itemsize * math.prod(array.shape[1:])
+    for array in arrays
+    if array is not None
+  )
 
 
 def _evaluate(
