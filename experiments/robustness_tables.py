@@ -89,13 +89,14 @@ def markdown(table: Sequence[Mapping[str, Any]], metric: str) -> str:
     table: See `rows`.
     metric: Its name.
   """
-  parts = [_curves(table, metric)]
+  parts = [curves(table, metric)]
   if table[0]["subsets"]:
-    parts += [_best(table, metric), _modalities(table, metric)]
+    parts += [_best(table, metric), modalities(table, metric)]
   return "\n\n".join(parts)
 
 
-def _curves(table: Sequence[Mapping[str, Any]], metric: str) -> str:
+def curves(table: Sequence[Mapping[str, Any]], metric: str) -> str:
+  """The metric, areas and losses of each model, as a table."""
   head = ["model", metric]
   for kind, levels in _LEVELS.items():
     rates = CORRUPTIONS[kind].by_chance
@@ -137,7 +138,7 @@ def _words(subset: Sequence[str], names: Sequence[str]) -> str:
   return ", ".join(subset) or "none"
 
 
-def _modalities(table: Sequence[Mapping[str, Any]], metric: str) -> str:
+def modalities(table: Sequence[Mapping[str, Any]], metric: str) -> str:
   """Each modality alone and without it; with none, and so without none, at the end."""
   models = {row["name"]: _alone_and_without(row) for row in table}
   head = ["modality"]

@@ -42,7 +42,7 @@ def debian_part() -> tuple[str, dict[str, Any]]:
   table = robustness_tables.rows(measured)
   picture = robustness_tables.draw_curves(table, "f1_micro")
   figures.save(picture, pathlib.Path("docs/missing.png"))
-  text = robustness_tables.markdown(table, "f1_micro")
+  text = _tables(table, "f1_micro", len(debian_programs.MODELS))
   return text, runs.facts("debian_programs_set_pool_0")
 
 
@@ -91,12 +91,23 @@ def views_part() -> tuple[str, dict[str, Any]]:
   table = robustness_tables.rows(measured)
   text = "\n\n".join(
     [
-      robustness_tables.markdown(table, "accuracy"),
+      _tables(table, "accuracy", len(multiple_features.MODELS)),
       "Mean share of importance, by view (features):",
       _shares_table(shares),
     ]
   )
   return text, runs.facts("multiple_features_set_pool_0") | {"seeds": _VIEW_SEEDS}
+
+
+def _tables(table: Sequence[Mapping[str, Any]], metric: str, complete: int) -> str:
+  """Curves of all models; single modalities of those trained on complete data."""
+  return "\n\n".join(
+    [
+      robustness_tables.curves(table, metric),
+      f"Each modality alone, and all but it, {metric}:",
+      robustness_tables.modalities(table[:complete], metric),
+    ]
+  )
 
 
 def _folder(data: str, name: str, seed: int, training: str) -> str:
