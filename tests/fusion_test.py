@@ -25,7 +25,13 @@ EVERY_FUSION = pytest.mark.parametrize(
 )
 EVERY_ATTENTION = pytest.mark.parametrize(
   "name",
-  [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in ATTENTION],
+  [
+    # One transformer is enough of those that take long to compile.
+    pytest.param(n, marks=pytest.mark.slow)
+    if n in SLOW | {"two stage", "set transformer, ISAB"}
+    else n
+    for n in ATTENTION
+  ],
 )
 SETS = st.fixed_dictionaries({name: set_lists() for name in NAMES})
 

@@ -34,6 +34,7 @@ def test_every_part_has_its_place_and_its_notes():
     assert before.strip() in page and after.strip() in page, name
 
 
+@pytest.mark.slow
 def test_random_weights_find_nothing_that_was_planted():
   found = evidence._auc(untrained("max"))
   assert found["accuracy"] < 0.6
@@ -42,6 +43,7 @@ def test_random_weights_find_nothing_that_was_planted():
   assert np.mean(list(found["elements"].values())) == pytest.approx(0.5, abs=0.15)
 
 
+@pytest.mark.slow
 def test_removal_is_told_of_every_method_and_of_a_random_order():
   head, row = cells(evidence.removal_table({"mean": [untrained("mean")]}, examples=20))
   told = dict(zip(head, row, strict=True))

@@ -28,7 +28,7 @@ _TIMES = 5
 # Fusions of `configs/debian_structures.py`; of the last, which takes longest, one seed.
 _REMOVAL = ("set_pool_max", "set_pool_mean", "concat", "mil", "hierarchical")
 _REMOVAL_ONCE = ("single_stream",)
-_TIMED = ("concat", "mil", "gated", "low_rank", "hierarchical", "two_stage")
+_TIMED = ("concat", "mil", "gated", "low_rank", "hierarchical")
 
 
 def planted_part() -> tuple[str, dict[str, Any]]:
