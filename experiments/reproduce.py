@@ -26,8 +26,9 @@ def provenance(facts: Mapping[str, Any]) -> str:
   """The sentence that says where numbers come from."""
   device, versions = facts["device"], facts["versions"]
   seeds = ", ".join(map(str, facts.get("seeds", runs.SEEDS)))
+  spread = "Seed" if seeds == "0" else "Mean ± sample standard deviation of seeds"
   return (
-    f"Mean ± sample standard deviation of seeds {seeds}; written at commit"
+    f"{spread} {seeds}; written at commit"
     f" {_commit()}, {device['count']} {device['kind']} device, jax {versions['jax']},"
     f" jaxlib {versions['jaxlib']}, Python {versions['python']}."
   )
