@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -115,17 +117,41 @@ class Checkpoints:
       step: Of a checkpoint.
 
     Raises:
-      ValueError: The checkpoint is of another model; names the parameters.
+      ValueError: The checkpoint is of another model; names the parameters. Or it is
+        damaged.
     """
     step = self.latest if step is None else step
-    self._check(state, step)
-    loaded = self._orbax.load_checkpointables(step, {"state": state, "position": None})
+    wanted = {"state": state, "position": None}
+    with self._readable(step):
+      stored = self._stored(step)
+    self._check(state, step, stored)
+    with self._readable(step):
+      loaded = self._orbax.load_checkpointables(step, wanted)
     return loaded["state"], Position(**loaded["position"])
 
-  def _check(self, state: State, step: int) -> None:
-    """Raises if the parameters' names or shapes are not those of the checkpoint."""
+  @contextlib.contextmanager
+  def _readable(self, step: int | None) -> Iterator[None]:
+    """Says which checkpoint it is that cannot be read."""
+    try:
+      yield
+    except Exception as error:  # A damaged file fails in any layer of Orbax.
+      raise ValueError(
+        f"checkpoint {step} in {self._orbax.directory} is truncated or damaged"
+        f" ({type(error).__name__}); delete the folder {step} there, and the run goes"
+        " on from the checkpoint before it, or from the start"
+      ) from error
+
+  def _stored(self, step: int | None) -> dict[str, tuple[int, ...]]:
+    """The shapes of a checkpoint's parameters, by name."""
     metadata = self._orbax.checkpointables_metadata(step).metadata["state"]
-    stored = _shapes(metadata["params"] if isinstance(metadata, dict) else metadata)
+    if metadata is None:
+      raise ValueError("no metadata")
+    return _shapes(metadata["params"] if isinstance(metadata, dict) else metadata)
+
+  def _check(
+    self, state: State, step: int | None, stored: dict[str, tuple[int, ...]]
+  ) -> None:
+    """Raises if the parameters' names or shapes are not those of the checkpoint."""
     wanted = _shapes(state.params)
     for name in sorted(stored.keys() | wanted.keys()):
       if stored.get(name) != wanted.get(name):

@@ -68,8 +68,12 @@ def read(workdir: pathlib.Path) -> ml_collections.ConfigDict:
   """
   try:
     return ml_collections.ConfigDict(json.loads((workdir / _CONFIG).read_text()))
-  except (OSError, json.JSONDecodeError) as error:
+  except OSError as error:
     raise ValueError(f"{workdir} is no folder of a run: {error}") from error
+  except json.JSONDecodeError as error:
+    raise ValueError(
+      f"{workdir / _CONFIG} is damaged ({error}): train the run anew, in another folder"
+    ) from error
 
 
 def _plain(config: ml_collections.ConfigDict) -> dict[str, Any]:

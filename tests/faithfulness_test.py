@@ -32,6 +32,13 @@ class TestAuc:
     got = faithfulness.auc_of_elements(found, bags.split(truth))
     assert got == pytest.approx(np.mean(want))
 
+  def test_is_nan_where_nothing_can_be_judged(self):
+    table = few(untrained("max"))
+    bags = Bags(table)
+    found = importance_of(table, np.ones(len(bags.modality)))
+    truth = bags.split(np.ones(len(bags.modality), bool))
+    assert np.isnan(faithfulness.auc_of_elements(found, truth))
+
   def test_of_modalities_is_of_those_that_are_there(self):
     table = few(untrained("max"))
     bags = Bags(table)

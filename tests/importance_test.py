@@ -326,6 +326,18 @@ class TestRefusals:
     with pytest.raises(ValueError, match="unknown method 'lime'; one of .*'shapley'"):
       importance.compute("lime", trained, table, output)
 
+  def test_no_examples(self):
+    trained, table, _ = setting("max")
+    with pytest.raises(ValueError, match="no examples to explain"):
+      importance.compute("shapley", trained, table.select(np.zeros(0, int)))
+
+  def test_an_example_of_too_many_elements(self):
+    trained, table, output = setting("max")
+    many = robustness.repeated(table, 10_000, np.random.default_rng(0))
+    for method in ("element_shapley", "leave_one_out"):
+      with pytest.raises(ValueError, match="example 'test .*' has .*0000 elements"):
+        importance.compute(method, trained, many, output)
+
 
 def test_of_twins_leave_one_out_sees_neither_and_the_others_share():
   trained, table, output = setting("max")

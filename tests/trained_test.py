@@ -65,3 +65,15 @@ def test_a_config_of_another_version_is_refused(finished, tmp_path):
   path.write_text(path.read_text().replace('"set_pool"', '"pool_of_sets"'))
   with pytest.raises(ValueError, match="another version.*'set_pool'.*train it anew"):
     trained.load(tmp_path / "run")
+
+
+def test_a_damaged_checkpoint_or_config_is_named_with_the_way_out(finished, tmp_path):
+  shutil.copytree(finished[0], tmp_path / "run")
+  arrays = (tmp_path / "run" / "checkpoints").glob("*/state/**/*")
+  for file in [path for path in arrays if path.is_file()]:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+  with pytest.raises(ValueError, match="checkpoint 6 in .* is truncated.*delete the"):
+    trained.load(tmp_path / "run")
+  (tmp_path / "run" / "config.json").write_text('{"seed": ')
+  with pytest.raises(ValueError, match="config.json is damaged.*train the run anew"):
+    trained.load(tmp_path / "run")

@@ -56,9 +56,12 @@ def compute(
     **settings: Of the method, such as permutations.
 
   Raises:
-    ValueError: No such method, or not of this model; the message says which are.
+    ValueError: No such method, or not of this model; the message says which are. Or a
+      table without examples.
   """
   check([method], trained)
+  if not len(table):
+    raise ValueError("no examples to explain: the table has none")
   if output is None:
     target, threshold = table.schema.target, trained.threshold
     output = outputs.predicted(target, trained.logits(table), threshold)

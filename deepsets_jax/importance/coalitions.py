@@ -23,6 +23,9 @@ from deepsets_jax.trained import Trained
 # Bytes of elements that are copied out and evaluated together.
 _CHUNK = 1 << 28
 
+# Players of an example: with more, their coalitions would be too many to write down.
+MOST_PLAYERS = 1 << 13
+
 # Coalitions of one row: of the row and its number of players, `[q, players]` bool.
 Coalitions = Callable[[int, int], np.ndarray]
 
@@ -46,7 +49,17 @@ def worth(
     player: Whose each element is, among its example's players: `[n]`.
     counts: Players of each example, `[b]`.
     coalitions: Of a row and its number of players, which to measure: `[q, players]`.
+
+  Raises:
+    ValueError: An example of too many players.
   """
+  if len(counts) and counts.max() > MOST_PLAYERS:
+    row = int(np.argmax(counts))
+    raise ValueError(
+      f"example {str(table.ids[row])!r} has {counts[row]} elements; to take each away"
+      f" is for up to {MOST_PLAYERS}: take argmax, attention, gradient_x_input or"
+      " integrated_gradients"
+    )
   bags, found = Bags(table), []
   for pieces in _chunks(table, counts, coalitions):
     asked = [(row, piece) for row, piece, _ in pieces]

@@ -34,7 +34,8 @@ def scores_of(importance: Importance, bags: Bags) -> np.ndarray:
 def auc_of_elements(importance: Importance, truth: Mapping[str, np.ndarray]) -> float:
   """How well the elements that decide are found: the mean of the examples' ROC AUC.
 
-  Examples in which all elements decide, or none, cannot be judged and are left out.
+  Examples in which all elements decide, or none, cannot be judged and are left out; NaN
+  if all are.
 
   Args:
     importance: Of a table.
@@ -72,7 +73,7 @@ def _mean_auc(scores: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> flo
     for score, truth in zip(scores, truths, strict=True)
     if truth.any() and not truth.all()
   ]
-  return float(np.mean(found))
+  return float(np.mean(found)) if found else float("nan")
 
 
 @dataclasses.dataclass(frozen=True)
