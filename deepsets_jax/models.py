@@ -18,12 +18,12 @@ from deepsets_jax.encoders import (
   TokenEncoder,
   activation,
 )
-from deepsets_jax.encoders.sequence import POSITIONS
-from deepsets_jax.encoders.transformer import (
+from deepsets_jax.encoders.importance import (
   forget_attended,
   sow_importance,
   wants_importance,
 )
+from deepsets_jax.encoders.sequence import POSITIONS
 from deepsets_jax.fusion import FUSIONS, Fusion
 from deepsets_jax.ragged import Ragged
 from deepsets_jax.schema import Modality, Schema

@@ -27,6 +27,7 @@ DIRECTION = [
   {"attention.passes"},
   {
     "encoders.layers",
+    "encoders.importance",
     "data.batching",
     "data.debian_programs",
     "data.digits",

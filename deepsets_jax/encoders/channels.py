@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from deepsets_jax.encoders.deepset import Deepset
-from deepsets_jax.encoders.transformer import sow_importance
+from deepsets_jax.encoders.importance import sow_importance
 from deepsets_jax.ragged import Ragged
 
 

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from deepsets_jax import pooling
+from deepsets_jax.encoders.importance import sow_importance
 from deepsets_jax.encoders.layers import Scores
-from deepsets_jax.encoders.transformer import head_width, sow_importance
+from deepsets_jax.encoders.transformer import head_width
 from deepsets_jax.ragged import Ragged, of_vectors
 from deepsets_jax.segments import segment_median
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from deepsets_jax import pooling
-from deepsets_jax.encoders.transformer import forget_attended, sow_importance
+from deepsets_jax.encoders.importance import forget_attended, sow_importance
 from deepsets_jax.ragged import Ragged
 
 

@@ -11,15 +11,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from deepsets_jax import attention, pooling, ragged
+from deepsets_jax.encoders.importance import keep_attended, pull_back, wants_importance
 from deepsets_jax.encoders.layers import to_common_space
-from deepsets_jax.encoders.transformer import (
-  FeedForward,
-  head_width,
-  keep_attended,
-  layer_norm,
-  pull_back,
-  wants_importance,
-)
+from deepsets_jax.encoders.transformer import FeedForward, head_width, layer_norm
 from deepsets_jax.fusion.base import Fusion, check_present, normalized, spread_evenly
 from deepsets_jax.ragged import Ragged
 
@@ -42,7 +36,7 @@ class BottleneckFusion(Fusion):
   which is the same under a head without hidden layers.
 
   The attention that is sown, see `Fusion`, is the rollout from what is read, all
-  modalities alike, through all layers (`transformer.pull_back`); the copies of a shared
+  modalities alike, through all layers (`encoders.importance.pull_back`); the copies of a shared
   token share its mass. What so ends on class tokens and shared tokens comes from no
   element, and the weights of an example's elements are over their sum.
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from deepsets_jax import pooling, winners
+from deepsets_jax.encoders.importance import sow_importance, wants_importance
 from deepsets_jax.encoders.layers import Scores, l2_normalize
-from deepsets_jax.encoders.transformer import sow_importance, wants_importance
 from deepsets_jax.fusion.base import Fusion, check_present, softmax_weights
 from deepsets_jax.ragged import Ragged
 

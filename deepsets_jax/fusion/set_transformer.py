@@ -10,12 +10,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from deepsets_jax import attention, ragged
+from deepsets_jax.encoders.importance import pull_back, wants_importance
 from deepsets_jax.encoders.transformer import (
   FeedForward,
   MultiHeadAttention,
   layer_norm,
-  pull_back,
-  wants_importance,
 )
 from deepsets_jax.fusion.base import Fusion, check_present, modality_codes, normalized
 from deepsets_jax.ragged import Ragged
@@ -76,7 +75,7 @@ class SetTransformerFusion(Fusion):
   rFF, which is the model's head.
 
   The attention that is sown, see `Fusion`, is the rollout from all seeds alike through
-  all blocks (`transformer.pull_back`). Half of a mass stays on the queries of a block:
+  all blocks (`encoders.importance.pull_back`). Half of a mass stays on the queries of a block:
   what so ends on seeds and inducing points comes from no element, and the weights of
   an example's elements are over their sum.
 

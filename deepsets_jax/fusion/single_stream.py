@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from deepsets_jax import pooling, ragged
-from deepsets_jax.encoders.transformer import Transformer, wants_importance
+from deepsets_jax.encoders.importance import wants_importance
+from deepsets_jax.encoders.transformer import Transformer
 from deepsets_jax.fusion.base import (
   Fusion,
   check_present,

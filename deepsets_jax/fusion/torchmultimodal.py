@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from deepsets_jax.encoders import channels, deepset
+from deepsets_jax.encoders.importance import wants_importance
 from deepsets_jax.encoders.layers import MLP
-from deepsets_jax.encoders.transformer import wants_importance
 from deepsets_jax.fusion.base import Fusion, check_present, normalized, spread_evenly
 from deepsets_jax.ragged import Ragged
 
