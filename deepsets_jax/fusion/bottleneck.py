@@ -36,9 +36,9 @@ class BottleneckFusion(Fusion):
   which is the same under a head without hidden layers.
 
   The attention that is sown, see `Fusion`, is the rollout from what is read, all
-  modalities alike, through all layers (`encoders.importance.pull_back`); the copies of a shared
-  token share its mass. What so ends on class tokens and shared tokens comes from no
-  element, and the weights of an example's elements are over their sum.
+  modalities alike, through all layers (`encoders.importance.pull_back`); the copies of
+  a shared token share its mass. What so ends on class tokens and shared tokens comes
+  from no element, and the weights of an example's elements are over their sum.
 
   Attributes:
     layers: Number of fusion layers; with one, modalities are fused late.

@@ -75,9 +75,9 @@ class SetTransformerFusion(Fusion):
   rFF, which is the model's head.
 
   The attention that is sown, see `Fusion`, is the rollout from all seeds alike through
-  all blocks (`encoders.importance.pull_back`). Half of a mass stays on the queries of a block:
-  what so ends on seeds and inducing points comes from no element, and the weights of
-  an example's elements are over their sum.
+  all blocks (`encoders.importance.pull_back`). Half of a mass stays on the queries of a
+  block: what so ends on seeds and inducing points comes from no element, and the
+  weights of an example's elements are over their sum.
 
   Attributes:
     layers: Number of the encoder's blocks.
