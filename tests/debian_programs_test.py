@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 
-from deepsets_jax.data import debian_builder, debian_programs
+from deepsets_jax.data import debian_builder, debian_programs, parquet
 from deepsets_jax.data.table import DataError
 
 TOKENS = ("summary", "description", "depends", "recommends", "suggests", "name")
@@ -445,7 +445,7 @@ class TestBuilder:
       where.write_bytes(b"half")
       raise OSError("disk full")
 
-    monkeypatch.setattr(debian_builder.pq, "write_table", fail)
+    monkeypatch.setattr(parquet.pq, "write_table", fail)
     packages = [
       debian_builder.Package(**PACKAGE | {"name": f"p{i}"}) for i in range(100)
     ]

@@ -10,7 +10,7 @@ import pytest
 
 from configs import multiple_features as config_of_models
 from deepsets_jax import losses, models
-from deepsets_jax.data import multiple_features, multiple_features_builder
+from deepsets_jax.data import multiple_features, multiple_features_builder, parquet
 from deepsets_jax.data.table import DataError
 from deepsets_jax.ragged import Ragged
 
@@ -174,7 +174,7 @@ class TestBuilder:
       where.write_bytes(b"half")
       raise OSError("disk full")
 
-    monkeypatch.setattr(multiple_features_builder.pq, "write_table", fail)
+    monkeypatch.setattr(parquet.pq, "write_table", fail)
     with pytest.raises(OSError, match="disk full"):
       multiple_features_builder.write(pq.read_table(multiple_features.PATH), path)
     assert path.read_bytes() == b"old"

@@ -13,7 +13,13 @@ import tokenizers
 
 from configs import base
 from deepsets_jax import ragged
-from deepsets_jax.data import debian_builder, debian_programs, sentences, sources
+from deepsets_jax.data import (
+  debian_builder,
+  debian_programs,
+  parquet,
+  sentences,
+  sources,
+)
 from deepsets_jax.data.table import DataError
 from deepsets_jax.extract import minilm
 from experiments import encode_sentences
@@ -249,7 +255,7 @@ class TestFile:
       where.write_bytes(b"half")
       raise OSError("disk full")
 
-    monkeypatch.setattr(sentences.pq, "write_table", fail)
+    monkeypatch.setattr(parquet.pq, "write_table", fail)
     with pytest.raises(OSError, match="disk full"):
       sentences.write(path, ["a"], vectors_of(np.random.default_rng(0), [1]), "")
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]

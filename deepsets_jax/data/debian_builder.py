@@ -14,17 +14,15 @@ from __future__ import annotations
 import argparse
 import collections
 import gzip
-import os
 import pathlib
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deepsets_jax.data import debian_programs
+from deepsets_jax.data import debian_programs, parquet
 from deepsets_jax.data.table import DataError
 
 FACETS = frozenset(
@@ -116,25 +114,7 @@ def build(packages: Iterable[Package]) -> pa.Table:
 
 def write(table: pa.Table, path: str | pathlib.Path) -> None:
   """Writes the file, or nothing at all; the same table gives the same bytes."""
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-  os.close(handle)
-  temporary = pathlib.Path(name)
-  try:
-    pq.write_table(
-      table,
-      temporary,
-      compression="zstd",
-      compression_level=19,
-      row_group_size=len(table),
-      write_page_checksum=True,
-    )
-    temporary.chmod(0o644)
-    temporary.replace(path)
-  except BaseException:
-    temporary.unlink()
-    raise
+  parquet.write(table, path, compression_level=19)
 
 
 def _encode(lists: Iterable[list[str]]) -> pa.ListArray:

