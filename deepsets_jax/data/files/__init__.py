@@ -1,0 +1,1 @@
+"""Files of columns, opened as rows of typed columns, whatever their format."""

@@ -1,0 +1,142 @@
+"""What every file of columns is read as: a schema, and batches of rows in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
+
+import pyarrow as pa
+
+from deepsets_jax.data.table import DataError
+
+# Rows of a batch, fewer where they are wide: a batch is about this many bytes at most.
+BATCH_ROWS = 8192
+BATCH_BYTES = 1 << 26
+
+# What the libraries below raise for a damaged file. Arrow's own errors are of these
+# types or `ArrowException`s.
+READ_ERRORS = (
+  pa.ArrowException,
+  OSError,
+  EOFError,
+  ValueError,
+  TypeError,
+  OverflowError,
+  MemoryError,
+)
+
+
+class Source(Protocol):
+  """Rows of typed columns, read in batches, as often as one likes.
+
+  Types are plain: no dictionaries, no large or view variants, no structs at the top.
+
+  Attributes:
+    where: What to call it in a message: the path.
+    schema: Of all columns.
+    num_rows: None where only reading tells.
+  """
+
+  where: str
+  schema: pa.Schema
+  num_rows: int | None
+
+  def batches(
+    self, columns: Sequence[str] | None = None, *, start: int = 0
+  ) -> Iterator[pa.RecordBatch]:
+    """Record batches of these columns (None: all) from row `start` on, in order.
+
+    A batch has at most `BATCH_ROWS` rows, and at least one.
+
+    Raises:
+      DataError: No such column; a row that cannot be read.
+    """
+    ...
+
+
+def select(
+  where: str, schema: pa.Schema, columns: Sequence[str] | None
+) -> tuple[str, ...]:
+  """The names of the columns to read; None stands for all."""
+  if columns is None:
+    return tuple(schema.names)
+  for name in columns:
+    if name not in schema.names:
+      raise DataError(f"{where}: no column {name!r}; it has {schema.names}")
+  return tuple(columns)
+
+
+def shorten(value: object, size: int = 60) -> str:
+  """The repr of a value, cut to `size` characters."""
+  # No repr of what is long: it would be longer still.
+  if isinstance(value, str | bytes):
+    value = value[: size + 1]
+  text = repr(value)
+  return text if len(text) <= size else text[: size - 3] + "..."
+
+
+def reason(error: BaseException) -> str:
+  """The first line of an error's message, without the frames that Arrow adds."""
+  lines = str(error).strip().splitlines() or [type(error).__name__]
+  return lines[0][:200].rstrip(" .")
+
+
+def rows_only(count: int) -> pa.RecordBatch:
+  """A batch without columns: its number of rows."""
+  return pa.RecordBatch.from_arrays([pa.nulls(count)], [""]).select([])
+
+
+def cut(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+  """The batch in pieces that are not too long, nor too wide."""
+  for begin in range(0, batch.num_rows, BATCH_ROWS):
+    yield from _halved(batch.slice(begin, BATCH_ROWS))
+
+
+def _halved(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+  half = batch.num_rows // 2
+  if half and batch.nbytes > BATCH_BYTES:
+    yield from _halved(batch.slice(0, half))
+    yield from _halved(batch.slice(half))
+  else:
+    yield batch
+
+
+def joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+  """The same rows, with neighbours joined that are small together."""
+  pending, rows, size = [], 0, 0
+  for batch in batches:
+    if not batch.num_rows:
+      continue
+    full = rows + batch.num_rows > BATCH_ROWS or size + batch.nbytes > BATCH_BYTES
+    if pending and full:
+      yield _join(pending)
+      pending, rows, size = [], 0, 0
+    pending.append(batch)
+    rows, size = rows + batch.num_rows, size + batch.nbytes
+  if pending:
+    yield _join(pending)
+
+
+def _join(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+  if len(batches) == 1:
+    return batches[0]
+  if not batches[0].num_columns:
+    return rows_only(sum(batch.num_rows for batch in batches))
+  return pa.concat_batches(batches)
+
+
+def first_failing(length: int, fails: Callable[[int, int], bool]) -> int:
+  """The first of `length` rows that fails, one of which must.
+
+  Args:
+    length: Number of rows.
+    fails: Whether one of `count` rows from `begin` on fails.
+  """
+  begin, end = 0, length
+  while end - begin > 1:
+    middle = (begin + end) // 2
+    if fails(begin, middle - begin):
+      end = middle
+    else:
+      begin = middle
+  return begin
