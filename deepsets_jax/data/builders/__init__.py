@@ -1,0 +1,28 @@
+"""TFDS builders; after importing this, `tfds.builder("mm_imdb/raw")` finds them.
+
+They need no TensorFlow: records are array_record files, read by `tfds.data_source`. In
+all of them what is absent is written so, since a record has no null: an empty string,
+an empty sequence, or a number that is NaN. `data.columns.records` gives it back as
+absent. Records keep the order of their source.
+"""
+
+from deepsets_jax.data.builders.ads_parallelity import ads_parallelity_dataset_builder
+from deepsets_jax.data.builders.debian_programs import debian_programs_dataset_builder
+from deepsets_jax.data.builders.mm_imdb import mm_imdb_dataset_builder
+from deepsets_jax.data.builders.movielens_sequences import (
+  movielens_sequences_dataset_builder,
+)
+from deepsets_jax.data.builders.multiple_features import (
+  multiple_features_dataset_builder,
+)
+
+BUILDERS = {
+  module.Builder.name: module.Builder
+  for module in (
+    ads_parallelity_dataset_builder,
+    debian_programs_dataset_builder,
+    mm_imdb_dataset_builder,
+    movielens_sequences_dataset_builder,
+    multiple_features_dataset_builder,
+  )
+}

@@ -1,0 +1,1 @@
+"""Ads-Parallelity: does the slogan of an ad say what its picture says?"""

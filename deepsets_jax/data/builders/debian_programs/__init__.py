@@ -1,0 +1,1 @@
+"""Debian programs: seven modalities, most often missing, and 74 labels."""

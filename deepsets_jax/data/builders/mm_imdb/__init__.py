@@ -1,0 +1,1 @@
+"""MM-IMDb: the genres of films, from plot and poster."""

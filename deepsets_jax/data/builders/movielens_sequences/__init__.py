@@ -1,0 +1,1 @@
+"""MovieLens 100K: users with their sequences of events, and films."""

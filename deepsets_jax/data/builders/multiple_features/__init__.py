@@ -1,0 +1,1 @@
+"""Multiple Features: handwritten digits told by six vectors."""

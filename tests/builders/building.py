@@ -1,0 +1,15 @@
+"""Builds a data set, as a user does."""
+
+import tensorflow_datasets as tfds
+
+from deepsets_jax.data import builders
+
+
+def prepare(name, data, manual=None):
+  """The builder of this name and config, after it has built."""
+  assert name.partition("/")[0] in builders.BUILDERS
+  builder = tfds.builder(name, data_dir=data)
+  builder.download_and_prepare(
+    download_config=tfds.download.DownloadConfig(manual_dir=manual)
+  )
+  return builder
