@@ -1,0 +1,1 @@
+"""What `experiments.extract` does, each a file: `base.py` holds every setting."""

@@ -1,0 +1,16 @@
+"""A network of one's own as an extractor: any ONNX file that takes pictures.
+
+python -m experiments.extract --config=configs/extraction/onnx.py \
+  --config.onnx.path=network.onnx --input=photos --output=photos.parquet
+"""
+
+import ml_collections
+
+from configs.extraction import base
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """That network alone, on whole pictures; see `onnx` in `base.py` for its settings."""
+  config = base.get_config()
+  config.extractors = ("onnx",)
+  return config

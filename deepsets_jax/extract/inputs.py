@@ -1,0 +1,242 @@
+"""Where pictures and texts come from: a folder of them, or columns of a table."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+
+import pyarrow as pa
+
+from deepsets_jax.data.files import opening, paths
+from deepsets_jax.data.files.source import Source
+from deepsets_jax.data.table import DataError
+from deepsets_jax.extract import pictures
+from deepsets_jax.extract.pictures import PictureError
+
+# Rows of a batch of a folder.
+_ROWS = 64
+
+
+class Folder:
+  """A folder of pictures as a `Source`, a row per stem: `id`, `path` and `text`.
+
+  `cat.jpg` and `cat.txt` are one row, each may be missing. The id is the path without
+  its suffix; ids and paths begin in the folder. Folders in it are looked into; hidden
+  files and those with other suffixes are left out. Sorted by id.
+  """
+
+  def __init__(self, where: str):
+    """Lists the files; reads none.
+
+    Raises:
+      DataError: No picture and no text; two pictures of one stem.
+    """
+    self.where = where
+    self.schema = pa.schema(
+      {"id": pa.string(), "path": pa.string(), "text": pa.string()}
+    )
+    self._images, self._texts = _listed(pathlib.Path(where))
+    self._ids = sorted(self._images.keys() | self._texts.keys())
+    self.num_rows = len(self._ids)
+
+  def batches(
+    self, columns: Sequence[str] | None = None, *, start: int = 0
+  ) -> Iterator[pa.RecordBatch]:
+    """As `Source` says.
+
+    Raises:
+      DataError: A text cannot be opened.
+    """
+    schema = self.schema
+    if columns is not None:
+      schema = pa.schema([self.schema.field(name) for name in columns])
+    for begin in range(start, self.num_rows, _ROWS):
+      ids = self._ids[begin : begin + _ROWS]
+      values = {
+        "id": ids,
+        "path": [self._images.get(name) for name in ids],
+        "text": [self._text(name) for name in ids] if "text" in schema.names else (),
+      }
+      arrays = [pa.array(values[name], pa.string()) for name in schema.names]
+      yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+  def _text(self, name: str) -> str | None:
+    if name not in self._texts:
+      return None
+    path = pathlib.Path(self.where, self._texts[name])
+    try:
+      # What is not UTF-8 is named when the text is looked at, with its row.
+      return path.read_text("utf-8-sig", errors="replace")
+    except OSError as error:
+      raise DataError(
+        f"{path} cannot be read ({error}); mend it, or remove it: absence needs no"
+        " placeholder"
+      ) from error
+
+
+def _listed(folder: pathlib.Path) -> tuple[dict[str, str], dict[str, str]]:
+  """The pictures and the texts in a folder: by id, their paths in it."""
+  images: dict[str, str] = {}
+  texts: dict[str, str] = {}
+  for parent, folders, names in os.walk(folder):
+    folders[:] = [name for name in folders if not name.startswith(".")]
+    for name in sorted(names):
+      path = pathlib.Path(parent, name).relative_to(folder)
+      suffix = path.suffix.lower()
+      found = texts if suffix == ".txt" else images
+      if name.startswith(".") or suffix not in (*pictures.SUFFIXES, ".txt"):
+        continue
+      stem = path.with_suffix("").as_posix()
+      if stem in found:
+        raise DataError(
+          f"{folder}: {found[stem]!r} and {path.as_posix()!r} are both of example"
+          f" {stem!r}; rename one of them"
+        )
+      try:
+        stem.encode()
+      except UnicodeEncodeError as error:
+        raise DataError(
+          f"{folder}: the name {path.as_posix()!r} is not UTF-8; rename the file"
+        ) from error
+      found[stem] = path.as_posix()
+  if not images and not texts:
+    raise DataError(
+      f"{folder}: no picture and no text in it; expected names that end in"
+      f" {', '.join((*pictures.SUFFIXES, '.txt'))}"
+    )
+  return images, texts
+
+
+@dataclasses.dataclass(frozen=True)
+class Input:
+  """What is read: a source, and which of its columns hold pictures and texts.
+
+  Attributes:
+    source: Rows.
+    root: Where paths of pictures begin.
+    images: Columns of pictures: bytes, or paths.
+    texts: Columns of texts: strings, or lists of them.
+  """
+
+  source: Source
+  root: str
+  images: Sequence[str]
+  texts: Sequence[str]
+
+  @property
+  def kept(self) -> list[str]:
+    """The columns that go to the output: all but those of pictures' bytes."""
+    return [
+      field.name
+      for field in self.source.schema
+      if field.name not in self.images or not pa.types.is_binary(field.type)
+    ]
+
+  def columns(self, kind: str) -> Sequence[str]:
+    """The columns of "image" or of "text"."""
+    return self.images if kind == "image" else self.texts
+
+
+def open_input(
+  path: str, images: Sequence[str] = (), texts: Sequence[str] = ()
+) -> Input:
+  """A folder of pictures and texts, or a table.
+
+  Args:
+    path: A folder in which there is a picture or a text; else as
+      `columns.opening.open_source` says.
+    images: Columns of pictures of a table; a folder's are known.
+    texts: Columns of texts of a table.
+
+  Raises:
+    DataError: There is no such thing, or no such column, or one of another type.
+  """
+  if pathlib.Path(path).is_dir() and not images and not texts:
+    return Input(Folder(path), path, ["path"], ["text"])
+  source = opening.open_source(path)
+  if not images and not texts:
+    raise DataError(
+      f"{path}: which columns are pictures or texts? Give --images=COLUMN,"
+      f" --texts=COLUMN or both; possible here: {_possible(source.schema)}"
+    )
+  for option, columns in (("images", images), ("texts", texts)):
+    for column in columns:
+      _check(source, option, column)
+  twice = [column for column in images if column in texts]
+  if twice:
+    raise DataError(f"{path}: column {twice[0]!r} is in --images and in --texts")
+  return Input(source, paths.folder(path), list(images), list(texts))
+
+
+def _check(source: Source, option: str, column: str) -> None:
+  if column not in source.schema.names:
+    raise DataError(
+      f"{source.where}: no column {column!r}, which --{option} names; there are"
+      f" {source.schema.names}"
+    )
+  found = source.schema.field(column).type
+  if not _TAKES[option](found):
+    raise DataError(
+      f"{source.where}: column {column!r} of --{option} is {found}, expected"
+      f" {_EXPECTED[option]}; possible here: {_possible(source.schema)}"
+    )
+
+
+def _is_image(kind: pa.DataType) -> bool:
+  return pa.types.is_binary(kind) or _is_string(kind)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+  of_list = pa.types.is_list(kind) and _is_string(kind.value_type)
+  return of_list or _is_string(kind)
+
+
+def _is_string(kind: pa.DataType) -> bool:
+  return pa.types.is_string(kind) or pa.types.is_null(kind)
+
+
+_TAKES = {"images": _is_image, "texts": _is_text}
+_EXPECTED = {"images": "bytes or paths", "texts": "strings or lists of strings"}
+
+
+def _possible(schema: pa.Schema) -> Mapping[str, list[str]]:
+  return {
+    f"--{option}": [field.name for field in schema if takes(field.type)]
+    for option, takes in _TAKES.items()
+  }
+
+
+def contents_of(kind: str, cell: object, root: str) -> list[bytes | str] | None:
+  """The inputs in a cell: bytes of pictures, or texts; None where it is absent.
+
+  Args:
+    kind: "image" or "text".
+    cell: A value of a column of that kind.
+    root: Where paths begin.
+
+  Raises:
+    PictureError: The file of a path cannot be read.
+  """
+  if cell is None:
+    return None
+  if kind == "text":
+    texts = cell if isinstance(cell, list) else [cell]
+    return [text for text in texts if text and text.strip()]
+  if isinstance(cell, bytes):
+    return [cell]
+  return [_file(pathlib.Path(root, str(cell)))] if cell else None
+
+
+def _file(path: pathlib.Path) -> bytes:
+  """The bytes of a picture's file, no more than are decoded."""
+  try:
+    if path.is_dir():
+      raise PictureError(f"{path} is a folder")
+    with path.open("rb") as file:
+      return file.read(pictures.MOST_BYTES + 1)
+  except (OSError, ValueError) as error:
+    if isinstance(error, PictureError):
+      raise
+    raise PictureError(f"{path} cannot be read ({error})") from error

@@ -1,0 +1,103 @@
+"""The bytes of a picture as an array: of any format, upright, in RGB, not too big.
+
+A file that is no picture, or a broken one, is a `PictureError` that says why, never
+another error: it is an example without that modality, and no crash.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+
+# Of the results: pictures that another version decodes otherwise are others.
+FORMAT = "pictures 1"
+# Files with these names are looked at in a folder.
+SUFFIXES = (
+  *(".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png"),
+  *(".pgm", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+)
+# More may be a small file that fills the memory (a decompression bomb).
+MOST_PIXELS = 1 << 26
+MOST_BYTES = 1 << 28
+# Formats of pixels alone: no PostScript, which is a program.
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
+
+class PictureError(ValueError):
+  """Why something cannot be read as a picture."""
+
+
+def decode(data: bytes, max_side: int) -> np.ndarray:
+  """The picture in the bytes of a file: `[h, w, 3]` uint8, RGB.
+
+  Turned as its EXIF orientation says; the first frame of several; transparency on
+  white; 16 bits as 8. Larger ones are made smaller, their proportions kept.
+
+  Args:
+    data: The whole file.
+    max_side: Largest width and height of the result.
+
+  Raises:
+    PictureError: It is no picture, a broken one, or too large.
+  """
+  if not data:
+    raise PictureError("the file is empty")
+  if len(data) > MOST_BYTES:
+    raise PictureError(f"{len(data)} bytes, and at most {MOST_BYTES} are read")
+  try:
+    with warnings.catch_warnings():
+      # Of what is odd in a picture that can be read all the same.
+      warnings.simplefilter("ignore")
+      return _decode(data, max_side)
+  except PIL.UnidentifiedImageError as error:
+    raise PictureError(
+      f"{len(data)} bytes that begin with {data[:8]!r}: none of {', '.join(_FORMATS)}"
+    ) from error
+  except PictureError:
+    raise
+  except Exception as error:  # Decoders raise errors of all kinds for broken files.
+    raise PictureError(f"{type(error).__name__}: {error}") from error
+
+
+def _decode(data: bytes, max_side: int) -> np.ndarray:
+  PIL.Image.init()
+  formats = [name for name in _FORMATS if name in PIL.Image.OPEN]
+  with PIL.Image.open(io.BytesIO(data), formats=formats) as image:
+    # A JPEG is decoded at a fraction of its size where that is enough.
+    image.draft(None, (max_side, max_side))
+    width, height = image.size
+    if width * height > MOST_PIXELS:
+      raise PictureError(
+        f"{width} x {height} pixels, and {MOST_PIXELS} at most are read; shrink it"
+      )
+    turned = PIL.ImageOps.exif_transpose(image)
+  rgb = _rgb(turned)
+  if max(rgb.size) > max_side:
+    rgb.thumbnail((max_side, max_side))
+  return np.asarray(rgb, np.uint8)
+
+
+def _rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+  """The picture in mode RGB."""
+  if image.mode.startswith(("I", "F")):
+    return _from_deep(image).convert("RGB")
+  if image.has_transparency_data:
+    layer = image.convert("RGBA")
+    white = PIL.Image.new("RGBA", layer.size, "white")
+    return PIL.Image.alpha_composite(white, layer).convert("RGB")
+  return image.convert("RGB")
+
+
+def _from_deep(image: PIL.Image.Image) -> PIL.Image.Image:
+  """Grey of 8 bits from grey of 16."""
+  values = np.asarray(image)
+  if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
+    raise PictureError(
+      f"pixels of mode {image.mode!r}, {values.min()} to {values.max()}, and 16"
+      " bits at most are read; save it with 8 or 16"
+    )
+  return PIL.Image.fromarray((values.astype(np.uint32) * 255 // 65535).astype(np.uint8))

@@ -1,0 +1,130 @@
+"""From raw pictures and texts to sets: any number of elements of each extractor.
+
+  pip install -e '.[extract]'
+  python -m experiments.extract --input=photos --output=photos.parquet \
+    --extractors=image,faces,lines,sentences
+  python -m experiments.extract --input=films.parquet --images=poster --texts=plot \
+    --output=film_sets.parquet
+
+The input is a folder of pictures, with texts of the same names (cat.jpg, cat.txt), or a
+table with columns of them. The output has a row for each of its rows, in order: the
+table's columns (of a folder: id, path, text), and for each extractor a list of vectors,
+with boxes, scores and strings where there are such. A stopped run goes on where it was,
+and a second one does what is new: results are kept by content in OUTPUT.cache. What
+could not be read is in OUTPUT.problems.json.
+
+With --beam (pip install -e '.[beam]') the same is a pipeline of Apache Beam, on any of
+its runners: --beam_options=--runner=FlinkRunner,--parallelism=64
+"""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+
+import tqdm
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from deepsets_jax.extract import EXTRACTORS, inputs, pipeline, worker
+from deepsets_jax.extract.pipeline import Settings, Summary
+from deepsets_jax.extract.worker import Make
+from experiments.explain import check_folder
+
+_BASE = pathlib.Path(__file__).parents[1] / "configs/extraction/base.py"
+# Problems that are shown; the file has all.
+_SHOWN = 10
+
+
+def maker(config, workers: int) -> Make:
+  """What builds the extractors of a config in each of some processes.
+
+  Raises:
+    ValueError: There is no extractor of a name.
+  """
+  settings = {}
+  for name in config.extractors:
+    if name not in EXTRACTORS:
+      raise ValueError(f"no extractor {name!r}; there are {', '.join(EXTRACTORS)}")
+    given = config.get(name, {})
+    settings[name] = {k: v for k, v in given.items() if v is not None}
+    if workers > 1 and "threads" in given:
+      settings[name].setdefault("threads", max(worker.available_cores() // workers, 1))
+  if "onnx" in settings and "path" not in settings["onnx"]:
+    raise ValueError("extractor 'onnx' needs its file: --config.onnx.path=FILE")
+  return functools.partial(worker.of_registry, tuple(config.extractors), settings)
+
+
+def report(summary: Summary, output: str) -> str:
+  """What was done, in lines."""
+  lines = [
+    f"{output}: {summary.rows} rows in {summary.seconds:.0f} s;"
+    f" {summary.extracted} results found, {summary.reused} from the cache"
+  ]
+  lines += [f"  {count} {name}" for name, count in summary.elements.items()]
+  lines += [f"licence of {name}: {text}" for name, text in summary.licences.items()]
+  if summary.problems:
+    lines.append(f"{len(summary.problems)} problems, in {output}.problems.json:")
+  for problem in summary.problems[:_SHOWN]:
+    of = "" if problem.extractor is None else f", {problem.extractor}"
+    lines.append(
+      f"  row {problem.row}, {problem.column} {problem.value!r}{of}: {problem.reason}"
+    )
+  if len(summary.problems) > _SHOWN:
+    lines.append(f"  and {len(summary.problems) - _SHOWN} more")
+  return "\n".join(lines)
+
+
+def main(argv: list[str]) -> None:
+  """Extracts what the command line names."""
+  if len(argv) > 1:
+    raise app.UsageError(f"unknown arguments {argv[1:]}")
+  logging.set_verbosity(logging.WARNING)
+  given = flags.FLAGS
+  config, output = given.config, given.output
+  if given.extractors:
+    config.extractors = tuple(given.extractors)
+  if given.workers:
+    config.workers = given.workers
+  cache = given.cache or f"{output}.cache"
+  check_folder(pathlib.Path(output).parent)
+  if pathlib.Path(output).resolve() == pathlib.Path(given.input).resolve():
+    raise ValueError(f"--output={output} is the input; give another")
+  workers = 1 if given.beam else config.workers or worker.available_cores()
+  settings = Settings(config.batch_size, config.max_side, workers)
+  make = maker(config, workers)
+  if given.beam:
+    from deepsets_jax.extract import beam
+
+    job = beam.Job(
+      *(given.input, given.images, given.texts, output, cache, make, settings),
+      shard_rows=config.shard_rows,
+    )
+    print(report(beam.run(job, given.beam_options), output))
+    return
+  source = inputs.open_input(given.input, given.images, given.texts)
+  with tqdm.tqdm(total=source.source.num_rows, unit=" rows", disable=None) as bar:
+    summary = pipeline.run(
+      *(source, output, make, settings, cache),
+      progress=lambda done: bar.update(done - bar.n),
+    )
+  print(report(summary, output))
+
+
+def define_flags() -> None:
+  """The flags of the command line; here, so that the rest can be imported."""
+  config_flags.DEFINE_config_file("config", str(_BASE), lock_config=True)
+  flags.DEFINE_string("input", None, "Folder, or file of a table.", required=True)
+  flags.DEFINE_string("output", None, "Parquet file to write.", required=True)
+  flags.DEFINE_list("images", [], "Columns of pictures of the table: bytes or paths.")
+  flags.DEFINE_list("texts", [], "Columns of texts of the table.")
+  flags.DEFINE_list("extractors", [], "Names; by default those of the config.")
+  flags.DEFINE_integer("workers", None, "Processes; by default that of the config.")
+  flags.DEFINE_string("cache", None, "Folder of the cache; by default OUTPUT.cache.")
+  flags.DEFINE_bool("beam", False, "Whether to run as a pipeline of Apache Beam.")
+  flags.DEFINE_list("beam_options", [], "Of Beam: --runner=..., and those of a runner.")
+
+
+if __name__ == "__main__":
+  define_flags()
+  app.run(main)
