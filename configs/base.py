@@ -50,8 +50,9 @@ def get_config() -> ml_collections.ConfigDict:
     eval_every=100,
     # Steps between two lines of training metrics.
     log_every=10,
-    # Of validation, and whether a checkpoint is the best: any metric of the task.
-    metric="f1_micro",
+    # Of validation, and whether a checkpoint is the best: any metric of the task; None
+    # for its usual one.
+    metric=config_dict.placeholder(str),
     # Evaluations without a better value after which training ends; None for never.
     patience=config_dict.placeholder(int),
   )
@@ -60,9 +61,15 @@ def get_config() -> ml_collections.ConfigDict:
 
 def _data() -> ml_collections.ConfigDict:
   return config_dict.create(
-    # "debian_programs", "digits", "multiple_features", or "tables" for a folder of your
-    # own.
+    # "debian_programs", "digits" or "multiple_features"; "table" for a file of your
+    # own, "tables" for a folder of tables written by `Table.write`.
     name="debian_programs",
+    # Of "table", a Parquet, Arrow, JSON lines or CSV file, a folder or a pattern of
+    # such, or tfds:NAME; of "tables", the folder of one folder per split.
+    path=config_dict.placeholder(str),
+    # Of "table", what its columns are, as experiments.describe writes it; {} for the
+    # file of that name beside it.
+    columns=ml_collections.ConfigDict(),
     # Examples of a step, over all shards.
     batch_size=128,
     # Parts of a batch, each with its own slots; a multiple of the devices. A device
@@ -99,8 +106,6 @@ def _data() -> ml_collections.ConfigDict:
       # Of "multimodal", chance of the character reader to read a wrong digit.
       misread_rate=0.1,
     ),
-    # Folder of one folder per split, each written by `Table.write`.
-    tables=dict(path=config_dict.placeholder(str)),
   )
 
 

@@ -1,7 +1,7 @@
 """Tables of your own: a folder of train/, validation/ and test/.
 
   python -m experiments.main --config=configs/tables.py \
-    --config.data.tables.path=FOLDER --config.train.metric=roc_auc
+    --config.data.path=FOLDER
 
 Each was written by `Table.write`. Slots are proposed by a scan of the data.
 """
@@ -12,7 +12,7 @@ from configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """The base config on tables; the metric is one of the target's kind."""
+  """The base config on tables."""
   config = base.get_config()
   config.data.name = "tables"
   config.model.set_pool.pools = ("mean", "max")

@@ -31,12 +31,23 @@ _NAMES = {
   "binary": ("accuracy", "f1", "average_precision", "roc_auc"),
   "regression": ("mae", "rmse", "mape", "r2"),
 }
+_USUAL = {
+  "multilabel": "f1_micro",
+  "multiclass": "accuracy",
+  "binary": "roc_auc",
+  "regression": "mae",
+}
 _LOWER_IS_BETTER = ("loss", "mae", "rmse", "mape")
 
 
 def names(target: Target) -> tuple[str, ...]:
   """The metrics of a kind of target."""
   return _NAMES[target.kind]
+
+
+def usual(target: Target) -> str:
+  """The metric that a model is chosen by, if nobody says which."""
+  return _USUAL[target.kind]
 
 
 def higher_is_better(name: str) -> bool:

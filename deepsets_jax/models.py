@@ -91,6 +91,10 @@ class SetModel(nn.Module):
     """Logits. In training, needs a "dropout" key."""
     return self.head(self.embed(modalities, train=train), train=train)
 
+  def classify(self, fused: Float[Array, "b f"]) -> Float[Array, "b k"]:
+    """The logits of fused vectors."""
+    return self.head(fused, train=False)
+
   def embed(
     self, modalities: Mapping[str, Ragged], *, train: bool = False
   ) -> Float[Array, "b f"]:

@@ -257,12 +257,11 @@ def _told(element: Mapping[str, Any]) -> str:
   return f"{_text(element['text'])} {element['score']:.3g}"
 
 
-def _pixels(pixels: Sequence[Sequence[float]]) -> str:
-  """A small picture as inline SVG; 0 is black."""
+def _pixels(pixels: Sequence[Sequence[Any]]) -> str:
+  """A small picture of greys or colours as inline SVG; 0 is black."""
   height, width = len(pixels), len(pixels[0])
   squares = [
-    f'<rect x="{x}" y="{y}" width="1.05" height="1.05"'
-    f' fill="#{3 * f"{round(255 * min(max(value, 0), 1)):02x}"}"/>'
+    f'<rect x="{x}" y="{y}" width="1.05" height="1.05" fill="{_colour(value)}"/>'
     for y, row in enumerate(pixels)
     for x, value in enumerate(row)
   ]
@@ -270,6 +269,12 @@ def _pixels(pixels: Sequence[Sequence[float]]) -> str:
     f'<svg role="img" aria-label="picture" width="{6 * width}" height="{6 * height}"'
     f' viewBox="0 0 {width} {height}">{"".join(squares)}</svg>'
   )
+
+
+def _colour(value: float | Sequence[float]) -> str:
+  """Of a grey or of red, green and blue, 0 to 1."""
+  three = value if isinstance(value, Sequence) else [value] * 3
+  return "#" + "".join(f"{round(255 * min(max(part, 0), 1)):02x}" for part in three)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

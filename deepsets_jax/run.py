@@ -6,7 +6,7 @@ Every error of config or data is raised here, before anything is written or trai
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import ml_collections
@@ -90,8 +90,15 @@ class Run:
     )
 
 
-def build(config: ml_collections.ConfigDict) -> Run:
+def build(
+  config: ml_collections.ConfigDict, tables: Mapping[str, Table] | None = None
+) -> Run:
   """The parts of a run.
+
+  Args:
+    config: Of the run.
+    tables: Its splits; None for those that `config.data` names. For a run that is
+      trained already any of the schema will do, such as `table.blank`.
 
   Raises:
     ValueError: A setting names nothing, or does not fit the data or the devices.
@@ -99,10 +106,12 @@ def build(config: ml_collections.ConfigDict) -> Run:
   """
   _check_positive(config)
   mesh = sharding.make_mesh()
-  tables = sources.load(config.data, config.seed)
+  if tables is None:
+    config = sources.resolve(config)
+    tables = sources.load(config.data, config.seed)
   schema = tables["train"].schema
+  config, tables, budget = _fit(config, dict(tables))
   _check_metric(config.train.metric, metrics.names(schema.target))
-  config, tables, budget = _fit(config, tables)
   targets = np.asarray(tables["train"].targets)
   bias = losses.prior_logits(schema.target, targets)
   model = models.build(config.model, schema, bias)
@@ -180,10 +189,12 @@ def _init(
 def _fit(
   config: ml_collections.ConfigDict, tables: dict[str, Table]
 ) -> tuple[ml_collections.ConfigDict, dict[str, Table], Budget]:
-  """Config with shards and budgets filled in, tables that fit them, the budget."""
+  """Config with what was open filled in, tables that fit the budget, the budget."""
   config = config.copy_and_resolve_references()
   data = config.data
   with config.unlocked():
+    if config.train.metric is None:
+      config.train.metric = metrics.usual(tables["train"].schema.target)
     if data.shards is None:
       data.shards = jax.device_count()
     sharding.check_shards(data.shards)

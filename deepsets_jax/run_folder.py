@@ -8,9 +8,12 @@ from typing import Any
 
 import ml_collections
 
+from deepsets_jax.data.columns import build
+from deepsets_jax.data.columns.encoding import Encoding
 from deepsets_jax.writers import write_json
 
 _CONFIG = "config.json"
+_COLUMNS = "columns.json"
 
 
 def default(config_file: str) -> pathlib.Path:
@@ -23,7 +26,7 @@ def default(config_file: str) -> pathlib.Path:
 def adopt(
   config: ml_collections.ConfigDict, workdir: pathlib.Path
 ) -> ml_collections.ConfigDict:
-  """The config, with shards and budgets that it leaves open taken from the folder.
+  """The config, with shards, budgets and metric that it leaves open from the folder.
 
   A run keeps the shapes that it began with, also on another number of devices.
 
@@ -37,6 +40,8 @@ def adopt(
   with config.unlocked():
     if config.data.shards is None:
       config.data.shards = stored.data.shards
+    if config.train.metric is None:
+      config.train.metric = stored.train.metric
     for name, slots in stored.data.budgets.items():
       if config.data.budgets.get(name) is None:
         config.data.budgets[name] = slots
@@ -74,6 +79,28 @@ def read(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     raise ValueError(
       f"{workdir / _CONFIG} is damaged ({error}): train the run anew, in another folder"
     ) from error
+
+
+def keep_encoding(encoding: Encoding, workdir: pathlib.Path) -> None:
+  """Writes how columns of files become tables, for predictions of other files."""
+  if not (workdir / _COLUMNS).exists():
+    write_json(workdir / _COLUMNS, encoding.to_json())
+
+
+def encoding(workdir: pathlib.Path) -> Encoding:
+  """What `keep_encoding` wrote.
+
+  Raises:
+    ValueError: No run there, or one that was not trained on a file of columns.
+  """
+  if not (workdir / _COLUMNS).exists():
+    name = read(workdir).data.name
+    raise ValueError(
+      f"{workdir} is a run on {name!r}, and predictions of a file need one that was"
+      " trained on a file: python -m experiments.main --config=configs/table.py"
+      " --config.data.path=FILE"
+    )
+  return build.read_encoding(workdir / _COLUMNS)
 
 
 def _plain(config: ml_collections.ConfigDict) -> dict[str, Any]:

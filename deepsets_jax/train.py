@@ -18,7 +18,7 @@ from jaxtyping import Array
 from deepsets_jax import evaluate, metrics, report, run_folder, sharding, summary
 from deepsets_jax import run as runs
 from deepsets_jax.checkpoint import Checkpoints, Position
-from deepsets_jax.data import loader
+from deepsets_jax.data import loader, sources
 from deepsets_jax.ragged import Batch
 from deepsets_jax.train_step import State, Step
 from deepsets_jax.writers import MetricsWriter, Progress
@@ -43,10 +43,12 @@ def train_and_evaluate(
     NonFiniteError: Training failed; the last good checkpoint stays.
   """
   workdir = pathlib.Path(workdir)
-  run = runs.build(run_folder.adopt(config, workdir))
+  run = runs.build(run_folder.adopt(sources.resolve(config), workdir))
   step, costs = _prepare(run)
   if sharding.is_main_process():
     run_folder.create(run.config, workdir)
+    if (encoding := sources.encoding(run.config.data, run.config.seed)) is not None:
+      run_folder.keep_encoding(encoding, workdir)
   higher = metrics.higher_is_better(run.config.train.metric)
   with Checkpoints(workdir / "checkpoints", higher_is_better=higher) as checkpoints:
     position = _train(run, step, workdir, checkpoints)
@@ -60,7 +62,8 @@ def train_once(
   """As `train_and_evaluate`, but reads the results of a run that is finished."""
   results = pathlib.Path(workdir) / "results.json"
   if results.exists():
-    run_folder.adopt(config, pathlib.Path(workdir))  # Refuses another config.
+    # Refuses another config.
+    run_folder.adopt(sources.resolve(config), pathlib.Path(workdir))
     return json.loads(results.read_text())
   return train_and_evaluate(config, workdir)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -13,10 +14,12 @@ from jaxtyping import PyTree
 from deepsets_jax import evaluate, metrics, run_folder
 from deepsets_jax import run as runs
 from deepsets_jax.checkpoint import Checkpoints
-from deepsets_jax.data import budgets
 from deepsets_jax.data.batching import Budget
-from deepsets_jax.data.table import Table
+from deepsets_jax.data.table import Table, blank
 from deepsets_jax.ragged import Batch
+from deepsets_jax.schema import Schema
+
+_SPLITS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +76,13 @@ class Trained:
     return dataclasses.replace(self, params=self.run.init(seed).eval_params)
 
 
-def load(workdir: str | pathlib.Path) -> Trained:
+def load(workdir: str | pathlib.Path, schema: Schema | None = None) -> Trained:
   """The run in a folder, at its best checkpoint.
+
+  Args:
+    workdir: The folder.
+    schema: Of the run's data; the data itself is then not read, and of its splits there
+      is one `blank` example. The threshold is that of `results.json`.
 
   Raises:
     ValueError: No run there, one without a checkpoint, or one whose config lacks a
@@ -91,7 +99,8 @@ def load(workdir: str | pathlib.Path) -> Trained:
       f" --workdir={workdir}"
     )
   try:
-    run = runs.build(config.lock())
+    tables = None if schema is None else dict.fromkeys(_SPLITS, blank(schema))
+    run = runs.build(config.lock(), tables)
   except AttributeError as error:
     raise ValueError(
       f"{workdir} is of another version of this package: its config has no {error};"
@@ -101,13 +110,32 @@ def load(workdir: str | pathlib.Path) -> Trained:
   with Checkpoints(folder, higher_is_better=higher) as checkpoints:
     _, position = checkpoints.restore(run.abstract_state)
     state, _ = checkpoints.restore(run.abstract_state, position.best_step)
-  logits = run.logits(state.eval_params, "validation")
-  threshold = evaluate.choose_threshold(run.tables["validation"], logits)
+  if schema is None:
+    logits = run.logits(state.eval_params, "validation")
+    threshold = evaluate.choose_threshold(run.tables["validation"], logits)
+  else:
+    threshold = _threshold(workdir)
   return Trained(run, state.eval_params, threshold)
 
 
+def _threshold(workdir: pathlib.Path) -> float:
+  """The threshold that a finished run has written."""
+  try:
+    return float(json.loads((workdir / "results.json").read_text())["threshold"])
+  except (OSError, ValueError, KeyError) as error:
+    raise ValueError(
+      f"{workdir} has no results ({error}): its training has not ended; go on with"
+      f" python -m experiments.main --config=FILE --workdir={workdir}"
+    ) from error
+
+
 def fitting(table: Table, budget: Budget) -> Budget:
-  """The budget, with more slots where an example has more elements."""
-  needed = budgets.propose({"train": table}, 1)
-  slots = {name: max(n, needed[name]) for name, n in budget.slots.items()}
+  """The budget, with more slots where an example has more elements.
+
+  They are powers of two, so that few shapes are compiled.
+  """
+  slots = {}
+  for name, room in budget.slots.items():
+    largest = int(table.lengths(name).max())
+    slots[name] = room if largest <= room else 1 << (largest - 1).bit_length()
   return Budget(budget.examples, slots)

@@ -22,7 +22,7 @@ from deepsets_jax.schema import Modality, Schema, Target
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("[a-z]*.py"))
 # Groups whose keys are the data's or the model's.
-OPEN_GROUPS = ("data.budgets.", "model.positions.", "optim.factors.")
+OPEN_GROUPS = ("data.budgets.", "data.columns.", "model.positions.", "optim.factors.")
 SCHEMA = Schema({"a": Modality("vectors", 2)}, Target("regression", 1))
 
 

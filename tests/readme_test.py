@@ -9,7 +9,10 @@ import shlex
 import subprocess
 import sys
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from sklearn.datasets import load_wine
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -65,7 +68,10 @@ def test_the_first_two_commands_are_marked_for_ci():
 
 def run(words, cwd):
   """A command as a stranger's shell runs it, in another folder than the clone."""
-  environment = os.environ | {"PYTHONPATH": str(ROOT)}
+  environment = os.environ | {
+    "PYTHONPATH": str(ROOT),
+    "DEEPSETS_JAX_CACHE": str(pathlib.Path(cwd, "cache")),
+  }
   words = [sys.executable, *words[1:]]
   return subprocess.run(
     words, cwd=cwd, env=environment, capture_output=True, text=True, check=False
@@ -80,6 +86,23 @@ def test_the_smoke_config_runs_and_learns(tmp_path):
   assert results["test"]["accuracy"] > 0.6  # The most frequent class is below 0.4.
   assert "results and pictures are in runs/smoke" in done.stdout
   assert "slots" in done.stdout and "validation accuracy" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_table_never_seen_is_described_learned_and_predicted(tmp_path):
+  code = re.search(r"<!-- own -->\n```bash\n(.*?)```", README, re.DOTALL)[1]
+  wine = load_wine()
+  columns = dict(zip(wine.feature_names, wine.data.T, strict=True))
+  columns["class"] = [str(wine.target_names[i]) for i in wine.target]
+  pq.write_table(pa.table(columns), tmp_path / "wine.parquet")
+  (tmp_path / "configs").symlink_to(ROOT / "configs")
+  for command in code.replace("\\\n", " ").splitlines():
+    done = run(shlex.split(command), tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+  found = pq.read_table(tmp_path / "predictions.parquet")
+  both = (found["label"].to_pylist(), columns["class"])
+  right = [a == b for a, b in zip(*both, strict=True)]
+  assert len(right) == 178 and sum(right) > 0.9 * 178
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ def write_tables(path, words):
     ids = np.array(["a", "b"])
     Table(schema, modalities, np.array([0, 1], np.float32), ids).write(path / split)
   config = base.get_config().data
-  config.name, config.tables.path = "tables", str(path)
+  config.name, config.path = "tables", str(path)
   return config
 
 

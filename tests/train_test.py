@@ -198,7 +198,7 @@ def _store(tmp_path, spoil):
     table.write(tmp_path / "tables" / split)
   spoil(tmp_path / "tables" / "train")
   config = small_config(**{"data.name": "tables"})
-  config.data.tables.path = str(tmp_path / "tables")
+  config.data.path = str(tmp_path / "tables")
   return config
 
 

@@ -9,6 +9,7 @@ import ml_collections
 import numpy as np
 
 from deepsets_jax.data import debian_programs, digits
+from deepsets_jax.data.columns import build, spec
 from deepsets_jax.data.table import Table
 from deepsets_jax.schema import Target
 
@@ -33,21 +34,33 @@ def element_names(
     return {name: words for name, words in found.items() if name not in texts}
   if config.name == "digits" and config.digits.task == "multimodal":
     return {"ocr": tuple("0123456789"), "caption": digits.NUMBER_WORDS}
+  if config.name == "table":
+    of_spec = spec.from_json(config.columns.to_dict(), "config.data.columns")
+    return build.encoding_of(config.path, of_spec, seed).names()
   return {}
 
 
 def pictures(
   config: ml_collections.ConfigDict, table: Table, row: int
 ) -> dict[str, np.ndarray]:
-  """The elements of an example that are pictures, `[n, height, width]`, by modality.
+  """The elements of an example that are pictures, by modality: `[n, height, width]`.
 
-  0 is black, 1 white; `config` is `config.data`.
+  Of colours `[n, height, width, 3]`. 0 is black, 1 white; `config` is `config.data`.
   """
-  if config.name != "digits":
-    return {}
-  column = table.modalities["image"]
-  begin, end = column.offsets[row], column.offsets[row + 1]
-  return {"image": column.values[begin:end].reshape(-1, 8, 8)}
+  found = {}
+  if config.name == "digits":
+    found["image"] = _vectors(table, "image", row).reshape(-1, 8, 8)
+  if config.name == "table":
+    for name, settings in config.columns.modalities.items():
+      if settings.kind == "image":
+        pixels = _vectors(table, name, row) / 2 + 0.5
+        found[name] = pixels.reshape(-1, settings.size, settings.size, 3)
+  return found
+
+
+def _vectors(table: Table, name: str, row: int) -> np.ndarray:
+  column = table.modalities[name]
+  return column.values[column.offsets[row] : column.offsets[row + 1]]
 
 
 def text(

@@ -5,9 +5,46 @@ from __future__ import annotations
 import pathlib
 
 import ml_collections
+from absl import logging
 
 from deepsets_jax.data import debian_programs, digits, multiple_features
+from deepsets_jax.data.columns import build, spec
+from deepsets_jax.data.columns.encoding import Encoding
 from deepsets_jax.data.table import DataError, Table, open_table
+
+_NAMES = ("debian_programs", "digits", "multiple_features", "table", "tables")
+
+
+def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """The config with the spec of the columns in it, where it is in a file so far.
+
+  Args:
+    config: Of a run.
+
+  Raises:
+    DataError: `config.data.name` is "table", and there is no path or no spec.
+  """
+  data = config.data
+  if data.name != "table" or data.columns:
+    return config
+  if data.path is None:
+    raise DataError("config.data.path is not set: give the file of the table")
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    found = spec.read(spec.beside(data.path)).to_json()
+    config.data.columns = ml_collections.ConfigDict(found)
+  return config
+
+
+def encoding(config: ml_collections.ConfigDict, seed: int) -> Encoding | None:
+  """How the columns of "table" became the tables of `load`; None of other data."""
+  if config.name != "table":
+    return None
+  return build.encoding_of(config.path, _spec(config), seed)
+
+
+def _spec(config: ml_collections.ConfigDict) -> spec.Spec:
+  return spec.from_json(config.columns.to_dict(), "config.data.columns")
 
 
 def load(config: ml_collections.ConfigDict, seed: int) -> dict[str, Table]:
@@ -26,12 +63,13 @@ def load(config: ml_collections.ConfigDict, seed: int) -> dict[str, Table]:
       tables = digits.load(seed=seed, **config.digits)
     case "multiple_features":
       tables = multiple_features.load(seed)
+    case "table":
+      tables = build.tables(config.path, _spec(config), seed, logging.warning)
     case "tables":
-      tables = _stored(config.tables.path)
+      tables = _stored(config.path)
     case _:
       raise ValueError(
-        f"unknown config.data.name {config.name!r};"
-        " one of ['debian_programs', 'digits', 'multiple_features', 'tables']"
+        f"unknown config.data.name {config.name!r}; one of {list(_NAMES)}"
       )
   for split in ("train", "validation", "test"):
     if split not in tables:
@@ -56,7 +94,7 @@ def _stored(path: str | None) -> dict[str, Table]:
   """The tables in a folder's folders, one per split, as `Table.write` made them."""
   if path is None:
     raise DataError(
-      "config.data.tables.path is not set: give the folder that holds train/,"
+      "config.data.path is not set: give the folder that holds train/,"
       " validation/ and test/"
     )
   folders = [f.parent for f in sorted(pathlib.Path(path).glob("*/table.json"))]

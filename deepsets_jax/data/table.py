@@ -19,7 +19,7 @@ import numpy as np
 from deepsets_jax.ragged import Ragged
 from deepsets_jax.schema import Modality, Schema, Target
 
-_FORMAT = "deepsets_jax table 1"
+FORMAT = "deepsets_jax table 1"
 # Rows of a column looked at together: bounds the memory of a check.
 _CHECK_ROWS = 1 << 18
 
@@ -114,13 +114,34 @@ class Table:
             np.save(folder / f"{name}.{attribute}.npy", array)
       np.save(folder / "targets.npy", self.targets)
       np.save(folder / "ids.npy", np.asarray(self.ids, np.str_))
-      header = {"format": _FORMAT, "schema": self.schema.to_json()}
+      header = {"format": FORMAT, "schema": self.schema.to_json()}
       (folder / "table.json").write_text(json.dumps(header, indent=2))
       folder.chmod(0o755)
       folder.rename(path)
     except BaseException:
       shutil.rmtree(folder, ignore_errors=True)
       raise
+
+
+def blank(schema: Schema) -> Table:
+  """One example without an element in any modality, its target 0."""
+  modalities = {}
+  for name, modality in schema.modalities.items():
+    vectors = modality.kind == "vectors"
+    shape, kind = ((0, modality.size), np.float32) if vectors else ((0,), np.int32)
+    modalities[name] = Ragged(
+      np.zeros(shape, kind),
+      np.zeros(2, np.int64),
+      weights=np.zeros(0, np.float32) if modality.weighted else None,
+      times=np.zeros(0, np.float32) if modality.timed else None,
+    )
+  target = schema.target
+  wide = target.kind in ("multilabel", "regression")
+  targets = np.zeros(
+    (1, target.size) if wide else 1,
+    np.int32 if target.kind == "multiclass" else np.float32,
+  )
+  return Table(schema, modalities, targets, np.array([""]))
 
 
 def open_table(path: str | pathlib.Path) -> Table:
@@ -138,9 +159,9 @@ def open_table(path: str | pathlib.Path) -> Table:
       " Table.write makes it"
     ) from error
   found = header.get("format") if isinstance(header, dict) else None
-  if found != _FORMAT:
+  if found != FORMAT:
     raise DataError(
-      f"{path / 'table.json'}: format {found!r}, expected {_FORMAT!r}; write the"
+      f"{path / 'table.json'}: format {found!r}, expected {FORMAT!r}; write the"
       " table again"
     )
   schema = Schema.from_json(header["schema"])

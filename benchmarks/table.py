@@ -1,0 +1,111 @@
+"""From a Parquet file of a million rows and five modalities to tables and batches.
+
+  python -m benchmarks.table --rows=1000000
+
+A text of 12 words on average, 8 tokens of 20,000, up to three vectors of 16 numbers, a
+number and a category, any of them missing, and a label. Prints the seconds from the
+file to the tables on disk, the most memory that the process had meanwhile, and the rate
+of training batches from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import resource
+import tempfile
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.input import examples_per_second
+from deepsets_jax.data.columns import build, spec
+from deepsets_jax.data.columns.facts import gather
+from deepsets_jax.data.columns.proposal import propose
+from deepsets_jax.data.files import opening
+
+_CHUNK = 50_000
+
+
+def write(path: pathlib.Path, rows: int, seed: int = 0) -> None:
+  """Writes the file, row group by row group."""
+  rng = np.random.default_rng(seed)
+  words = np.array([f"word{n}" for n in range(50_000)])
+  tokens = np.array([f"token {n}" for n in range(20_000)])
+  writer = None
+  for begin in range(0, rows, _CHUNK):
+    table = _chunk(rng, min(_CHUNK, rows - begin), begin, words, tokens)
+    writer = writer or pq.ParquetWriter(path, table.schema)
+    writer.write_table(table)
+  writer.close()
+
+
+def _chunk(
+  rng: np.random.Generator, rows: int, begin: int, words: np.ndarray, tokens: np.ndarray
+) -> pa.Table:
+  def lists(elements, lengths):
+    offsets = pa.array(np.append(0, np.cumsum(lengths)), pa.int32())
+    return pa.ListArray.from_arrays(offsets, elements)
+
+  def some(array):
+    missing = pa.array(rng.random(rows) < 0.1)
+    return pa.compute.if_else(missing, pa.scalar(None, array.type), array)
+
+  def zipf(names, many):
+    return pa.array(names).take(pa.array((rng.zipf(1.3, many) - 1) % len(names)))
+
+  length = rng.geometric(1 / 12, rows)
+  text = pa.compute.binary_join(lists(zipf(words, length.sum()), length), " ")
+  length = rng.geometric(1 / 8, rows)
+  token = lists(zipf(tokens, length.sum()), length)
+  length = rng.integers(0, 4, rows)
+  flat = pa.array(rng.standard_normal(16 * length.sum(), np.float32))
+  vectors = lists(pa.FixedSizeListArray.from_arrays(flat, 16), length)
+  return pa.table(
+    {
+      "id": [f"row {n}" for n in range(begin, begin + rows)],
+      "text": some(text),
+      "token": token,
+      "vector": vectors,
+      "number": some(pa.array(rng.standard_normal(rows))),
+      "category": some(pa.array(rng.integers(0, 50, rows)).cast(pa.string())),
+      "label": pa.array(rng.integers(0, 5, rows)),
+    }
+  )
+
+
+def _peak() -> float:
+  """The most memory that this process has had, in GB."""
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+  """Prints seconds, memory and rates."""
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--rows", type=int, default=1_000_000)
+  rows = parser.parse_args(arguments).rows
+  with tempfile.TemporaryDirectory() as folder:
+    path = pathlib.Path(folder, "rows.parquet")
+    write(path, rows)
+    size, before = path.stat().st_size, _peak()
+    print(f"{rows:,} rows, {size / 1e9:.2f} GB; {before:.2f} GB of memory so far")
+    start = time.perf_counter()
+    source = opening.open_source(str(path))
+    proposed, _ = propose(gather(source), source.where)
+    print(f"described in {time.perf_counter() - start:.0f} s, {_peak():.2f} GB")
+    start = time.perf_counter()
+    made = pathlib.Path(folder, "tables")
+    build.make(str(path), spec.from_json(proposed.to_json(), "spec"), 0, made)
+    seconds = time.perf_counter() - start
+    kept = sum(file.stat().st_size for file in made.rglob("*.npy")) / 1e9
+    print(f"tables of {kept:.2f} GB in {seconds:.0f} s, {_peak():.2f} GB")
+    train = build.read(made)["train"]
+    rates = [examples_per_second(train) for _ in range(5)]
+    print(f"batches: {np.median(rates):,.0f} examples/s (median of {len(rates)})")
+
+
+if __name__ == "__main__":
+  main()

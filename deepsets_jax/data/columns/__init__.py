@@ -1,0 +1,1 @@
+"""The columns of a table of any source as modalities and labels, by a spec."""

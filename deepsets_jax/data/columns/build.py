@@ -1,0 +1,126 @@
+"""Tables of a file of columns, made once and kept, opened memory-mapped.
+
+Three looks at the file, each streamed: labels, ids and parts; what is fitted on the
+training part; and the tables, which grow on disk. They are kept in the folder of the
+environment variable `DEEPSETS_JAX_CACHE`, by default `~/.cache/deepsets_jax`, by name
+and time of the file, spec and seed, and may be removed at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+
+from deepsets_jax.data.columns import encoding
+from deepsets_jax.data.columns.encoding import Encoding
+from deepsets_jax.data.columns.spec import PARTS, Spec
+from deepsets_jax.data.columns.survey import Survey, numbered, survey
+from deepsets_jax.data.files import opening, paths
+from deepsets_jax.data.files.source import Source
+from deepsets_jax.data.table import DataError, Table, open_table
+from deepsets_jax.data.table_writer import TableWriter
+
+_ENCODING = "encoding.json"
+Report = Callable[[str], Any]
+
+
+def tables(path: str, spec: Spec, seed: int, report: Report) -> dict[str, Table]:
+  """The tables "train", "validation" and "test" of a file, memory-mapped.
+
+  Args:
+    path: Of the file, see `opening.open_source`.
+    spec: What its columns are.
+    seed: Of a random split.
+    report: Told what takes long.
+
+  Raises:
+    DataError: Bad data; names file, row and column.
+  """
+  folder = _folder(path, spec, seed)
+  if not folder.exists():
+    report(f"reading {path} into {folder}")
+    make(path, spec, seed, folder)
+  return read(folder)
+
+
+def encoding_of(path: str, spec: Spec, seed: int) -> Encoding:
+  """The encoding of the tables that `tables` has made with the same arguments."""
+  return read_encoding(_folder(path, spec, seed) / _ENCODING)
+
+
+def read_encoding(path: pathlib.Path) -> Encoding:
+  """The encoding in a file.
+
+  Raises:
+    DataError: No such file, or it is damaged.
+  """
+  try:
+    value = json.loads(path.read_text("utf-8"))
+  except (OSError, ValueError) as error:
+    raise DataError(
+      f"{path} is missing or damaged ({error}); train the run anew"
+    ) from error
+  return encoding.from_json(value, str(path))
+
+
+def _folder(path: str, spec: Spec, seed: int) -> pathlib.Path:
+  """Where the tables of a file as it is now are kept."""
+  facts = [
+    (str(file), file.stat().st_size, file.stat().st_mtime_ns)
+    for file in paths.files(path)
+  ]
+  content = [encoding.FORMAT, path, facts, spec.to_json(), seed]
+  digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+  root = os.environ.get("DEEPSETS_JAX_CACHE")
+  kept = pathlib.Path(root) if root else pathlib.Path.home() / ".cache/deepsets_jax"
+  return kept / "tables" / digest[:32]
+
+
+def read(folder: pathlib.Path) -> dict[str, Table]:
+  """The tables in a folder that `make` has made, memory-mapped."""
+  return {part: open_table(folder / part) for part in PARTS}
+
+
+def make(path: str, spec: Spec, seed: int, folder: pathlib.Path) -> None:
+  """Makes a folder of tables, or nothing; see `tables`."""
+  source = opening.open_source(path)
+  surveyed = survey(source, spec, seed)
+  fitted = encoding.fit(source, spec, surveyed).at(paths.folder(path))
+  folder.parent.mkdir(parents=True, exist_ok=True)
+  made = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+  try:
+    _write(source, fitted, surveyed, made)
+    (made / _ENCODING).write_text(json.dumps(fitted.to_json()), "utf-8")
+    made.chmod(0o755)
+    # Another process may have made the same meanwhile.
+    with contextlib.suppress(FileExistsError, OSError):
+      made.rename(folder)
+  finally:
+    shutil.rmtree(made, ignore_errors=True)
+
+
+def _write(
+  source: Source, fitted: Encoding, surveyed: Survey, folder: pathlib.Path
+) -> None:
+  """Writes the table of each part, chunk by chunk."""
+  with contextlib.ExitStack() as stack:
+    writers = [
+      stack.enter_context(TableWriter(folder / part, fitted.schema, surveyed.id_size))
+      for part in PARTS
+    ]
+    for rows, batch in numbered(source, fitted.spec.columns):
+      parts = surveyed.parts[rows]
+      for index, writer in enumerate(writers):
+        mask = parts == index
+        if mask.any():
+          some = batch.filter(pa.array(mask))
+          writer.add(fitted.table(some, rows[mask], source.where, labelled=True))

@@ -1,0 +1,182 @@
+"""What is in the columns of a file, from one look at every row."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import math
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from deepsets_jax.data.columns import cells
+from deepsets_jax.data.columns.survey import located, numbered
+from deepsets_jax.data.columns.tokens import Text
+from deepsets_jax.data.files.source import Source
+
+# Different values are counted to here.
+MOST_DISTINCT = 200_000
+_SAMPLE = 200
+_IMAGE_ENDS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+_SEPARATORS = ("|", ";")
+
+
+@dataclasses.dataclass
+class Facts:
+  """Of one column.
+
+  Attributes:
+    name, type: As in the file.
+    rows: Number of all rows.
+    missing: Rows without any element: null, NaN, or an empty string or list.
+    sizes: Rows by their number of parts: elements of a list, words of a string.
+    widths: Vectors by their number of features.
+    distinct: Hashes of different values, up to `MOST_DISTINCT`.
+    numbers: How many numbers there are, their least, greatest and sum.
+    whole: Whether all numbers are whole.
+    sample: The first strings.
+  """
+
+  name: str
+  type: pa.DataType
+  rows: int = 0
+  missing: int = 0
+  sizes: collections.Counter[int] = dataclasses.field(
+    default_factory=collections.Counter
+  )
+  widths: collections.Counter[int] = dataclasses.field(
+    default_factory=collections.Counter
+  )
+  distinct: set[int] = dataclasses.field(default_factory=set)
+  numbers: tuple[int, float, float, float] = (0, math.inf, -math.inf, 0.0)
+  whole: bool = True
+  sample: list[str] = dataclasses.field(default_factory=list)
+
+  @property
+  def inner(self) -> pa.DataType:
+    """The type of an element, of a list or not."""
+    return self.type.value_type if cells.is_list(self.type) else self.type
+
+  @property
+  def present(self) -> int:
+    """Rows with an element."""
+    return self.rows - self.missing
+
+  @property
+  def unique(self) -> bool:
+    """Whether every row has a value, and no two the same; as far as was counted."""
+    return not self.missing and len(self.distinct) == min(self.rows, MOST_DISTINCT)
+
+  @property
+  def mean_size(self) -> float:
+    """Parts of a row that has any."""
+    total = sum(size * count for size, count in self.sizes.items())
+    return total / max(self.present, 1)
+
+  @property
+  def max_size(self) -> int:
+    """Of the largest row."""
+    return max(self.sizes, default=0)
+
+  def quantile(self, share: float) -> int:
+    """The number of parts that this share of all rows does not exceed."""
+    reached = 0
+    for size in sorted(self.sizes):
+      reached += self.sizes[size]
+      if reached >= share * self.rows:
+        return size
+    return 0
+
+  def as_one(self) -> Facts:
+    """The same where all parts of a row are one element, a vector or a category."""
+    ones = collections.Counter({0: self.missing, 1: self.present})
+    return dataclasses.replace(self, sizes=+ones)
+
+  @property
+  def separator(self) -> str | None:
+    """What stands between the parts of most strings, if anything."""
+    for mark in _SEPARATORS:
+      if self.sample and sum(mark in s for s in self.sample) > len(self.sample) / 3:
+        return mark
+    return None
+
+  @property
+  def looks_like_pictures(self) -> bool:
+    """Whether strings are mostly paths of pictures."""
+    pictures = sum(s.lower().endswith(_IMAGE_ENDS) for s in self.sample)
+    return bool(self.sample) and pictures > 0.9 * len(self.sample)
+
+  def add(self, column: pa.Array) -> None:
+    """Takes in some cells.
+
+    Raises:
+      CellError: A number that is infinite, or vectors of different sizes.
+    """
+    self.rows += len(column)
+    kind, inner = self.type, self.inner
+    if cells.is_list(kind) and cells.is_list(inner):
+      lengths = self._add_vectors(column)
+    elif pa.types.is_string(inner):
+      lengths = self._add_strings(column)
+    elif cells.is_number(inner):
+      lengths = self._add_numbers(column)
+    elif cells.is_list(kind):
+      lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+    else:
+      lengths = column.is_valid().to_numpy(zero_copy_only=False).astype(np.int64)
+    sizes, counts = np.unique(lengths, return_counts=True)
+    self.sizes.update(dict(zip(sizes.tolist(), counts.tolist(), strict=True)))
+    self.missing += int((lengths == 0).sum())
+
+  def _add_vectors(self, column: pa.Array) -> np.ndarray:
+    lengths = pc.list_value_length(column.flatten())
+    self.widths.update(pc.drop_null(lengths).to_pylist())
+    return pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+
+  def _add_strings(self, column: pa.Array) -> np.ndarray:
+    strings, lengths = cells.strings(column)
+    self._count(pc.unique(strings).to_pylist())
+    self.sample += strings[: _SAMPLE - len(self.sample)].to_pylist()
+    if cells.is_list(self.type):
+      return lengths
+    words = Text(self.name).found(column).lengths
+    return np.where(lengths > 0, np.maximum(words, 1), 0)
+
+  def _add_numbers(self, column: pa.Array) -> np.ndarray:
+    values, lengths = cells.numbers(column)
+    if cells.is_list(self.type):
+      self.widths.update(lengths[lengths > 0].tolist())
+    if len(values):
+      count, least, most, total = self.numbers
+      self.numbers = (
+        count + len(values),
+        min(least, values.min()),
+        max(most, values.max()),
+        total + values.sum(),
+      )
+      self.whole = self.whole and bool((values == np.round(values)).all())
+      self._count(np.unique(values).tolist())
+    return lengths
+
+  def _count(self, values: list) -> None:
+    if len(self.distinct) < MOST_DISTINCT:
+      self.distinct.update(map(hash, values))
+      while len(self.distinct) > MOST_DISTINCT:
+        self.distinct.pop()
+
+
+def gather(source: Source) -> list[Facts]:
+  """The facts of every column.
+
+  Raises:
+    DataError: A value that is no data; names row and column.
+  """
+  facts = [Facts(field.name, field.type) for field in source.schema]
+  for rows, batch in numbered(source):
+    for fact in facts:
+      try:
+        fact.add(batch[fact.name])
+      except cells.CellError as error:
+        raise located(error, source.where, fact.name, rows) from error
+  return facts

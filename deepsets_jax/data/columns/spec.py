@@ -1,0 +1,254 @@
+"""What the columns of a table are: modalities, label, split; as JSON to read and edit.
+
+`experiments.describe` proposes one. Of the columns that it does not name nothing is
+read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from deepsets_jax.data.columns import cells
+from deepsets_jax.data.columns.images import Image
+from deepsets_jax.data.columns.labels import Label
+from deepsets_jax.data.columns.numeric import Number, Numbers, Vector, Vectors
+from deepsets_jax.data.columns.tokens import Category, Text, Tokens
+from deepsets_jax.data.files.paths import TFDS
+from deepsets_jax.data.table import DataError
+
+Kind = Number | Numbers | Vector | Vectors | Category | Tokens | Text | Image
+KINDS: Mapping[str, type[Kind]] = {
+  kind.kind: kind
+  for kind in (Number, Numbers, Vector, Vectors, Category, Tokens, Text, Image)
+}
+PARTS = ("train", "validation", "test")
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+  """What the columns of a table are.
+
+  Attributes:
+    modalities: By name, which need not be that of the column: one column can be
+      several modalities.
+    label: What is predicted.
+    id: Column of the examples' names, each of one row only; None for the rows' numbers.
+    split: Column that says "train", "validation" or "test"; None for a random split.
+    group: Column whose rows of one value stay in one part of a random split.
+    shares: Of the rows (or groups), by part of a random split. With a split column that
+      knows no validation, the share of the training part that is taken for it.
+  """
+
+  modalities: Mapping[str, Kind]
+  label: Label
+  id: str | None = None
+  split: str | None = None
+  group: str | None = None
+  shares: Sequence[float] = (0.8, 0.1, 0.1)
+
+  def __post_init__(self):
+    if not self.modalities:
+      raise ValueError("modalities: there is none; name at least one column")
+    for name in self.modalities:
+      if re.sub(r"\W", "_", name) != name:
+        raise ValueError(
+          f"modalities: {name!r} is no name: letters, digits and _ make one; the"
+          ' column\'s own name stands under "column"'
+        )
+    shares = tuple(self.shares)
+    object.__setattr__(self, "shares", shares)  # JSON has lists.
+    if len(shares) != 3 or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
+      raise ValueError(
+        f"shares: {list(shares)}; expected three numbers above 0, of train, validation"
+        " and test, that add up to 1"
+      )
+    leak = [n for n, k in self.modalities.items() if k.column == self.label.column]
+    if leak:
+      raise ValueError(
+        f"modalities.{leak[0]}: its column {self.label.column!r} is the label, too: the"
+        " answer would be in the question; leave it out"
+      )
+
+  @property
+  def columns(self) -> list[str]:
+    """All columns that are read, each once."""
+    marks = [self.label.column, self.id, self.split, self.group]
+    named = [kind.column for kind in self.modalities.values()]
+    return list(dict.fromkeys(c for c in (*named, *marks) if c is not None))
+
+  def to_json(self) -> dict[str, Any]:
+    """Of plain values, as a person edits them."""
+    modalities = {
+      name: {"kind": kind.kind, **dataclasses.asdict(kind)}
+      for name, kind in self.modalities.items()
+    }
+    return {
+      "modalities": modalities,
+      "label": dataclasses.asdict(self.label),
+      "id": self.id,
+      "split": self.split,
+      "group": self.group,
+      "shares": list(self.shares),
+    }
+
+  def check(self, schema: pa.Schema, where: str) -> None:
+    """Raises for a column that is not in a file, or of a type that does not fit.
+
+    Raises:
+      DataError: It names the file, the column and what there is.
+    """
+    for column in self.columns:
+      if column not in schema.names:
+        raise DataError(
+          f"{where}: no column {column!r}, which the spec names; there are"
+          f" {shortened(schema.names)}"
+        )
+    for name, kind in self.modalities.items():
+      check_type(name, kind, schema.field(kind.column).type, where)
+    for mark in ("id", "split", "group"):
+      column = getattr(self, mark)
+      found = None if column is None else schema.field(column).type
+      if found is not None and not cells.is_token(found):
+        raise DataError(
+          f"{where}: column {column!r} is {found}, and the {mark} is a string or whole"
+          f" number; name another column as {mark!r} in the spec, or set it to null"
+        )
+    label = self.label
+    if not label.accepts(schema.field(label.column).type):
+      raise DataError(
+        f"{where}: column {label.column!r} is {schema.field(label.column).type}; a"
+        f" {label.kind} label is {label.takes}"
+      )
+
+
+def check_type(name: str, kind: Kind, found: pa.DataType, where: str) -> None:
+  """Raises for a column whose type is not of its kind."""
+  if not kind.accepts(found):
+    able = [k for k, other in KINDS.items() if other.accepts(found)]
+    raise DataError(
+      f"{where}: column {kind.column!r} is {found}, and modality {name!r} of kind"
+      f" {kind.kind!r} is {kind.takes};"
+      + (f" possible here: {able}" if able else " no kind takes it: leave it out")
+    )
+
+
+def from_json(value: Mapping[str, Any], where: str) -> Spec:
+  """The spec that `to_json` gave, perhaps edited.
+
+  Args:
+    value: Of plain values.
+    where: What to call it in a message.
+
+  Raises:
+    DataError: An unknown kind or setting, a wrong type or value, or one that is
+      missing; it names the place and what is legal.
+  """
+  try:
+    return _spec(value)
+  except (ValueError, TypeError) as error:
+    raise DataError(
+      f"{where}: {error}; mend it, or write it anew with python -m experiments.describe"
+    ) from error
+
+
+def read(path: str | pathlib.Path) -> Spec:
+  """The spec in a JSON file.
+
+  Raises:
+    DataError: No such file, no JSON, or no spec.
+  """
+  try:
+    value = json.loads(pathlib.Path(path).read_text("utf-8"))
+  except (OSError, ValueError) as error:
+    raise DataError(
+      f"{path} is no spec of columns ({error}); write it with python -m"
+      " experiments.describe FILE"
+    ) from error
+  return from_json(value, str(path))
+
+
+def beside(path: str) -> pathlib.Path:
+  """Where the spec of a file is looked for: `films.spec.json` for `films.parquet`.
+
+  Of a name like `tfds:mnist` it is in the folder at hand.
+  """
+  if path.startswith(TFDS):
+    name = re.sub(r"\W", "_", path.removeprefix(TFDS))
+    return pathlib.Path(f"{name}.spec.json")
+  file = pathlib.Path(path.rstrip("/*"))
+  return file.with_name(f"{file.name.split('.')[0]}.spec.json")
+
+
+def _spec(value: Any) -> Spec:
+  given = _mapping(value, "the spec")
+  _known("the spec", given, Spec)
+  modalities = {}
+  for name, settings in _mapping(given.get("modalities", {}), "modalities").items():
+    settings = dict(_mapping(settings, f"modalities.{name}"))
+    kind = settings.pop("kind", None)
+    if kind not in KINDS:
+      raise ValueError(f"modalities.{name}: kind {kind!r}; one of {list(KINDS)}")
+    modalities[name] = _made(f"modalities.{name}", settings, KINDS[kind])
+  if given.get("label") is None:
+    raise ValueError("label: there is none; name the column to predict")
+  label = _made("label", _mapping(given["label"], "label"), Label)
+  rest = {k: v for k, v in given.items() if k not in ("modalities", "label")}
+  return _made("the spec", rest | {"modalities": modalities, "label": label}, Spec)
+
+
+def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+  if not isinstance(value, Mapping):
+    raise ValueError(f"{where}: {value!r}; expected an object of names and values")
+  return value
+
+
+def _known(where: str, settings: Mapping[str, Any], cls: type) -> None:
+  legal = [field.name for field in dataclasses.fields(cls)]
+  unknown = [key for key in settings if key not in legal]
+  if unknown:
+    raise ValueError(f"{where}: unknown {unknown[0]!r}; there are {legal}")
+
+
+# What a JSON value may be, by the annotation of its field.
+_TYPES: Mapping[str, tuple[type, ...]] = {
+  "str": (str,),
+  "str | None": (str, type(None)),
+  "int": (int,),
+  "int | None": (int, type(None)),
+  "bool": (bool,),
+  "Sequence[float]": (list, tuple),
+}
+
+
+def _made(where: str, settings: Mapping[str, Any], cls: type) -> Any:
+  """A dataclass of settings whose types are looked at."""
+  _known(where, settings, cls)
+  for field in dataclasses.fields(cls):
+    required = field.default is dataclasses.MISSING
+    if field.name not in settings:
+      if required:
+        raise ValueError(f"{where}: {field.name!r} is missing")
+      continue
+    value, legal = settings[field.name], _TYPES.get(str(field.type))
+    wrong = legal is not None and (
+      not isinstance(value, legal) or (isinstance(value, bool) and bool not in legal)
+    )
+    if wrong:
+      raise ValueError(f"{where}.{field.name}: {value!r}; expected {field.type}")
+  try:
+    return cls(**settings)
+  except ValueError as error:
+    raise ValueError(error if cls is Spec else f"{where}: {error}") from error
+
+
+def shortened(names: Sequence[str], most: int = 20) -> str:
+  """Names for a message, not too many of them."""
+  more = f" and {len(names) - most} more" if len(names) > most else ""
+  return f"{list(names[:most])}{more}"

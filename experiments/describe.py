@@ -1,0 +1,136 @@
+"""What is in a file, and a proposal of what its columns are, to be read and edited.
+
+  python -m experiments.describe films.parquet
+  python -m experiments.describe films.csv --label=genres --group=director
+
+Prints a table of the columns, and writes films.spec.json beside the file, which
+configs/table.py reads.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from absl import app, flags, logging
+
+from deepsets_jax.data.columns import spec, survey
+from deepsets_jax.data.columns.facts import MOST_DISTINCT, Facts, gather
+from deepsets_jax.data.columns.proposal import budget, elements, propose
+from deepsets_jax.data.columns.spec import Spec
+from deepsets_jax.data.files import opening
+from deepsets_jax.writers import write_json
+
+_EXAMPLES = 128
+_HEADER = ("column", "type", "missing", "mean", "p99", "max", "size", "distinct", "is")
+
+
+def table(
+  facts: Sequence[Facts], proposed: Spec, unused: Mapping[str, str]
+) -> list[list[str]]:
+  """A row for each column: what is in it, and what it is taken for.
+
+  Of a modality the elements of a row, those of the rows that have any in the mean.
+  """
+  roles = {proposed.label.column: f"label, {proposed.label.kind}"}
+  for mark in ("id", "split", "group"):
+    if (column := getattr(proposed, mark)) is not None:
+      roles[column] = mark
+  roles |= {column: f"- {reason}" for column, reason in unused.items()}
+  kinds = {kind.column: (name, kind) for name, kind in proposed.modalities.items()}
+  rows = [list(_HEADER)]
+  for fact in facts:
+    sizes = ["", "", ""]
+    if fact.name in kinds:
+      name, kind = kinds[fact.name]
+      counted = elements(fact, kind)
+      sizes = [f"{counted.mean_size:.1f}", str(counted.quantile(0.99))]
+      sizes += [str(counted.max_size)]
+      called = "" if name == fact.name else f" ({name})"
+      roles[fact.name] = f"{kind.kind}{called}"
+    rows.append(
+      [*_of_column(fact)[:3], *sizes, *_of_column(fact)[3:], roles[fact.name]]
+    )
+  return rows
+
+
+def _of_column(fact: Facts) -> list[str]:
+  """Name, type, share missing, size of vectors, and different values."""
+  widths = sorted(fact.widths)
+  size = f"{widths[0]}-{widths[-1]}" if len(widths) > 1 else "".join(map(str, widths))
+  many = "over " if len(fact.distinct) >= MOST_DISTINCT else ""
+  return [
+    fact.name,
+    str(fact.type).replace("item: ", "").replace("element: ", ""),
+    f"{fact.missing / max(fact.rows, 1):.1%}",
+    size,
+    f"{many}{len(fact.distinct):,}" if fact.distinct else "",
+  ]
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+  """Rows of cells as columns of text."""
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  lines = (
+    "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+    for row in rows
+  )
+  return "\n".join(line.rstrip() for line in lines)
+
+
+def labels(found: survey.Survey, most: int = 10) -> str:
+  """How often each label is, the most frequent first."""
+  counts = sorted(found.label_counts.items(), key=lambda item: -item[1])
+  shown = ", ".join(f"{name} {count:,}" for name, count in counts[:most])
+  more = f" and {len(counts) - most} more" if len(counts) > most else ""
+  return f"{len(counts)} labels: {shown}{more}"
+
+
+def main(argv: list[str]) -> None:
+  """Describes the file of the command line."""
+  if len(argv) != 2:
+    raise app.UsageError("give one file: python -m experiments.describe FILE")
+  logging.set_verbosity(logging.WARNING)
+  path, given = argv[1], flags.FLAGS
+  output = pathlib.Path(given.output or spec.beside(path))
+  if output.exists() and not given.overwrite:
+    raise app.UsageError(
+      f"{output} exists; edit it, or write it anew with --overwrite, or elsewhere with"
+      " --output"
+    )
+  source = opening.open_source(path)
+  facts = gather(source)
+  proposed, unused = propose(facts, source.where, given.label, given.group)
+  print(f"{source.where}: {facts[0].rows:,} rows\n")
+  print(aligned(table(facts, proposed, unused)))
+  found = survey.survey(source, proposed, seed=0)
+  if found.label_counts:
+    print(f"\n{labels(found)}")
+  rows = found.rows()
+  print(f"parts: {', '.join(f'{name} {count:,}' for name, count in rows.items())}")
+  by_name = {fact.name: fact for fact in facts}
+  slots = {
+    name: budget(elements(by_name[kind.column], kind), _EXAMPLES)
+    for name, kind in proposed.modalities.items()
+  }
+  print(f"slots for {_EXAMPLES} examples, at most: {slots}")
+  write_json(output, proposed.to_json())
+  print(f"\nproposed: {output}; read it, edit it, and train:")
+  beside = "" if output == spec.beside(path) else f":{output}"
+  print(
+    f"python -m experiments.main --config=configs/table.py{beside}"
+    f" --config.data.path={path}"
+  )
+
+
+def define_flags() -> None:
+  """The flags of the command line; here, so that the rest can be imported."""
+  flags.DEFINE_string("label", None, "Column to predict.")
+  flags.DEFINE_string("group", None, "Column whose rows stay in one part.")
+  flags.DEFINE_string("output", None, "File of the spec.")
+  flags.DEFINE_bool("overwrite", False, "Whether to write over it.")
+
+
+if __name__ == "__main__":
+  define_flags()
+  app.run(main)

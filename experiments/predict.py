@@ -1,0 +1,59 @@
+"""What a finished run says of every row of a file.
+
+  python -m experiments.predict --workdir=runs/table --input=new.parquet \
+    --output=predictions.parquet
+
+The file is one like that of the training: Parquet, Arrow, JSON lines or CSV, of any
+size. A column that is missing is an absent modality. The same command goes on where it
+was stopped.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import time
+
+import tqdm
+from absl import app, flags, logging
+
+from deepsets_jax import prediction
+from experiments.explain import check_folder
+
+
+def main(argv: list[str]) -> None:
+  """Predicts the file that the command line names."""
+  if len(argv) > 1:
+    raise app.UsageError(f"unknown arguments {argv[1:]}")
+  logging.set_verbosity(logging.WARNING)
+  given = flags.FLAGS
+  output = pathlib.Path(given.output)
+  check_folder(output.parent)
+  predictor = prediction.load(given.workdir, given.importance)
+  start = time.monotonic()
+  with tqdm.tqdm(unit=" rows", disable=None) as bar:
+    rows = prediction.write(
+      predictor,
+      given.input,
+      output,
+      report=lambda line: tqdm.tqdm.write(line),
+      progress=lambda done: bar.update(done - bar.n),
+    )
+  print(f"{output}: {rows} rows in {time.monotonic() - start:.0f} s")
+
+
+def define_flags() -> None:
+  """The flags of the command line; here, so that the rest can be imported."""
+  flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+  flags.DEFINE_string("input", None, "File to predict.", required=True)
+  flags.DEFINE_string("output", None, "Parquet file to write.", required=True)
+  flags.DEFINE_string(
+    "importance",
+    "usual",
+    'Importance by modality: a method or "none"; "usual" is shapley of up to 12'
+    " modalities, leave_one_out of more.",
+  )
+
+
+if __name__ == "__main__":
+  define_flags()
+  app.run(main)

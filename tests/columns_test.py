@@ -1,0 +1,431 @@
+"""Columns of files as modalities, labels and parts, beside plain loops."""
+
+import collections
+import json
+import math
+import zlib
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from deepsets_jax.data import tfidf
+from deepsets_jax.data.columns import cells, spec
+from deepsets_jax.data.columns.images import Folder, Image
+from deepsets_jax.data.columns.labels import Answers, Label
+from deepsets_jax.data.columns.numeric import Number, Numbers, Vector, Vectors
+from deepsets_jax.data.columns.tokens import UNKNOWN, Category, Text, Tokens
+from deepsets_jax.data.table import DataError
+from deepsets_jax.ragged import from_lists
+
+
+def lists(ragged):
+  """The elements of each example, as lists."""
+  pieces = np.split(np.asarray(ragged.values), np.asarray(ragged.offsets)[1:-1])
+  return [piece.tolist() for piece in pieces]
+
+
+def fitted(kind, column):
+  fitting = kind.fitting()
+  for start in range(0, len(column), 2):  # In parts, as a file comes.
+    fitting.add(column[start : start + 2])
+  return fitting.result()
+
+
+class TestNumbers:
+  def test_null_and_nan_are_absent_and_the_rest_is_standardised(self):
+    column = pa.array([1.0, None, float("nan"), 4.0, 7.0])
+    kind = Number("x")
+    state = fitted(kind, column)
+    got = kind.encode(column, state)
+    there = np.array([1.0, 4.0, 7.0])
+    want = (there - there.mean()) / there.std()
+    assert got.lengths.tolist() == [1, 0, 0, 1, 1]
+    np.testing.assert_allclose(got.values[:, 0], want, rtol=1e-6)
+
+  def test_lists_of_numbers_lose_their_nulls(self):
+    column = pa.array(
+      [[1, None, 2], None, [], [float("nan"), 3]], pa.list_(pa.float64())
+    )
+    kind = Numbers("x", scale="none")
+    got = kind.encode(column, fitted(kind, column))
+    assert lists(got) == [[[1.0], [2.0]], [], [], [[3.0]]]
+
+  @pytest.mark.parametrize(
+    ("column", "want"),
+    [
+      (pa.array([True, False, None]), [1.0, 0.0]),
+      (pa.array([0, 86_400], pa.timestamp("s")), [0.0, 86_400.0]),
+      (pa.array([0, 1500], pa.timestamp("ms", "UTC")), [0.0, 1.5]),
+      (pa.array([1, 2], pa.date32()), [86_400.0, 172_800.0]),
+      (pa.array([1500], pa.duration("ms")), [1.5]),
+      (pa.array([90], pa.time32("s")), [90.0]),
+      (pa.array([1.5, 2.25]).cast(pa.decimal128(5, 2)), [1.5, 2.25]),
+      (pa.array([2**60]), [2.0**60]),
+      (pa.nulls(2), []),
+    ],
+  )
+  def test_what_is_a_number(self, column, want):
+    assert cells.is_number(column.type)
+    assert cells.numbers(column).values.tolist() == want
+
+  def test_the_log_scale_is_that_of_the_absolute_value(self):
+    column = pa.array([-math.e + 1, 0.0, math.e**3 - 1])
+    kind = Number("x", scale="log")
+    values, _ = kind.found(column, None)
+    np.testing.assert_allclose(values[:, 0], [-1, 0, 3], atol=1e-12)
+
+  def test_infinity_is_named_with_its_cell(self):
+    column = pa.array([[1.0], [2.0, math.inf]])
+    with pytest.raises(cells.CellError, match=r"cell 1: inf is not finite"):
+      cells.numbers(column)
+
+  def test_a_number_too_large_for_float32_is_refused(self):
+    kind = Number("x", scale="none")
+    column = pa.array([1.0, 1e300])
+    with pytest.raises(cells.CellError, match="cell 1: .*too large.*log"):
+      kind.encode(column, fitted(kind, column))
+
+  def test_a_constant_becomes_zero(self):
+    column = pa.array([3.3] * 5)
+    kind = Number("x")
+    assert not kind.encode(column, fitted(kind, column)).values.any()
+
+  def test_moments_of_parts_are_those_of_the_whole(self):
+    rng = np.random.default_rng(0)
+    values = rng.normal(1e6, 1.0, (101, 3))  # A mean that eats digits.
+    column = pa.array(values.tolist())
+    state = fitted(Vector("x"), column)
+    np.testing.assert_allclose(state.mean, values.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(state.deviation, values.std(0), rtol=1e-6)
+
+
+class TestVectors:
+  def test_a_vector_or_none(self):
+    column = pa.array([[1.0, 2.0], None, [], [3.0, 4.0]])
+    kind = Vector("x", scale="none")
+    got = kind.encode(column, fitted(kind, column))
+    assert lists(got) == [[[1.0, 2.0]], [], [], [[3.0, 4.0]]]
+
+  def test_vectors_null_ones_left_out(self):
+    column = pa.array(
+      [[[1, 2], None, [3, 4]], None, []], pa.list_(pa.list_(pa.float32(), 2))
+    )
+    kind = Vectors("x", scale="none")
+    got = kind.encode(column, fitted(kind, column))
+    assert lists(got) == [[[1.0, 2.0], [3.0, 4.0]], [], []]
+
+  def test_of_a_slice(self):
+    column = pa.array([[[9.0]], [[1.0], [2.0]], None, [[3.0]]])[1:]
+    got = cells.vectors(column, one=False, size=None)
+    assert got.values[:, 0].tolist() == [1, 2, 3] and got.lengths.tolist() == [2, 0, 1]
+    fixed = pa.array([[9.0, 9], [1, 2], None], pa.list_(pa.float64(), 2))[1:]
+    got = cells.vectors(fixed, one=True, size=2)
+    assert got.values.tolist() == [[1, 2]] and got.lengths.tolist() == [1, 0]
+
+  @pytest.mark.parametrize(
+    ("column", "one", "message"),
+    [
+      ([[1.0, 2], None, [1.0]], True, "cell 2: a vector of 1 numbers.*2"),
+      ([[1.0, 2], [1.0, None]], True, "cell 1: number 1 of a vector is nan or null"),
+      ([[1.0, math.nan]], True, "cell 0: number 1"),
+      ([[[1.0]], [[1.0], [math.inf]]], False, "cell 1: number 0 of a vector is inf"),
+      ([[[1.0]], [], [[1.0], []]], False, "cell 2: a vector of 0 numbers"),
+      ([[[]]], False, "cell 0: a vector without numbers"),
+    ],
+  )
+  def test_a_vector_of_another_size_or_not_finite_is_named(self, column, one, message):
+    with pytest.raises(cells.CellError, match=message):
+      cells.vectors(pa.array(column), one=one, size=None)
+
+
+class TestTokens:
+  def test_the_vocabulary_is_of_enough_training_examples(self):
+    column = pa.array([["a", "b", "a"], ["a"], None, ["c", None, ""]])
+    kind = Tokens("x", weights="none")
+    state = fitted(kind, column)
+    assert state.words == [UNKNOWN, "a"]
+    got = kind.encode(pa.array([["b", "a", "new"], []]), state)
+    assert lists(got) == [[0, 1, 0], []]
+    left_out = Tokens("x", weights="none", unknown="left_out")
+    got = left_out.encode(pa.array([["b", "a", "new"], []]), fitted(left_out, column))
+    assert lists(got) == [[0], []]
+
+  def test_a_token_that_is_called_unknown_is_not_taken_for_it(self):
+    column = pa.array([UNKNOWN, UNKNOWN, "a", "a"])
+    kind = Category("x", unknown="left_out")
+    state = fitted(kind, column)
+    assert lists(kind.encode(pa.array([UNKNOWN, "b"]), state)) == [[0], []]
+
+  def test_tf_idf_is_as_in_the_definition(self):
+    texts = ["the cat and the dog", "a dog", "cat cat mat", None]
+    kind = Text("x", min_count=1, ordered=False)
+    column = pa.array(texts)
+    state = fitted(kind, column)
+    got = kind.encode(column, state)
+    frequency = collections.Counter(w for t in texts if t for w in set(t.split()))
+    for text, ids, weights in zip(
+      texts,
+      lists(got),
+      [w.tolist() for w in np.split(got.weights, got.offsets[1:-1])],
+      strict=True,
+    ):
+      count = collections.Counter((text or "").split())
+      want = {
+        w: (1 + math.log(n)) * (math.log(5 / (1 + frequency[w])) + 1)
+        for w, n in count.items()
+      }
+      norm = math.sqrt(sum(v**2 for v in want.values()))
+      found = {state.words[i]: w for i, w in zip(ids, weights, strict=True)}
+      assert found == pytest.approx({w: v / norm for w, v in want.items()}, rel=1e-5)
+
+  def test_ordered_words_share_their_weight(self):
+    kind = Text("x", min_count=1, ordered=True)
+    column = pa.array(["b a b"])
+    state = fitted(kind, column)
+    got = kind.encode(column, state)
+    assert [state.words[i] for i in got.values] == ["b", "a", "b"]
+    bag = Text("x", min_count=1).encode(column, state)
+    total = collections.defaultdict(float)
+    for index, weight in zip(got.values, got.weights, strict=True):
+      total[index] += weight
+    want = dict(zip(bag.values, bag.weights, strict=True))
+    assert dict(total) == pytest.approx(want)
+
+  def test_words_of_many_scripts(self):
+    found = Text("x").found(
+      pa.array(
+        ["Éa-B2_c  ÀB's", "机器 Learning", "ÜBER", "e\u0301t\u00e9", "...", None]
+      )
+    )
+    pieces = np.split(np.array(found.values.to_pylist()), np.cumsum(found.lengths)[:-1])
+    assert [p.tolist() for p in pieces] == [
+      ["éa", "b2", "c", "àb", "s"],
+      ["机", "器", "learning"],
+      ["über"],
+      ["e\u0301té"],
+      [],
+      [],
+    ]
+
+  def test_texts_in_a_list_are_one_text(self):
+    kind = Text("x", min_count=1, weights="none", ordered=True)
+    column = pa.array([["one two", None, "three"], None])
+    state = fitted(kind, column)
+    got = kind.encode(column, state)
+    words = [[state.words[i] for i in row] for row in lists(got)]
+    assert words == [["one", "two", "three"], []]
+
+  @pytest.mark.parametrize(
+    ("column", "want"),
+    [
+      (pa.array([1, None, 3]), [["1"], [], ["3"]]),
+      (pa.array([1.0, None, math.nan]), [["1"], [], []]),
+      (pa.array([True, None]), [["true"], []]),
+      (pa.array(["a", "", None]), [["a"], [], []]),
+      (pa.array([[1, None], [2]]), [["1"], ["2"]]),
+      (pa.nulls(2), [[], []]),
+    ],
+  )
+  def test_what_is_a_token(self, column, want):
+    found = cells.strings(column)
+    pieces = np.split(np.array(found.values.to_pylist()), np.cumsum(found.lengths)[:-1])
+    assert [p.tolist() for p in pieces] == want
+
+  def test_tokens_in_a_string(self):
+    found = cells.strings(pa.array(["Drama| Comedy", "", None, "|War|"]), "|")
+    assert found.values.to_pylist() == ["Drama", "Comedy", "War"]
+    assert found.lengths.tolist() == [2, 0, 0, 1]
+
+  def test_a_number_that_is_not_whole_is_no_token(self):
+    with pytest.raises(cells.CellError, match=r"cell 1: 0\.5 is no token"):
+      cells.strings(pa.array([1.0, 0.5]))
+
+  def test_buckets_are_those_of_crc_32(self):
+    kind = Tokens("x", hash=7, weights="none")
+    column = pa.array([["a", "b"], ["é"]])
+    state = fitted(kind, column)
+    want = [[zlib.crc32(w.encode()) % 7 for w in row] for row in column.to_pylist()]
+    assert lists(kind.encode(column, state)) == want
+    assert state.words is None and kind.modality(state).size == 7
+
+  def test_no_frequent_token_is_an_error_that_says_the_way_out(self):
+    kind = Tokens("x", unknown="left_out", min_count=3)
+    with pytest.raises(ValueError, match="no token is in 3 .*'a', is in 2.*lower"):
+      fitted(kind, pa.array([["a"], ["a", "b"]]))
+    with pytest.raises(ValueError, match="no training example has a value"):
+      fitted(kind, pa.nulls(2))
+
+
+class TestImages:
+  def picture(self, tmp_path, colour=(255, 0, 0)):
+    import PIL.Image
+
+    path = tmp_path / "a.png"
+    PIL.Image.new("RGB", (7, 5), colour).save(path)
+    return path
+
+  def test_bytes_and_paths_are_the_same_pixels(self, tmp_path):
+    path = self.picture(tmp_path)
+    kind = Image("x", size=2)
+    of_bytes = kind.encode(pa.array([path.read_bytes(), None]), Folder())
+    of_path = kind.encode(pa.array(["a.png", None]), Folder(str(tmp_path)))
+    want = [[[1.0, -1.0, -1.0] * 4], []]
+    assert lists(of_bytes) == lists(of_path) == want
+
+  @pytest.mark.parametrize("cell", [b"\x89PNG no", "none.png"])
+  def test_a_broken_picture_is_named(self, tmp_path, cell):
+    with pytest.raises(cells.CellError, match="cell 1: .*picture"):
+      Image("x").encode(pa.array([None, cell]), Folder(str(tmp_path)))
+
+
+class TestLabels:
+  def answers(self, label, column):
+    fitting = label.fitting()
+    fitting.add(column)
+    return Answers(fitting.names())
+
+  def test_of_several(self):
+    label = Label("y", "multilabel")
+    column = pa.array([["b", "a", "b"], [], ["a", None]])
+    answers = self.answers(label, column)
+    assert answers.names == ("a", "b")
+    assert label.encode(column, answers).tolist() == [[1, 1], [0, 0], [1, 0]]
+
+  def test_rare_labels_are_none(self):
+    label = Label("y", "multilabel", min_count=2, separator="|")
+    column = pa.array(["a|b", "a", "c"])
+    answers = self.answers(label, column)
+    assert label.encode(column, answers).tolist() == [[1], [1], [0]]
+
+  def test_classes_that_are_numbers_stand_in_their_order(self):
+    label = Label("y", "multiclass")
+    column = pa.array([10, 9, -1, 10])
+    answers = self.answers(label, column)
+    assert answers.names == ("-1", "9", "10")
+    assert label.encode(column, answers).tolist() == [2, 1, 0, 2]
+
+  def test_zero_or_one(self):
+    label = Label("y", "binary")
+    assert label.encode(pa.array([True, False]), Answers()).tolist() == [1, 0]
+    with pytest.raises(cells.CellError, match="cell 1: the label is 2, not 0 or 1"):
+      label.encode(pa.array([0, 2]), Answers())
+
+  def test_a_missing_label_is_an_error_or_left_out(self):
+    for kind, column in [
+      ("multiclass", pa.array(["a", None, ""])),
+      ("binary", pa.array([1.0, None, math.nan])),
+      ("regression", pa.array([1.0, None, math.nan])),
+      ("regression", pa.array([[1.0], None, []])),
+    ]:
+      drop = Label("y", kind, missing="drop")
+      assert drop.given(column).tolist() == [True, False, False]
+      with pytest.raises(cells.CellError, match="cell 1: there is no label"):
+        Label("y", kind).given(column)
+    several = Label("y", "multilabel")
+    assert several.given(pa.array([["a"], []])).all()  # None is an answer.
+
+  @pytest.mark.parametrize(
+    ("kind", "column", "message"),
+    [
+      ("multiclass", ["a", "a"], "its only value is .'a'.: there is nothing to learn"),
+      ("binary", [1, 1], "every label is 1"),
+      ("multilabel", [[], []], "no label is in 1 examples"),
+    ],
+  )
+  def test_one_value_is_nothing_to_learn(self, kind, column, message):
+    with pytest.raises(ValueError, match=message):
+      self.answers(Label("y", kind), pa.array(column))
+
+
+SPEC = {
+  "modalities": {"plot": {"kind": "text", "column": "the plot"}},
+  "label": {"column": "genres", "kind": "multilabel"},
+}
+
+
+class TestSpec:
+  def test_it_goes_to_json_and_back(self):
+    found = spec.from_json(SPEC, "spec")
+    assert spec.from_json(json.loads(json.dumps(found.to_json())), "spec") == found
+    assert found.columns == ["the plot", "genres"]
+
+  @pytest.mark.parametrize(
+    ("change", "message"),
+    [
+      ({"modalities": {}}, "modalities: there is none"),
+      ({"modalities": {"a": {"kind": "movie"}}}, "modalities.a: kind 'movie'; one of"),
+      (
+        {"modalities": {"a": {"kind": "text", "column": "a", "min_cuont": 2}}},
+        "modalities.a: unknown 'min_cuont'; there are .*'min_count'",
+      ),
+      (
+        {"modalities": {"a": {"kind": "text", "column": "a", "min_count": "2"}}},
+        "modalities.a.min_count: '2'; expected int",
+      ),
+      (
+        {"modalities": {"a": {"kind": "text", "column": "a", "min_count": True}}},
+        "modalities.a.min_count: True; expected int",
+      ),
+      ({"modalities": {"a": {"kind": "number"}}}, "modalities.a: 'column' is missing"),
+      (
+        {"modalities": {"a": {"kind": "number", "column": "a", "scale": "big"}}},
+        "modalities.a: unknown scale 'big'",
+      ),
+      ({"modalities": {"a b": {"kind": "text", "column": "a"}}}, "'a b' is no name"),
+      ({"modalities": {"a": {"kind": "text", "column": "genres"}}}, "is the label"),
+      ({"modalities": []}, r"modalities: \[\]; expected an object"),
+      ({"label": None}, "label: there is none"),
+      ({"label": {"column": "y", "kind": "rank"}}, "label: label kind 'rank'"),
+      ({"shares": [0.5, 0.5, 0.5]}, "shares: .*add up to 1"),
+      ({"shares": 3}, "shares: 3; expected"),
+      ({"splits": "s"}, "unknown 'splits'; there are"),
+      ({"id": 3}, "id: 3; expected str"),
+    ],
+  )
+  def test_what_is_wrong_is_named_with_the_way_out(self, change, message):
+    with pytest.raises(DataError, match=message) as error:
+      spec.from_json(SPEC | change, "films.spec.json")
+    assert str(error.value).startswith("films.spec.json: ")
+    assert "experiments.describe" in str(error.value)
+
+  def test_every_setting_of_every_kind_is_known_by_its_type(self):
+    for cls in (*spec.KINDS.values(), Label):
+      for name, annotation in cls.__init__.__annotations__.items():
+        assert name == "return" or str(annotation) in spec._TYPES, (cls, name)
+
+  @pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+      ({"genres": pa.list_(pa.string())}, "no column 'the plot'.*there are .'genres'"),
+      (
+        {"the plot": pa.float64(), "genres": pa.list_(pa.string())},
+        "'the plot' is double, and modality 'plot' of kind 'text' is .*'number'",
+      ),
+      (
+        {"the plot": pa.string(), "genres": pa.string()},
+        "'genres' is string; a multilabel label is a list",
+      ),
+    ],
+  )
+  def test_columns_that_do_not_fit_are_named(self, schema, message):
+    with pytest.raises(DataError, match=message):
+      spec.from_json(SPEC, "spec").check(pa.schema(list(schema.items())), "films.csv")
+
+  @pytest.mark.parametrize(
+    ("path", "want"),
+    [
+      ("a/films.parquet", "a/films.spec.json"),
+      ("films.csv.gz", "films.spec.json"),
+      ("parts/", "parts.spec.json"),
+      ("tfds:mnist/x:1.0.0", "mnist_x_1_0_0.spec.json"),
+    ],
+  )
+  def test_it_stands_beside_the_file(self, path, want):
+    assert str(spec.beside(path)) == want
+
+
+def test_document_frequency_is_that_of_a_loop():
+  rows = [[0, 1, 0], [], [2, 1], [1]]
+  got = tfidf.document_frequency(from_lists(rows, dtype=np.int32), 4)
+  assert got.tolist() == [sum(i in row for row in rows) for i in range(4)]

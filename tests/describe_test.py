@@ -1,0 +1,193 @@
+"""What a file is taken for, and what a person reads of it."""
+
+import datetime
+import json
+import sys
+
+import films
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from deepsets_jax.data.columns import proposal, spec
+from deepsets_jax.data.columns.facts import gather
+from deepsets_jax.data.files import opening
+from deepsets_jax.data.table import DataError
+from experiments import describe
+
+
+def proposed(tmp_path, columns, **arguments):
+  pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+  source = opening.open_source(str(tmp_path / "a.parquet"))
+  return proposal.propose(gather(source), "a.parquet", **arguments)
+
+
+ROWS = 40
+LABEL = {"label": ["a", "b"] * (ROWS // 2)}
+WORDS = [f"one two three {i} five" for i in range(ROWS)]
+
+
+@pytest.mark.parametrize(
+  ("column", "want"),
+  [
+    (np.arange(ROWS) * 1.5, {"kind": "number", "scale": "standard"}),
+    (np.append(np.ones(ROWS - 1), 1e6), {"kind": "number", "scale": "log"}),
+    ([True, False] * (ROWS // 2), {"kind": "category"}),
+    (["fr", "us"] * (ROWS // 2), {"kind": "category", "hash": None}),
+    (WORDS, {"kind": "text"}),
+    (["War|Drama", "Love"] * (ROWS // 2), {"kind": "tokens", "separator": "|"}),
+    ([f"p/{i}.JPG" for i in range(ROWS)], {"kind": "image"}),
+    ([b"\x89PNG"] * ROWS, {"kind": "image"}),
+    ([["a", "b"], ["c"]] * (ROWS // 2), {"kind": "tokens"}),
+    ([[1, 2], [3]] * (ROWS // 2), {"kind": "tokens"}),
+    ([[0.5, 2.5], [3.5]] * (ROWS // 2), {"kind": "numbers"}),
+    ([[0.5, 2.5], None] * (ROWS // 2), {"kind": "vector"}),
+    ([[[0.5], [2.5]], []] * (ROWS // 2), {"kind": "vectors"}),
+    ([datetime.date(2000, 1, i % 9 + 1) for i in range(ROWS)], {"kind": "number"}),
+  ],
+)
+def test_a_column_is_taken_for_what_it_looks_like(tmp_path, column, want):
+  found, unused = proposed(tmp_path, LABEL | {"the col-umn": column})
+  (name, kind), *_ = found.modalities.items()
+  assert name == "the_col_umn" and kind.column == "the col-umn" and not unused
+  settings = found.to_json()["modalities"][name]
+  assert {key: settings[key] for key in want} == want
+
+
+@pytest.mark.parametrize(
+  ("column", "reason"),
+  [
+    (pa.nulls(ROWS), "nothing in it"),
+    ([3] * ROWS, "same in every row"),
+    (["x"] * ROWS, "same in every row"),
+    ([[{"a": 1}]] * ROWS, "no kind takes"),
+  ],
+)
+def test_what_tells_nothing_is_left_out(tmp_path, column, reason):
+  found, unused = proposed(tmp_path, LABEL | {"x": np.arange(ROWS) / 3, "y2": column})
+  assert list(found.modalities) == ["x"] and reason in unused["y2"]
+
+
+def test_what_stands_beside_vectors_is_left_out(tmp_path):
+  faces = [[[1.0, 2.0]]] * ROWS
+  columns = {"faces": faces, "faces.boxes": faces, "faces.scores": [[0.5]] * ROWS}
+  found, unused = proposed(tmp_path, LABEL | columns)
+  assert list(found.modalities) == ["faces"] and len(unused) == 2
+
+
+def test_ids_splits_and_groups(tmp_path):
+  columns = {
+    "film_id": np.arange(ROWS),
+    "director_id": np.arange(ROWS) % 7,
+    "split": ["train", "val", "test", "train"] * (ROWS // 4),
+    "x": np.arange(ROWS) / 3,
+  }
+  found, _ = proposed(tmp_path, LABEL | columns, group="director_id")
+  assert (found.id, found.split, found.group) == ("film_id", "split", "director_id")
+  assert list(found.modalities) == ["x"]
+  found, _ = proposed(tmp_path, LABEL | columns)
+  assert found.modalities["director_id"].kind == "category" and found.group is None
+
+
+@pytest.mark.parametrize(
+  ("column", "kind"),
+  [
+    (["a", "b"] * (ROWS // 2), "multiclass"),
+    ([0, 1, None, 1] * (ROWS // 4), "binary"),
+    ([True, False] * (ROWS // 2), "binary"),
+    ([1, 2, 3, 4] * (ROWS // 4), "multiclass"),
+    (np.arange(ROWS) / 3, "regression"),
+    (np.arange(400) % 200, "regression"),
+    ([["a"], []] * (ROWS // 2), "multilabel"),
+    (["a|b", "c"] * (ROWS // 2), "multilabel"),
+  ],
+)
+def test_a_label_is_taken_for_what_it_looks_like(tmp_path, column, kind):
+  x = np.arange(len(column)) / 3
+  found, _ = proposed(tmp_path, {"x": x, "what": column}, label="what")
+  assert found.label.kind == kind
+  missing = isinstance(column, list) and None in column
+  assert found.label.missing == ("drop" if missing else "error")
+
+
+@pytest.mark.parametrize(
+  ("columns", "arguments", "message"),
+  [
+    ({"x": [1.0]}, {}, "no column is called label, .*--label=COLUMN, one of .'x'"),
+    ({"x": [1.0]}, {"label": "y"}, "no column 'y'; there are .'x'"),
+    ({"x": [1.0], "y": [1]}, {"group": "z"}, "no column 'z'"),
+    ({"x": [[{"a": 1}]], "y": [1]}, {}, "no column beside the label can be"),
+    ({"x": [1], "y": [b"a"]}, {}, "'y' is binary, which cannot be a label"),
+  ],
+)
+def test_what_cannot_be_proposed_is_named(tmp_path, columns, arguments, message):
+  with pytest.raises(DataError, match=message):
+    proposed(tmp_path, columns, **arguments)
+
+
+def test_facts_are_those_of_a_loop(tmp_path):
+  table = films.table(rows=50)
+  pq.write_table(table, tmp_path / "a.parquet", row_group_size=7)
+  found = {f.name: f for f in gather(opening.open_source(str(tmp_path / "a.parquet")))}
+  for name, fact in found.items():
+    cells = table[name].to_pylist()
+    if name in ("cast", "faces", "genres"):
+      sizes = [len(cell or []) for cell in cells]
+    elif name == "plot":
+      sizes = [len((cell or "").split()) for cell in cells]
+    elif name != "film_id":
+      sizes = [int(cell is not None) for cell in cells]
+    else:
+      continue
+    assert fact.missing == sizes.count(0) and fact.rows == 50
+    assert fact.max_size == max(sizes)
+    assert fact.quantile(0.99) == sorted(sizes)[49]
+    assert fact.mean_size == pytest.approx(sum(sizes) / (50 - sizes.count(0)))
+  assert found["faces"].widths.keys() == {4}
+  assert len(found["country"].distinct) == 2
+
+
+def test_slots_have_room_for_a_batch(tmp_path):
+  pq.write_table(films.table(rows=50), tmp_path / "a.parquet")
+  found = {f.name: f for f in gather(opening.open_source(str(tmp_path / "a.parquet")))}
+  slots = proposal.budget(found["cast"], 16)
+  assert slots % 8 == 0 and 3 * 16 * 0.8 <= slots <= 3 * 16 + 7
+
+
+def run(monkeypatch, *arguments):
+  """The command, in this process, with flags of its own."""
+  from absl import flags
+
+  values = flags.FlagValues()
+  monkeypatch.setattr(flags, "FLAGS", values)
+  for define in ("label", "group", "output"):
+    flags.DEFINE_string(define, None, "", flag_values=values)
+  flags.DEFINE_bool("overwrite", False, "", flag_values=values)
+  describe.main(values([sys.executable, *arguments]))
+
+
+def test_the_command_prints_the_columns_and_writes_the_spec(
+  tmp_path, monkeypatch, capsys
+):
+  path = tmp_path / "films.parquet"
+  pq.write_table(films.table(), path)
+  run(monkeypatch, str(path))
+  printed = capsys.readouterr().out
+  for line in ("film_id", "label, multilabel", "2 labels: Drama 60", "train 48,"):
+    assert line in printed
+  assert f"--config.data.path={path}" in printed
+  found = spec.read(tmp_path / "films.spec.json")
+  assert list(found.modalities) == [
+    "plot",
+    "cast",
+    "faces",
+    "year",
+    "country",
+    "poster",
+  ]
+  assert json.loads((tmp_path / "films.spec.json").read_text())["id"] == "film_id"
+  with pytest.raises(Exception, match="exists; edit it.*--overwrite"):
+    run(monkeypatch, str(path))
+  run(monkeypatch, str(path), "--overwrite", "--label=country")
+  assert spec.read(tmp_path / "films.spec.json").label.column == "country"

@@ -1,0 +1,225 @@
+import json
+
+import films
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from configs import table as table_config
+from deepsets_jax import prediction, run_folder, train, trained
+from deepsets_jax.data.columns import facts, proposal, spec
+from deepsets_jax.data.files import opening, source
+from deepsets_jax.data.table import DataError
+from deepsets_jax.writers import write_json
+
+
+def run_on(folder, label):
+  """A short run on films, and the file that it was trained on."""
+  path = folder / "films.parquet"
+  pq.write_table(films.table(label=label), path)
+  rows = opening.open_source(str(path))
+  proposed, _ = proposal.propose(facts.gather(rows), rows.where, label)
+  write_json(spec.beside(str(path)), proposed.to_json())
+  config = table_config.get_config()
+  config.total_steps = 8
+  config.data.update(path=str(path), batch_size=16, shards=8)
+  config.model.update(features=8)
+  config.model.dense.hidden = config.model.head.hidden = ()
+  config.optim.warmup_steps = 2
+  config.train.update(eval_every=4)
+  train.train_and_evaluate(config, folder / "run")
+  return folder / "run", str(path)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+  with pytest.MonkeyPatch.context() as patch:
+    folder = tmp_path_factory.mktemp("films")
+    patch.setenv("DEEPSETS_JAX_CACHE", str(folder / "cache"))
+    yield run_on(folder, "genres")
+
+
+@pytest.fixture(scope="module")
+def predictor(finished):
+  return prediction.load(finished[0])
+
+
+def batches_of(monkeypatch, rows):
+  monkeypatch.setattr(source, "BATCH_ROWS", rows)
+
+
+def write(predictor, path, output):
+  said = []
+  rows = prediction.write(predictor, path, output, said.append)
+  table = pq.read_table(output)
+  assert rows == len(table)
+  return table, said
+
+
+def test_predictions_are_those_of_the_run_in_the_order_of_the_file(
+  finished, predictor, tmp_path
+):
+  workdir, path = finished
+  found, said = write(predictor, path, tmp_path / "out.parquet")
+  assert not said
+  assert found["film_id"].to_pylist() == pq.read_table(path)["film_id"].to_pylist()
+  loaded = trained.load(workdir)
+  assert loaded.threshold == predictor.trained.threshold
+  rows = {name: row for row, name in enumerate(found["film_id"].to_pylist())}
+  for table in loaded.run.tables.values():
+    want = 1 / (1 + np.exp(-loaded.logits(table)))
+    some = found.take([rows[name] for name in table.ids])
+    got = np.array(some["probabilities"].to_pylist())
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-7)
+    names = np.array(json.loads(found.schema.metadata[b"labels"]))
+    for labels, chances in zip(some["labels"].to_pylist(), want, strict=True):
+      chosen = set(names[chances > loaded.threshold]) or {names[chances.argmax()]}
+      assert set(labels) == chosen
+  assert found["embedding"].type.list_size == 16
+
+
+def test_importance_adds_up_to_the_prediction(finished, predictor, tmp_path):
+  found, _ = write(predictor, finished[1], tmp_path / "out.parquet")
+  assert json.loads(found.schema.metadata[b"importance"]) == "shapley"
+  assert {f.name for f in found["importance"].type} == set(
+    predictor.encoding.spec.modalities
+  )
+  total = [sum(row.values()) for row in found["importance"].to_pylist()]
+  table = films.table().filter(pa.compute.equal(found["film_id"], "nobody"))
+  assert len(table) == 0 and np.isfinite(total).all()
+  absent = [i for i, row in enumerate(films.table()["plot"].to_pylist()) if row is None]
+  for row in absent:
+    assert found["importance"][row].as_py()["plot"] == 0
+
+
+def test_a_missing_column_is_an_absent_modality(finished, predictor, tmp_path):
+  whole = films.table()
+  pq.write_table(
+    whole.drop_columns(["plot", "genres", "film_id"]), tmp_path / "a.parquet"
+  )
+  null = pa.nulls(len(whole), pa.string())
+  place = whole.schema.get_field_index("plot")
+  pq.write_table(whole.set_column(place, "plot", null), tmp_path / "b.parquet")
+  without, said = write(predictor, str(tmp_path / "a.parquet"), tmp_path / "c.parquet")
+  nulls, _ = write(predictor, str(tmp_path / "b.parquet"), tmp_path / "d.parquet")
+  assert [line for line in said if "'plot' is absent" in line] == said
+  assert without["row"].to_pylist() == list(range(len(whole)))
+  assert without["probabilities"].equals(nulls["probabilities"])
+  assert without["importance"].equals(nulls["importance"])
+
+
+def test_an_unknown_column_is_reported_once(finished, predictor, tmp_path, monkeypatch):
+  batches_of(monkeypatch, 10)
+  more = films.table().append_column("new", pa.array(range(60)))
+  pq.write_table(more, tmp_path / "more.parquet", row_group_size=7)
+  found, said = write(predictor, str(tmp_path / "more.parquet"), tmp_path / "o.parquet")
+  assert len(said) == 1 and "['new']" in said[0]
+  want, _ = write(predictor, finished[1], tmp_path / "want.parquet")
+  np.testing.assert_allclose(
+    np.array(found["probabilities"].to_pylist()),
+    np.array(want["probabilities"].to_pylist()),
+    rtol=1e-5,
+  )
+
+
+def test_it_goes_on_where_it_was_stopped(finished, predictor, tmp_path, monkeypatch):
+  batches_of(monkeypatch, 10)
+  path = str(tmp_path / "small.parquet")
+  pq.write_table(films.table(), path, row_group_size=10)
+  want, _ = write(predictor, path, tmp_path / "want.parquet")
+  written, output = [], tmp_path / "out.parquet"
+  real = prediction._write_part
+
+  def stops(part, table):
+    if len(written) == 3:
+      raise KeyboardInterrupt
+    written.append(part)
+    real(part, table)
+
+  monkeypatch.setattr(prediction, "_write_part", stops)
+  with pytest.raises(KeyboardInterrupt):
+    prediction.write(predictor, path, output, print)
+  assert not output.exists()
+  monkeypatch.setattr(
+    prediction, "_write_part", lambda p, t: (written.append(p), real(p, t))
+  )
+  found, said = write(predictor, path, output)
+  assert len(written) == 6 and "30 rows are there already" in said[0]
+  assert found.equals(want)
+  assert sorted(f.name for f in tmp_path.iterdir()) == [
+    "out.parquet",
+    "small.parquet",
+    "want.parquet",
+  ]
+
+
+def test_parts_of_another_input_are_refused(finished, predictor, tmp_path):
+  parts = tmp_path / "out.parquet.parts"
+  parts.mkdir()
+  write_json(parts / "manifest.json", {"run": "another"})
+  with pytest.raises(DataError, match="parts of another prediction.*remove it"):
+    prediction.write(predictor, finished[1], tmp_path / "out.parquet", print)
+
+
+def test_what_cannot_be_predicted_is_named(finished, predictor, tmp_path):
+  def refused(table, message):
+    pq.write_table(table, tmp_path / "bad.parquet")
+    output = tmp_path / "never.parquet"
+    with pytest.raises(DataError, match=message):
+      prediction.write(predictor, str(tmp_path / "bad.parquet"), output, print)
+    assert not output.exists()
+
+  refused(pa.table({"other": [1]}), "no column of the run's spec; it has .'other'")
+  refused(pa.table({"plot": [1.5]}), "'plot'.*double")
+  refused(pa.table({"year": [1, 2, 3], "faces": [[[1.0] * 4], [[1.0]], None]}),
+          "row 1, column 'faces': a vector of 1 numbers")  # fmt: skip
+  refused(pa.table({"plot": pa.array([], pa.string())}), "no rows")
+  output = tmp_path / "there.parquet"
+  output.touch()
+  with pytest.raises(FileExistsError, match="remove it, or choose another --output"):
+    prediction.write(predictor, finished[1], output, print)
+
+
+def test_a_run_on_other_data_is_refused(tmp_path):
+  write_json(tmp_path / "config.json", {"data": {"name": "digits"}})
+  with pytest.raises(ValueError, match="a run on 'digits'.*configs/table.py"):
+    prediction.load(tmp_path)
+
+
+def test_a_method_that_the_model_has_not_is_refused(finished):
+  with pytest.raises(ValueError, match="attention importance is of a fusion with"):
+    prediction.load(finished[0], "attention")
+  assert prediction.load(finished[0], "none").method == "none"
+
+
+def test_another_spec_beside_the_file_is_another_config(finished, tmp_path):
+  workdir = finished[0]
+  stored = run_folder.read(workdir)
+  config = table_config.get_config()
+  config.update(stored)
+  with config.unlocked():
+    config.data.columns.modalities.plot.min_count = 7
+  with pytest.raises(ValueError, match="plot.min_count: 2 there, 7 here"):
+    train.train_and_evaluate(config, workdir)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("label", ["class", "hit", "money"])
+def test_every_kind_of_label(tmp_path, monkeypatch, label):
+  monkeypatch.setenv("DEEPSETS_JAX_CACHE", str(tmp_path / "cache"))
+  workdir, path = run_on(tmp_path, label)
+  found, _ = write(prediction.load(workdir), path, tmp_path / "out.parquet")
+  truth = films.table(label=label)[label].to_pylist()
+  match label:
+    case "class":
+      assert set(found["label"].to_pylist()) <= set(truth)
+      chances = np.array(found["probabilities"].to_pylist())
+      np.testing.assert_allclose(chances.sum(1), 1, rtol=1e-5)
+      np.testing.assert_array_equal(found["probability"].to_numpy(), chances.max(1))
+    case "hit":
+      chance = found["probability"].to_numpy()
+      np.testing.assert_array_equal(found["label"].to_numpy(), chance > 0.5)
+    case "money":
+      values = found["value"].to_numpy()
+      assert abs(values.mean() - np.mean(truth)) < np.std(truth)  # In its own units.
