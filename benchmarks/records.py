@@ -10,6 +10,8 @@ offsets of every modality.
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -80,7 +82,8 @@ def main() -> None:
   table = debian_programs.load(0, text="bag")["train"]
   with tempfile.TemporaryDirectory() as folder:
     builder = tfds.builder("debian_programs/seed0", data_dir=folder)
-    builder.download_and_prepare()
+    with contextlib.redirect_stdout(sys.stderr):
+      builder.download_and_prepare()
     rates = {
       "records of TFDS": rate(lambda: records(folder)),
       "Grain, examples": rate(lambda: examples(table)),

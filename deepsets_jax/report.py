@@ -59,14 +59,10 @@ def write(
   return results
 
 
-def _facts(params: PyTree, position: Position) -> dict[str, Any]:
+def environment() -> dict[str, Any]:
+  """The versions of what a run depends on, and its devices."""
   device = jax.devices()[0]
-  rate = position.examples / position.step_seconds if position.step_seconds else None
   return {
-    "best_step": position.best_step,
-    "parameters": sum(int(np.size(p)) for p in jax.tree.leaves(params)),
-    "seconds": position.seconds,
-    "examples_per_second": rate,
     "versions": {
       "deepsets_jax": deepsets_jax.__version__,
       "python": platform.python_version(),
@@ -77,6 +73,17 @@ def _facts(params: PyTree, position: Position) -> dict[str, Any]:
       "kind": device.device_kind,
       "count": jax.device_count(),
     },
+  }
+
+
+def _facts(params: PyTree, position: Position) -> dict[str, Any]:
+  rate = position.examples / position.step_seconds if position.step_seconds else None
+  return {
+    "best_step": position.best_step,
+    "parameters": sum(int(np.size(p)) for p in jax.tree.leaves(params)),
+    "seconds": position.seconds,
+    "examples_per_second": rate,
+    **environment(),
   }
 
 

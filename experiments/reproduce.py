@@ -19,7 +19,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from experiments.parts import importance, missing, quality, runs
+from experiments.parts import importance, missing, quality, reading, runs
 
 
 def provenance(facts: Mapping[str, Any]) -> str:
@@ -59,6 +59,7 @@ _PARTS: Mapping[str, Callable[[], tuple[str, dict[str, Any]]]] = {
   "missing": missing.debian_part,
   "larger": missing.larger_part,
   "views": missing.views_part,
+  "reading": reading.reading_part,
 }
 _CHOSEN = flags.DEFINE_list("parts", list(_PARTS), f"Of {', '.join(_PARTS)}.")
 
