@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from deepsets_jax.data.files import opening, text_files
+from deepsets_jax.data.files import csv_quotes, opening, text_files
 from deepsets_jax.data.table import DataError
 
 DAY = datetime.datetime(2020, 1, 2)
@@ -422,3 +422,19 @@ def test_random_csv_is_read_as_python_reads_it(tmp_path_factory, rows):
   else:
     with pytest.raises(DataError, match=r"a\.csv"):
       read(path)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 13, 100])
+def test_blocks_of_csv_are_of_whole_rows(tmp_path, size, end):
+  rows = [["a", "b"], ["1", "x\ny"], ["", 'say "so"\r\n'], ["2", ","], ["3", "last"]]
+  text = io.StringIO()
+  csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator=end).writerows(rows)
+  path = write(tmp_path, "a.csv", text.getvalue())
+  quoted = csv_quotes.QuotedText(str(path))
+  blocks = [block.decode() for block in quoted.row_blocks(size)]
+  quoted.close()
+  assert "".join(blocks) == text.getvalue()
+  found = [list(csv.reader(io.StringIO(block, newline=""))) for block in blocks]
+  assert [row for block in found for row in block] == rows
+  assert len(blocks) > 2 or size > 13

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.csv as pcsv
 
 from deepsets_jax.data.files import csv_types, source, text_files
 from deepsets_jax.data.files.csv_quotes import QuotedText, line_of, separator
-from deepsets_jax.data.files.plain import check_names
+from deepsets_jax.data.files.plain import check_names, check_same_names
 from deepsets_jax.data.files.source import READ_ERRORS, first_failing, reason, shorten
 from deepsets_jax.data.table import DataError
-
-# What Arrow says of a row, or a header, that is longer than a block.
-_TOO_SMALL = ("straddling", "Empty CSV file or block")
 
 
 class CsvSource:
@@ -25,19 +22,12 @@ class CsvSource:
   column.
   """
 
-  def __init__(
-    self,
-    where: str,
-    wanted: pa.Schema | None = None,
-    found: pa.Schema | None = None,
-    num_rows: int | None = None,
-  ):
-    """Reads the file once, or with a schema only its header.
+  def __init__(self, where: str, wanted: pa.Schema, num_rows: int | None = None):
+    """Reads the header.
 
     Args:
       where: Path.
       wanted: Types that columns of these names shall have; others are strings.
-      found: The types of all columns, where they are known.
       num_rows: Where it is known.
 
     Raises:
@@ -45,9 +35,7 @@ class CsvSource:
     """
     self.where = where
     self._names = _header(where)
-    if found is None and wanted is None:
-      found, (num_rows,) = infer([where])
-    types = {field.name: field.type for field in found or wanted}
+    types = {field.name: field.type for field in wanted}
     self.schema = pa.schema(
       [(name, types.get(name, pa.string())) for name in self._names]
     )
@@ -101,22 +89,27 @@ class CsvSource:
     )
 
 
-def infer(paths: Sequence[str]) -> tuple[pa.Schema, list[int]]:
-  """The types of the columns of some files together, and the rows of each file.
+def open_files(paths: Sequence[str], wanted: pa.Schema | None) -> list[CsvSource]:
+  """Some files, of the types that are wanted, or that all their cells tell together.
 
   Raises:
-    DataError: A file cannot be read, or has columns of its own.
+    DataError: A file cannot be read, has columns of its own, or a type that cannot be
+      written in CSV.
   """
+  counts = [None] * len(paths)
+  if wanted is None:
+    wanted, counts = _infer(paths)
+  return [CsvSource(path, wanted, n) for path, n in zip(paths, counts, strict=True)]
+
+
+def _infer(paths: Sequence[str]) -> tuple[pa.Schema, list[int]]:
+  """The types of the columns of some files together, and the rows of each file."""
   names = _header(paths[0])
   types = {name: csv_types.ColumnType() for name in names}
   counts = []
   for path in paths:
     header = _header(path)
-    if differing := sorted(set(header) ^ set(names)):
-      raise DataError(
-        f"{path}: column {differing[0]!r} is not in both this file and {paths[0]};"
-        " write all files with the same columns"
-      )
+    check_same_names(path, header, paths[0], names)
     rows = 0
     for batch in _strings(path, header, header):
       rows += batch.num_rows
@@ -128,24 +121,22 @@ def infer(paths: Sequence[str]) -> tuple[pa.Schema, list[int]]:
 
 def _header(where: str) -> list[str]:
   """The names of the columns."""
-  block = text_files.BLOCK
-  while True:
-    text = QuotedText(where)
-    try:
-      names = _open(text, block, (), None).schema.names
-      break
-    except DataError:
-      raise
-    except READ_ERRORS as error:
-      # A header of one line and no end has no rows either.
-      if text.size < block or block >= text_files.LONGEST_ROW:
-        raise DataError(
-          f"{where} has no header, or nothing below it ({reason(error)}); give a file"
-          " with a header and rows"
-        ) from error
-      block *= 8
-    finally:
-      text.close()
+  text = QuotedText(where)
+  try:
+    block = next(text.row_blocks(text_files.BLOCK), b"")
+  finally:
+    text.close()
+  try:
+    names = pcsv.open_csv(
+      pa.BufferReader(block),
+      pcsv.ReadOptions(use_threads=False, block_size=len(block) + 1),
+      _parsing(text, lambda row: "skip"),
+    ).schema.names
+  except READ_ERRORS as error:
+    raise DataError(
+      f"{where} has no header, or nothing below it ({reason(error)}); give a file with"
+      " a header and rows"
+    ) from error
   check_names(where, names)
   _check_separator(where, names)
   return names
@@ -161,36 +152,14 @@ def _check_separator(where: str, names: Sequence[str]) -> None:
     )
 
 
-def _open(
-  text: QuotedText, block: int, names: Sequence[str], invalid: list | None
-) -> pcsv.CSVStreamingReader:
-  """A reader of these columns, all where there are none, as bytes.
-
-  Rows of another length are put in `invalid`, and are errors; without it they are left
-  out.
-  """
-
-  def handle(row: pcsv.InvalidRow) -> str:
-    if invalid is None:
-      return "skip"
-    invalid.append(row)
-    return "error"
-
-  return pcsv.open_csv(
-    pa.PythonFile(text, "r"),
-    pcsv.ReadOptions(use_threads=False, block_size=block),
-    pcsv.ParseOptions(
-      delimiter=separator(text.where),
-      newlines_in_values=True,
-      ignore_empty_lines=not text.blank_is_row,
-      invalid_row_handler=handle,
-    ),
-    pcsv.ConvertOptions(
-      default_column_type=pa.binary(),
-      include_columns=list(names),
-      null_values=[""],
-      strings_can_be_null=True,
-    ),
+def _parsing(
+  text: QuotedText, invalid: Callable[[pcsv.InvalidRow], str]
+) -> pcsv.ParseOptions:
+  return pcsv.ParseOptions(
+    delimiter=separator(text.where),
+    newlines_in_values=True,
+    ignore_empty_lines=not text.blank_is_row,
+    invalid_row_handler=invalid,
   )
 
 
@@ -198,37 +167,62 @@ def _strings(
   where: str, header: Sequence[str], names: Sequence[str]
 ) -> Iterator[pa.RecordBatch]:
   """All rows of these columns, as strings; null where a cell is empty."""
-  block, done = text_files.BLOCK, 0
-  while True:
-    row, invalid = 0, []
-    text = QuotedText(where, blank_is_row=len(header) == 1)
-    try:
-      for batch in _open(text, block, names, invalid):
-        known = min(max(done - row, 0), batch.num_rows)
-        row += batch.num_rows
-        if known < batch.num_rows:
-          # Its characters were found to be good before.
-          yield batch.slice(known).cast(_all_strings(batch.schema.names))
-          done = row
-      text.check_end()
-      return
-    except READ_ERRORS as error:
-      if isinstance(error, DataError):
-        raise
-      if invalid:
-        raise _wrong_row(where, header, invalid[0]) from error
-      if not any(too_small in str(error) for too_small in _TOO_SMALL):
-        raise DataError(
-          f"{where}, from row {row} on: cannot be read ({reason(error)}); mend the file"
-        ) from error
-      if block >= text_files.LONGEST_ROW:
-        raise DataError(
-          f"{_at(where, header, row)} does not end within {block} bytes; close its"
-          " quotes"
-        ) from error
-      block *= 8
-    finally:
-      text.close()
+  row = 0
+  text = QuotedText(where, blank_is_row=len(header) == 1)
+  try:
+    # Not by a reader of the file: Arrow would read it in a thread of its own, which
+    # outlives an error and ends the process when it comes back to Python.
+    for number, block in enumerate(text.row_blocks(text_files.BLOCK)):
+      table = _parsed(text, block, header, names, row, is_first=number == 0)
+      row += len(table)
+      # The characters were found to be good as they were read.
+      yield from table.cast(_all_strings(names)).combine_chunks().to_batches()
+  finally:
+    text.close()
+
+
+def _parsed(
+  text: QuotedText,
+  block: bytes,
+  header: Sequence[str],
+  names: Sequence[str],
+  row: int,
+  *,
+  is_first: bool,
+) -> pa.Table:
+  """These columns of the rows in a block, the first of which is `row`, as bytes."""
+  invalid: list[pcsv.InvalidRow] = []
+
+  def handle(found: pcsv.InvalidRow) -> str:
+    invalid.append(found)
+    return "error"
+
+  try:
+    return pcsv.read_csv(
+      pa.BufferReader(block),
+      pcsv.ReadOptions(
+        use_threads=False,
+        block_size=len(block) + 1,
+        column_names=list(header),
+        skip_rows_after_names=int(is_first),
+      ),
+      _parsing(text, handle),
+      pcsv.ConvertOptions(
+        column_types=dict.fromkeys(header, pa.binary()),
+        include_columns=list(names),
+        null_values=[""],
+        strings_can_be_null=True,
+      ),
+    )
+  except READ_ERRORS as error:
+    if invalid:
+      # Arrow counts from 1, the header too.
+      at = row + invalid[0].number - 1 - int(is_first)
+      raise _wrong_row(text.where, header, invalid[0], at) from error
+    raise DataError(
+      f"{text.where}, from row {row} on: cannot be read ({reason(error)}); mend the"
+      " file"
+    ) from error
 
 
 def _all_strings(names: Sequence[str]) -> pa.Schema:
@@ -236,11 +230,10 @@ def _all_strings(names: Sequence[str]) -> pa.Schema:
 
 
 def _wrong_row(
-  where: str, header: Sequence[str], invalid: pcsv.InvalidRow
+  where: str, header: Sequence[str], invalid: pcsv.InvalidRow, row: int
 ) -> DataError:
-  # Arrow counts the header as the first row.
   return DataError(
-    f"{_at(where, header, invalid.number - 2)}: {invalid.actual_columns} cells,"
+    f"{_at(where, header, row)}: {invalid.actual_columns} cells,"
     f" expected {invalid.expected_columns}: {shorten(invalid.text)}; quote a cell that"
     f" holds a {separator(where)!r}, and write empty cells too"
   )

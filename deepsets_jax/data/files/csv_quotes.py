@@ -15,8 +15,9 @@ import itertools
 import re
 from collections.abc import Iterator
 
+from deepsets_jax.data.files import text_files
 from deepsets_jax.data.files.source import shorten
-from deepsets_jax.data.files.text_files import LONGEST_ROW, Text
+from deepsets_jax.data.files.text_files import Text
 from deepsets_jax.data.table import DataError
 
 _SURROGATE = re.compile("[\udc80-\udcff]")
@@ -56,6 +57,24 @@ def _open_cell(data: bytes, between: str) -> int | None:
 _CLOSED = re.compile(rb'"[^"]*+(?:""[^"]*+)*+"')
 
 
+def _whole_rows(data: bytes, between: str) -> int:
+  """How many bytes at the beginning of a row are rows with their ends."""
+  # A carriage return at the end may be the first half of an end of a line.
+  stop = len(data) - data.endswith(b"\r")
+  # From the back: the last end of a line that is not within a quoted cell.
+  cells = _cells(between).finditer(b"\n" + data) if b'"' in data else ()
+  for cell in reversed([found.span() for found in cells]):
+    if end := _line_end(data, cell[1] - 1, stop):
+      return end
+    stop = cell[0] - 1
+  return _line_end(data, 0, stop)
+
+
+def _line_end(data: bytes, start: int, stop: int) -> int:
+  """The place behind the last end of a line between two places; 0 if there is none."""
+  return max(data.rfind(mark, start, stop) for mark in (b"\n", b"\r")) + 1
+
+
 class QuotedText(Text):
   """The bytes of a CSV file, whose quotes are looked at as they are read.
 
@@ -67,23 +86,39 @@ class QuotedText(Text):
   def __init__(self, where: str, *, blank_is_row: bool = False):
     super().__init__(where)
     self.size = 0
-    self._held = b""
     self._decoder = codecs.getincrementaldecoder("utf-8")()
     self.blank_is_row = blank_is_row
     self._between = separator(where)
     # The bytes from an open cell on, with the one before it; or the last byte.
     self._begun = b"\n"
 
-  def read(self, size: int = -1) -> bytes:
-    data = self._held
-    if more := super().read(size - len(data)):
-      # Arrow drops a line feed at the start of a block if the one before it ends with a
-      # carriage return, also within quotes.
-      data += more
-      self._held = b"\r" if data.endswith(b"\r") and len(data) > 1 else b""
-      data = data[: len(data) - len(self._held)]
-    else:
-      self._held = b""
+  def row_blocks(self, size: int) -> Iterator[bytes]:
+    """The bytes in blocks of whole rows, of about `size` bytes, header first.
+
+    Raises:
+      DataError: A quoted cell is not closed, or not at its end; a byte is no character.
+    """
+    begun, is_first = b"", True
+    while data := self.read(size):
+      begun += data
+      if is_first and not (begun := begun.lstrip(b"\r\n")):
+        continue
+      is_first = False
+      if end := _whole_rows(begun, self._between):
+        yield begun[:end]
+        begun = begun[end:]
+      elif len(begun) > text_files.LONGEST_ROW:
+        row, line = self._row_at(self.size - len(begun))
+        raise DataError(
+          f"{self.where}, {row} (line {line}) does not end within"
+          f" {text_files.LONGEST_ROW} bytes; close its quotes"
+        )
+    self.check_end()
+    if begun:
+      yield begun
+
+  def read(self, size: int) -> bytes:
+    data = super().read(size)
     self._check_characters(data)
     self.size += len(data)
     if b'"' in data or len(self._begun) > 1:
@@ -148,16 +183,17 @@ class QuotedText(Text):
 
   def _error(self, problem: str, back: int) -> DataError:
     """The error of the cell that opens `back` bytes before the end of what is read."""
-    offset = self.size - back
-    for row, (line, _, end) in enumerate(
-      _records(self.where, self.blank_is_row), start=-1
-    ):
-      if end > offset:
-        place = "the header" if row < 0 else f"row {row}"
-        return DataError(
-          f"{self.where}, {place} (line {line}): a quoted cell {problem}; {_ADVICE}"
-        )
-    return DataError(f"{self.where}: a quoted cell {problem}; {_ADVICE}")
+    place, line = self._row_at(self.size - back)
+    return DataError(
+      f"{self.where}, {place} (line {line}): a quoted cell {problem}; {_ADVICE}"
+    )
+
+  def _row_at(self, offset: int) -> tuple[str, int]:
+    """What to call the row that has the byte of a place, and its line. Slow."""
+    rows = enumerate(_records(self.where, self.blank_is_row), start=-1)
+    reached = ((row, line) for row, (line, _, end) in rows if end > offset)
+    row, line = next(reached, (-1, 1))
+    return ("the header" if row < 0 else f"row {row}"), line
 
 
 def line_of(where: str, row: int, *, blank_is_row: bool) -> int:
@@ -170,15 +206,16 @@ def line_of(where: str, row: int, *, blank_is_row: bool) -> int:
 def _records(where: str, blank_is_row: bool) -> Iterator[tuple[int, bytes, int]]:
   """The line on which each row begins, its bytes, and the bytes up to its end."""
   between = separator(where)
-  record, first, offset = b"", 1, 0
+  record, first, offset, seen = b"", 1, 0, False
   for line, text in enumerate(_lines(where), start=1):
     record += text
     offset += len(text)
     if _is_open(record, between):
-      if len(record) > LONGEST_ROW:
+      if len(record) > text_files.LONGEST_ROW:
         break
       continue
-    if record.strip(b"\r\n") or blank_is_row:
+    if record.strip(b"\r\n") or (blank_is_row and seen):
+      seen = True
       yield first, record, offset
     record, first = b"", line + 1
   if record:

@@ -70,7 +70,7 @@ def is_readable(kind: pa.DataType) -> bool:
   return (
     pa.types.is_string(kind)
     or pa.types.is_null(kind)
-    or _is_list(kind)
+    or is_list(kind)
     or _family(kind) is not None
   )
 
@@ -81,13 +81,9 @@ def convert(cells: pa.Array, kind: pa.DataType) -> pa.Array | None:
     return cells
   if pa.types.is_null(kind):
     return pa.nulls(len(cells)) if cells.null_count == len(cells) else None
-  if _is_list(kind):
+  if is_list(kind):
     return _lists(cells, kind)
   return _written_as(cells, kind)
-
-
-def _is_list(kind: pa.DataType) -> bool:
-  return is_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
 def _family(kind: pa.DataType) -> pa.DataType | None:
@@ -162,7 +158,7 @@ def _list_type(cells: pa.Array, known: pa.DataType) -> pa.DataType | None:
 
 
 def _has_double(kind: pa.DataType) -> bool:
-  return _has_double(kind.value_type) if _is_list(kind) else pa.types.is_floating(kind)
+  return _has_double(kind.value_type) if is_list(kind) else pa.types.is_floating(kind)
 
 
 def _as_lines(cells: pa.Array) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
@@ -18,30 +18,19 @@ from deepsets_jax.data.table import DataError
 class JsonLinesSource:
   """A file of JSON lines. A key that an object lacks is null."""
 
-  def __init__(
-    self,
-    where: str,
-    wanted: pa.Schema | None = None,
-    found: pa.Schema | None = None,
-    num_rows: int | None = None,
-  ):
-    """Reads the file once, or with `wanted` only its first block.
+  def __init__(self, where: str, found: pa.Schema, num_rows: int | None = None):
+    """Opens a file; reads nothing.
 
     Args:
       where: Path.
-      wanted: Types that columns of these names shall have.
-      found: The types of the file's own objects, where they are known.
+      found: The types of its objects.
       num_rows: Where it is known.
 
     Raises:
-      DataError: A line is not one object, or a value has a type of its own.
+      DataError: A type cannot be written in JSON; two columns of one name.
     """
     self.where = where
-    if found is None and wanted is None:
-      found, (num_rows,) = infer([where])
-    elif found is None:
-      found = _with_wanted(where, _first(where), wanted)
-    self._layout = Layout.of(where, found, wanted, self._at)
+    self._layout = Layout.of(where, found, None, self._at)
     self._parsed = {field.name: _parsed_type(where, field) for field in found}
     self.schema = self._layout.schema
     self.num_rows = num_rows
@@ -116,12 +105,26 @@ class JsonLinesSource:
     ) from error
 
 
-def infer(paths: Iterable[str]) -> tuple[pa.Schema, list[int]]:
-  """The types of the objects in some files together, and the rows of each file.
+def open_files(paths: Sequence[str], wanted: pa.Schema | None) -> list[JsonLinesSource]:
+  """Some files, of the types that are wanted, or that all their objects have together.
+
+  Args:
+    paths: The files.
+    wanted: Types that columns of these names shall have, whatever else there is; of
+      each file the first block is read. None to read all.
 
   Raises:
     DataError: A line is not one object, or a value has a type of its own.
   """
+  if wanted is not None:
+    types = [_with_wanted(path, _first(path), wanted) for path in paths]
+    return [JsonLinesSource(*pair) for pair in zip(paths, types, strict=True)]
+  found, counts = _infer(paths)
+  return [JsonLinesSource(p, found, n) for p, n in zip(paths, counts, strict=True)]
+
+
+def _infer(paths: Sequence[str]) -> tuple[pa.Schema, list[int]]:
+  """The types of the objects in some files together, and the rows of each file."""
   known, counts = pa.struct([]), []
   for path in paths:
     total = 0

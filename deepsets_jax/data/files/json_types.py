@@ -108,7 +108,7 @@ def parsed_type(kind: pa.DataType) -> pa.DataType:
     return pa.float64()
   if is_a.is_date(kind):
     return pa.timestamp("s")
-  if is_list(kind) or is_a.is_fixed_size_list(kind):
+  if is_list(kind):
     return pa.list_(parsed_type(kind.value_type))
   if is_a.is_struct(kind):
     return pa.struct([(field.name, parsed_type(field.type)) for field in kind])

@@ -10,20 +10,12 @@ import pyarrow as pa
 
 from deepsets_jax.data.files import csv_files, json_files, paths, source
 from deepsets_jax.data.files.binary_files import ArrowSource, ParquetSource
-from deepsets_jax.data.files.csv_files import CsvSource
-from deepsets_jax.data.files.json_files import JsonLinesSource
+from deepsets_jax.data.files.plain import check_same_names
 from deepsets_jax.data.files.source import Source, reason
 from deepsets_jax.data.table import DataError
 
 __all__ = ["Source", "open_source"]
 
-_OPENERS = {
-  "Parquet": ParquetSource,
-  "Arrow": ArrowSource,
-  "JSON lines": JsonLinesSource,
-  "CSV": CsvSource,
-}
-_INFER = {"JSON lines": json_files.infer, "CSV": csv_files.infer}
 # How files begin that are of one kind whatever their name.
 _MARKS = {
   b"PAR1": "Parquet",
@@ -58,7 +50,7 @@ def open_source(path: str | pathlib.Path, schema: pa.Schema | None = None) -> So
     # TFDS takes seconds to import.
     from deepsets_jax.data.files import records
 
-    return records.open_tfds(str(path).removeprefix(paths.TFDS))
+    return records.open_tfds(str(path))
   found = paths.files(str(path))
   kinds: dict[str, pathlib.Path] = {}
   for file in found:
@@ -79,15 +71,14 @@ def open_source(path: str | pathlib.Path, schema: pa.Schema | None = None) -> So
 
 
 def _open(kind: str, paths: Sequence[str], schema: pa.Schema | None) -> list[Source]:
-  opener = _OPENERS[kind]
-  if schema is not None or kind not in _INFER:
-    return [opener(path, schema) for path in paths]
-  # What a column is, all the files tell together.
-  found, counts = _INFER[kind](paths)
-  return [
-    opener(path, found=found, num_rows=count)
-    for path, count in zip(paths, counts, strict=True)
-  ]
+  match kind:
+    case "Parquet":
+      return [ParquetSource(path, schema) for path in paths]
+    case "Arrow":
+      return [ArrowSource(path, schema) for path in paths]
+    case "JSON lines":
+      return json_files.open_files(paths, schema)
+  return csv_files.open_files(paths, schema)
 
 
 class _Files:
@@ -130,11 +121,7 @@ def _agreed(name: str, parts: Sequence[Source]) -> pa.DataType:
   first = parts[0]
   kind, owner = first.schema.field(name).type, first
   for part in parts[1:]:
-    if differing := sorted(set(part.schema.names) ^ set(first.schema.names)):
-      raise DataError(
-        f"{part.where}: column {differing[0]!r} is not in both this file and"
-        f" {first.where}; write all files with the same columns"
-      )
+    check_same_names(part.where, part.schema.names, first.where, first.schema.names)
     found = part.schema.field(name).type
     if pa.types.is_null(kind):
       kind, owner = found, part

@@ -47,10 +47,11 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def is_list(kind: pa.DataType) -> bool:
-  """Whether cells are lists of any number of elements, in any of the layouts."""
+  """Whether cells are lists, of a fixed size or not, in any of the layouts."""
   is_a = pa.types
   return (
     is_a.is_list(kind)
+    or is_a.is_fixed_size_list(kind)
     or is_a.is_large_list(kind)
     or is_a.is_list_view(kind)
     or is_a.is_large_list_view(kind)
@@ -65,10 +66,7 @@ def converts(found: pa.DataType, wanted: pa.DataType) -> bool:
   """
   if found == wanted or pa.types.is_null(found):
     return True
-  lists = [
-    is_list(kind) or pa.types.is_fixed_size_list(kind) for kind in (found, wanted)
-  ]
-  if all(lists):
+  if is_list(found) and is_list(wanted):
     return converts(found.value_type, wanted.value_type)
   return any(family(found) and family(wanted) for family in (_is_number, _is_moment))
 
@@ -202,6 +200,17 @@ def check_names(where: str, names: Sequence[str]) -> None:
         f"{where}: columns {names.index(name)} and {place} are both {name!r}; rename"
         " one"
       )
+
+
+def check_same_names(
+  where: str, names: Sequence[str], other: str, others: Sequence[str]
+) -> None:
+  """Raises `DataError` where two files do not have the same columns."""
+  if differing := sorted(set(names) ^ set(others)):
+    raise DataError(
+      f"{where}: column {differing[0]!r} is not in both this file and {other}; write"
+      " all files with the same columns"
+    )
 
 
 def converted(

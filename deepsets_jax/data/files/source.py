@@ -12,6 +12,8 @@ from deepsets_jax.data.table import DataError
 # Rows of a batch, fewer where they are wide: a batch is about this many bytes at most.
 BATCH_ROWS = 8192
 BATCH_BYTES = 1 << 26
+# Characters of a value in a message.
+_SHOWN = 60
 
 # What the libraries below raise for a damaged file. Arrow's own errors are of these
 # types or `ArrowException`s.
@@ -66,13 +68,13 @@ def select(
   return tuple(columns)
 
 
-def shorten(value: object, size: int = 60) -> str:
-  """The repr of a value, cut to `size` characters."""
+def shorten(value: object) -> str:
+  """The repr of a value, cut to `_SHOWN` characters."""
   # No repr of what is long: it would be longer still.
   if isinstance(value, str | bytes):
-    value = value[: size + 1]
+    value = value[: _SHOWN + 1]
   text = repr(value)
-  return text if len(text) <= size else text[: size - 3] + "..."
+  return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
 def reason(error: BaseException) -> str:

@@ -22,13 +22,11 @@ _OTHER_ENCODINGS = {
 
 
 class Text:
-  """The bytes of a text file, unpacked; a file object that `pyarrow` can read.
+  """The bytes of a text file, unpacked.
 
   Attributes:
     where: Path.
   """
-
-  closed = False
 
   def __init__(self, where: str):
     self.where = where
@@ -40,7 +38,7 @@ class Text:
     except READ_ERRORS as error:
       raise DataError(f"{where} cannot be opened ({reason(error)})") from error
 
-  def read(self, size: int = -1) -> bytes:
+  def read(self, size: int) -> bytes:
     """The next bytes, at most `size`; none at the end.
 
     Raises:
@@ -63,17 +61,7 @@ class Text:
       )
     return data
 
-  def readable(self) -> bool:
-    return True
-
-  def writable(self) -> bool:
-    return False
-
-  def seekable(self) -> bool:
-    return False
-
   def close(self) -> None:
-    self.closed = True
     self._file.close()
 
 
