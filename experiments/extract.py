@@ -8,10 +8,10 @@
 
 The input is a folder of pictures, with texts of the same names (cat.jpg, cat.txt), or a
 table with columns of them. The output has a row for each of its rows, in order: the
-table's columns (of a folder: id, path, text), and for each extractor a list of vectors,
-with boxes, scores and strings where there are such. A stopped run goes on where it was,
-and a second one does what is new: results are kept by content in OUTPUT.cache. What
-could not be read is in OUTPUT.problems.json.
+table's columns (of a folder: id, path, text), paths as seen from the output's folder,
+and for each extractor a list of vectors, with boxes, scores and strings where there are
+such. A stopped run goes on where it was, and a second one does what is new: results are
+kept by content in OUTPUT.cache. What could not be read is in OUTPUT.problems.json.
 
 With --beam (pip install -e '.[beam]') the same is a pipeline of Apache Beam, on any of
 its runners: --beam_options=--runner=FlinkRunner,--parallelism=64

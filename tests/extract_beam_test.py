@@ -101,10 +101,12 @@ def test_a_folder_is_an_input_too(tmp_path):
   for i in range(7):
     (folder / f"{i}.png").write_bytes(local.picture(i))
   (folder / "3.txt").write_text("the third")
-  local.run(inputs.open_input(str(folder)), tmp_path / "local.parquet")
+  want = tmp_path / "out" / "local.parquet"
+  local.run(inputs.open_input(str(folder)), want)
   beam.run(job(folder, tmp_path / "out", rows=100), DIRECT)
   (path,) = files(tmp_path / "out")
-  assert pq.read_table(path).equals(pq.read_table(tmp_path / "local.parquet"))
+  assert pq.read_table(path).equals(pq.read_table(want))
+  assert "../photos/3.png" in pq.read_table(path)["path"].to_pylist()
 
 
 def test_rows_that_are_not_counted_are_counted(tmp_path):

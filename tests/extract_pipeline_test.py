@@ -172,7 +172,7 @@ class TestAFolder:
     table = pq.read_table(path)
     stems = sorted([f"{'abc'[i % 3]}/{i:02}" for i in range(12)] + ["alone"])
     assert table["id"].to_pylist() == stems
-    images = [None if stem == "alone" else f"{stem}.PNG" for stem in stems]
+    images = [None if stem == "alone" else f"photos/{stem}.PNG" for stem in stems]
     assert table["path"].to_pylist() == images
     texts = {stem: f"picture {stem[2:].lstrip('0')} of\ntwelve" for stem in stems}
     wanted = [
@@ -180,7 +180,7 @@ class TestAFolder:
       for s in stems
     ]
     assert table["text"].to_pylist() == wanted
-    assert found_in(path) == by_loop(images, wanted, photos)
+    assert found_in(path) == by_loop(images, wanted, tmp_path)
     assert summary.rows == 13 and not summary.problems
     rows = found_in(path)
     for name in NAMES:
@@ -251,7 +251,17 @@ class TestATable:
       inputs.open_input(given, ["file"]), path, colours_only, SMALL, tmp_path / "cache"
     )
     found = pq.read_table(path)
-    assert found["file"].to_pylist() == paths
+    # As seen from the output, so that it is a table with pictures in its turn.
+    assert found["file"].to_pylist() == ["photos/a/00.PNG", *paths[1:]]
+    beside = photos / "sets.parquet"
+    pipeline.run(
+      inputs.open_input(given, ["file"]),
+      beside,
+      colours_only,
+      SMALL,
+      tmp_path / "cache",
+    )
+    assert pq.read_table(beside)["file"].to_pylist() == paths
     want = by_loop([paths[0], paths[1], None, None], [None] * 4, photos)
     assert found["colours"].to_pylist() == [row["colours"] for row in want]
     # What is empty is absent, and no problem.

@@ -3,7 +3,8 @@
 The rows are cut into ranges, each of which a worker of the runner reads, extracts and
 writes as a file of its own: `photos-00002-of-00012.parquet` holds the rows that follow
 those of `-00001-`, in order, so that the files read by name are the rows of the input.
-Together they are what `pipeline.run` writes. Input, output and cache are on a file
+Together they are what `pipeline.run` writes, but for rounding where a network sees
+other pictures beside one. Input, output and cache are on a file
 system that all workers see, and the input stays as it is meanwhile. A range that is
 done again, after a failure or by a second run, finds its results in its own part of the
 cache, as long as `shard_rows` and the number of rows are the same. Parquet is the input
@@ -23,7 +24,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from deepsets_jax.data.table import DataError
-from deepsets_jax.extract import inputs, output, pipeline
+from deepsets_jax.extract import inputs, pipeline
 from deepsets_jax.extract.cache import Cache
 from deepsets_jax.extract.chunks import Problem
 from deepsets_jax.extract.pipeline import Settings, Summary
@@ -86,16 +87,15 @@ class Extract(beam.DoFn):
   def process(self, shard: int) -> Iterator[tuple[int, Summary]]:
     """Writes one file."""
     job = self._job
-    # A runner may do a range twice at the same time: the last to end is kept.
-    writing = output.writing(job.name(shard, self._shards), uuid.uuid4().hex)
-    rows = (shard * job.shard_rows, (shard + 1) * job.shard_rows)
+    path = job.name(shard, self._shards)
     with Cache(pathlib.Path(job.cache, f"{shard:05}-of-{self._shards:05}")) as cache:
-      yield (
-        shard,
-        pipeline.write(
-          self._given, writing, self._here, self._facts, job.settings, cache, rows=rows
-        ),
+      summary = pipeline.write(
+        *(self._given, path, self._here, self._facts, job.settings, cache),
+        rows=(shard * job.shard_rows, (shard + 1) * job.shard_rows),
+        # A runner may do a range twice at the same time: the last to end is kept.
+        suffix=uuid.uuid4().hex,
       )
+    yield shard, summary
 
 
 class Total(beam.CombineFn):

@@ -134,6 +134,18 @@ class Input:
       if field.name not in self.images or not pa.types.is_binary(field.type)
     ]
 
+  def moved(self, batch: pa.RecordBatch, folder: str | pathlib.Path) -> pa.RecordBatch:
+    """Kept columns of some rows, relative paths of pictures as seen from a folder."""
+    way = os.path.relpath(os.path.realpath(self.root), os.path.realpath(folder))
+    paths = [name for name in self.images if name in batch.schema.names]
+    for name in paths if way != "." else ():
+      place = batch.schema.get_field_index(name)
+      cells = batch[name].to_pylist()
+      seen = [cell and pathlib.PurePath(way, cell).as_posix() for cell in cells]
+      field = batch.schema.field(place)
+      batch = batch.set_column(place, field, pa.array(seen, field.type))
+    return batch
+
   def columns(self, kind: str) -> Sequence[str]:
     """The columns of "image" or of "text"."""
     return self.images if kind == "image" else self.texts
@@ -146,7 +158,7 @@ def open_input(
 
   Args:
     path: A folder in which there is a picture or a text; else as
-      `columns.opening.open_source` says.
+      `files.opening.open_source` says.
     images: Columns of pictures of a table; a folder's are known.
     texts: Columns of texts of a table.
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import json
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -177,22 +176,18 @@ class Writer:
     self._pending = []
 
 
-# Opens a file of a schema for writing.
-Writing = Callable[[pa.Schema], contextlib.AbstractContextManager[Writer]]
-
-
-def writing(path: str | pathlib.Path, suffix: str = "part") -> Writing:
+@contextlib.contextmanager
+def writing(
+  path: str | pathlib.Path, whole: pa.Schema, suffix: str
+) -> Iterator[Writer]:
   """Writes the file `path`, or nothing if there is an error meanwhile.
 
   Args:
     path: Parquet file.
+    whole: Its schema.
     suffix: Of the temporary name; that which a killed run leaves is written over.
   """
-  return functools.partial(_writing, pathlib.Path(path), suffix)
-
-
-@contextlib.contextmanager
-def _writing(path: pathlib.Path, suffix: str, whole: pa.Schema) -> Iterator[Writer]:
+  path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f".{path.name}.{suffix}")
   # Vectors do not repeat: a dictionary of them would only cost time.

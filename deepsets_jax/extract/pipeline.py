@@ -24,9 +24,9 @@ from deepsets_jax.extract import chunks, output, worker
 from deepsets_jax.extract.cache import Cache
 from deepsets_jax.extract.chunks import Chunk, Problem
 from deepsets_jax.extract.inputs import Input
-from deepsets_jax.extract.known import Known
 from deepsets_jax.extract.output import Column
 from deepsets_jax.extract.protocol import Found
+from deepsets_jax.extract.results import Results
 from deepsets_jax.extract.worker import Done, Facts, Make, Task, Worker
 from deepsets_jax.writers import write_json
 
@@ -36,7 +36,7 @@ _AHEAD = 2
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """How the work is done; none but `max_side` changes what is found.
+  """How the work is done; none but `max_side` changes what is found, beyond rounding.
 
   Attributes:
     batch_size: Rows of a chunk, and inputs that an extractor gets at once.
@@ -197,8 +197,7 @@ def run(
   with pool(make, settings) as workers:
     facts = workers.facts()
     with Cache(cache) as kept:
-      writing = output.writing(path)
-      summary = write(given, writing, workers, facts, settings, kept, progress)
+      summary = write(given, path, workers, facts, settings, kept, progress=progress)
   summary.seconds = time.monotonic() - begin
   write_problems(path, summary.problems)
   return summary
@@ -206,29 +205,36 @@ def run(
 
 def write(
   given: Input,
-  writing: output.Writing,
+  path: str | pathlib.Path,
   workers: Pool,
   facts: Sequence[Facts],
   settings: Settings,
   cache: Cache,
+  *,
   progress: Callable[[int], Any] = lambda rows: None,
   rows: tuple[int, int | None] = (0, None),
+  suffix: str = "part",
 ) -> Summary:
-  """Writes the file of some rows, from the first to before the second of `rows`."""
-  begin = time.monotonic()
+  """Writes the file of some rows, from the first to before the second of `rows`.
+
+  Relative paths of pictures in it begin in its folder. `suffix` is that of
+  `output.writing`.
+  """
+  begin, folder = time.monotonic(), pathlib.Path(path).parent
   modalities = output.columns(given, facts)
   whole = output.schema(given, modalities)
   summary = Summary.of(modalities)
-  known = Known(cache, modalities)
+  results = Results(cache, modalities)
   read = chunks.read(given, settings.batch_size, *rows)
   ahead = _AHEAD * settings.workers
-  with writing(whole) as writer:
-    for chunk in in_order(read, workers, facts, known, ahead):
-      found = known.found(chunk)
-      writer.add(output.table(chunk.batch, whole, found, modalities))
+  with output.writing(path, whole, suffix) as writer:
+    for chunk in in_order(read, workers, facts, results, ahead):
+      found = results.of(chunk)
+      batch = given.moved(chunk.batch, folder)
+      writer.add(output.table(batch, whole, found, modalities))
       summary.count(chunk, found)
       progress(summary.rows)
-  summary.extracted, summary.reused = known.extracted, known.reused
+  summary.extracted, summary.reused = results.extracted, results.reused
   summary.seconds = time.monotonic() - begin
   return summary
 
@@ -237,7 +243,7 @@ def in_order(
   read: Iterable[Chunk],
   workers: Pool,
   facts: Sequence[Facts],
-  known: Known,
+  results: Results,
   ahead: int,
 ) -> Iterator[Chunk]:
   """The chunks in order, each once all that is in it is known.
@@ -255,12 +261,12 @@ def in_order(
           running, return_when=concurrent.futures.FIRST_COMPLETED
         )
         for future in done:
-          known.add(future.result())
+          results.add(future.result())
         running.difference_update(done)
       yield queue.popleft()[0]
 
   for chunk in read:
-    task = known.task(chunk)
+    task = results.task(chunk)
     future = None if task is None else workers.submit(task, facts)
     if future is not None:
       running.add(future)

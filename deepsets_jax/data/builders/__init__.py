@@ -2,7 +2,7 @@
 
 They need no TensorFlow: records are array_record files, read by `tfds.data_source`. In
 all of them what is absent is written so, since a record has no null: an empty string,
-an empty sequence, or a number that is NaN. `data.columns.records` gives it back as
+an empty sequence, or a number that is NaN. `data.files.records` gives it back as
 absent. Records keep the order of their source.
 """
 

@@ -30,14 +30,12 @@ class SetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     *,
     homepage: str,
     licence: str,
-    supervised_keys: tuple[str, str] | None = None,
   ) -> tfds.core.DatasetInfo:
     """The description of the data set; the rest is in the files beside the builder."""
     return self.dataset_info_from_configs(
       features=tfds.features.FeaturesDict(features),
       homepage=homepage,
       license=licence,
-      supervised_keys=supervised_keys,
       disable_shuffling=True,
     )
 

@@ -1,4 +1,4 @@
-"""What is known of the inputs so far, found, broken or on its way: nothing twice."""
+"""What came of the inputs so far, and what is on its way: nothing is done twice."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from deepsets_jax.extract.protocol import Found
 from deepsets_jax.extract.worker import Done, Task
 
 
-class Known:
-  """Results by content.
+class Results:
+  """What was found in the inputs, by content, and why nothing was.
 
   Attributes:
     extracted: Results that were found in this run, of an input by an extractor.
@@ -61,7 +61,7 @@ class Known:
       self._pending.difference_update((name, digest) for digest in settled)
     self.extracted += sum(map(len, done.found.values()))
 
-  def found(self, chunk: Chunk) -> dict[str, list[Found | None]]:
+  def of(self, chunk: Chunk) -> dict[str, list[Found | None]]:
     """By name of the modality, what is in each row; adds the chunk's problems.
 
     All tasks of the chunk, and of those before it, must have been added.
