@@ -22,7 +22,7 @@ from jaxtyping import PyTree
 
 from deepsets_jax import evaluate, importance, run_folder, trained
 from deepsets_jax.data.columns.encoding import Encoding
-from deepsets_jax.data.columns.spec import check_type
+from deepsets_jax.data.columns.spec import NUMERIC, shortened
 from deepsets_jax.data.columns.survey import numbered
 from deepsets_jax.data.files import opening, paths
 from deepsets_jax.data.files.source import Source
@@ -166,31 +166,50 @@ def write(
 
   Raises:
     FileExistsError: There is something at `output`.
-    DataError: The file has no column of the spec, or a value that is no data; or parts
-      of another prediction are there.
+    DataError: No column of the spec, or a bad value; or parts of another prediction.
   """
   output = pathlib.Path(output)
   if output.exists():
     raise FileExistsError(f"{output} exists; remove it, or choose another --output")
-  source = opening.open_source(path, schema=predictor.encoding.columns)
+  source = opening.open_source(path, schema=_wanted(predictor.encoding, path))
   columns = _columns(predictor.encoding, source, report)
   parts = output.with_name(f"{output.name}.parts")
   done = _adopt(parts, predictor, path)
   if done:
     report(f"{parts}: {done} rows are there already")
   progress(done)
+  something = done > 0
   encoding = predictor.encoding.at(paths.folder(path))
   identity = encoding.spec.id if encoding.spec.id in columns else None
   for rows, batch in numbered(source, columns, done):
     table = encoding.table(batch, rows, source.where, labelled=False)
+    something |= any(len(elements.values) for elements in table.modalities.values())
     names = batch[identity] if identity else pa.array(rows)
     found = {identity or "row": names} | predictor.columns(table)
     _write_part(parts / f"{rows[0]:015d}.parquet", pa.table(found))
-    progress(int(rows[-1]) + 1)
     done = int(rows[-1]) + 1
+    progress(done)
+  if not something:
+    report(f"{source.where}: no row has anything to predict from; all are as one")
   _join(parts, output, predictor)
   shutil.rmtree(parts)
   return done
+
+
+def _wanted(encoding: Encoding, path: str) -> pa.Schema:
+  """The types that the columns shall have that are read; a label's is all one.
+
+  Pictures may be bytes or paths. Numbers stay as they are in files that have types:
+  large whole ones are not exact as floats, and are refused as such.
+  """
+  typed = {paths.KIND_OF.get(paths.suffix(file)) for file in paths.files(path)}
+  free = {"image", *(NUMERIC if typed <= {"Parquet", "Arrow"} else ())}
+  of_spec = encoding.spec
+  names = {
+    kind.column: None for kind in of_spec.modalities.values() if kind.kind not in free
+  }
+  names |= {of_spec.id: None} if of_spec.id else {}
+  return pa.schema([encoding.columns.field(name) for name in names])
 
 
 def _columns(
@@ -200,19 +219,29 @@ def _columns(
   spec, there = encoding.spec, source.schema
   unknown = sorted(set(there.names) - set(encoding.columns.names))
   if unknown:
-    report(f"{source.where}: columns that training had not are not read: {unknown}")
-  used = {}
-  for name, kind in spec.modalities.items():
-    if kind.column in there.names:
-      check_type(name, kind, there.field(kind.column).type, source.where)
-      used[kind.column] = None
-    else:
-      report(f"{source.where}: no column {kind.column!r}: {name!r} is absent")
-  if not used:
-    raise DataError(
-      f"{source.where}: no column of the run's spec; it has {there.names}, the spec"
-      f" {sorted(kind.column for kind in spec.modalities.values())}"
+    report(
+      f"{source.where}: columns that training had not are not read:"
+      f" {shortened(unknown)}"
     )
+  kinds = spec.modalities.items()
+  if not any(kind.column in there.names for _, kind in kinds):
+    raise DataError(
+      f"{source.where}: no column of the run's spec; it has {shortened(there.names)},"
+      f" the spec {shortened(sorted(kind.column for _, kind in kinds))}"
+    )
+  used = {}
+  for name, kind in kinds:
+    if kind.column not in there.names:
+      report(f"{source.where}: no column {kind.column!r}: {name!r} is absent")
+    elif pa.types.is_null(found := there.field(kind.column).type):
+      report(f"{source.where}: column {kind.column!r} is empty: {name!r} is absent")
+    elif not kind.accepts(found):
+      raise DataError(
+        f"{source.where}: column {kind.column!r} is {found}, and the run reads"
+        f" {kind.takes} in it; write it so, or leave it out"
+      )
+    else:
+      used[kind.column] = None
   return [*used, *([spec.id] if spec.id in there.names and spec.id not in used else [])]
 
 

@@ -19,9 +19,12 @@ from deepsets_jax.data.columns.facts import MOST_DISTINCT, Facts, gather
 from deepsets_jax.data.columns.proposal import budget, elements, propose
 from deepsets_jax.data.columns.spec import Spec
 from deepsets_jax.data.files import opening
+from deepsets_jax.data.table import DataError
 from deepsets_jax.writers import write_json
 
 _EXAMPLES = 128
+# Above so many modalities compiling the default model takes minutes.
+_MANY = 60
 _HEADER = ("column", "type", "missing", "mean", "p99", "max", "size", "distinct", "is")
 
 
@@ -64,7 +67,7 @@ def _of_column(fact: Facts) -> list[str]:
     str(fact.type).replace("item: ", "").replace("element: ", ""),
     f"{fact.missing / max(fact.rows, 1):.1%}",
     size,
-    f"{many}{len(fact.distinct):,}" if fact.distinct else "",
+    f"{many}{min(len(fact.distinct), MOST_DISTINCT):,}" if len(fact.distinct) else "",
   ]
 
 
@@ -86,6 +89,60 @@ def labels(found: survey.Survey, most: int = 10) -> str:
   return f"{len(counts)} labels: {shown}{more}"
 
 
+def slots(facts: Sequence[Facts], proposed: Spec) -> str:
+  """The slots of every modality, those that need no more than one a row together."""
+  by_name = {fact.name: fact for fact in facts}
+  needed = {
+    name: budget(elements(by_name[kind.column], kind), _EXAMPLES)
+    for name, kind in proposed.modalities.items()
+  }
+  several = [f"{name} {count:,}" for name, count in needed.items() if count > _EXAMPLES]
+  if len(several) < len(needed):
+    several.append(f"{_EXAMPLES} of each" + (" other" if several else ""))
+  return ", ".join(several)
+
+
+def describe(
+  path: str, output: pathlib.Path, label: str | None, group: str | None
+) -> None:
+  """Prints what is in a file, and writes the proposed spec.
+
+  Raises:
+    DataError: The file cannot be read, or nothing can be proposed; or nothing can be
+      learned as it is proposed, which is then there to be edited.
+  """
+  source = opening.open_source(path)
+  facts = gather(source)
+  proposed, unused = propose(facts, source.where, label, group)
+  print(f"{source.where}: {facts[0].rows:,} rows\n")
+  print(aligned(table(facts, proposed, unused)))
+  write_json(output, proposed.to_json())
+  try:
+    found = survey.survey(source, proposed, seed=0)
+  except DataError as error:
+    raise DataError(f"{error}\nproposed, to be edited: {output}") from error
+  if found.label_counts:
+    print(f"\n{labels(found)}")
+  rows = found.rows()
+  left_out = facts[0].rows - sum(rows.values())
+  print(
+    f"parts: {', '.join(f'{name} {count:,}' for name, count in rows.items())}"
+    + (f"; {left_out:,} rows without a label are left out" if left_out else "")
+  )
+  print(f"slots for {_EXAMPLES} examples, at most: {slots(facts, proposed)}")
+  if len(proposed.modalities) > _MANY:
+    print(
+      f"{len(proposed.modalities)} modalities: each is an encoder of its own, and"
+      " compiling takes long; join numbers that are there together in a column of lists"
+    )
+  print(f"\nproposed: {output}; read it, edit it, and train:")
+  beside = "" if output == spec.beside(path) else f":{output}"
+  print(
+    f"python -m experiments.main --config=configs/table.py{beside}"
+    f" --config.data.path={path}"
+  )
+
+
 def main(argv: list[str]) -> None:
   """Describes the file of the command line."""
   if len(argv) != 2:
@@ -98,29 +155,10 @@ def main(argv: list[str]) -> None:
       f"{output} exists; edit it, or write it anew with --overwrite, or elsewhere with"
       " --output"
     )
-  source = opening.open_source(path)
-  facts = gather(source)
-  proposed, unused = propose(facts, source.where, given.label, given.group)
-  print(f"{source.where}: {facts[0].rows:,} rows\n")
-  print(aligned(table(facts, proposed, unused)))
-  found = survey.survey(source, proposed, seed=0)
-  if found.label_counts:
-    print(f"\n{labels(found)}")
-  rows = found.rows()
-  print(f"parts: {', '.join(f'{name} {count:,}' for name, count in rows.items())}")
-  by_name = {fact.name: fact for fact in facts}
-  slots = {
-    name: budget(elements(by_name[kind.column], kind), _EXAMPLES)
-    for name, kind in proposed.modalities.items()
-  }
-  print(f"slots for {_EXAMPLES} examples, at most: {slots}")
-  write_json(output, proposed.to_json())
-  print(f"\nproposed: {output}; read it, edit it, and train:")
-  beside = "" if output == spec.beside(path) else f":{output}"
-  print(
-    f"python -m experiments.main --config=configs/table.py{beside}"
-    f" --config.data.path={path}"
-  )
+  try:
+    describe(path, output, given.label, given.group)
+  except DataError as error:
+    raise SystemExit(f"error: {error}") from error
 
 
 def define_flags() -> None:

@@ -17,6 +17,7 @@ import tqdm
 from absl import app, flags, logging
 
 from deepsets_jax import prediction
+from deepsets_jax.data.table import DataError
 from experiments.explain import check_folder
 
 
@@ -28,16 +29,22 @@ def main(argv: list[str]) -> None:
   given = flags.FLAGS
   output = pathlib.Path(given.output)
   check_folder(output.parent)
-  predictor = prediction.load(given.workdir, given.importance)
+  try:
+    predictor = prediction.load(given.workdir, given.importance)
+  except ValueError as error:
+    raise SystemExit(f"error: {error}") from error
   start = time.monotonic()
-  with tqdm.tqdm(unit=" rows", disable=None) as bar:
-    rows = prediction.write(
-      predictor,
-      given.input,
-      output,
-      report=lambda line: tqdm.tqdm.write(line),
-      progress=lambda done: bar.update(done - bar.n),
-    )
+  try:
+    with tqdm.tqdm(unit=" rows", disable=None) as bar:
+      rows = prediction.write(
+        predictor,
+        given.input,
+        output,
+        report=lambda line: tqdm.tqdm.write(line),
+        progress=lambda done: bar.update(done - bar.n),
+      )
+  except (DataError, FileExistsError) as error:
+    raise SystemExit(f"error: {error}") from error
   print(f"{output}: {rows} rows in {time.monotonic() - start:.0f} s")
 
 

@@ -1,6 +1,7 @@
 """Columns of files as modalities, labels and parts, beside plain loops."""
 
 import collections
+import itertools
 import json
 import math
 import zlib
@@ -221,6 +222,10 @@ class TestTokens:
     [
       (pa.array([1, None, 3]), [["1"], [], ["3"]]),
       (pa.array([1.0, None, math.nan]), [["1"], [], []]),
+      (pa.array([-0.0, 0.0]), [["0"], ["0"]]),
+      (pa.array([2**64 - 1], pa.uint64()), [[str(2**64 - 1)]]),
+      (pa.array([10**30 + 1, None], pa.decimal128(38, 0)), [[f"{10**30 + 1}"], []]),
+      (pa.array([3]).cast(pa.decimal128(22, 2)), [["3"]]),
       (pa.array([True, None]), [["true"], []]),
       (pa.array(["a", "", None]), [["a"], [], []]),
       (pa.array([[1, None], [2]]), [["1"], ["2"]]),
@@ -240,6 +245,10 @@ class TestTokens:
   def test_a_number_that_is_not_whole_is_no_token(self):
     with pytest.raises(cells.CellError, match=r"cell 1: 0\.5 is no token"):
       cells.strings(pa.array([1.0, 0.5]))
+    with pytest.raises(
+      cells.CellError, match=r"cell 0: 1e\+16 .* too large to be exact"
+    ):
+      cells.strings(pa.array([1e16]))
 
   def test_buckets_are_those_of_crc_32(self):
     kind = Tokens("x", hash=7, weights="none")
@@ -429,3 +438,48 @@ def test_document_frequency_is_that_of_a_loop():
   rows = [[0, 1, 0], [], [2, 1], [1]]
   got = tfidf.document_frequency(from_lists(rows, dtype=np.int32), 4)
   assert got.tolist() == [sum(i in row for row in rows) for i in range(4)]
+
+
+MERGED = {
+  "number": (Number("x"), pa.array([1.0, None, -2.0, 4.5, 7.0, 0.0, 3.0])),
+  "vector": (Vector("x"), pa.array([[1.0, 5.0], None, [2.0, 4.0], [0.5, -1.0]] * 2)),
+  "tokens": (
+    Tokens("x", min_count=2),
+    pa.array([["a", "b"], ["a"], None, ["c", "a"], ["b", "b"], []]),
+  ),
+  "buckets": (Tokens("x", hash=5), pa.array([["a", "b"], ["a"], None, ["c"], ["d"]])),
+  "text": (Text("x"), pa.array(["a b", "b c", None, "a a", "c"])),
+  "image": (Image("x"), pa.array([None, None, b"a picture", None])),
+}
+
+
+@pytest.mark.parametrize("name", MERGED)
+@pytest.mark.parametrize("cuts", [(0,), (1,), (2, 3), (3, 3)])
+def test_what_is_fitted_on_parts_is_merged_in_any_order(name, cuts):
+  kind, column = MERGED[name]
+  want = fitted(kind, column).to_json()
+  parts = []
+  for begin, end in itertools.pairwise((0, *cuts, len(column))):
+    parts.append(kind.fitting())
+    if end > begin:
+      parts[-1].add(column[begin:end])
+  for order in (parts, parts[::-1]):
+    whole = kind.fitting()
+    for part in order:
+      whole.merge(part)
+    got = whole.result().to_json()
+    assert got.keys() == want.keys()
+    for key, value in want.items():
+      if name in ("number", "vector"):
+        np.testing.assert_allclose(got[key], value, rtol=1e-12)
+      else:
+        assert got[key] == value
+
+
+def test_vectors_of_two_sizes_are_not_merged():
+  kind = Vector("x")
+  one, other = kind.fitting(), kind.fitting()
+  one.add(pa.array([[1.0, 2.0]]))
+  other.add(pa.array([[1.0, 2.0, 3.0]]))
+  with pytest.raises(ValueError, match="vectors of 2 and of 3 numbers"):
+    one.merge(other)

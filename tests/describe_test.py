@@ -37,9 +37,19 @@ WORDS = [f"one two three {i} five" for i in range(ROWS)]
     (["fr", "us"] * (ROWS // 2), {"kind": "category", "hash": None}),
     (WORDS, {"kind": "text"}),
     (["War|Drama", "Love"] * (ROWS // 2), {"kind": "tokens", "separator": "|"}),
+    (["a, b", "b, c", "c, a", "a"] * (ROWS // 4), {"kind": "tokens", "separator": ","}),
+    ([f"Doe {i}, Jane" for i in range(ROWS)], {"kind": "text"}),
+    ([f"we saw {i} of it; not more" for i in range(ROWS)], {"kind": "text"}),
+    (["3,5", "1,234.5"] * (ROWS // 2), {"kind": "category"}),
+    ([f"z{i // 4 * 3 + i % 4 % 3}" for i in range(ROWS)], {"kind": "category"}),
     ([f"p/{i}.JPG" for i in range(ROWS)], {"kind": "image"}),
     ([b"\x89PNG"] * ROWS, {"kind": "image"}),
     ([["a", "b"], ["c"]] * (ROWS // 2), {"kind": "tokens"}),
+    (
+      [["we saw it twice, then we left", "a word"], None] * (ROWS // 2),
+      {"kind": "text"},
+    ),
+    ([["libc6-dev-1.2.3", "a"], None] * (ROWS // 2), {"kind": "tokens"}),
     ([[1, 2], [3]] * (ROWS // 2), {"kind": "tokens"}),
     ([[0.5, 2.5], [3.5]] * (ROWS // 2), {"kind": "numbers"}),
     ([[0.5, 2.5], None] * (ROWS // 2), {"kind": "vector"}),
@@ -59,6 +69,8 @@ def test_a_column_is_taken_for_what_it_looks_like(tmp_path, column, want):
   ("column", "reason"),
   [
     (pa.nulls(ROWS), "nothing in it"),
+    (np.arange(1, ROWS + 1), "numbers the rows"),
+    ([f"n{i}" for i in range(ROWS - 1)] + [None], "another value"),
     ([3] * ROWS, "same in every row"),
     (["x"] * ROWS, "same in every row"),
     ([[{"a": 1}]] * ROWS, "no kind takes"),
@@ -90,6 +102,27 @@ def test_ids_splits_and_groups(tmp_path):
   assert found.modalities["director_id"].kind == "category" and found.group is None
 
 
+def test_texts_are_no_ids(tmp_path):
+  keys = [f"0f{i:02}-77b2-a1b2-c3d4" for i in range(ROWS)]
+  columns = {"title": [f"Film {i}" for i in range(ROWS)], "标题": [*"甲乙丙丁" * 10]}
+  columns["标题"] = [f"{a}{chr(0x4E00 + i)}" for i, a in enumerate(columns["标题"])]
+  found, _ = proposed(tmp_path, LABEL | columns | {"key": keys})
+  assert (
+    found.id == "key" and [k.kind for k in found.modalities.values()] == ["text"] * 2
+  )
+  found, _ = proposed(tmp_path, LABEL | columns)
+  assert found.id is None
+
+
+def test_what_repeats_before_counting_ends_is_no_id(tmp_path, monkeypatch):
+  monkeypatch.setattr("deepsets_jax.data.columns.facts.MOST_DISTINCT", 20)
+  monkeypatch.setattr("deepsets_jax.data.files.source.BATCH_ROWS", 8)
+  items = np.append(np.arange(1, 19) ** 2, [4, *np.arange(19, ROWS)])
+  columns = {"item_id": items, "row_id": np.arange(ROWS) ** 2}
+  found, _ = proposed(tmp_path, LABEL | columns)
+  assert found.id == "row_id" and list(found.modalities) == ["item_id"]
+
+
 @pytest.mark.parametrize(
   ("column", "kind"),
   [
@@ -101,6 +134,13 @@ def test_ids_splits_and_groups(tmp_path):
     (np.arange(400) % 200, "regression"),
     ([["a"], []] * (ROWS // 2), "multilabel"),
     (["a|b", "c"] * (ROWS // 2), "multilabel"),
+    (["a, b", "a, b, c", "c, a", "b, a", "b"] * (ROWS // 5), "multilabel"),
+    (["Paris, France", "Rome, Italy"] * (ROWS // 2), "multiclass"),
+    ([["a"], None] * (ROWS // 2), "multilabel"),
+    ([[1, 2], [3]] * (ROWS // 2), "multilabel"),
+    ([[5.0, 2.0], [3.0, 4.0]] * (ROWS // 2), "regression"),
+    ([[5.0, 2.0], None] * (ROWS // 2), "regression"),
+    ([[0, 1, 0], [1, 1, 0]] * (ROWS // 2), "regression"),
   ],
 )
 def test_a_label_is_taken_for_what_it_looks_like(tmp_path, column, kind):
@@ -187,7 +227,32 @@ def test_the_command_prints_the_columns_and_writes_the_spec(
     "poster",
   ]
   assert json.loads((tmp_path / "films.spec.json").read_text())["id"] == "film_id"
+  assert "at most: plot " in printed and ", 128 of each other\n" in printed
   with pytest.raises(Exception, match="exists; edit it.*--overwrite"):
     run(monkeypatch, str(path))
   run(monkeypatch, str(path), "--overwrite", "--label=country")
   assert spec.read(tmp_path / "films.spec.json").label.column == "country"
+
+
+def test_a_spec_that_nothing_can_be_learned_by_is_there_to_be_edited(
+  tmp_path, monkeypatch, capsys
+):
+  path = tmp_path / "one.parquet"
+  pq.write_table(pa.table({"x": [1.0, 2.0], "label": ["a", "a"]}), path)
+  with pytest.raises(SystemExit, match="only value is .'a'.*\n.*edited: .*one.spec.js"):
+    run(monkeypatch, str(path))
+  assert spec.read(tmp_path / "one.spec.json").label.column == "label"
+  with pytest.raises(SystemExit, match="error: .*no column 'z'"):
+    run(monkeypatch, str(path), "--overwrite", "--label=z")
+
+
+def test_rows_that_are_left_out_and_many_columns_are_told(
+  tmp_path, monkeypatch, capsys
+):
+  columns = {f"x{i}": np.random.default_rng(i).normal(size=ROWS) for i in range(61)}
+  label = [None, "a", "b", "a"] * (ROWS // 4)
+  pq.write_table(pa.table(columns | {"label": label}), tmp_path / "wide.parquet")
+  run(monkeypatch, str(tmp_path / "wide.parquet"))
+  printed = capsys.readouterr().out
+  assert "; 10 rows without a label are left out" in printed
+  assert "at most: 128 of each\n" in printed and "61 modalities: each is" in printed

@@ -5,6 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from absl import flags
 
 from configs import table as table_config
 from deepsets_jax import prediction, run_folder, train, trained
@@ -12,6 +13,7 @@ from deepsets_jax.data.columns import facts, proposal, spec
 from deepsets_jax.data.files import opening, source
 from deepsets_jax.data.table import DataError
 from deepsets_jax.writers import write_json
+from experiments import predict
 
 
 def run_on(folder, label):
@@ -123,6 +125,35 @@ def test_an_unknown_column_is_reported_once(finished, predictor, tmp_path, monke
   )
 
 
+def test_a_column_that_is_not_read_may_be_anything(finished, predictor, tmp_path):
+  whole = films.table()
+  place = whole.schema.get_field_index("genres")
+  other = whole.set_column(place, "genres", pa.array(range(60)))
+  pq.write_table(other, tmp_path / "a.parquet")
+  found, said = write(predictor, str(tmp_path / "a.parquet"), tmp_path / "b.parquet")
+  want, _ = write(predictor, finished[1], tmp_path / "c.parquet")
+  assert found.equals(want) and not said
+
+
+def test_whole_numbers_that_no_float_holds_are_rounded(finished, predictor, tmp_path):
+  years = pa.array([2**62 + 1, 1990], pa.int64())
+  pq.write_table(pa.table({"year": years}), tmp_path / "a.parquet")
+  found, _ = write(predictor, str(tmp_path / "a.parquet"), tmp_path / "b.parquet")
+  floats = years.cast(pa.float64(), safe=False)
+  pq.write_table(pa.table({"year": floats}), tmp_path / "c.parquet")
+  want, _ = write(predictor, str(tmp_path / "c.parquet"), tmp_path / "d.parquet")
+  assert found.equals(want)
+
+
+def test_a_file_with_nothing_to_predict_from_is_told(finished, predictor, tmp_path):
+  (tmp_path / "a.jsonl").write_text('{"other": 1}\n{"other": 2}\n')
+  found, said = write(predictor, str(tmp_path / "a.jsonl"), tmp_path / "b.parquet")
+  assert len(found) == 2 and "no row has anything to predict from" in said[-1]
+  pq.write_table(pa.table({"faces": pa.nulls(2)}), tmp_path / "c.parquet")
+  _, said = write(predictor, str(tmp_path / "c.parquet"), tmp_path / "d.parquet")
+  assert any("column 'faces' is empty: 'faces' is absent" in line for line in said)
+
+
 def test_it_goes_on_where_it_was_stopped(finished, predictor, tmp_path, monkeypatch):
   batches_of(monkeypatch, 10)
   path = str(tmp_path / "small.parquet")
@@ -172,6 +203,7 @@ def test_what_cannot_be_predicted_is_named(finished, predictor, tmp_path):
 
   refused(pa.table({"other": [1]}), "no column of the run's spec; it has .'other'")
   refused(pa.table({"plot": [1.5]}), "'plot'.*double")
+  refused(pa.table({"year": ["1"]}), "'year' is string, and the run reads a number")
   refused(pa.table({"year": [1, 2, 3], "faces": [[[1.0] * 4], [[1.0]], None]}),
           "row 1, column 'faces': a vector of 1 numbers")  # fmt: skip
   refused(pa.table({"plot": pa.array([], pa.string())}), "no rows")
@@ -185,6 +217,24 @@ def test_a_run_on_other_data_is_refused(tmp_path):
   write_json(tmp_path / "config.json", {"data": {"name": "digits"}})
   with pytest.raises(ValueError, match="a run on 'digits'.*configs/table.py"):
     prediction.load(tmp_path)
+
+
+def test_the_command_says_what_is_wrong(finished, tmp_path, monkeypatch):
+  values = flags.FlagValues()
+  monkeypatch.setattr(flags, "FLAGS", values)
+  for define in ("workdir", "input", "output"):
+    flags.DEFINE_string(define, None, "", flag_values=values)
+  flags.DEFINE_string("importance", "none", "", flag_values=values)
+
+  def says(workdir, message):
+    output = f"--output={tmp_path / 'out.parquet'}"
+    arguments = ["predict", f"--workdir={workdir}", "--input=no.csv", output]
+    with pytest.raises(SystemExit, match=message):
+      predict.main(values(arguments))
+
+  write_json(tmp_path / "config.json", {"data": {"name": "digits"}})
+  says(tmp_path, "^error: .* a run on 'digits'")
+  says(finished[0], "^error: no.csv: no such file")
 
 
 def test_a_method_that_the_model_has_not_is_refused(finished):

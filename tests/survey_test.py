@@ -1,10 +1,13 @@
 """The first look at a table, on tables in memory."""
 
+import os
+import time
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from deepsets_jax.data.columns import encoding, spec
+from deepsets_jax.data.columns import build, encoding, spec
 from deepsets_jax.data.columns.survey import LEFT_OUT, PARTS, survey
 from deepsets_jax.data.table import DataError
 
@@ -193,3 +196,15 @@ class TestEncoding:
     damaged = found.to_json() | {"fitted": {}}
     with pytest.raises(DataError, match="columns.json is damaged"):
       encoding.from_json(damaged, "columns.json")
+
+
+def test_tables_are_made_anew_of_a_file_of_other_content_and_the_same_time(tmp_path):
+  file, of_spec = tmp_path / "a.csv", a_spec()
+  file.write_text("x,y\n1,a\n")
+  time_ns = file.stat().st_mtime_ns
+  before = build.folder_of(str(file), of_spec, 0)
+  assert build.folder_of(str(file), of_spec, 0) == before
+  time.sleep(0.05)  # Longer than the tick of a file system's clock.
+  file.write_text("x,y\n2,a\n")
+  os.utime(file, ns=(time_ns, time_ns))
+  assert build.folder_of(str(file), of_spec, 0) != before

@@ -15,17 +15,17 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from deepsets_jax.data.columns import encoding
 from deepsets_jax.data.columns.encoding import Encoding
 from deepsets_jax.data.columns.spec import PARTS, Spec
-from deepsets_jax.data.columns.survey import Survey, numbered, survey
+from deepsets_jax.data.columns.survey import parted, survey
 from deepsets_jax.data.files import opening, paths
-from deepsets_jax.data.files.source import Source
 from deepsets_jax.data.table import DataError, Table, open_table
 from deepsets_jax.data.table_writer import TableWriter
 
@@ -45,7 +45,7 @@ def tables(path: str, spec: Spec, seed: int, report: Report) -> dict[str, Table]
   Raises:
     DataError: Bad data; names file, row and column.
   """
-  folder = _folder(path, spec, seed)
+  folder = folder_of(path, spec, seed)
   if not folder.exists():
     report(f"reading {path} into {folder}")
     make(path, spec, seed, folder)
@@ -54,7 +54,7 @@ def tables(path: str, spec: Spec, seed: int, report: Report) -> dict[str, Table]
 
 def encoding_of(path: str, spec: Spec, seed: int) -> Encoding:
   """The encoding of the tables that `tables` has made with the same arguments."""
-  return read_encoding(_folder(path, spec, seed) / _ENCODING)
+  return read_encoding(folder_of(path, spec, seed) / _ENCODING)
 
 
 def read_encoding(path: pathlib.Path) -> Encoding:
@@ -72,11 +72,13 @@ def read_encoding(path: pathlib.Path) -> Encoding:
   return encoding.from_json(value, str(path))
 
 
-def _folder(path: str, spec: Spec, seed: int) -> pathlib.Path:
+def folder_of(path: str, spec: Spec, seed: int) -> pathlib.Path:
   """Where the tables of a file as it is now are kept."""
+  # The last is of any change, also by what sets back the time of the content.
   facts = [
-    (str(file), file.stat().st_size, file.stat().st_mtime_ns)
+    (str(file), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
     for file in paths.files(path)
+    for stat in [file.stat()]
   ]
   content = [encoding.FORMAT, path, facts, spec.to_json(), seed]
   digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
@@ -95,11 +97,24 @@ def make(path: str, spec: Spec, seed: int, folder: pathlib.Path) -> None:
   source = opening.open_source(path)
   surveyed = survey(source, spec, seed)
   fitted = encoding.fit(source, spec, surveyed).at(paths.folder(path))
+  with made_whole(folder) as made:
+    write_encoding(fitted, made)
+    rows = parted(source, spec.columns, surveyed.parts)
+    write(rows, source.where, fitted, surveyed.id_size, made)
+
+
+def write_encoding(fitted: Encoding, folder: pathlib.Path) -> None:
+  """Writes the encoding into a folder of tables."""
+  (folder / _ENCODING).write_text(json.dumps(fitted.to_json()), "utf-8")
+
+
+@contextlib.contextmanager
+def made_whole(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A folder to fill, which becomes `folder` at the end of the context, or nothing."""
   folder.parent.mkdir(parents=True, exist_ok=True)
   made = pathlib.Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
   try:
-    _write(source, fitted, surveyed, made)
-    (made / _ENCODING).write_text(json.dumps(fitted.to_json()), "utf-8")
+    yield made
     made.chmod(0o755)
     # Another process may have made the same meanwhile.
     with contextlib.suppress(FileExistsError, OSError):
@@ -108,19 +123,34 @@ def make(path: str, spec: Spec, seed: int, folder: pathlib.Path) -> None:
     shutil.rmtree(made, ignore_errors=True)
 
 
-def _write(
-  source: Source, fitted: Encoding, surveyed: Survey, folder: pathlib.Path
+def write(
+  some: Iterable[tuple[np.ndarray, np.ndarray, pa.RecordBatch]],
+  where: str,
+  fitted: Encoding,
+  id_size: int,
+  folder: pathlib.Path,
 ) -> None:
-  """Writes the table of each part, chunk by chunk."""
+  """Writes the table of each part that some rows are of, batch by batch.
+
+  Args:
+    some: Numbers, parts and cells of the rows, see `parted`.
+    where: What to call the file in a message.
+    fitted: From cells to a table.
+    id_size: Characters of the longest id.
+    folder: For a folder of each part.
+
+  Raises:
+    DataError: A value that cannot be what the spec says; names row and column.
+  """
+  writers: dict[str, TableWriter] = {}
   with contextlib.ExitStack() as stack:
-    writers = [
-      stack.enter_context(TableWriter(folder / part, fitted.schema, surveyed.id_size))
-      for part in PARTS
-    ]
-    for rows, batch in numbered(source, fitted.spec.columns):
-      parts = surveyed.parts[rows]
-      for index, writer in enumerate(writers):
+    for rows, parts, batch in some:
+      for index, part in enumerate(PARTS):
         mask = parts == index
-        if mask.any():
-          some = batch.filter(pa.array(mask))
-          writer.add(fitted.table(some, rows[mask], source.where, labelled=True))
+        if not mask.any():
+          continue
+        if part not in writers:
+          writer = TableWriter(folder / part, fitted.schema, id_size)
+          writers[part] = stack.enter_context(writer)
+        there = batch.filter(pa.array(mask))
+        writers[part].add(fitted.table(there, rows[mask], where, labelled=True))

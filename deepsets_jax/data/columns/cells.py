@@ -158,7 +158,7 @@ def strings(column: pa.Array, separator: str | None = None) -> Elements:
   if separator is not None and pa.types.is_string(column.type):
     column = pc.split_pattern(column, separator)
   elements, lengths = elements_of(column)
-  if pa.types.is_decimal(elements.type):
+  if pa.types.is_decimal(elements.type) and elements.type.scale:
     elements = elements.cast(pa.float64())
   if pa.types.is_floating(elements.type):
     elements = _whole(elements, lengths)
@@ -182,9 +182,11 @@ def _whole(elements: pa.Array, lengths: np.ndarray) -> pa.Array:
   bad |= there & (np.abs(values) > 2**53)
   if bad.any():
     slot = int(np.argmax(bad))
+    large = np.isfinite(values[slot]) and abs(values[slot]) > 2**53
+    problem = "is too large to be exact" if large else "is not a whole number"
     raise CellError(
       cell_of(lengths, slot),
-      f"{values[slot]} is no token: it is not a whole number",
+      f"{values[slot]} is no token: it {problem}",
       "give strings or whole numbers, or read the column as numbers",
     )
   return pa.array(np.where(there, values, 0).astype(np.int64), mask=~there)

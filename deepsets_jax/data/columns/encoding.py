@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from deepsets_jax.data.columns.survey import (
   Survey,
   located,
   names_of,
-  numbered,
+  parted,
 )
 from deepsets_jax.data.columns.tokens import Vocabulary
 from deepsets_jax.data.files.source import Source
@@ -143,6 +143,87 @@ def from_json(value: Mapping[str, Any], where: str) -> Encoding:
   return Encoding(of_spec, fitted, answers, columns)
 
 
+class Fitting:
+  """Takes in the training rows of a file, all at once or in parts that are merged."""
+
+  def __init__(self, of_spec: Spec, where: str):
+    self._spec, self._where = of_spec, where
+    self._fittings = {name: k.fitting() for name, k in of_spec.modalities.items()}
+    self._moments = Moments()
+
+  def add(self, batch: pa.RecordBatch, rows: np.ndarray, parts: np.ndarray) -> None:
+    """Takes in those of some rows that are of the training part.
+
+    Args:
+      batch: The rows.
+      rows: Their numbers in the file.
+      parts: Of each, as in `Survey`.
+
+    Raises:
+      DataError: A value that cannot be what the spec says; names row and column.
+    """
+    mask = parts == TRAIN
+    batch, rows = batch.filter(pa.array(mask)), rows[mask]
+    for name, kind in self._spec.modalities.items():
+      try:
+        self._fittings[name].add(batch[kind.column])
+      except cells.CellError as error:
+        raise located(error, self._where, kind.column, rows) from error
+    label = self._spec.label
+    if label.kind == "regression" and len(batch):
+      try:
+        self._moments.add(label.numbers(batch[label.column]))
+      except cells.CellError as error:
+        raise located(error, self._where, label.column, rows) from error
+
+  def merge(self, other: Fitting) -> None:
+    """Takes in what another has, of other rows.
+
+    Raises:
+      DataError: Vectors of one column are not of one size.
+    """
+    for name, fitting in self._fittings.items():
+      try:
+        fitting.merge(other._fittings[name])
+      except ValueError as error:
+        raise self._of_column(name, error) from error
+    self._moments.merge(other._moments)
+
+  def result(self, schema: pa.Schema, labels: Sequence[str]) -> Encoding:
+    """The encoding of the file.
+
+    Args:
+      schema: Of the file.
+      labels: As in `Survey`.
+
+    Raises:
+      DataError: A column with nothing to learn from.
+    """
+    fitted = {}
+    for name, fitting in self._fittings.items():
+      try:
+        fitted[name] = fitting.result()
+      except ValueError as error:
+        raise self._of_column(name, error) from error
+    label, scale = self._spec.label, None
+    if label.kind == "regression":
+      scale = self._moments.scale()
+      if not self._moments.varies:
+        raise DataError(
+          f"{self._where}: label column {label.column!r}: every training row has"
+          f" {scale.mean.tolist()}: there is nothing to learn"
+        )
+    columns = _wanted(schema, self._spec)
+    return Encoding(self._spec, fitted, Answers(labels, scale), columns)
+
+  def _of_column(self, name: str, error: ValueError) -> DataError:
+    column = self._spec.modalities[name].column
+    return DataError(
+      f"{self._where}: column {column!r}, modality {name!r}: {error}; mend it, or leave"
+      " it out of the spec"
+    )
+
+
 def fit(source: Source, of_spec: Spec, survey: Survey) -> Encoding:
   """The encoding of a file; scales and vocabularies are of the training part alone.
 
@@ -150,44 +231,16 @@ def fit(source: Source, of_spec: Spec, survey: Survey) -> Encoding:
     DataError: A value that cannot be what the spec says, or a column with nothing to
       learn from.
   """
-  fittings = {name: kind.fitting() for name, kind in of_spec.modalities.items()}
-  moments, label = Moments(), of_spec.label
-  for rows, batch in numbered(source, of_spec.columns):
-    mask = survey.parts[rows] == TRAIN
-    batch, rows = batch.filter(pa.array(mask)), rows[mask]
-    for name, kind in of_spec.modalities.items():
-      try:
-        fittings[name].add(batch[kind.column])
-      except cells.CellError as error:
-        raise located(error, source.where, kind.column, rows) from error
-    if label.kind == "regression" and len(batch):
-      try:
-        moments.add(label.numbers(batch[label.column]))
-      except cells.CellError as error:
-        raise located(error, source.where, label.column, rows) from error
-  fitted = {}
-  for name, kind in of_spec.modalities.items():
-    try:
-      fitted[name] = fittings[name].result()
-    except ValueError as error:
-      raise DataError(
-        f"{source.where}: column {kind.column!r}, modality {name!r}: {error}; mend it,"
-        " or leave it out of the spec"
-      ) from error
-  scale = moments.scale() if label.kind == "regression" else None
-  if scale is not None and not moments.varies:
-    raise DataError(
-      f"{source.where}: label column {label.column!r}: every training row has"
-      f" {scale.mean.tolist()}: there is nothing to learn"
-    )
-  columns = _wanted(source.schema, of_spec)
-  return Encoding(of_spec, fitted, Answers(survey.labels, scale), columns)
+  fitting = Fitting(of_spec, source.where)
+  for rows, parts, batch in parted(source, of_spec.columns, survey.parts):
+    fitting.add(batch, rows, parts)
+  return fitting.result(source.schema, survey.labels)
 
 
 def _wanted(schema: pa.Schema, of_spec: Spec) -> pa.Schema:
   """The schema with float64 wherever numbers are read, whole ones or not."""
   for kind in of_spec.modalities.values():
-    if kind.kind in ("number", "numbers", "vector", "vectors"):
+    if kind.kind in spec.NUMERIC:
       place = schema.get_field_index(kind.column)
       floats = pa.field(kind.column, _floats(schema.field(place).type))
       schema = schema.set(place, floats)

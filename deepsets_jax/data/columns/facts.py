@@ -5,6 +5,8 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
+import re
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +21,9 @@ from deepsets_jax.data.files.source import Source
 MOST_DISTINCT = 200_000
 _SAMPLE = 200
 _IMAGE_ENDS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-_SEPARATORS = ("|", ";")
+_SEPARATORS = ("|", ";", ",")
+# A number with a mark every three digits, or before its decimals.
+_NUMBER = re.compile(r"[-+]?\d+(,\d{3})*([.,]\d+)?")
 
 
 @dataclasses.dataclass
@@ -30,9 +34,13 @@ class Facts:
     name, type: As in the file.
     rows: Number of all rows.
     missing: Rows without any element: null, NaN, or an empty string or list.
+    nulls: Rows that are null.
     sizes: Rows by their number of parts: elements of a list, words of a string.
+    words: Rows by their number of words, of lists of strings.
     widths: Vectors by their number of features.
-    distinct: Hashes of different values, up to `MOST_DISTINCT`.
+    distinct: Hashes of different values, sorted, `[n]` int64; once there are
+      `MOST_DISTINCT` no more are counted.
+    counted: Values until then, the same ones included.
     numbers: How many numbers there are, their least, greatest and sum.
     whole: Whether all numbers are whole.
     sample: The first strings.
@@ -42,13 +50,20 @@ class Facts:
   type: pa.DataType
   rows: int = 0
   missing: int = 0
+  nulls: int = 0
   sizes: collections.Counter[int] = dataclasses.field(
+    default_factory=collections.Counter
+  )
+  words: collections.Counter[int] = dataclasses.field(
     default_factory=collections.Counter
   )
   widths: collections.Counter[int] = dataclasses.field(
     default_factory=collections.Counter
   )
-  distinct: set[int] = dataclasses.field(default_factory=set)
+  distinct: np.ndarray = dataclasses.field(
+    default_factory=lambda: np.zeros(0, np.int64)
+  )
+  counted: int = 0
   numbers: tuple[int, float, float, float] = (0, math.inf, -math.inf, 0.0)
   whole: bool = True
   sample: list[str] = dataclasses.field(default_factory=list)
@@ -66,13 +81,17 @@ class Facts:
   @property
   def unique(self) -> bool:
     """Whether every row has a value, and no two the same; as far as was counted."""
-    return not self.missing and len(self.distinct) == min(self.rows, MOST_DISTINCT)
+    return not self.missing and len(self.distinct) == self.counted
+
+  @property
+  def different(self) -> float:
+    """Different values for each value, as far as was counted."""
+    return len(self.distinct) / max(self.counted, 1)
 
   @property
   def mean_size(self) -> float:
     """Parts of a row that has any."""
-    total = sum(size * count for size, count in self.sizes.items())
-    return total / max(self.present, 1)
+    return _total(self.sizes) / max(self.present, 1)
 
   @property
   def max_size(self) -> int:
@@ -93,13 +112,30 @@ class Facts:
     ones = collections.Counter({0: self.missing, 1: self.present})
     return dataclasses.replace(self, sizes=+ones)
 
+  def as_words(self) -> Facts:
+    """The same where all words of a list of strings are elements."""
+    return dataclasses.replace(self, sizes=self.words) if self.words else self
+
   @property
   def separator(self) -> str | None:
-    """What stands between the parts of most strings, if anything."""
+    """What stands between the names in most strings, if anything."""
     for mark in _SEPARATORS:
-      if self.sample and sum(mark in s for s in self.sample) > len(self.sample) / 3:
+      having = sum(mark in text for text in self.sample)
+      if having > len(self.sample) / 3 and _are_names(self.sample, mark):
         return mark
     return None
+
+  @property
+  def looks_like_sentences(self) -> bool:
+    """Whether the strings of lists are longer than a name, as words or characters."""
+    spaced = sum(len(text.split()) for text in self.sample)
+    elements = max(_total(self.sizes), 1)
+    return spaced >= 4 * max(len(self.sample), 1) or _total(self.words) >= 8 * elements
+
+  @property
+  def looks_like_keys(self) -> bool:
+    """Whether strings are such as machines give to things: of one word."""
+    return all(text.isascii() and " " not in text for text in self.sample)
 
   @property
   def looks_like_pictures(self) -> bool:
@@ -114,6 +150,7 @@ class Facts:
       CellError: A number that is infinite, or vectors of different sizes.
     """
     self.rows += len(column)
+    self.nulls += column.null_count
     kind, inner = self.type, self.inner
     if cells.is_list(kind) and cells.is_list(inner):
       lengths = self._add_vectors(column)
@@ -125,8 +162,7 @@ class Facts:
       lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
     else:
       lengths = column.is_valid().to_numpy(zero_copy_only=False).astype(np.int64)
-    sizes, counts = np.unique(lengths, return_counts=True)
-    self.sizes.update(dict(zip(sizes.tolist(), counts.tolist(), strict=True)))
+    _tally(self.sizes, lengths)
     self.missing += int((lengths == 0).sum())
 
   def _add_vectors(self, column: pa.Array) -> np.ndarray:
@@ -136,11 +172,13 @@ class Facts:
 
   def _add_strings(self, column: pa.Array) -> np.ndarray:
     strings, lengths = cells.strings(column)
-    self._count(pc.unique(strings).to_pylist())
+    names = pc.unique(strings).to_pylist()
+    self._count(np.array([hash(name) for name in names], np.int64), len(strings))
     self.sample += strings[: _SAMPLE - len(self.sample)].to_pylist()
-    if cells.is_list(self.type):
-      return lengths
     words = Text(self.name).found(column).lengths
+    if cells.is_list(self.type):
+      _tally(self.words, words)
+      return lengths
     return np.where(lengths > 0, np.maximum(words, 1), 0)
 
   def _add_numbers(self, column: pa.Array) -> np.ndarray:
@@ -156,14 +194,43 @@ class Facts:
         total + values.sum(),
       )
       self.whole = self.whole and bool((values == np.round(values)).all())
-      self._count(np.unique(values).tolist())
+      bits = (values + 0.0).view(np.int64)  # -0 is 0.
+      self._count(np.unique(bits), len(values))
     return lengths
 
-  def _count(self, values: list) -> None:
-    if len(self.distinct) < MOST_DISTINCT:
-      self.distinct.update(map(hash, values))
-      while len(self.distinct) > MOST_DISTINCT:
-        self.distinct.pop()
+  def _count(self, hashes: np.ndarray, values: int) -> None:
+    """Takes in the hashes, all different, of so many values."""
+    known = self.distinct
+    if len(known) >= MOST_DISTINCT:
+      return
+    hashes = np.sort(hashes)
+    places = np.searchsorted(known, hashes)
+    new = np.ones(len(hashes), bool)
+    inside = places < len(known)
+    new[inside] = known[places[inside]] != hashes[inside]
+    self.distinct = np.insert(known, places[new], hashes[new])
+    self.counted += values
+
+
+def _are_names(texts: Sequence[str], mark: str) -> bool:
+  """Whether what a mark separates is short; by a comma, also fewer than the texts."""
+  parts = [part.split() for text in texts for part in text.split(mark)]
+  if sum(map(len, parts)) > 3 * len(parts):
+    return False
+  if mark != ",":
+    return True
+  different = len({" ".join(words) for words in parts})
+  numbers = sum(_NUMBER.fullmatch(text.strip()) is not None for text in texts)
+  return different < len(set(texts)) and numbers < 0.9 * len(texts)
+
+
+def _tally(counter: collections.Counter[int], lengths: np.ndarray) -> None:
+  sizes, counts = np.unique(lengths, return_counts=True)
+  counter.update(dict(zip(sizes.tolist(), counts.tolist(), strict=True)))
+
+
+def _total(counter: collections.Counter[int]) -> int:
+  return sum(size * count for size, count in counter.items())
 
 
 def gather(source: Source) -> list[Facts]:

@@ -110,6 +110,10 @@ class _ImageFitting:
     """Takes in some cells."""
     self._some |= column.null_count < len(column)
 
+  def merge(self, other: _ImageFitting) -> None:
+    """Takes in what another has."""
+    self._some |= other._some
+
   def result(self) -> Folder:
     """Where paths begin, to be replaced by the folder of the file.
 

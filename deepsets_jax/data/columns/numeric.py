@@ -43,14 +43,23 @@ class Moments:
     """Takes in `[n, d]`."""
     if not len(values):
       return
-    count, mean = len(values), values.mean(axis=0, dtype=np.float64)
-    squares = np.square(values - mean).sum(axis=0, dtype=np.float64)
-    if self.count:
-      total, step = self.count + count, mean - self.mean
-      squares += self.squares + step**2 * (self.count * count / total)
-      mean = self.mean + step * (count / total)
-      count = total
-    self.count, self.mean, self.squares = count, mean, squares
+    some = Moments()
+    some.count, some.mean = len(values), values.mean(axis=0, dtype=np.float64)
+    some.squares = np.square(values - some.mean).sum(axis=0, dtype=np.float64)
+    self.merge(some)
+
+  def merge(self, other: Moments) -> None:
+    """Takes in what another has."""
+    if not self.count or not other.count:
+      if other.count:
+        self.count, self.mean, self.squares = other.count, other.mean, other.squares
+      return
+    total, step = self.count + other.count, other.mean - self.mean
+    self.squares = (
+      other.squares + self.squares + step**2 * (self.count * other.count / total)
+    )
+    self.mean = self.mean + step * (other.count / total)
+    self.count = total
 
   @property
   def varies(self) -> bool:
@@ -150,6 +159,18 @@ class _NumericFitting:
     if len(values):
       self._size = values.shape[1]
     self._moments.add(values)
+
+  def merge(self, other: _NumericFitting) -> None:
+    """Takes in what another has.
+
+    Raises:
+      ValueError: Its vectors are of another size.
+    """
+    sizes = self._size or other._size, other._size or self._size
+    if sizes[0] != sizes[1]:
+      raise ValueError(f"vectors of {sizes[0]} and of {sizes[1]} numbers")
+    self._size = sizes[0]
+    self._moments.merge(other._moments)
 
   def result(self) -> Scale:
     """What was fitted.

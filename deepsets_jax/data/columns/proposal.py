@@ -17,7 +17,7 @@ from deepsets_jax.data.columns.facts import MOST_DISTINCT, Facts
 from deepsets_jax.data.columns.images import Image
 from deepsets_jax.data.columns.labels import Label
 from deepsets_jax.data.columns.numeric import Number, Numbers, Vector, Vectors
-from deepsets_jax.data.columns.spec import Kind, Spec
+from deepsets_jax.data.columns.spec import Kind, Spec, shortened
 from deepsets_jax.data.columns.survey import SPLIT_WORDS
 from deepsets_jax.data.columns.tokens import Category, Text, Tokens
 from deepsets_jax.data.table import DataError
@@ -53,7 +53,9 @@ def propose(
   by_name = {fact.name: fact for fact in facts}
   for column in (label, group):
     if column is not None and column not in by_name:
-      raise DataError(f"{where}: no column {column!r}; there are {list(by_name)}")
+      raise DataError(
+        f"{where}: no column {column!r}; there are {shortened(list(by_name))}"
+      )
   chosen = _label(by_name, where, label)
   split = _first(f.name for f in facts if _is_split(f))
   marks = {chosen.column, split, group}
@@ -81,6 +83,8 @@ def elements(facts: Facts, kind: Kind) -> Facts:
 
   Of words and tokens these are all; those that are left out or repeat make none.
   """
+  if kind.kind == "text":
+    return facts.as_words()
   one = kind.kind in ("number", "vector", "category", "image")
   return facts.as_one() if one else facts
 
@@ -105,14 +109,14 @@ def _label(by_name: Mapping[str, Facts], where: str, column: str | None) -> Labe
   if column is None:
     raise DataError(
       f"{where}: no column is called {', '.join(_LABEL_NAMES)}; say which is to be"
-      f" predicted with --label=COLUMN, one of {list(by_name)}"
+      f" predicted with --label=COLUMN, one of {shortened(list(by_name))}"
     )
   fact = by_name[column]
-  missing = "drop" if fact.missing and not cells.is_list(fact.type) else "error"
+  missing = "drop" if fact.missing else "error"
   if cells.is_list(fact.type) and cells.is_token(fact.inner):
-    if pa.types.is_floating(fact.inner) and not fact.whole:
-      return Label(column, "regression", missing="drop" if fact.missing else "error")
-    return Label(column, "multilabel")
+    if _is_vector(fact):
+      return Label(column, "regression", missing=missing)
+    return Label(column, "multilabel", missing="drop" if fact.nulls else "error")
   if pa.types.is_string(fact.type):
     if fact.separator is not None:
       return Label(column, "multilabel", missing=missing, separator=fact.separator)
@@ -128,6 +132,15 @@ def _label(by_name: Mapping[str, Facts], where: str, column: str | None) -> Labe
   if fact.whole and len(fact.distinct) <= _MOST_CLASSES:
     return Label(column, "multiclass", missing=missing)
   return Label(column, "regression", missing=missing)
+
+
+def _is_vector(fact: Facts) -> bool:
+  """Whether lists are of numbers that measure something, rather than name it."""
+  if not cells.is_number(fact.inner) or not fact.numbers[0]:
+    return False
+  _, least, most, _ = fact.numbers
+  measures = pa.types.is_floating(fact.inner) or (least, most) == (0, 1)
+  return not fact.whole or (measures and len(fact.widths) == 1 and max(fact.widths) > 1)
 
 
 def _is_split(fact: Facts) -> bool:
@@ -153,7 +166,7 @@ def _id(facts: Sequence[Facts]) -> str | None:
     and not fact.looks_like_pictures
   ]
   named = [fact.name for fact in able if _is_id(fact.name)]
-  words = [f.name for f in able if pa.types.is_string(f.type) and f.max_size <= 3]
+  words = [f.name for f in able if pa.types.is_string(f.type) and f.looks_like_keys]
   return _first([*named, *words])
 
 
@@ -177,8 +190,10 @@ def _kind(fact: Facts, by_name: Mapping[str, Facts]) -> Kind | str:
     return _string(fact)
   if not cells.is_number(fact.type):
     return f"no kind takes {fact.type}"
-  if len(fact.distinct) == 1 and not fact.missing:
+  if _is_constant(fact):
     return "it is the same in every row"
+  if _numbers_rows(fact):
+    return "it numbers the rows"
   if pa.types.is_boolean(fact.type):
     return Category(name)
   if fact.whole and _is_id(name):
@@ -186,12 +201,23 @@ def _kind(fact: Facts, by_name: Mapping[str, Facts]) -> Kind | str:
   return Number(name, scale=_scale(fact))
 
 
+def _is_constant(fact: Facts) -> bool:
+  return len(fact.distinct) == 1 and not fact.missing and fact.rows > 1
+
+
+def _numbers_rows(fact: Facts) -> bool:
+  """Whether it counts from 0 or 1, as an index that was written with the table does."""
+  _, least, most, _ = fact.numbers
+  counts = fact.unique and fact.whole and pa.types.is_integer(fact.type)
+  return counts and least in (0, 1) and most - least + 1 == fact.rows > 1
+
+
 def _list(fact: Facts) -> Kind | str:
   name, inner = fact.name, fact.inner
   if cells.is_list(inner) and cells.is_number(inner.value_type):
     return Vectors(name)
   if pa.types.is_string(inner):
-    return Tokens(name, hash=_hash(fact))
+    return Text(name) if fact.looks_like_sentences else Tokens(name, hash=_hash(fact))
   if not cells.is_number(inner):
     return f"no kind takes {fact.type}"
   if len(fact.widths) == 1 and max(fact.widths) > 1:
@@ -207,12 +233,11 @@ def _string(fact: Facts) -> Kind | str:
     return Image(name)
   if fact.separator is not None:
     return Tokens(name, separator=fact.separator, hash=_hash(fact))
-  if len(fact.distinct) == 1 and not fact.missing:
+  if _is_constant(fact):
     return "it is the same in every row"
-  repeats = len(fact.distinct) <= 0.5 * fact.present
-  if fact.mean_size >= 4 or (fact.mean_size >= 1.5 and not repeats):
+  if fact.mean_size >= 4 or (fact.mean_size >= 1.5 and fact.different > 0.5):
     return Text(name)
-  if not repeats and fact.present > 20:
+  if fact.different > 0.9 and fact.present > 20:
     return "nearly every row has another value"
   return Category(name, hash=_hash(fact))
 

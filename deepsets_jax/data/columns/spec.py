@@ -28,6 +28,8 @@ KINDS: Mapping[str, type[Kind]] = {
   kind.kind: kind
   for kind in (Number, Numbers, Vector, Vectors, Category, Tokens, Text, Image)
 }
+# Kinds whose elements are numbers, scaled.
+NUMERIC = ("number", "numbers", "vector", "vectors")
 PARTS = ("train", "validation", "test")
 
 

@@ -71,6 +71,25 @@ def numbered(
     start += len(batch)
 
 
+def parted(
+  source: Source, columns: Sequence[str], parts: np.ndarray, start: int = 0
+) -> Iterator[tuple[np.ndarray, np.ndarray, pa.RecordBatch]]:
+  """The batches of some rows, with their numbers and their parts, `[b]` each.
+
+  Args:
+    source: The file.
+    columns: To read.
+    parts: Of each of the rows, the first of which is row `start`.
+    start: See there.
+  """
+  stop = start + len(parts)
+  for rows, batch in numbered(source, columns, start):
+    rows = rows[: stop - rows[0]]
+    yield rows, parts[rows - start], batch.slice(0, len(rows))
+    if rows[-1] + 1 == stop:
+      return
+
+
 def survey(source: Source, spec: Spec, seed: int) -> Survey:
   """Reads label, id, split and group of every row.
 

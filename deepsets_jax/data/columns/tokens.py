@@ -239,6 +239,12 @@ class _TokenFitting:
       for token, count in zip(distinct, counts, strict=True):
         self._frequency[token] += count
 
+  def merge(self, other: _TokenFitting) -> None:
+    """Takes in what another has."""
+    self._examples += other._examples
+    self._frequency.update(other._frequency)
+    self._buckets += other._buckets
+
   def result(self) -> Vocabulary:
     """What was fitted.
 
