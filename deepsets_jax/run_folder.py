@@ -10,6 +10,7 @@ import ml_collections
 
 from deepsets_jax.data.columns import build
 from deepsets_jax.data.columns.encoding import Encoding
+from deepsets_jax.data.table import DataError
 from deepsets_jax.writers import write_json
 
 _CONFIG = "config.json"
@@ -82,9 +83,26 @@ def read(workdir: pathlib.Path) -> ml_collections.ConfigDict:
 
 
 def keep_encoding(encoding: Encoding, workdir: pathlib.Path) -> None:
-  """Writes how columns of files become tables, for predictions of other files."""
+  """Writes how columns of files become tables, for predictions of other files.
+
+  Raises:
+    DataError: It is not what is there: the file is not as it was when the run began.
+  """
+  wanted = json.loads(json.dumps(encoding.to_json()))
   if not (workdir / _COLUMNS).exists():
-    write_json(workdir / _COLUMNS, encoding.to_json())
+    write_json(workdir / _COLUMNS, wanted)
+  kept = json.loads((workdir / _COLUMNS).read_text("utf-8"))
+  differing = [
+    name
+    for name in encoding.fitted
+    if kept.get("fitted", {}).get(name) != wanted["fitted"][name]
+  ]
+  if kept != wanted:
+    what = f"modality {differing[0]!r}" if differing else "its columns or labels"
+    raise DataError(
+      f"{workdir}: the file of the run has changed since it began ({what}): give"
+      " another --workdir, or the file as it was"
+    )
 
 
 def encoding(workdir: pathlib.Path) -> Encoding:

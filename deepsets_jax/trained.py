@@ -14,6 +14,7 @@ from jaxtyping import PyTree
 from deepsets_jax import evaluate, metrics, run_folder
 from deepsets_jax import run as runs
 from deepsets_jax.checkpoint import Checkpoints
+from deepsets_jax.data import sources
 from deepsets_jax.data.batching import Budget
 from deepsets_jax.data.table import Table, blank
 from deepsets_jax.ragged import Batch
@@ -106,6 +107,8 @@ def load(workdir: str | pathlib.Path, schema: Schema | None = None) -> Trained:
       f"{workdir} is of another version of this package: its config has no {error};"
       " train it anew"
     ) from error
+  if schema is None and (found := sources.encoding(config.data, config.seed)):
+    run_folder.keep_encoding(found, workdir)  # Or raises.
   higher = metrics.higher_is_better(run.config.train.metric)
   with Checkpoints(folder, higher_is_better=higher) as checkpoints:
     _, position = checkpoints.restore(run.abstract_state)

@@ -12,6 +12,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from deepsets_jax import run_folder, sharding, train
+from deepsets_jax.data.table import DataError
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config",
@@ -37,7 +38,10 @@ def main(argv: list[str]) -> None:
   devices = f"{jax.device_count()} {jax.devices()[0].device_kind}"
   print(f"process {jax.process_index()} of {jax.process_count()}, devices: {devices}")
   workdir = _WORKDIR.value or run_folder.default(flags.FLAGS["config"].config_filename)
-  results = train.train_and_evaluate(_CONFIG.value, workdir)
+  try:
+    results = train.train_and_evaluate(_CONFIG.value, workdir)
+  except DataError as error:
+    raise SystemExit(f"error: {error}") from error
   if not sharding.is_main_process():
     return
   for split, values in results.items():

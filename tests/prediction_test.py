@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import films
 import numpy as np
@@ -252,6 +253,19 @@ def test_another_spec_beside_the_file_is_another_config(finished, tmp_path):
     config.data.columns.modalities.plot.min_count = 7
   with pytest.raises(ValueError, match="plot.min_count: 2 there, 7 here"):
     train.train_and_evaluate(config, workdir)
+
+
+def test_a_file_that_has_changed_is_refused(finished, tmp_path):
+  folder = tmp_path / "run"
+  shutil.copytree(finished[0], folder)
+  assert trained.load(folder).threshold > 0
+  kept = json.loads((folder / "columns.json").read_text())
+  kept["fitted"]["year"]["mean"] = [1.0]  # As if the years had been others.
+  write_json(folder / "columns.json", kept)
+  with pytest.raises(DataError, match="has changed since it began .modality 'year'"):
+    trained.load(folder)
+  with pytest.raises(DataError, match="give another --workdir"):
+    train.train_and_evaluate(run_folder.read(folder).lock(), folder)
 
 
 @pytest.mark.slow
