@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import PyTree
 
@@ -83,7 +85,8 @@ def load(workdir: str | pathlib.Path, schema: Schema | None = None) -> Trained:
   Args:
     workdir: The folder.
     schema: Of the run's data; the data itself is then not read, and of its splits there
-      is one `blank` example. The threshold is that of `results.json`.
+      is one `blank` example. The threshold is that of `results.json`, and there are
+      enough shards for any number of devices.
 
   Raises:
     ValueError: No run there, one without a checkpoint, or one whose config lacks a
@@ -100,7 +103,12 @@ def load(workdir: str | pathlib.Path, schema: Schema | None = None) -> Trained:
       f" --workdir={workdir}"
     )
   try:
-    tables = None if schema is None else dict.fromkeys(_SPLITS, blank(schema))
+    tables = None
+    if schema is not None:
+      tables = dict.fromkeys(_SPLITS, blank(schema))
+      shards = math.lcm(config.data.shards, jax.device_count())
+      examples = config.data.batch_size // config.data.shards  # Of a shard, as before.
+      config.data.update(shards=shards, batch_size=examples * shards)
     run = runs.build(config.lock(), tables)
   except AttributeError as error:
     raise ValueError(

@@ -255,6 +255,19 @@ def test_another_spec_beside_the_file_is_another_config(finished, tmp_path):
     train.train_and_evaluate(config, workdir)
 
 
+def test_a_run_of_fewer_shards_than_devices_predicts(finished, predictor, tmp_path):
+  folder = tmp_path / "run"
+  shutil.copytree(finished[0], folder)
+  config = json.loads((folder / "config.json").read_text())
+  assert (config["data"]["shards"], config["data"]["batch_size"]) == (8, 16)
+  config["data"] |= {"shards": 3, "batch_size": 6}
+  write_json(folder / "config.json", config)
+  found, _ = write(prediction.load(folder), finished[1], tmp_path / "a.parquet")
+  want, _ = write(predictor, finished[1], tmp_path / "b.parquet")
+  got, want = (np.array(t["probabilities"].to_pylist()) for t in (found, want))
+  np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
 def test_a_file_that_has_changed_is_refused(finished, tmp_path):
   folder = tmp_path / "run"
   shutil.copytree(finished[0], folder)
