@@ -140,6 +140,7 @@ def test_what_keys_receive_is_that_of_a_loop(name, dtype):
   np.testing.assert_allclose(got, want, 1e-5, 1e-5)
 
 
+@pytest.mark.slow
 def test_what_keys_receive_takes_memory_linear_in_the_number_of_elements():
   def temporary_bytes(n):
     rows = [jax.ShapeDtypeStruct((n, 4, 32), jnp.float32)] * 2
@@ -166,6 +167,7 @@ def test_any_lengths_equal_the_reference(queries, keys, seed):
     np.testing.assert_allclose(x, y, 1e-5, 1e-5)
 
 
+@pytest.mark.slow
 def test_bfloat16_in_bfloat16_out_with_a_float32_softmax():
   lengths = [3, 20, 150]
   q, k, v, g, *offsets = inputs(lengths, lengths, dtype=jnp.bfloat16)

@@ -135,6 +135,7 @@ def telling(model, params):
 
 
 class TestImportance:
+  @pytest.mark.slow
   def test_attention_goes_back_through_an_encoder_that_mixes(self):
     model = of_sequences(MILFusion(("face", "image"), FEATURES, hidden=5))
     sets = random_sets(0)
@@ -183,6 +184,7 @@ class TestImportance:
     }
     assert all(leaf.ndim == 1 for leaf in jax.tree.leaves(sown))
 
+  @pytest.mark.slow
   def test_is_the_same_shard_by_shard_on_many_devices(self):
     names = ("face", "image")
     fusion = SingleStreamFusion(names, FEATURES, heads=3, hidden=5)

@@ -255,6 +255,7 @@ def test_another_spec_beside_the_file_is_another_config(finished, tmp_path):
     train.train_and_evaluate(config, workdir)
 
 
+@pytest.mark.slow
 def test_a_run_of_fewer_shards_than_devices_predicts(finished, predictor, tmp_path):
   folder = tmp_path / "run"
   shutil.copytree(finished[0], folder)
@@ -268,6 +269,7 @@ def test_a_run_of_fewer_shards_than_devices_predicts(finished, predictor, tmp_pa
   np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_file_that_has_changed_is_refused(finished, tmp_path):
   folder = tmp_path / "run"
   shutil.copytree(finished[0], folder)
