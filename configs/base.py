@@ -12,6 +12,8 @@ def get_config() -> ml_collections.ConfigDict:
   # Of the splits, the initial parameters, the order of examples and all that is
   # random in training.
   config.seed = 0
+  # What is asked: "labels" of examples.
+  config.task = "labels"
   # Optimizer steps.
   config.total_steps = 1000
   config.data = _data()

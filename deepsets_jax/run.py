@@ -129,7 +129,10 @@ def build(
     model=model,
     loss=loss,
     step=train_step.build(
-      model.apply, loss, tx, mesh, ema_decay=config.optim.ema_decay
+      train_step.supervised(model.apply, loss),
+      tx,
+      mesh,
+      ema_decay=config.optim.ema_decay,
     ),
     predict=evaluate.build_predict(model.apply, mesh),
     init=init,

@@ -30,7 +30,7 @@ from jaxtyping import Array, PyTree
 
 from deepsets_jax import flops
 from deepsets_jax.data import budgets
-from deepsets_jax.data.batching import Batcher, EpochPlan
+from deepsets_jax.data.batching import Batcher, EpochPlan, lengths_of
 from deepsets_jax.ragged import Batch, Ragged
 from deepsets_jax.run import Run
 
@@ -223,8 +223,9 @@ def _attention_flops(run: Run) -> dict[str, float]:
         by_part[part] = by_part.get(part, jnp.zeros((), jnp.float32)) + value
     return by_part
 
-  batcher = Batcher(run.tables["train"], run.budget, run.absence)
-  plan = EpochPlan(run.tables["train"], run.budget, 1, run.config.seed)
+  table = run.tables["train"]
+  batcher = Batcher(table, run.budget, run.absence)
+  plan = EpochPlan(lengths_of(table), len(table), run.budget, 1, run.config.seed)
   shards = [batcher.batch(plan.rows(i), i) for i in range(_SHARDS)]
   shards = [jax.tree.map(lambda x: x[0], shard) for shard in shards]
   sown = jax.jit(sown)

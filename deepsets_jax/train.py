@@ -13,13 +13,12 @@ from typing import Any
 import jax
 import ml_collections
 from jax.experimental import multihost_utils
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
-from deepsets_jax import evaluate, metrics, report, run_folder, sharding, summary
-from deepsets_jax import run as runs
+from deepsets_jax import run_folder, sharding, summary, tasks
 from deepsets_jax.checkpoint import Checkpoints, Position
-from deepsets_jax.data import loader, sources
-from deepsets_jax.ragged import Batch
+from deepsets_jax.data import sources
+from deepsets_jax.tasks.base import Task
 from deepsets_jax.train_step import State, Step
 from deepsets_jax.writers import MetricsWriter, Progress
 
@@ -43,17 +42,17 @@ def train_and_evaluate(
     NonFiniteError: Training failed; the last good checkpoint stays.
   """
   workdir = pathlib.Path(workdir)
-  run = runs.build(run_folder.adopt(sources.resolve(config), workdir))
-  step, costs = _prepare(run)
+  task = tasks.build(run_folder.adopt(sources.resolve(config), workdir))
+  step, costs = _prepare(task)
   if sharding.is_main_process():
-    run_folder.create(run.config, workdir)
-    if (encoding := sources.encoding(run.config.data, run.config.seed)) is not None:
-      run_folder.keep_encoding(encoding, workdir)
-  higher = metrics.higher_is_better(run.config.train.metric)
-  with Checkpoints(workdir / "checkpoints", higher_is_better=higher) as checkpoints:
-    position = _train(run, step, workdir, checkpoints)
-    best, _ = checkpoints.restore(run.abstract_state, position.best_step)
-  return report.write(run, workdir, best.eval_params, position, costs)
+    run_folder.create(task.config, workdir)
+  task.keep(workdir)
+  with Checkpoints(
+    workdir / "checkpoints", higher_is_better=task.higher_is_better
+  ) as checkpoints:
+    position = _train(task, step, workdir, checkpoints)
+    best, _ = checkpoints.restore(task.abstract_state, position.best_step)
+  return task.report(workdir, best.eval_params, position, costs)
 
 
 def train_once(
@@ -68,14 +67,14 @@ def train_once(
   return train_and_evaluate(config, workdir)
 
 
-def _prepare(run: runs.Run) -> tuple[Step, dict[str, Any]]:
+def _prepare(task: Task) -> tuple[Step, dict[str, Any]]:
   """The compiled step, and the run's summary, which is printed.
 
   What is compiled for its costs is what trains: it is compiled once.
   """
-  costs = summary.of_parts(run)
+  costs = task.costs()
   _say(summary.describe(costs))
-  step = run.compile_step()
+  step = task.compile_step()
   costs["step"] = summary.of_step(step, costs)
   _say(summary.describe_step(costs["step"]))
   return step, costs
@@ -87,22 +86,14 @@ def _say(text: str) -> None:
 
 
 def _train(
-  run: runs.Run, step_fn: Step, workdir: pathlib.Path, checkpoints: Checkpoints
+  task: Task, step_fn: Step, workdir: pathlib.Path, checkpoints: Checkpoints
 ) -> Position:
   """Trains from the latest checkpoint, or from the start, to the end."""
-  config = run.config
-  batches = loader.train_batches(
-    run.tables["train"],
-    run.budget,
-    run.shards,
-    seed=config.seed,
-    total_steps=config.total_steps,
-    absence=run.absence,
-  )
+  config, batches = task.config, task.train_batches()
   if checkpoints.latest is None:
-    state, position = run.init(), Position(data=batches.get_state())
+    state, position = task.init(), Position(data=batches.get_state())
   else:
-    state, position = checkpoints.restore(run.abstract_state)
+    state, position = checkpoints.restore(task.abstract_state)
     batches.set_state(position.data)
   start, main = int(state.step), sharding.is_main_process()
   with (
@@ -112,7 +103,7 @@ def _train(
   ):
     if start:
       progress.note(f"resuming {workdir} at step {start}")
-    loop = _Loop(run, checkpoints, writer, progress, position)
+    loop = _Loop(task, checkpoints, writer, progress, position)
     for step in range(start, config.total_steps):
       if loop.out_of_patience:
         progress.note(f"no better {config.train.metric}; stopping early at step {step}")
@@ -120,7 +111,7 @@ def _train(
       # Evaluate and save before the next batch is taken, so that the data position
       # saved is that of the state saved.
       batch = next(batches)
-      state, numbers = step_fn(state, sharding.put(batch, run.mesh))
+      state, numbers = step_fn(state, sharding.put(batch, task.mesh))
       loop.took(step + 1, batch, numbers)
       if (step + 1) % config.train.eval_every == 0 or step + 1 == config.total_steps:
         loop.evaluate(state, batches.get_state())
@@ -135,26 +126,26 @@ class _Loop:
 
   def __init__(
     self,
-    run: runs.Run,
+    task: Task,
     checkpoints: Checkpoints,
     writer: MetricsWriter,
     progress: Progress,
     position: Position,
   ):
     self.position = position
-    self._run, self._checkpoints = run, checkpoints
+    self._task, self._checkpoints = task, checkpoints
     self._writer, self._progress = writer, progress
-    self._pending: tuple[int, Batch, dict[str, Array]] | None = None
+    self._pending: tuple[int, PyTree, dict[str, Array]] | None = None
     self._clock = self._saved = time.perf_counter()
     self._started = False
 
   @property
   def out_of_patience(self) -> bool:
     """Whether the metric has not improved for the evaluations allowed."""
-    patience = self._run.config.train.patience
+    patience = self._task.config.train.patience
     return patience is not None and self.position.evaluations_since_best >= patience
 
-  def took(self, step: int, batch: Batch, numbers: dict[str, Array]) -> None:
+  def took(self, step: int, batch: PyTree, numbers: dict[str, Array]) -> None:
     """Notes a step that was dispatched, and reads the one before, which is done.
 
     Reading the numbers of this step would make the device wait for the host.
@@ -166,16 +157,14 @@ class _Loop:
   def evaluate(self, state: State, data: dict[str, Any]) -> None:
     """Evaluates on validation, notes the best, saves."""
     self._flush()
-    run, step = self._run, int(state.step)
-    table = run.tables["validation"]
-    logits = run.logits(state.eval_params, "validation")
-    threshold = evaluate.choose_threshold(table, logits)
-    values = evaluate.evaluate(table, logits, run.loss, threshold)
+    task, step = self._task, int(state.step)
+    values = task.validate(state.eval_params)
     self._writer.write(step, "validation", values)
-    name = run.config.train.metric
-    self._progress.evaluation(step, {"loss": values["loss"], name: values[name]})
+    name = task.config.train.metric
+    shown = {key: values[key] for key in ("loss", name) if key in values}
+    self._progress.evaluation(step, shown)
     self.position = self.position.evaluated(
-      step, values[name], higher_is_better=metrics.higher_is_better(name)
+      step, values[name], higher_is_better=task.higher_is_better
     )
     # Only a new best carries its value: of equal ones Orbax would keep the last.
     self._save(state, data, values[name] if self.position.best_step == step else None)
@@ -198,7 +187,7 @@ class _Loop:
       self._record(*self._pending)
       self._pending = None
 
-  def _record(self, step: int, batch: Batch, numbers: dict[str, Array]) -> None:
+  def _record(self, step: int, batch: PyTree, numbers: dict[str, Array]) -> None:
     """Checks, counts and writes the numbers of a step."""
     values = {name: float(value) for name, value in jax.device_get(numbers).items()}
     self._check_finite(step, values)
@@ -207,11 +196,8 @@ class _Loop:
       self.position = self.position.trained(now - self._clock, values["examples"])
     self._clock, self._started = now, True
     self._progress.update(step, values["loss"], values["examples"])
-    if step % self._run.config.train.log_every == 0:
-      for name, ragged in batch.modalities.items():
-        shards, slots = ragged.values.shape[:2]
-        used = int(ragged.offsets[:, -1].sum())
-        values[f"fill_{name}"] = used / (shards * slots)
+    if step % self._task.config.train.log_every == 0:
+      values |= {f"fill_{k}": v for k, v in self._task.fill(batch).items()}
       self._writer.write(step, "train", values)
 
   def _check_finite(self, step: int, values: dict[str, float]) -> None:

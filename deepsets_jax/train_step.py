@@ -40,7 +40,21 @@ class State:
     return self.params if self.average is None else self.average
 
 
-Step = Callable[[State, Batch], tuple[State, dict[str, Array]]]
+# Of parameters, shard and key to the summed loss and its weight.
+Objective = Callable[[PyTree, PyTree, Array], tuple[Array, Array]]
+Step = Callable[[State, PyTree], tuple[State, dict[str, Array]]]
+
+
+def supervised(apply: Callable[..., Array], loss: Loss) -> Objective:
+  """The objective of a model (its `apply`) whose output has targets; see `losses`."""
+
+  def objective(params: PyTree, shard: Batch, key: Array) -> tuple[Array, Array]:
+    logits = apply(
+      {"params": params}, shard.modalities, train=True, rngs={"dropout": key}
+    )
+    return loss(logits, shard.targets, shard.weights)
+
+  return objective
 
 
 def init_state(
@@ -57,12 +71,12 @@ def init_state(
 
 
 def build(
-  apply: Callable[..., Array],
-  loss: Loss,
+  objective: Objective,
   optimizer: optax.GradientTransformation,
   mesh: jax.sharding.Mesh,
   *,
   ema_decay: float | None = None,
+  together: bool = False,
 ) -> Step:
   """The jitted step; its state is donated.
 
@@ -71,15 +85,17 @@ def build(
   on the step and on the shard, not on the device.
 
   Args:
-    apply: `model.apply`.
-    loss: See `losses`.
+    objective: Of a shard; what is random in it comes from its key.
     optimizer: See `optimizer`.
     mesh: See `sharding`.
     ema_decay: Of the moving average, approached as (1 + t) / (10 + t); None for none.
+    together: Whether the objective takes all shards of a device at once, `[s, ...]`
+      with a key each, and may look at those of other devices. It needs their memory.
   """
+  sums_of = _at_once if together else _accumulate
 
-  def device_step(state: State, batch: Batch) -> tuple[State, dict[str, Array]]:
-    sums = _accumulate(_shard_sums(apply, loss), state, batch)
+  def device_step(state: State, batch: PyTree) -> tuple[State, dict[str, Array]]:
+    sums = sums_of(_sums(objective), state, batch)
     grads, total, weight = jax.lax.psum(sums, AXIS)
     scale = 1 / jnp.maximum(weight, 1)
     grads = jax.tree.map(lambda g: g * scale, grads)
@@ -99,35 +115,43 @@ def build(
   return jax.jit(sharded, donate_argnums=0)
 
 
-def _shard_sums(apply: Callable[..., Array], loss: Loss) -> Callable[..., Any]:
-  """The function of parameters, shard and key to (gradients, loss, weight), summed."""
+def _sums(objective: Objective) -> Callable[..., Any]:
+  """The function of parameters, batch and key to (gradients, loss, weight), summed."""
 
-  def shard_sums(params: PyTree, shard: Batch, key: Array) -> tuple:
-    def weighted_sum(params):
-      logits = apply(
-        {"params": params}, shard.modalities, train=True, rngs={"dropout": key}
-      )
-      return loss(logits, shard.targets, shard.weights)
-
-    (total, weight), grads = jax.value_and_grad(weighted_sum, has_aux=True)(params)
+  def sums(params: PyTree, batch: PyTree, key: Array) -> tuple:
+    (total, weight), grads = jax.value_and_grad(objective, has_aux=True)(
+      params, batch, key
+    )
     return grads, total, weight
 
-  return shard_sums
+  return sums
 
 
-def _accumulate(shard_sums: Callable[..., Any], state: State, batch: Batch) -> Any:
-  """The sums over this device's shards, one after the other."""
+def _own(state: State, batch: PyTree) -> tuple[PyTree, Array, int, Array]:
+  """This device's parameters, key of the step, number of shards, index of the first."""
   # Marked as varying, or each parameter's gradient would get an all-reduce.
   params = jax.lax.pcast(state.params, AXIS, to="varying")
   key = jax.random.fold_in(state.key, state.step)
-  num_shards = batch.weights.shape[0]
-  first = jax.lax.axis_index(AXIS) * num_shards
+  num_shards = jax.tree.leaves(batch)[0].shape[0]
+  return params, key, num_shards, jax.lax.axis_index(AXIS) * num_shards
+
+
+def _at_once(sums: Callable[..., Any], state: State, batch: PyTree) -> Any:
+  """The sums over this device's shards, which the objective takes all at once."""
+  params, key, num_shards, first = _own(state, batch)
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(num_shards))
+  return sums(params, batch, keys)
+
+
+def _accumulate(sums: Callable[..., Any], state: State, batch: PyTree) -> Any:
+  """The sums over this device's shards, one after the other."""
+  params, key, num_shards, first = _own(state, batch)
 
   def of_shard(index, shard):
-    return shard_sums(params, shard, jax.random.fold_in(key, first + index))
+    return sums(params, shard, jax.random.fold_in(key, first + index))
 
-  def add(sums, indexed):
-    return jax.tree.map(jnp.add, sums, of_shard(*indexed)), None
+  def add(total, indexed):
+    return jax.tree.map(jnp.add, total, of_shard(*indexed)), None
 
   if num_shards == 1:
     return of_shard(0, jax.tree.map(lambda x: x[0], batch))

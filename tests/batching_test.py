@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from deepsets_jax.data import batching, loader
-from deepsets_jax.data.batching import Absence, Batcher, Budget, EpochPlan
+from deepsets_jax.data.batching import Absence, Batcher, Budget, EpochPlan, lengths_of
 from deepsets_jax.data.table import Table
 from deepsets_jax.ragged import from_lists
 from deepsets_jax.schema import Modality, Schema, Target
@@ -112,12 +112,12 @@ def test_types_on_disk_are_types_in_a_batch():
 )
 def test_an_epoch_takes_no_example_twice_and_epochs_differ(lengths, seed, shards):
   table = make_table(lengths)
-  plan = EpochPlan(table, BUDGET, shards, seed)
+  plan = EpochPlan(lengths_of(table), len(table), BUDGET, shards, seed)
   rows = np.concatenate(
     [r for s in range(plan.steps_per_epoch()) for r in plan.rows(s)]
   )
   assert len(set(rows.tolist())) == len(rows)
-  again = EpochPlan(table, BUDGET, shards, seed)
+  again = EpochPlan(lengths_of(table), len(table), BUDGET, shards, seed)
   for step in (7, 3, 0):  # In any order, as after resuming.
     for a, b in zip(plan.rows(step), again.rows(step), strict=True):
       np.testing.assert_array_equal(a, b)
@@ -125,7 +125,7 @@ def test_an_epoch_takes_no_example_twice_and_epochs_differ(lengths, seed, shards
 
 def test_epochs_are_shuffled_anew_and_by_seed():
   table = make_table([(1, 1)] * 24)
-  plans = [EpochPlan(table, BUDGET, 1, seed) for seed in (0, 1)]
+  plans = [EpochPlan(lengths_of(table), len(table), BUDGET, 1, seed) for seed in (0, 1)]
   epochs = [
     np.concatenate([plan.rows(6 * epoch + s)[0] for s in range(6)]).tolist()
     for plan in plans
@@ -162,7 +162,7 @@ def test_processes_share_the_shards_of_a_batch():
 def test_shards_of_a_process_are_those_of_the_whole_batch():
   table = make_table([(3, 5)] * 16)
   batcher = Batcher(table, BUDGET, Absence(0.4, 0.4, 0))
-  rows = EpochPlan(table, BUDGET, 4, 0).rows(0)
+  rows = EpochPlan(lengths_of(table), len(table), BUDGET, 4, 0).rows(0)
   whole = batcher.batch(rows, step=0)
   for index in range(2):
     own = loader.own_shards(4, index, 2)

@@ -133,6 +133,8 @@ DIRECTION = [
   {"checkpoint", "evaluate", "run_folder"},
   {"run"},
   {"report", "summary", "trained"},
+  {"tasks.base"},
+  {"tasks.labels"},
   {"train", "importance.outputs"},
   {"importance.result", "importance.merging"},
   {"importance.coalitions", "importance.gradients", "importance.sown"},

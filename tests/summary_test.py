@@ -12,7 +12,7 @@ import pytest
 from deepsets_jax import pooling, sharding, summary
 from deepsets_jax import run as runs
 from deepsets_jax.data import budgets
-from deepsets_jax.data.batching import EpochPlan
+from deepsets_jax.data.batching import EpochPlan, lengths_of
 from deepsets_jax.encoders import DenseEncoder
 from deepsets_jax.fusion import Fusion
 from tests.train_step_test import mesh_of
@@ -132,7 +132,7 @@ def test_what_modules_report_of_attention_is_added_where_they_are():
     ),
   )
   table = run.tables["train"]
-  plan = EpochPlan(table, run.budget, 1, run.config.seed)
+  plan = EpochPlan(lengths_of(table), len(table), run.budget, 1, run.config.seed)
   rows = [row for i in range(8) for row in plan.rows(i)[0]]
   per_example = {name: table.lengths(name)[rows].sum() / len(rows) for name in SLOTS}
   found = summary.of_parts(attentive)

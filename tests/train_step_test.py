@@ -9,7 +9,7 @@ import pytest
 
 from configs import base
 from deepsets_jax import evaluate, losses, models, sharding, train_step
-from deepsets_jax.data.batching import Absence, Batcher, Budget, EpochPlan
+from deepsets_jax.data.batching import Absence, Batcher, Budget, EpochPlan, lengths_of
 from deepsets_jax.data.table import Table
 from deepsets_jax.ragged import from_lengths
 from deepsets_jax.schema import Modality, Schema, Target
@@ -74,10 +74,15 @@ class Trainer:
       SCHEMA.target, self.table.targets, **base.get_config().loss
     )
     self.tx = optax.adamw(1e-2)
-    self.plan = EpochPlan(self.table, BUDGET, SHARDS, seed=0)
+    self.plan = EpochPlan(
+      lengths_of(self.table), len(self.table), BUDGET, SHARDS, seed=0
+    )
     self.batcher = Batcher(self.table, BUDGET, self.absence)
     self.step = train_step.build(
-      self._apply, self.loss, self.tx, self.mesh, ema_decay=self.ema_decay
+      train_step.supervised(self._apply, self.loss),
+      self.tx,
+      self.mesh,
+      ema_decay=self.ema_decay,
     )
 
   def _apply(self, *arguments, **keywords):

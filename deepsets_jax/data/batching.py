@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -66,6 +66,16 @@ def plan(
   return np.array(bounds)
 
 
+# Of an epoch, the number of elements of every example, by modality.
+Lengths = Callable[[int], Mapping[str, np.ndarray]]
+
+
+def lengths_of(table: Table) -> Lengths:
+  """A table's lengths, the same in every epoch."""
+  lengths = {name: table.lengths(name) for name in table.modalities}
+  return lambda epoch: lengths
+
+
 class EpochPlan:
   """The rows of each training step: every epoch shuffled anew, by seed.
 
@@ -73,16 +83,21 @@ class EpochPlan:
   dropped where there is another.
   """
 
-  def __init__(self, table: Table, budget: Budget, shards: int, seed: int):
-    self._lengths = {name: table.lengths(name) for name in table.modalities}
-    self._examples, self._budget = len(table), budget
-    self._shards, self._seed = shards, seed
+  def __init__(
+    self, lengths: Lengths, examples: int, budget: Budget, shards: int, seed: int
+  ):
+    self._lengths, self._examples = lengths, examples
+    self._budget, self._shards, self._seed = budget, shards, seed
     self._first_steps = [0]  # Of each epoch planned so far, and of the next.
     self._latest: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     self._lock = threading.Lock()  # Prefetching threads ask at once.
 
   def rows(self, step: int) -> list[np.ndarray]:
     """The rows of each shard of a step, counted from 0."""
+    return self.epoch_and_rows(step)[1]
+
+  def epoch_and_rows(self, step: int) -> tuple[int, list[np.ndarray]]:
+    """The epoch of a step, and the rows of each of its shards."""
     with self._lock:
       while self._first_steps[-1] <= step:
         epoch = len(self._first_steps) - 1
@@ -92,7 +107,7 @@ class EpochPlan:
       epoch = int(np.searchsorted(self._first_steps, step, side="right")) - 1
       order, bounds = self._plan(epoch)
     first = (step - self._first_steps[epoch]) * self._shards
-    return _shard_rows(order, bounds, first, self._shards)
+    return epoch, _shard_rows(order, bounds, first, self._shards)
 
   def steps_per_epoch(self) -> int:
     """Number of steps of the first epoch; later ones may differ by a few."""
@@ -104,16 +119,17 @@ class EpochPlan:
       order = np.random.default_rng((self._seed, epoch)).permutation(self._examples)
       # Threads straddle at most two epochs; older plans are done with.
       self._latest = {k: v for k, v in self._latest.items() if k == epoch - 1}
-      self._latest[epoch] = (order, plan(self._lengths, order, self._budget))
+      self._latest[epoch] = (order, plan(self._lengths(epoch), order, self._budget))
     return self._latest[epoch]
 
 
 class SequentialPlan:
   """The rows of each evaluation step: every row once, in order, the last padded."""
 
-  def __init__(self, table: Table, budget: Budget, shards: int):
-    lengths = {name: table.lengths(name) for name in table.modalities}
-    self._order = np.arange(len(table))
+  def __init__(
+    self, lengths: Mapping[str, np.ndarray], examples: int, budget: Budget, shards: int
+  ):
+    self._order = np.arange(examples)
     self._bounds = plan(lengths, self._order, budget)
     self._shards = shards
 

@@ -15,6 +15,7 @@ from deepsets_jax.data.batching import (
   Budget,
   EpochPlan,
   SequentialPlan,
+  lengths_of,
 )
 from deepsets_jax.data.table import Table
 
@@ -35,7 +36,7 @@ def train_batches(
 
   Its `get_state` and `set_state` are the data position, for a checkpoint.
   """
-  steps = EpochPlan(table, budget, shards, seed)
+  steps = EpochPlan(lengths_of(table), len(table), budget, shards, seed)
   batcher = Batcher(table, budget, absence)
   own = own_shards(shards)
 
@@ -49,7 +50,7 @@ def evaluation_batches(
   table: Table, budget: Budget, shards: int
 ) -> grain.DatasetIterator:
   """An iterator over batches that hold each row once, this process's shards."""
-  steps = SequentialPlan(table, budget, shards)
+  steps = SequentialPlan(lengths_of(table)(0), len(table), budget, shards)
   batcher = Batcher(table, budget)
   own = own_shards(shards)
 

@@ -1,0 +1,105 @@
+"""Labels, classes or numbers of sets: the task of `run.Run`."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import grain
+import jax
+import ml_collections
+from jaxtyping import PyTree
+
+from deepsets_jax import evaluate, metrics, report, run_folder, sharding, summary
+from deepsets_jax import run as runs
+from deepsets_jax.checkpoint import Position
+from deepsets_jax.data import loader, sources
+from deepsets_jax.ragged import Batch
+from deepsets_jax.tasks import base
+from deepsets_jax.train_step import State
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+  """A run that is asked for labels; see `base.Task`."""
+
+  run: runs.Run
+
+  @classmethod
+  def build(cls, config: ml_collections.ConfigDict) -> Labels:
+    """See `run.build`."""
+    return cls(runs.build(config))
+
+  @property
+  def config(self) -> ml_collections.ConfigDict:
+    """Of the run."""
+    return self.run.config
+
+  @property
+  def mesh(self) -> jax.sharding.Mesh:
+    """Of all devices."""
+    return self.run.mesh
+
+  @property
+  def init(self) -> Callable[..., State]:
+    """The state before the first step."""
+    return self.run.init
+
+  @property
+  def higher_is_better(self) -> bool:
+    """Whether more of the metric is."""
+    return metrics.higher_is_better(self.config.train.metric)
+
+  @property
+  def abstract_state(self) -> State:
+    """Shapes of a state."""
+    return self.run.abstract_state
+
+  def costs(self) -> dict[str, Any]:
+    """See `summary.of_parts`."""
+    return summary.of_parts(self.run)
+
+  def compile_step(self) -> jax.stages.Compiled:
+    """See `run.Run`."""
+    return self.run.compile_step()
+
+  def train_batches(self) -> grain.DatasetIterator:
+    """See `loader.train_batches`."""
+    run = self.run
+    return loader.train_batches(
+      run.tables["train"],
+      run.budget,
+      run.shards,
+      seed=run.config.seed,
+      total_steps=run.config.total_steps,
+      absence=run.absence,
+    )
+
+  def validate(self, params: PyTree) -> dict[str, float]:
+    """Every metric, at the threshold that suits this part best."""
+    run = self.run
+    table, logits = run.tables["validation"], run.logits(params, "validation")
+    threshold = evaluate.choose_threshold(table, logits)
+    return evaluate.evaluate(table, logits, run.loss, threshold)
+
+  def fill(self, batch: Batch) -> dict[str, float]:
+    """See `base.fill`."""
+    return base.fill(batch.modalities)
+
+  def keep(self, workdir: pathlib.Path) -> None:
+    """How columns of a file became tables, where they did."""
+    encoding = sources.encoding(self.config.data, self.config.seed)
+    if encoding is not None and sharding.is_main_process():
+      run_folder.keep_encoding(encoding, workdir)
+
+  def report(
+    self,
+    workdir: pathlib.Path,
+    params: PyTree,
+    position: Position,
+    costs: dict[str, Any],
+  ) -> dict[str, Any]:
+    """See `report.write`."""
+    return report.write(self.run, workdir, params, position, costs)
