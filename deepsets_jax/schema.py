@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 ModalityKind = Literal["vectors", "tokens"]
-TargetKind = Literal["multilabel", "multiclass", "binary", "regression"]
+TargetKind = Literal["multilabel", "multiclass", "binary", "regression", "none"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Modality:
     ordered: Whether the order of an example's elements means something, as that of
       words; in a true set it does not.
     timed: Whether each element carries a time, a float.
+    encoded: Whether the vectors are what an encoder made, of a length of about 1: a
+      model of their width takes them as they are.
   """
 
   kind: ModalityKind
@@ -29,6 +31,7 @@ class Modality:
   weighted: bool = False
   ordered: bool = False
   timed: bool = False
+  encoded: bool = False
 
   def __post_init__(self):
     if self.kind not in ("vectors", "tokens"):
@@ -43,8 +46,9 @@ class Target:
 
   Attributes:
     kind: "multilabel": `[size]` of 0 and 1; "multiclass": an id in `[0, size)`;
-      "binary": 0 or 1; "regression": `[size]` floats.
-    size: Number of labels, classes or regressed numbers; 1 for "binary".
+      "binary": 0 or 1; "regression": `[size]` floats; "none": nothing, as of users
+      and items, whose table is one side of what is learned.
+    size: Number of labels, classes or regressed numbers; 1 for "binary", 0 for "none".
     names: Of labels or classes, for pictures and tables; may be empty.
   """
 
@@ -53,10 +57,11 @@ class Target:
   names: tuple[str, ...] = ()
 
   def __post_init__(self):
-    kinds = ("multilabel", "multiclass", "binary", "regression")
+    kinds = get_args(TargetKind)
     if self.kind not in kinds:
       raise ValueError(f"target kind {self.kind!r}: expected one of {kinds}")
-    if self.size < 1 or (self.kind == "binary" and self.size != 1):
+    exact = {"binary": 1, "none": 0}.get(self.kind, max(self.size, 1))
+    if self.size != exact:
       raise ValueError(f"target size {self.size} does not fit kind {self.kind}")
     if self.names and len(self.names) != self.size:
       raise ValueError(

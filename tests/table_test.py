@@ -89,6 +89,16 @@ class TestOnDisk:
       sorted(FILES)
     )
 
+  def test_a_table_of_which_nothing_is_predicted_comes_back(self, tmp_path):
+    table = with_target("none", 0, np.zeros((3, 0), np.float32))
+    table.write(tmp_path / "train")
+    got = open_table(tmp_path / "train").validate("train")
+    assert_equal(got, table)
+    assert len(got) == 3 and got.select(np.array([2])).targets.shape == (1, 0)
+    no_example = table_module.blank(table.schema)
+    assert no_example.validate("blank").targets.shape == (1, 0)
+    assert no_example.targets.dtype == np.float32
+
   def test_is_memory_mapped(self, tmp_path):
     make_table().write(tmp_path / "train")
     table = open_table(str(tmp_path / "train"))
@@ -320,6 +330,10 @@ BAD = {
     lambda: with_target("regression", 1, [[0], [np.inf], [1]]),
     r"inf at example 'yy' \(row 1\), label 0; expected finite",
   ),
+  "targets where nothing is predicted": (
+    lambda: with_target("none", 0, np.zeros((3, 1))),
+    r"here, target: shape \(3, 1\), expected \(3, 0\)",
+  ),
 }
 
 
@@ -344,11 +358,21 @@ def test_validate_names_an_element_far_into_a_column(monkeypatch):
     ("multiclass", 3, [0, 2, 1]),
     ("binary", 1, [0.0, 1.0, 1.0]),
     ("regression", 1, [[-1.5], [0.0], [9.0]]),
+    ("none", 0, [[], [], []]),
   ],
 )
 def test_validate_gives_back_a_good_table(kind, size, targets):
   table = with_target(kind, size, targets)
   assert table.validate("here") is table
+
+
+@pytest.mark.parametrize(
+  ("kind", "size"),
+  [("none", 1), ("multilabel", 0), ("regression", -1), ("binary", 0), ("binary", 2)],
+)
+def test_the_size_of_a_target_fits_its_kind(kind, size):
+  with pytest.raises(ValueError, match=f"target size {size} does not fit kind {kind}"):
+    Target(kind, size)
 
 
 @hypothesis.given(

@@ -22,6 +22,8 @@ from deepsets_jax.schema import Modality, Schema, Target
 FORMAT = "deepsets_jax table 1"
 # Rows of a column looked at together: bounds the memory of a check.
 _CHECK_ROWS = 1 << 18
+# Kinds of target that are a row of numbers, `[b, k]`; of "none" the row is empty.
+_WIDE = ("multilabel", "regression", "none")
 
 
 class DataError(ValueError):
@@ -136,9 +138,8 @@ def blank(schema: Schema) -> Table:
       times=np.zeros(0, np.float32) if modality.timed else None,
     )
   target = schema.target
-  wide = target.kind in ("multilabel", "regression")
   targets = np.zeros(
-    (1, target.size) if wide else 1,
+    (1, target.size) if target.kind in _WIDE else 1,
     np.int32 if target.kind == "multiclass" else np.float32,
   )
   return Table(schema, modalities, targets, np.array([""]))
@@ -308,7 +309,7 @@ def _check_elements(
 
 def _check_targets(table: Table, target: Target, where: str) -> None:
   targets = table.targets
-  wide = target.kind in ("multilabel", "regression")
+  wide = target.kind in _WIDE
   shape = (len(table), target.size) if wide else (len(table),)
   if targets.shape != shape:
     raise DataError(f"{where}: shape {targets.shape}, expected {shape}")

@@ -1,9 +1,8 @@
 """Tables of a file of columns, made once and kept, opened memory-mapped.
 
 Three looks at the file, each streamed: labels, ids and parts; what is fitted on the
-training part; and the tables, which grow on disk. They are kept in the folder of the
-environment variable `DEEPSETS_JAX_CACHE`, by default `~/.cache/deepsets_jax`, by name
-and time of the file, spec and seed, and may be removed at any time.
+training part; and the tables, which grow on disk. They are kept in the folder "tables"
+of the cache, by name and time of the file, spec and seed.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import pathlib
 import shutil
 import tempfile
@@ -21,6 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from deepsets_jax.data import cache
 from deepsets_jax.data.columns import encoding
 from deepsets_jax.data.columns.encoding import Encoding
 from deepsets_jax.data.columns.spec import PARTS, Spec
@@ -82,9 +81,7 @@ def folder_of(path: str, spec: Spec, seed: int) -> pathlib.Path:
   ]
   content = [encoding.FORMAT, path, facts, spec.to_json(), seed]
   digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-  root = os.environ.get("DEEPSETS_JAX_CACHE")
-  kept = pathlib.Path(root) if root else pathlib.Path.home() / ".cache/deepsets_jax"
-  return kept / "tables" / digest[:32]
+  return cache.folder("tables") / digest[:32]
 
 
 def read(folder: pathlib.Path) -> dict[str, Table]:

