@@ -12,12 +12,15 @@ def get_config() -> ml_collections.ConfigDict:
   # Of the splits, the initial parameters, the order of examples and all that is
   # random in training.
   config.seed = 0
-  # What is asked: "labels" of examples.
+  # What is asked: "labels" of examples, or "recall" of the items that users come to.
   config.task = "labels"
   # Optimizer steps.
   config.total_steps = 1000
   config.data = _data()
+  # Of the examples; in recall, of the users.
   config.model = _model()
+  # In recall, of the items.
+  config.item_model = _model()
   config.loss = config_dict.create(
     # Of a regression: "absolute" or "squared" error.
     regression="absolute",
@@ -26,6 +29,28 @@ def get_config() -> ml_collections.ConfigDict:
     # Of multi-label: a positive of a label rarer than the mean label weighs
     # (mean frequency / its frequency) to this power.
     balance=0.0,
+  )
+  config.recall = config_dict.create(
+    # Width of the space of users and items.
+    dimensions=64,
+    # Whether a history is made of the item tower's vectors of its items; else users
+    # have embeddings of items of their own.
+    shared=True,
+    # Whether users and items are scaled to length 1.
+    normalize=False,
+    # Divides the products of users and items in the loss.
+    temperature=1.0,
+    # Whether the items of a shard's other users are negatives.
+    in_batch=True,
+    # Whether the items in a user's history are none of its negatives: right where
+    # nobody comes to an item twice.
+    mask_seen=True,
+    # Negatives of a shard drawn uniformly from all items, all different.
+    uniform=256,
+    # Whether the negatives of all shards are those of each, gathered from all devices.
+    across=False,
+    # Places of a list at which it is measured.
+    cutoffs=(10,),
   )
   config.optim = config_dict.create(
     # Peak learning rate of AdamW.
@@ -87,6 +112,26 @@ def _data() -> ml_collections.ConfigDict:
     modality_dropout=0.0,
     # In training, chance of each element to be left out.
     element_dropout=0.0,
+    # Of recall: users, items and the events between them.
+    histories=dict(
+      # "prefixes": every training event is an example of every epoch, with the history
+      # before it; or "users": one event of each user, drawn anew in each epoch.
+      examples="prefixes",
+      # Of a longer history the latest so many events.
+      window=50,
+      # Events of each user held out for validation, and as many for test.
+      held_out=1,
+      # Share of the items, by seed, whose events are left out, so that nothing is
+      # trained on them, and asked for in a split "cold".
+      cold_items=0.0,
+      # Fields of users that are modalities; None for all there are.
+      user_fields=config_dict.placeholder(tuple),
+      # The same of items.
+      item_fields=config_dict.placeholder(tuple),
+      # Training events below which an item has no id of its own, but its fields; None
+      # for no ids at all.
+      id_events=config_dict.placeholder(int),
+    ),
     debian_programs=dict(
       # Programs of the training part that a token must be in to be in the vocabulary.
       min_document_frequency=2,
@@ -155,6 +200,9 @@ def _model() -> ml_collections.ConfigDict:
     # How the place (or the time) of an element is told, by modality, of those that
     # are ordered: "rotary" (which needs a transformer), "sinusoidal" or "learned".
     positions=ml_collections.ConfigDict(),
+    # The ordered modalities whose elements fade: each feature is multiplied by a
+    # learned factor of how many elements come after.
+    fading=(),
     # A key of `fusion.FUSIONS`; its settings are below, under the same name.
     fusion="set_pool",
     **_fusions(mlp, transformer),
@@ -167,6 +215,8 @@ def _model() -> ml_collections.ConfigDict:
       input_activation=config_dict.placeholder(str),
       # Rate of dropout on the fused vector.
       input_dropout=0.0,
+      # Whether a dense layer makes what comes out; else the vector itself, as wide.
+      project=True,
     ),
   )
 

@@ -14,6 +14,7 @@ from deepsets_jax import pooling
 from deepsets_jax.encoders import (
   MLP,
   DenseEncoder,
+  Scaled,
   SequenceEncoder,
   TokenEncoder,
   activation,
@@ -38,6 +39,8 @@ class Head(nn.Module):
       size of the set, up to the mean.
     input_activation: Then comes one of `encoders.ACTIVATIONS`, or None.
     input_dropout: Rate of dropout on the fused vector, after both.
+    project: Whether a dense layer makes the logits; else the vector is what they are,
+      and the bias all that is learned of it.
     hidden, norm, dropout, activation, dtype: As in `encoders.MLP`.
   """
 
@@ -46,6 +49,7 @@ class Head(nn.Module):
   input_norm: bool = False
   input_activation: str | None = None
   input_dropout: float = 0.0
+  project: bool = True
   norm: bool = False
   dropout: float = 0.0
   activation: str = "relu"
@@ -61,7 +65,14 @@ class Head(nn.Module):
     mlp = MLP(self.hidden, self.norm, self.dropout, self.activation, self.dtype)
     x = mlp(x, train=train).astype(jnp.float32)
     bias = jnp.asarray(self.bias, jnp.float32)
-    return nn.Dense(len(self.bias), bias_init=lambda *_: bias)(x)
+    if self.project:
+      return nn.Dense(len(self.bias), bias_init=lambda *_: bias)(x)
+    if x.shape[-1] != len(bias):
+      raise ValueError(
+        f"config.model.head.project is False, and what comes in is {x.shape[-1]} wide,"
+        f" not {len(bias)}: make it so wide, or project it"
+      )
+    return x + self.param("bias", lambda _: bias)[None]
 
 
 class SetModel(nn.Module):
@@ -163,11 +174,18 @@ def _check_order(config: ml_collections.ConfigDict, schema: Schema) -> None:
   for key, wanted in (
     ("sequence.modalities", config.sequence.modalities),
     ("positions", _positions(config)),
+    ("fading", config.fading),
   ):
     unknown = sorted(set(wanted) - set(names))
     if unknown:
       raise ValueError(
         f"config.model.{key}: no modality {unknown[0]!r}; the data has {names}"
+      )
+  for name in config.fading:
+    if not schema.modalities[name].ordered:
+      raise ValueError(
+        f"config.model.fading: {name!r} is declared unordered, and of its elements none"
+        " comes after another: leave it out, or declare it ordered in the schema"
       )
   for name, kind in _positions(config).items():
     if kind not in POSITIONS:
@@ -197,15 +215,19 @@ def _encoder(
 ) -> nn.Module:
   if modality.kind == "tokens":
     elements = TokenEncoder(modality.size, config.features, dtype=dtype, **config.token)
+  elif modality.encoded and modality.size == config.features:
+    elements = Scaled(dtype)
   else:
     elements = DenseEncoder(config.features, dtype=dtype, **config.dense)
-  positions = _positions(config).get(name)
+  positions, fading = _positions(config).get(name), name in config.fading
   settings = config.sequence.to_dict()
   if name not in settings.pop("modalities"):
     settings["layers"] = 0
-  if not settings["layers"] and positions is None:
+  if not settings["layers"] and positions is None and not fading:
     return elements
-  return SequenceEncoder(elements, config.features, positions, dtype=dtype, **settings)
+  return SequenceEncoder(
+    elements, config.features, positions, fading, dtype=dtype, **settings
+  )
 
 
 def _fusion(config: ml_collections.ConfigDict, schema: Schema, dtype: Any) -> Fusion:

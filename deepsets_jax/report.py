@@ -50,7 +50,7 @@ def write(
     name: evaluate.evaluate(run.tables[name], logits[name], run.loss, threshold)
     for name in splits
   }
-  results |= _facts(params, position) | {"threshold": threshold}
+  results |= facts(params, position) | {"threshold": threshold}
   results["summary"] = summary
   if not sharding.is_main_process():
     return results
@@ -76,7 +76,8 @@ def environment() -> dict[str, Any]:
   }
 
 
-def _facts(params: PyTree, position: Position) -> dict[str, Any]:
+def facts(params: PyTree, position: Position) -> dict[str, Any]:
+  """What is known of a run besides its metrics."""
   rate = position.examples / position.step_seconds if position.step_seconds else None
   return {
     "best_step": position.best_step,

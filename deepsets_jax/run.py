@@ -61,23 +61,13 @@ class Run:
   @property
   def abstract_state(self) -> train_step.State:
     """Shapes, types and shardings of a state, to restore one."""
-    place = sharding.replicated(self.mesh)
-    return jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-      jax.eval_shape(self.init),
-    )
+    return abstract(jax.eval_shape(self.init), sharding.replicated(self.mesh))
 
   @property
   def abstract_batch(self) -> Batch:
     """Shapes, types and shardings of a batch `[s, ...]` of all processes."""
-    place = sharding.by_shard(self.mesh)
     one = Batcher(self.tables["train"], self.budget).batch([np.arange(1)])
-    return jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(
-        (self.shards, *x.shape[1:]), x.dtype, sharding=place
-      ),
-      jax.eval_shape(lambda batch: batch, one),  # On devices int64 is int32.
-    )
+    return abstract_batch(one, self.shards, self.mesh)
 
   def compile_step(self) -> jax.stages.Compiled:
     """The step for this run's shapes, to call and to ask for its costs."""
@@ -88,6 +78,22 @@ class Run:
     return evaluate.predict(
       self.predict, params, self.tables[split], self.budget, self.shards, self.mesh
     )
+
+
+def abstract(tree: PyTree, place: jax.sharding.Sharding) -> PyTree:
+  """Shapes, types and shardings of arrays of these shapes and types."""
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree
+  )
+
+
+def abstract_batch(one: PyTree, shards: int, mesh: jax.sharding.Mesh) -> PyTree:
+  """What a batch of so many shards is, given one of one shard on the host."""
+  one = jax.eval_shape(lambda batch: batch, one)  # On devices int64 is int32.
+  one = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((shards, *x.shape[1:]), x.dtype), one
+  )
+  return abstract(one, sharding.by_shard(mesh))
 
 
 def build(
@@ -104,7 +110,7 @@ def build(
     ValueError: A setting names nothing, or does not fit the data or the devices.
     DataError: Bad data.
   """
-  _check_positive(config)
+  check_positive(config)
   mesh = sharding.make_mesh()
   if tables is None:
     config = sources.resolve(config)
@@ -139,7 +145,8 @@ def build(
   )
 
 
-def _check_positive(config: ml_collections.ConfigDict) -> None:
+def check_positive(config: ml_collections.ConfigDict) -> None:
+  """Raises a ValueError for a number of something that is below 1."""
   for key in (
     "total_steps",
     "data.batch_size",
@@ -198,15 +205,7 @@ def _fit(
   with config.unlocked():
     if config.train.metric is None:
       config.train.metric = metrics.usual(tables["train"].schema.target)
-    if data.shards is None:
-      data.shards = jax.device_count()
-    sharding.check_shards(data.shards)
-    if data.batch_size % data.shards:
-      raise ValueError(
-        f"config.data.batch_size {data.batch_size} is not a multiple of the"
-        f" {data.shards} shards"
-      )
-    examples = data.batch_size // data.shards
+    examples = examples_per_shard(config)
     proposed = budgets.propose(tables, examples)
     # A modality without a value may be missing from this form of the data.
     chosen = {k: v for k, v in data.budgets.items() if v is not None}
@@ -229,6 +228,20 @@ def _fit(
     }
   budgets.check(tables, budget.slots)
   return config, tables, budget
+
+
+def examples_per_shard(config: ml_collections.ConfigDict) -> int:
+  """Of an unlocked config, which is given its number of shards where it has none."""
+  data = config.data
+  if data.shards is None:
+    data.shards = jax.device_count()
+  sharding.check_shards(data.shards)
+  if data.batch_size % data.shards:
+    raise ValueError(
+      f"config.data.batch_size {data.batch_size} is not a multiple of the"
+      f" {data.shards} shards"
+    )
+  return data.batch_size // data.shards
 
 
 def _truncated(

@@ -7,7 +7,7 @@ shards nor on that of devices. A slot counts whether it holds an element or not.
 Of a part (an encoder, the fusion, the head with the loss) they are those of `flops`:
 of its forward pass and of the gradients that a step takes, by the parameters, and by
 what fusion and head are given, never by the data. To them come those of attention,
-whose loops depend on the data: its modules report them (see `_attention_flops`).
+whose loops depend on the data: its modules report them (see `attention_flops`).
 
 Of the compiled step they are XLA's count of the program of a device, which has one
 shard (XLA counts the loop over more of them once) and one update of all parameters;
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -31,13 +31,14 @@ from jaxtyping import Array, PyTree
 from deepsets_jax import flops
 from deepsets_jax.data import budgets
 from deepsets_jax.data.batching import Batcher, EpochPlan, lengths_of
+from deepsets_jax.models import SetModel
 from deepsets_jax.ragged import Batch, Ragged
 from deepsets_jax.run import Run
 
 # Forward, and a backward pass that recomputes the scores: five products to two.
 _ATTENTION_PASSES = 1 + 2.5
 # Real shards over which what attention reports is averaged.
-_SHARDS = 8
+SHARDS = 8
 
 
 def of_parts(run: Run) -> dict[str, Any]:
@@ -53,20 +54,49 @@ def of_parts(run: Run) -> dict[str, Any]:
   """
   table = run.tables["train"]
   examples = budgets.examples_per_shard(table, run.budget)
-  usage = {f"encoders.{k}": v for k, v in budgets.usage(table, run.budget).items()}
-  parameters, counted = _parameters(run), _flops(run)
-  attention = _attention_flops(run)
+  shard = of_shard(run.abstract_batch)
+  params = run.abstract_state.params
+
+  def lose(logits: Array, shard: Batch) -> Array:
+    return run.loss(logits, shard.targets, shard.weights)[0]
+
+  batcher = Batcher(table, run.budget, run.absence)
+  plan = EpochPlan(lengths_of(table), len(table), run.budget, 1, run.config.seed)
+  batches = [batcher.shard(plan.rows(i)[0], i) for i in range(SHARDS)]
+  counted = model_flops(run.model, params, shard, lose)
+  counted = {name: number / examples for name, number in counted.items()}
+  attention = attention_flops(run.model, params, batches)
+  usage = budgets.usage(table, run.budget)
+  return assembled(model_parts(params, counted, attention, usage), attention, examples)
+
+
+def model_parts(
+  params: PyTree,
+  counted: Mapping[str, float],
+  attention: Mapping[str, float],
+  usage: Mapping[str, budgets.Usage],
+) -> dict[str, dict[str, Any]]:
+  """The parts of a `models.SetModel`, see `of_parts`; FLOPs are those per example."""
+  usage = {f"encoders.{k}": v for k, v in usage.items()}
+  parameters = _parameters(params)
   parts = {}
   for name in dict.fromkeys([*usage, "fusion", "head", *parameters]):
     parts[name] = {
       "parameters": parameters.get(name, 0),
-      "flops_per_example": counted.get(name, 0) / examples + attention.get(name, 0),
+      "flops_per_example": counted.get(name, 0) + attention.get(name, 0),
     }
     if name in usage:
       parts[name] |= dataclasses.asdict(usage[name])
+  return parts
+
+
+def assembled(
+  parts: dict[str, dict[str, Any]], attention: Mapping[str, float], examples: float
+) -> dict[str, Any]:
+  """The parts with their sums, see `of_parts`."""
   return {
     "parts": parts,
-    "parameters": sum(parameters.values()),
+    "parameters": sum(part["parameters"] for part in parts.values()),
     "flops_per_example": sum(part["flops_per_example"] for part in parts.values()),
     "attention_flops_per_example": sum(attention.values()),
     "examples_per_shard": examples,
@@ -147,20 +177,34 @@ def _part(key: str) -> str:
   return key if modality == key else f"encoders.{modality}"
 
 
-def _parameters(run: Run) -> dict[str, int]:
+def _parameters(params: PyTree) -> dict[str, int]:
   """Number of parameters by part; a part without any may be left out."""
   return {
     _part(key): sum(leaf.size for leaf in jax.tree.leaves(subtree))
-    for key, subtree in run.abstract_state.params.items()
+    for key, subtree in params.items()
   }
 
 
-def _flops(run: Run) -> dict[str, float]:
-  """FLOPs of one shard by part, without those that modules report."""
-  call, params = _caller(run), _shapes(run.abstract_state.params)
-  shard: Batch = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), run.abstract_batch
-  )
+def of_shard(batch: PyTree) -> PyTree:
+  """The shapes of one shard of a batch."""
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), batch)
+
+
+def model_flops(
+  model: SetModel,
+  params: PyTree,
+  shard: Batch,
+  lose: Callable[[Array, Batch], Array],
+) -> dict[str, float]:
+  """FLOPs of one shard by part, without those that modules report.
+
+  Args:
+    model: Encoders, fusion and head.
+    params: Their shapes.
+    shard: Its shapes.
+    lose: From the output of the head and the shard to the loss.
+  """
+  call, params = _caller(model), _shapes(params)
 
   def encode(name: str, params: PyTree, elements: Ragged) -> Ragged:
     return call(params, lambda model: model.encoders[name](elements, train=True))
@@ -173,10 +217,9 @@ def _flops(run: Run) -> dict[str, float]:
     elements = {k: v.replace(values=values[k]) for k, v in encoded.items()}
     return call(params, lambda model: model.fusion(elements, train=True))
 
-  def lose(inputs: tuple, shard: Batch) -> Array:
+  def finish(inputs: tuple, shard: Batch) -> Array:
     params, fused = inputs
-    logits = call(params, lambda model: model.head(fused, train=True))
-    return run.loss(logits, shard.targets, shard.weights)[0]
+    return lose(call(params, lambda model: model.head(fused, train=True)), shard)
 
   encoded, counted = {}, {}
   for name, elements in shard.modalities.items():
@@ -186,7 +229,7 @@ def _flops(run: Run) -> dict[str, float]:
   inputs = (params, {name: ragged.values for name, ragged in encoded.items()})
   counted["fusion"] = _with_gradient(fuse, inputs, encoded)
   fused = jax.eval_shape(fuse, inputs, encoded)
-  counted["head"] = _with_gradient(lose, (params, fused), shard)
+  counted["head"] = _with_gradient(finish, (params, fused), shard)
   return counted
 
 
@@ -202,14 +245,16 @@ def _with_gradient(
   return flops.count(program, inputs, constants)
 
 
-def _attention_flops(run: Run) -> dict[str, float]:
+def attention_flops(
+  model: SetModel, params: PyTree, shards: Sequence[Batch]
+) -> dict[str, float]:
   """FLOPs per example of the attention that XLA does not count, by part.
 
   A module that attends sows, as "attention_flops" in the collection "cost", those of
   its forward pass for the batch it is given, beyond what XLA counts. They are averaged
-  over real shards of the first epoch; none is sown where nothing attends.
+  over some real shards; none is sown where nothing attends.
   """
-  params, call = _shapes(run.abstract_state.params), _caller(run)
+  params, call = _shapes(params), _caller(model)
 
   def sown(modalities: dict[str, Ragged]) -> dict[str, Array]:
     # What is sown depends on the lengths alone; the compiler drops all else.
@@ -223,11 +268,6 @@ def _attention_flops(run: Run) -> dict[str, float]:
         by_part[part] = by_part.get(part, jnp.zeros((), jnp.float32)) + value
     return by_part
 
-  table = run.tables["train"]
-  batcher = Batcher(table, run.budget, run.absence)
-  plan = EpochPlan(lengths_of(table), len(table), run.budget, 1, run.config.seed)
-  shards = [batcher.batch(plan.rows(i), i) for i in range(_SHARDS)]
-  shards = [jax.tree.map(lambda x: x[0], shard) for shard in shards]
   sown = jax.jit(sown)
   if not jax.eval_shape(sown, shards[0].modalities):
     return {}
@@ -239,12 +279,12 @@ def _attention_flops(run: Run) -> dict[str, float]:
   }
 
 
-def _caller(run: Run) -> Callable[..., Any]:
+def _caller(model: SetModel) -> Callable[..., Any]:
   """Calls a function of the model, bound to parameters, as a step does."""
 
   def call(params: PyTree, method: Callable[..., Any], **keywords: Any) -> Any:
     rngs = {"dropout": jax.random.key(0)}
-    return run.model.apply({"params": params}, method=method, rngs=rngs, **keywords)
+    return model.apply({"params": params}, method=method, rngs=rngs, **keywords)
 
   return call
 

@@ -41,7 +41,7 @@ def test_every_config_is_built_and_only_changes_settings_of_the_base(name):
   legal = {key for key, _ in flat(base.get_config())}
   for key, _ in flat(config):
     assert key in legal or key.startswith(OPEN_GROUPS), key
-  names = list(config.data.budgets) or ["a"]
+  names = [*config.data.budgets, *config.model.fading] or ["a"]
   schema = Schema(
     {name: Modality("tokens", 2, ordered=True) for name in names}, SCHEMA.target
   )

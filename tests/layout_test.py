@@ -46,6 +46,7 @@ DIRECTION = [
   {"data.files.opening"},
   {
     "pooling",
+    "data.cold",
     "data.fields",
     "data.prefixes",
     "recall.ranks",
@@ -139,7 +140,7 @@ DIRECTION = [
   {"models"},
   {"losses", "metrics", "towers"},
   {"optimizer", "sharding"},
-  {"recall.softmax"},
+  {"recall.softmax", "recall.evaluation"},
   {"train_step"},
   {"checkpoint", "evaluate", "run_folder"},
   {"run"},

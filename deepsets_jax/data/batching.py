@@ -185,16 +185,15 @@ class Batcher:
     `step` and `first_shard` (the index of the first of these shards among those of
     all processes) only matter to what is left out at random.
     """
-    shards = []
-    for index, shard_rows in enumerate(rows):
-      rng = None
-      if self._absence is not None:
-        seed = (self._absence.seed, step, first_shard + index)
-        rng = np.random.default_rng(seed)
-      shards.append(self._shard(shard_rows, rng))
-    return stack(shards)
+    return stack(
+      [self.shard(mine, step, first_shard + i) for i, mine in enumerate(rows)]
+    )
 
-  def _shard(self, rows: np.ndarray, rng: np.random.Generator | None) -> Batch:
+  def shard(self, rows: np.ndarray, step: int = 0, index: int = 0) -> Batch:
+    """One shard of a batch: that of this index in a step."""
+    rng = None
+    if self._absence is not None:
+      rng = np.random.default_rng((self._absence.seed, step, index))
     table, b = self._table, self._budget.examples
     targets = np.zeros((b, *table.targets.shape[1:]), table.targets.dtype)
     targets[: len(rows)] = table.targets[rows]

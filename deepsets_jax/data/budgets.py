@@ -42,6 +42,20 @@ class Usage:
   slots: int
   fill: float
 
+  @classmethod
+  def of(cls, lengths: np.ndarray, slots: int, shards: int) -> Usage:
+    """Of examples of these lengths, in so many shards."""
+    p50, p99 = np.percentile(lengths, [50, 99], method="higher")
+    return cls(
+      mean=float(lengths.mean()),
+      p50=int(p50),
+      p99=int(p99),
+      max=int(lengths.max()),
+      missing=float((lengths == 0).mean()),
+      slots=slots,
+      fill=float(lengths.sum() / (shards * slots)),
+    )
+
 
 def propose(tables: Mapping[str, Table], examples: int) -> dict[str, int]:
   """Slots per modality and shard for shards of `examples` examples.
@@ -49,16 +63,34 @@ def propose(tables: Mapping[str, Table], examples: int) -> dict[str, int]:
   What 99 % of random shards of the training part need, and never less than the
   largest example of any split.
   """
-  train = tables["train"]
+  return {
+    name: room(
+      tables["train"].lengths(name),
+      max(int(table.lengths(name).max()) for table in tables.values()),
+      examples,
+    )
+    for name in tables["train"].modalities
+  }
+
+
+def room(lengths: np.ndarray, largest: int, examples: int) -> int:
+  """Slots for 99 % of random shards of examples of some lengths, and for the largest.
+
+  Args:
+    lengths: Elements of each example.
+    largest: Of any example.
+    examples: Of a shard.
+  """
+  # The same shards for every modality.
   rng = np.random.default_rng(0)
-  rows = rng.integers(0, len(train), (_DRAWS, min(examples, len(train))))
-  slots = {}
-  for name in train.modalities:
-    needed = np.quantile(train.lengths(name)[rows].sum(axis=1), _SHARE)
-    largest = max(table.lengths(name).max() for table in tables.values())
-    wanted = max(int(np.ceil(needed)), int(largest), 1)
-    slots[name] = -(-wanted // _MULTIPLE) * _MULTIPLE
-  return slots
+  rows = rng.integers(0, len(lengths), (_DRAWS, min(examples, len(lengths))))
+  needed = np.quantile(lengths[rows].sum(axis=1), _SHARE)
+  return rounded(max(int(np.ceil(needed)), largest))
+
+
+def rounded(slots: int) -> int:
+  """A number of slots that devices like, not below this one nor 1."""
+  return -(-max(slots, 1) // _MULTIPLE) * _MULTIPLE
 
 
 def check(tables: Mapping[str, Table], slots: Mapping[str, int]) -> None:
@@ -121,21 +153,11 @@ def truncate(
 
 def usage(table: Table, budget: Budget) -> dict[str, Usage]:
   """How each modality of a table fills its slots, over an epoch of shuffled rows."""
-  groups = len(_shard_sizes(table, budget))
-  result = {}
-  for name in table.modalities:
-    length = table.lengths(name)
-    p50, p99 = np.percentile(length, [50, 99], method="higher")
-    result[name] = Usage(
-      mean=float(length.mean()),
-      p50=int(p50),
-      p99=int(p99),
-      max=int(length.max()),
-      missing=float((length == 0).mean()),
-      slots=budget.slots[name],
-      fill=float(length.sum() / (groups * budget.slots[name])),
-    )
-  return result
+  shards = len(_shard_sizes(table, budget))
+  return {
+    name: Usage.of(table.lengths(name), budget.slots[name], shards)
+    for name in table.modalities
+  }
 
 
 def examples_per_shard(table: Table, budget: Budget) -> float:

@@ -6,6 +6,9 @@ number (`batching`). Mapping whole batches, not examples, is what makes it fast.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import grain
 import jax
 
@@ -43,7 +46,12 @@ def train_batches(
   def batch(step: int):
     return batcher.batch(steps.rows(step)[own], step, own.start)
 
-  return iter(grain.MapDataset.range(total_steps).map(batch).to_iter_dataset(_READ))
+  return ahead(batch, total_steps)
+
+
+def ahead(batch: Callable[[int], Any], steps: int) -> grain.DatasetIterator:
+  """An iterator over `batch(0)`, `batch(1)` and so on, made in the background."""
+  return iter(grain.MapDataset.range(steps).map(batch).to_iter_dataset(_READ))
 
 
 def evaluation_batches(
@@ -57,7 +65,7 @@ def evaluation_batches(
   def batch(step: int):
     return batcher.batch(steps.rows(step)[own])
 
-  return iter(grain.MapDataset.range(len(steps)).map(batch).to_iter_dataset(_READ))
+  return ahead(batch, len(steps))
 
 
 def own_shards(

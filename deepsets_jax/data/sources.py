@@ -7,7 +7,7 @@ import pathlib
 import ml_collections
 from absl import logging
 
-from deepsets_jax.data import debian_programs, digits, multiple_features
+from deepsets_jax.data import debian_programs, digits, movielens, multiple_features
 from deepsets_jax.data.columns import build, spec
 from deepsets_jax.data.columns.encoding import Encoding
 from deepsets_jax.data.table import DataError, Table, open_table
@@ -88,6 +88,22 @@ def load(config: ml_collections.ConfigDict, seed: int) -> dict[str, Table]:
       f" {sorted(train.modalities)}: there is nothing to learn from"
     )
   return tables
+
+
+def load_histories(config: ml_collections.ConfigDict) -> movielens.MovieLens:
+  """Users, items and events of `config.data`, with the titles of the items.
+
+  Every value has been looked at.
+
+  Raises:
+    ValueError: A name of no such data.
+    DataError: Bad data.
+  """
+  if config.name != "movielens":
+    raise ValueError(
+      f"config.data.name {config.name!r} has no histories; one of ['movielens']"
+    )
+  return movielens.load(config.path)
 
 
 def _stored(path: str | None) -> dict[str, Table]:

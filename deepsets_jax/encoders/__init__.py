@@ -1,6 +1,6 @@
 """Encoders: `Ragged` to `Ragged` with the common `d` features."""
 
-from deepsets_jax.encoders.elements import DenseEncoder, TokenEncoder
+from deepsets_jax.encoders.elements import DenseEncoder, Scaled, TokenEncoder
 from deepsets_jax.encoders.layers import MLP, activation, l2_normalize
 from deepsets_jax.encoders.sequence import SequenceEncoder
 from deepsets_jax.encoders.torchmultimodal import (
@@ -14,6 +14,7 @@ __all__ = [
   "DenseEncoder",
   "EmbeddingEncoder",
   "MILEncoder",
+  "Scaled",
   "SequenceEncoder",
   "TokenEncoder",
   "WeightedEmbeddingEncoder",

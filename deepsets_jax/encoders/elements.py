@@ -72,6 +72,22 @@ class TokenEncoder(nn.Module):
     return _ModalityScale()(elements.replace(values=values))
 
 
+class Scaled(nn.Module):
+  """Vectors that are in the common space already, times the factor of their modality.
+
+  Attributes:
+    dtype: Of the result.
+  """
+
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, elements: Ragged, *, train: bool) -> Ragged:
+    del train
+    values = elements.values.astype(self.dtype)
+    return _ModalityScale()(elements.replace(values=values))
+
+
 class _ModalityScale(nn.Module):
   """The elements times their weights, which are used up, and a learned factor.
 

@@ -12,6 +12,8 @@ from deepsets_jax.encoders.transformer import Transformer, sinusoids
 from deepsets_jax.ragged import Ragged
 
 POSITIONS = ("rotary", "learned", "sinusoidal")
+# Elements after which one starts at 1/e of its weight.
+_FADING = 10
 
 
 class SequenceEncoder(nn.Module):
@@ -27,7 +29,10 @@ class SequenceEncoder(nn.Module):
       modality has times: "rotary" turns queries and keys (Su et al., 2021),
       "sinusoidal" adds waves, "learned" adds a row of a table by the whole part of the
       place or time, clipped to the table; None tells nothing, of a true set.
-    max_positions: Rows of the learned table.
+    fading: Whether the features of an element are each multiplied by a learned factor
+      that depends on how many elements come after it, up to the table's end: how much
+      of what is long past still counts. It starts at exp(-places / 10).
+    max_positions: Rows of the learned tables.
     layers: Number of transformer blocks; 0 for none, the positions alone.
     heads, hidden, dropout, remat, dtype: As in `transformer.Transformer`.
   """
@@ -35,6 +40,7 @@ class SequenceEncoder(nn.Module):
   elements: nn.Module
   features: int
   positions: str | None = None
+  fading: bool = False
   max_positions: int = 512
   layers: int = 1
   heads: int = 4
@@ -61,6 +67,8 @@ class SequenceEncoder(nn.Module):
     encoded = self.elements(elements.replace(weights=None), train=train)
     places = elements.positions if elements.times is None else elements.times
     values = encoded.values + self._codes(places)
+    if self.fading:
+      values = values * self._fading(elements)
     if self.layers:
       values = self.transformer(
         Ragged(values, elements.offsets),
@@ -74,6 +82,19 @@ class SequenceEncoder(nn.Module):
   def rollout(self, mass: Float[Array, "n"]) -> Float[Array, "n"]:
     """See `transformer.Transformer.rollout`; a weight of an element is left out."""
     return self.transformer.rollout(mass) if self.layers else mass
+
+  def _fading(self, elements: Ragged) -> Float[Array, "n d"]:
+    """What elements are multiplied by for those that come after them."""
+    shape = (self.max_positions, self.features)
+
+    def start(*_) -> Array:
+      places = jnp.arange(self.max_positions, dtype=jnp.float32)
+      return jnp.broadcast_to(-places[:, None] / _FADING, shape)
+
+    logs = self.param("fading", start)
+    after = elements.to_elements(elements.lengths) - 1 - elements.positions
+    rows = jnp.clip(after, 0, self.max_positions - 1)
+    return jnp.exp(logs[rows]).astype(self.dtype)
 
   def _codes(self, places: Array) -> Float[Array, "n d"]:
     """What is added to elements for their place."""

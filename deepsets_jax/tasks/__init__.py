@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Callable, Mapping
 
 import ml_collections
+from jaxtyping import PyTree
 
+from deepsets_jax import trained
 from deepsets_jax.tasks.base import Task
 from deepsets_jax.tasks.labels import Labels
+from deepsets_jax.tasks.recall import Recall
 
 # By config.task.
 TASKS: Mapping[str, Callable[[ml_collections.ConfigDict], Task]] = {
   "labels": Labels.build,
+  "recall": Recall.build,
 }
 
 
@@ -25,3 +30,29 @@ def build(config: ml_collections.ConfigDict) -> Task:
   if config.task not in TASKS:
     raise ValueError(f"unknown config.task {config.task!r}; one of {sorted(TASKS)}")
   return TASKS[config.task](config)
+
+
+def load(workdir: str | pathlib.Path, task: str | None = None) -> tuple[Task, PyTree]:
+  """The task of a run's folder, with the parameters of its best checkpoint.
+
+  Its data is read. There are enough shards for any number of devices.
+
+  Args:
+    workdir: The folder.
+    task: What it must be for, a key of `TASKS`; None for any.
+
+  Raises:
+    ValueError: No run there, one that is for something else, one without a checkpoint,
+      or one whose config lacks a setting that there is by now.
+    DataError: Its data is not as it was.
+  """
+  workdir = pathlib.Path(workdir)
+  config = trained.read_config(workdir, task)
+  with trained.same_version(workdir):
+    trained.fit_devices(config)
+    found = build(config.lock())
+  found.keep(workdir)  # Or raises.
+  params = trained.best_params(
+    workdir, found.abstract_state, higher_is_better=found.higher_is_better
+  )
+  return found, params

@@ -60,7 +60,7 @@ class Task(Protocol):
     workdir: pathlib.Path,
     params: PyTree,
     position: Position,
-    costs: dict[str, Any],
+    summary: dict[str, Any],
   ) -> dict[str, Any]:
     """Evaluates every split but the training one and writes the run's results."""
 

@@ -12,11 +12,12 @@ import jax
 import ml_collections
 from jaxtyping import PyTree
 
-from deepsets_jax import evaluate, metrics, report, run_folder, sharding, summary
+from deepsets_jax import evaluate, metrics, report, run_folder, sharding
 from deepsets_jax import run as runs
 from deepsets_jax.checkpoint import Position
 from deepsets_jax.data import loader, sources
 from deepsets_jax.ragged import Batch
+from deepsets_jax.summary import of_parts
 from deepsets_jax.tasks import base
 from deepsets_jax.train_step import State
 
@@ -59,7 +60,7 @@ class Labels:
 
   def costs(self) -> dict[str, Any]:
     """See `summary.of_parts`."""
-    return summary.of_parts(self.run)
+    return of_parts(self.run)
 
   def compile_step(self) -> jax.stages.Compiled:
     """See `run.Run`."""
@@ -99,7 +100,7 @@ class Labels:
     workdir: pathlib.Path,
     params: PyTree,
     position: Position,
-    costs: dict[str, Any],
+    summary: dict[str, Any],
   ) -> dict[str, Any]:
     """See `report.write`."""
-    return report.write(self.run, workdir, params, position, costs)
+    return report.write(self.run, workdir, params, position, summary)

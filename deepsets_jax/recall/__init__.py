@@ -1,0 +1,1 @@
+"""Recall: of all items those that a user comes to next."""

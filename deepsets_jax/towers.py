@@ -1,0 +1,112 @@
+"""Two towers: a user and an item, each a multi-modal set, as vectors of one space.
+
+The product of a user's vector and an item's says how likely the user comes to the item
+next (Covington et al., 2016; Yi et al., 2019). Items do not depend on users, so that
+their vectors are an index to search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jaxtyping import Float
+
+from deepsets_jax import models
+from deepsets_jax.data.prefixes import HISTORY
+from deepsets_jax.ragged import Ragged
+from deepsets_jax.schema import Modality, Schema
+
+# Where a vector has no direction: far below any real length.
+_TINY = 1e-12
+
+
+class TwoTowers(nn.Module):
+  """A model of users and one of items, with heads of one width `d`.
+
+  Attributes:
+    users: A `models.SetModel` of the user's fields and HISTORY.
+    items: One of the item's fields.
+    shared: Whether a history is made of the item tower's vectors of what is in it;
+      otherwise the user tower has embeddings of its own, by row of the item.
+    normalize: Whether vectors are scaled to length 1.
+  """
+
+  users: nn.Module
+  items: nn.Module
+  shared: bool
+  normalize: bool
+
+  def __call__(
+    self, users: Mapping[str, Ragged], items: Mapping[str, Ragged]
+  ) -> tuple[Float[np.ndarray, "b d"], Float[np.ndarray, "c d"]]:
+    """Both, to initialise all parameters."""
+    vectors = self.embed_items(items)
+    return self.embed_users(users, vectors), vectors
+
+  def embed_items(
+    self, items: Mapping[str, Ragged], *, train: bool = False
+  ) -> Float[np.ndarray, "c d"]:
+    """The vectors of items."""
+    return self._finish(self.items(items, train=train))
+
+  def embed_users(
+    self,
+    users: Mapping[str, Ragged],
+    items: Float[np.ndarray, "c d"],
+    *,
+    train: bool = False,
+  ) -> Float[np.ndarray, "b d"]:
+    """The vectors of users.
+
+    Args:
+      users: Fields, and HISTORY, whose values are rows of `items` where towers are
+        shared, and of the table of items otherwise.
+      items: Vectors of items.
+      train: As in `models.SetModel`.
+    """
+    if self.shared and HISTORY in users:
+      history = users[HISTORY]
+      vectors = jnp.take(items, history.values, axis=0, mode="fill", fill_value=0)
+      users = {**users, HISTORY: history.replace(values=vectors)}
+    return self._finish(self.users(users, train=train))
+
+  def _finish(self, vectors):
+    if not self.normalize:
+      return vectors
+    squares = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
+    return vectors / jnp.sqrt(jnp.maximum(squares, _TINY))
+
+
+def build(config: ml_collections.ConfigDict, users: Schema, items: Schema) -> TwoTowers:
+  """The towers of `config.model`, of users, and `config.item_model`.
+
+  Args:
+    config: Of a run.
+    users: Of a user before an event, see `prefixes.schema`.
+    items: Of an item.
+
+  Raises:
+    ValueError: See `models.build`; or a width or a temperature that is not positive.
+  """
+  recall = config.recall
+  if recall.dimensions < 1 or recall.temperature <= 0:
+    raise ValueError(
+      f"config.recall.dimensions {recall.dimensions} and config.recall.temperature"
+      f" {recall.temperature}: expected both above 0"
+    )
+  if recall.shared:
+    vectors = Modality(
+      "vectors", recall.dimensions, ordered=True, timed=True, encoded=True
+    )
+    users = Schema({**users.modalities, HISTORY: vectors}, users.target)
+  start = np.zeros(recall.dimensions, np.float32)
+  return TwoTowers(
+    users=models.build(config.model, users, start),
+    items=models.build(config.item_model, items, start),
+    shared=recall.shared,
+    normalize=recall.normalize,
+  )
