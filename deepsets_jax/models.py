@@ -201,7 +201,7 @@ def _check_order(config: ml_collections.ConfigDict, schema: Schema) -> None:
       raise ValueError(
         f"config.model.positions.{name} is 'rotary', which turns a transformer's"
         f" queries and keys: add {name!r} to config.model.sequence.modalities, or take"
-        " 'sinusoidal' or 'learned'"
+        " 'sinusoidal', 'learned' or 'recency'"
       )
 
 

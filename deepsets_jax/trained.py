@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import ml_collections
 import numpy as np
 from jaxtyping import PyTree
 
@@ -21,8 +23,19 @@ from deepsets_jax.data.batching import Budget
 from deepsets_jax.data.table import Table, blank
 from deepsets_jax.ragged import Batch
 from deepsets_jax.schema import Schema
+from deepsets_jax.train_step import State
 
 _SPLITS = ("train", "validation", "test")
+# What to do with a run that was for something else, by its task.
+_ASKED_BY = {
+  "labels": (
+    "use experiments.predict or experiments.explain, and deepsets_jax.trained.load"
+  ),
+  "recall": (
+    "use experiments.search or experiments.embed, and"
+    " deepsets_jax.recall.searcher.Searcher"
+  ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,44 +102,97 @@ def load(workdir: str | pathlib.Path, schema: Schema | None = None) -> Trained:
       enough shards for any number of devices.
 
   Raises:
-    ValueError: No run there, one without a checkpoint, or one whose config lacks a
-      setting that there is by now.
+    ValueError: No run there, one that is of no labels, one without a checkpoint, or one
+      whose config lacks a setting that there is by now.
     DataError: Its data is not as it was.
   """
   workdir = pathlib.Path(workdir)
+  config = read_config(workdir, "labels")
+  with same_version(workdir):
+    tables = None
+    if schema is not None:
+      tables = dict.fromkeys(_SPLITS, blank(schema))
+      fit_devices(config)
+    run = runs.build(config.lock(), tables)
+  if schema is None and (found := sources.encoding(config.data, config.seed)):
+    run_folder.keep_encoding(found, workdir)  # Or raises.
+  higher = metrics.higher_is_better(run.config.train.metric)
+  params = best_params(workdir, run.abstract_state, higher_is_better=higher)
+  if schema is None:
+    logits = run.logits(params, "validation")
+    threshold = evaluate.choose_threshold(run.tables["validation"], logits)
+  else:
+    threshold = _threshold(workdir)
+  return Trained(run, params, threshold)
+
+
+def read_config(
+  workdir: pathlib.Path, task: str | None = None
+) -> ml_collections.ConfigDict:
+  """The config of a run that has a checkpoint.
+
+  Args:
+    workdir: Its folder.
+    task: What it must be for, a value of `config.task`; None for any.
+
+  Raises:
+    ValueError: No run there, one that is for something else, or no checkpoint.
+  """
   config = run_folder.read(workdir)
-  folder = workdir / "checkpoints"
+  found = config.get("task", "labels")  # What all runs were for before there was more.
+  if task is not None and found != task:
+    raise ValueError(
+      f"{workdir} is a run of task {found!r}, and this is for {task!r}:"
+      f" {_ASKED_BY.get(found, 'use deepsets_jax.tasks.load')}"
+    )
+  folder = _checkpoints(workdir)
   if not folder.is_dir() or not any(folder.iterdir()):
     raise ValueError(
       f"{workdir} has a config and no checkpoint: its run did not come to its first"
       " evaluation; go on with python -m experiments.main --config=FILE"
       f" --workdir={workdir}"
     )
+  return config
+
+
+@contextlib.contextmanager
+def same_version(workdir: pathlib.Path) -> Iterator[None]:
+  """Says so where the config of a run lacks a setting that there is by now."""
   try:
-    tables = None
-    if schema is not None:
-      tables = dict.fromkeys(_SPLITS, blank(schema))
-      shards = math.lcm(config.data.shards, jax.device_count())
-      examples = config.data.batch_size // config.data.shards  # Of a shard, as before.
-      config.data.update(shards=shards, batch_size=examples * shards)
-    run = runs.build(config.lock(), tables)
-  except AttributeError as error:
+    yield
+  except (AttributeError, KeyError) as error:  # By config.name or config["name"].
     raise ValueError(
-      f"{workdir} is of another version of this package: its config has no {error};"
-      " train it anew"
+      f"{workdir} is of another version of this package: its config has no"
+      f" {error.args[0]}; train it anew"
     ) from error
-  if schema is None and (found := sources.encoding(config.data, config.seed)):
-    run_folder.keep_encoding(found, workdir)  # Or raises.
-  higher = metrics.higher_is_better(run.config.train.metric)
-  with Checkpoints(folder, higher_is_better=higher) as checkpoints:
-    _, position = checkpoints.restore(run.abstract_state)
-    state, _ = checkpoints.restore(run.abstract_state, position.best_step)
-  if schema is None:
-    logits = run.logits(state.eval_params, "validation")
-    threshold = evaluate.choose_threshold(run.tables["validation"], logits)
-  else:
-    threshold = _threshold(workdir)
-  return Trained(run, state.eval_params, threshold)
+
+
+def fit_devices(config: ml_collections.ConfigDict) -> None:
+  """Gives the config enough shards for the devices here, each as it was."""
+  shards = math.lcm(config.data.shards, jax.device_count())
+  examples = config.data.batch_size // config.data.shards
+  config.data.update(shards=shards, batch_size=examples * shards)
+
+
+def best_params(
+  workdir: pathlib.Path, state: State, *, higher_is_better: bool
+) -> PyTree:
+  """The parameters that are evaluated, of a run's best checkpoint.
+
+  Args:
+    workdir: Folder of the run.
+    state: Shapes of its state.
+    higher_is_better: Of its metric.
+  """
+  folder = _checkpoints(workdir)
+  with Checkpoints(folder, higher_is_better=higher_is_better) as checkpoints:
+    _, position = checkpoints.restore(state)
+    best, _ = checkpoints.restore(state, position.best_step)
+  return best.eval_params
+
+
+def _checkpoints(workdir: pathlib.Path) -> pathlib.Path:
+  return workdir / "checkpoints"
 
 
 def _threshold(workdir: pathlib.Path) -> float:

@@ -6,12 +6,12 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from deepsets_jax.encoders.transformer import Transformer, sinusoids
 from deepsets_jax.ragged import Ragged
 
-POSITIONS = ("rotary", "learned", "sinusoidal")
+POSITIONS = ("rotary", "learned", "sinusoidal", "recency")
 # Elements after which one starts at 1/e of its weight.
 _FADING = 10
 
@@ -28,7 +28,8 @@ class SequenceEncoder(nn.Module):
     positions: How an element's place in its example is told, or its time where the
       modality has times: "rotary" turns queries and keys (Su et al., 2021),
       "sinusoidal" adds waves, "learned" adds a row of a table by the whole part of the
-      place or time, clipped to the table; None tells nothing, of a true set.
+      place or time, clipped to the table; "recency" one by the number of elements that
+      come after, times or not; None tells nothing, of a true set.
     fading: Whether the features of an element are each multiplied by a learned factor
       that depends on how many elements come after it, up to the table's end: how much
       of what is long past still counts. It starts at exp(-places / 10).
@@ -66,9 +67,12 @@ class SequenceEncoder(nn.Module):
     weights = elements.weights
     encoded = self.elements(elements.replace(weights=None), train=train)
     places = elements.positions if elements.times is None else elements.times
-    values = encoded.values + self._codes(places)
+    after = elements.to_elements(elements.lengths) - 1 - elements.positions
+    values = encoded.values + self._codes(
+      after if self.positions == "recency" else places
+    )
     if self.fading:
-      values = values * self._fading(elements)
+      values = values * self._fading(after)
     if self.layers:
       values = self.transformer(
         Ragged(values, elements.offsets),
@@ -83,8 +87,8 @@ class SequenceEncoder(nn.Module):
     """See `transformer.Transformer.rollout`; a weight of an element is left out."""
     return self.transformer.rollout(mass) if self.layers else mass
 
-  def _fading(self, elements: Ragged) -> Float[Array, "n d"]:
-    """What elements are multiplied by for those that come after them."""
+  def _fading(self, after: Int[Array, "n"]) -> Float[Array, "n d"]:
+    """What elements are multiplied by for the number that come after them."""
     shape = (self.max_positions, self.features)
 
     def start(*_) -> Array:
@@ -92,7 +96,6 @@ class SequenceEncoder(nn.Module):
       return jnp.broadcast_to(-places[:, None] / _FADING, shape)
 
     logs = self.param("fading", start)
-    after = elements.to_elements(elements.lengths) - 1 - elements.positions
     rows = jnp.clip(after, 0, self.max_positions - 1)
     return jnp.exp(logs[rows]).astype(self.dtype)
 
@@ -101,7 +104,7 @@ class SequenceEncoder(nn.Module):
     match self.positions:
       case "sinusoidal":
         return sinusoids(places, self.features).astype(self.dtype)
-      case "learned":
+      case "learned" | "recency":
         rows = jnp.clip(places.astype(jnp.int32), 0, self.max_positions - 1)
         table = nn.Embed(
           self.max_positions, self.features, dtype=self.dtype, name="positions"
