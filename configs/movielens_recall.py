@@ -4,7 +4,7 @@
   python -m experiments.main --config=configs/movielens_recall.py:two_stage,1
 
 The arguments are a variant, one of `VARIANTS`, and the seed. The data are fetched once,
-with pip. A minute or two on two cores; variants with transformers take ten.
+with pip. A minute or two on two cores; those with transformers take a few more.
 """
 
 from typing import Any, NamedTuple
@@ -30,6 +30,7 @@ class Variant(NamedTuple):
     ages: Whether the age of an event is told.
     attends: Whether a transformer is in the history, by its order.
     window: The latest events that a user is known by.
+    width: Of elements, users and items.
     cold_items: Share of the items that nothing is trained on.
     recall: Settings of `config.recall`.
   """
@@ -43,11 +44,12 @@ class Variant(NamedTuple):
   ages: bool = False
   attends: bool = False
   window: int = 50
+  width: int = 128
   cold_items: float = 0.0
   recall: dict[str, Any] = {}  # noqa: RUF012
 
 
-_BLOCK = dict(hidden=128, dropout=0.2)
+_BLOCK = dict(hidden=64, dropout=0.2)
 _MEAN = dict(pools=("mean",))
 VARIANTS = {
   "history": Variant(),
@@ -56,20 +58,22 @@ VARIANTS = {
   "graph": Variant(_USER_FIELDS, _GRAPH),
   "ages": Variant(ages=True),
   "unordered": Variant(fading=False, settings=_MEAN),
-  "transformer": Variant(attends=True, window=20),
-  "set_pool": Variant(_USER_FIELDS, window=20),
+  "transformer": Variant(attends=True, window=10, width=64),
+  "set_pool": Variant(_USER_FIELDS, window=10, width=64),
   "two_stage": Variant(
     _USER_FIELDS,
     fusion="two_stage",
     settings=dict(pool="sum", readout=("mean",), **_BLOCK),
     attends=True,
-    window=20,
+    window=10,
+    width=64,
   ),
   "single_stream": Variant(
     _USER_FIELDS,
     fusion="single_stream",
     settings=dict(readout="all", pools=("mean",), **_BLOCK),
-    window=20,
+    window=10,
+    width=64,
   ),
   "own_embeddings": Variant(recall=dict(shared=False)),
   "seen_as_negatives": Variant(recall=dict(mask_seen=False)),
@@ -99,7 +103,7 @@ def get_config(argument: str = "history,0") -> ml_collections.ConfigDict:
     id_events=1 if variant.ids else None,
     cold_items=variant.cold_items,
   )
-  config.model.update(features=128, fusion=variant.fusion)
+  config.model.update(features=variant.width, fusion=variant.fusion)
   config.model[variant.fusion].update(variant.settings)
   config.model.head.update(input_dropout=0.5, project=False)
   if variant.fading:
@@ -110,10 +114,10 @@ def get_config(argument: str = "history,0") -> ml_collections.ConfigDict:
     config.model.positions.history = "recency"
   elif variant.ages:
     config.model.positions.history = "sinusoidal"
-  config.item_model.update(features=128)
+  config.item_model.update(features=variant.width)
   config.item_model.set_pool.pools = ("sum",)
   config.item_model.head.project = False
-  config.recall.update(dimensions=128, uniform=1024)
+  config.recall.update(dimensions=variant.width, uniform=1024)
   config.recall.update(variant.recall)
   config.optim.update(learning_rate=3e-3, weight_decay=0.01, warmup_steps=100)
   config.train.update(eval_every=250, log_every=50)
