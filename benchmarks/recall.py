@@ -66,7 +66,6 @@ def rows(rounds: int = ROUNDS) -> list[dict]:
 
 def main() -> None:
   """Prints a Markdown table."""
-  print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}\n")
   print(
     f"| items x width | full ranking, users/s | exact top {K}, users/s | approximate,"
     " users/s | its recall | peak memory, GB |\n|---|---|---|---|---|---|"

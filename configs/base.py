@@ -12,7 +12,8 @@ def get_config() -> ml_collections.ConfigDict:
   # Of the splits, the initial parameters, the order of examples and all that is
   # random in training.
   config.seed = 0
-  # What is asked: "labels" of examples, or "recall" of the items that users come to.
+  # What is asked: "labels" of examples, "recall" of the items that users come to,
+  # or "ranking" of some.
   config.task = "labels"
   # Optimizer steps.
   config.total_steps = 1000
@@ -45,12 +46,29 @@ def get_config() -> ml_collections.ConfigDict:
     # Whether the items in a user's history are none of its negatives: right where
     # nobody comes to an item twice.
     mask_seen=True,
-    # Negatives of a shard drawn uniformly from all items, all different.
+    # Negatives of a shard drawn uniformly from all items, all different; of fewer
+    # items all.
     uniform=256,
     # Whether the negatives of all shards are those of each, gathered from all devices.
     across=False,
     # Places of a list at which it is measured.
     cutoffs=(10,),
+  )
+  # Besides, of recall: dimensions, shared and normalize.
+  config.ranking = config_dict.create(
+    # Where lists come from: "ratings", runs of a user's events by how it rated them;
+    # or "clicks", the item of an event among random ones.
+    lists="ratings",
+    # Of "ratings", events of a list to train on.
+    list_size=20,
+    # Of "clicks", random items of a list.
+    negatives=20,
+    # "softmax", "pairwise" or "pointwise".
+    loss="softmax",
+    # Widths of the hidden layers on the vectors of a user and an item.
+    hidden=(64,),
+    # Rate of dropout after each of them.
+    dropout=0.0,
   )
   config.optim = config_dict.create(
     # Peak learning rate of AdamW.
@@ -89,10 +107,12 @@ def get_config() -> ml_collections.ConfigDict:
 def _data() -> ml_collections.ConfigDict:
   return config_dict.create(
     # "debian_programs", "digits" or "multiple_features"; "table" for a file of your
-    # own, "tables" for a folder of tables written by `Table.write`.
+    # own, "tables" for a folder of tables written by `Table.write`. Of users, items
+    # and events, "movielens", or "clicks" for a folder of your own.
     name="debian_programs",
     # Of "table", a Parquet, Arrow, JSON lines or CSV file, a folder or a pattern of
-    # such, or tfds:NAME; of "tables", the folder of one folder per split.
+    # such, or tfds:NAME; of "tables", the folder of one folder per split; of "clicks",
+    # the folder of events, and perhaps items and users.
     path=config_dict.placeholder(str),
     # Of "table", what its columns are, as experiments.describe writes it; {} for the
     # file of that name beside it.
@@ -131,6 +151,17 @@ def _data() -> ml_collections.ConfigDict:
       # Training events below which an item has no id of its own, but its fields; None
       # for no ids at all.
       id_events=config_dict.placeholder(int),
+    ),
+    # Of "clicks", the columns of the events.
+    clicks=dict(
+      # Of the user's id; also in the file of users, if there is one.
+      user="user",
+      # Of the item's id; also in the file of items.
+      item="item",
+      # Of the time: dates, timestamps, or seconds since 1970.
+      time="time",
+      # Of the rating, a number. Without such a column events are clicks.
+      rating="rating",
     ),
     debian_programs=dict(
       # Programs of the training part that a token must be in to be in the vocabulary.

@@ -17,11 +17,9 @@ from jaxtyping import Float
 
 from deepsets_jax import models
 from deepsets_jax.data.prefixes import HISTORY
+from deepsets_jax.encoders import l2_normalize
 from deepsets_jax.ragged import Ragged
 from deepsets_jax.schema import Modality, Schema
-
-# Where a vector has no direction: far below any real length.
-_TINY = 1e-12
 
 
 class TwoTowers(nn.Module):
@@ -32,7 +30,8 @@ class TwoTowers(nn.Module):
     items: One of the item's fields.
     shared: Whether a history is made of the item tower's vectors of what is in it;
       otherwise the user tower has embeddings of its own, by row of the item.
-    normalize: Whether vectors are scaled to length 1.
+    normalize: Whether vectors are scaled to length 1; zeros, as of a user of whom
+      nothing is known before training, stay zeros.
   """
 
   users: nn.Module
@@ -75,10 +74,7 @@ class TwoTowers(nn.Module):
     return self._finish(self.users(users, train=train))
 
   def _finish(self, vectors):
-    if not self.normalize:
-      return vectors
-    squares = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
-    return vectors / jnp.sqrt(jnp.maximum(squares, _TINY))
+    return l2_normalize(vectors) if self.normalize else vectors
 
 
 def build(config: ml_collections.ConfigDict, users: Schema, items: Schema) -> TwoTowers:
@@ -92,7 +88,9 @@ def build(config: ml_collections.ConfigDict, users: Schema, items: Schema) -> Tw
   Raises:
     ValueError: See `models.build`; or a width or a temperature that is not positive.
   """
-  recall = config.recall
+  recall, features = config.recall, config.item_model.features
+  if features < 1:
+    raise ValueError(f"config.item_model.features is {features}; expected at least 1")
   if recall.dimensions < 1 or recall.temperature <= 0:
     raise ValueError(
       f"config.recall.dimensions {recall.dimensions} and config.recall.temperature"

@@ -19,7 +19,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from experiments.parts import importance, missing, quality, reading, runs
+from experiments.parts import importance, missing, quality, reading, recall, runs
 
 
 def provenance(facts: Mapping[str, Any]) -> str:
@@ -60,6 +60,7 @@ _PARTS: Mapping[str, Callable[[], tuple[str, dict[str, Any]]]] = {
   "larger": missing.larger_part,
   "views": missing.views_part,
   "reading": reading.reading_part,
+  "recall": recall.recall_part,
 }
 _CHOSEN = flags.DEFINE_list("parts", list(_PARTS), f"Of {', '.join(_PARTS)}.")
 

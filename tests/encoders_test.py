@@ -76,6 +76,21 @@ def test_bfloat16_computes_in_bfloat16_with_float32_parameters(cls):
   assert {p.dtype for p in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
 
+def test_vectors_of_the_common_space_are_taken_as_they_are():
+  elements = pack([np.arange(6).reshape(2, 3)] + [np.zeros((0, 3))] * 3)
+  got, variables = apply(encoders.Scaled(), elements)
+  assert jax.tree.map(jnp.shape, variables["params"]) == {
+    "_ModalityScale_0": {"factor": ()}
+  }
+  np.testing.assert_array_equal(got.values, elements.values)
+  twice = jax.tree.map(lambda x: 2 * x, variables)
+  weighted = elements.replace(weights=jnp.arange(24.0))
+  got = encoders.Scaled(jnp.bfloat16).apply(twice, weighted, train=False)
+  assert got.values.dtype == jnp.bfloat16
+  want = 2 * np.asarray(elements.values) * np.arange(24)[:, None]
+  np.testing.assert_allclose(got.values.astype(jnp.float32), want)
+
+
 def test_dropout_only_in_training():
   module = encoders.DenseEncoder(4, hidden=(64,), dropout=0.5)
   elements = pack([np.ones((2, 3))] * 4)

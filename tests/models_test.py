@@ -224,6 +224,8 @@ def _gradient(fusion, modalities):
     ({"positions.word": "waves"}, "positions.word 'waves'; one of"),
     ({"positions.smell": "learned"}, "positions: no modality 'smell'; the data has"),
     ({"sequence.modalities": ("smell",)}, "sequence.modalities: no modality 'smell'"),
+    ({"fading": ("smell",)}, "fading: no modality 'smell'; the data has"),
+    ({"fading": ("image",)}, "fading: 'image' is declared unordered"),
   ],
 )
 def test_positions_and_sequences_that_cannot_be_are_named(overrides, message):
@@ -300,6 +302,53 @@ def test_the_models_compared_on_debian_programs_match_in_parameters(
     shapes = jax.eval_shape(model.init, jax.random.key(0), modalities)
     sizes[argument] = sum(x.size for x in jax.tree.leaves(shapes))
   assert max(sizes.values()) / min(sizes.values()) < most, sizes
+
+
+class TestHead:
+  x = jnp.arange(12.0).reshape(3, 4)
+
+  def test_without_a_projection_the_vector_and_a_bias_come_out(self):
+    head = models.Head((0.5, 0.0, -1.0, 2.0), project=False)
+    variables = head.init(jax.random.key(0), self.x, train=False)
+    assert jax.tree.map(jnp.shape, variables["params"]) == {"bias": (4,)}
+    got = head.apply(variables, self.x, train=False)
+    np.testing.assert_array_equal(got, self.x + jnp.array([[0.5, 0.0, -1.0, 2.0]]))
+
+  def test_without_a_projection_the_last_hidden_layer_comes_out(self):
+    head = models.Head((0.0,) * 3, hidden=(3,), activation="tanh", project=False)
+    variables = head.init(jax.random.key(0), self.x, train=False)
+    got = head.apply(variables, self.x, train=False)
+    layer = jax.device_get(variables["params"]["MLP_0"]["Dense_0"])
+    want = np.tanh(dense(layer, np.asarray(self.x)))
+    np.testing.assert_allclose(got, want, 1e-5)
+
+  def test_without_a_projection_another_width_is_refused(self):
+    head = models.Head((0.0,) * 3, project=False)
+    with pytest.raises(ValueError, match="project is False.* is 4 wide, not 3"):
+      head.init(jax.random.key(0), self.x, train=False)
+
+
+@pytest.mark.parametrize(
+  ("encoded", "width", "kind"),
+  [
+    (True, FEATURES, encoders.Scaled),
+    (True, FEATURES + 1, encoders.DenseEncoder),
+    (False, FEATURES, encoders.DenseEncoder),
+  ],
+)
+def test_vectors_that_are_encoded_to_the_width_are_taken_as_they_are(
+  encoded, width, kind
+):
+  config = base.get_config().model
+  config.features = width
+  schema = Schema(
+    {"face": Modality("vectors", FEATURES, ordered=True, encoded=encoded)},
+    SCHEMA.target,
+  )
+  assert isinstance(models.build(config, schema, np.zeros(4)).encoders["face"], kind)
+  config.fading = ("face",)
+  faded = models.build(config, schema, np.zeros(4)).encoders["face"]
+  assert faded.fading and faded.layers == 0 and isinstance(faded.elements, kind)
 
 
 @functools.cache

@@ -39,7 +39,8 @@ def wheel(tmp_path):
 
 def strings(data, table, name):
   """The strings of the tokens of every example."""
-  vocabulary = data.vocabularies[name]
+  side = "users" if table is data.histories.users else "items"
+  vocabulary = data.vocabularies[side][name]
   lists = table.modalities[name].to_lists()
   return [[vocabulary[i] for i in ids] for ids in lists]
 
@@ -116,7 +117,7 @@ def test_the_zip_is_the_same_without_triples(tmp_path):
   of_wheel = movielens.load(str(tmp_path / files.WHEEL))
   of_zip = movielens.load(str(tmp_path / files.ZIP))
   assert of_zip.histories.items.lengths("triples").tolist() == [0] * 5
-  assert of_zip.vocabularies["triples"] == ()
+  assert of_zip.vocabularies["items"]["triples"] == ()
   np.testing.assert_array_equal(of_zip.histories.rows, of_wheel.histories.rows)
   np.testing.assert_array_equal(of_zip.titles, of_wheel.titles)
 
@@ -150,7 +151,8 @@ def test_the_data_themselves():
   users, films, lengths = histories.users, histories.items, histories.lengths()
   assert (len(users), len(films), len(histories.rows)) == (943, 1682, 100_000)
   assert (lengths.min(), np.median(lengths), lengths.max()) == (20, 65, 737)
-  sizes = {name: len(words) for name, words in data.vocabularies.items()}
+  sides = data.vocabularies.values()
+  sizes = {name: len(words) for side in sides for name, words in side.items()}
   assert sizes == {
     "gender": 2,
     "occupation": 21,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from deepsets_jax.data import cache, movielens
+from deepsets_jax.data import cache, catalogue, movielens
 from deepsets_jax.data.histories import leave_out, of_events
 from deepsets_jax.data.table import Table
 from deepsets_jax.ragged import from_lists
@@ -122,7 +122,7 @@ def test_every_baseline_is_ranked_in_full_and_among_100():
 
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_the_command_is_of_a_split_of_movielens(split, monkeypatch):
-  data = movielens.MovieLens(histories_of_ten(), np.array([]), {})
+  data = catalogue.Catalogue(histories_of_ten(), np.array([]), {})
   monkeypatch.setattr(movielens, "load", lambda path: data if path == "a.whl" else None)
   lines = baselines.table("a.whl", split).splitlines()
   assert len(lines) == 2 + len(baselines.BASELINES)

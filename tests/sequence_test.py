@@ -105,6 +105,49 @@ def test_learned_positions_are_clipped_to_their_table():
   np.testing.assert_allclose(added - plain, rows[[0, 1, 1, 1, 1]], 1e-4, 1e-5)
 
 
+def fading(lists, logs=None, **settings):
+  """What comes out with the learned logarithms, those of the start for None."""
+  module = encoder(fading=True, layers=0, max_positions=3, **settings)
+  variables = module.init(jax.random.key(0), pack(lists), train=False)
+  start = variables["params"]["fading"]
+  if logs is not None:
+    variables["params"]["fading"] = logs
+  out = module.apply(variables, pack(lists), train=False)
+  elements = module.bind(variables).elements(pack(lists), train=False)
+  return out.to_lists(), elements.to_lists(), start
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_elements_fade_by_the_number_that_come_after_them(learned):
+  logs = np.random.default_rng(0).normal(size=(3, WIDTH)).astype(np.float32)
+  faded, plain, start = fading(sets(), logs if learned else None)
+  np.testing.assert_allclose(start, np.repeat([[0], [-0.1], [-0.2]], WIDTH, 1), 1e-6)
+  logs = logs if learned else start
+  for got, elements in zip(faded, plain, strict=True):
+    last = len(elements) - 1
+    # What is further back than the table is as far back as it goes.
+    want = [x * np.exp(logs[min(last - i, 2)]) for i, x in enumerate(elements)]
+    np.testing.assert_allclose(got, np.reshape(want, (-1, WIDTH)), 1e-5, 1e-6)
+
+
+def test_the_last_element_is_as_it_was_before_training():
+  faded, plain, _ = fading(sets())
+  for got, elements in zip(faded, plain, strict=True):
+    np.testing.assert_allclose(got[-1:], elements[-1:], 1e-6)
+
+
+def test_recency_tells_the_number_that_come_after_whatever_the_times():
+  module = encoder("recency", layers=0, max_positions=2)
+  elements = pack(sets())
+  timed = elements.replace(times=jnp.arange(elements.num_slots, dtype=jnp.float32))
+  variables = module.init(jax.random.key(0), elements, train=False)
+  rows = np.asarray(variables["params"]["positions"]["embedding"])
+  plain = module.bind(variables).elements(elements, train=False).to_lists()[3]
+  for given in (elements, timed):
+    added = module.apply(variables, given, train=False).to_lists()[3] - plain
+    np.testing.assert_allclose(added, rows[[1, 1, 1, 1, 0]], 1e-4, 1e-5)
+
+
 def test_weights_multiply_what_comes_out():
   weights = jnp.arange(pack(sets()).num_slots, dtype=jnp.float32)
   plain, weighted = encoded(sets()), encoded(sets(), weights=weights)

@@ -79,7 +79,15 @@ def with_ids(items: Table, popularity: np.ndarray, id_events: int) -> Table:
     items: All items.
     popularity: Training events of each.
     id_events: Events that it takes.
+
+  Raises:
+    DataError: The items have a field of that name.
   """
+  if ID in items.modalities:
+    raise DataError(
+      f"the items have a field {ID!r}, as the modality of ids is called: leave it out"
+      " of config.data.histories.item_fields, or call it something else"
+    )
   has_id = popularity >= id_events
   offsets = np.append(0, np.cumsum(has_id))
   ids = Ragged(np.flatnonzero(has_id).astype(np.int32), offsets.astype(np.int64))

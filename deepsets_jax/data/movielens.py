@@ -9,7 +9,6 @@ them. The knowledge graph, Freebase's, is in the package of RecBole alone (Zhao 
 from __future__ import annotations
 
 import collections
-import dataclasses
 import pathlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from deepsets_jax.data import fetched
-from deepsets_jax.data.histories import Histories, of_events
+from deepsets_jax.data.catalogue import Catalogue
+from deepsets_jax.data.histories import of_events
 from deepsets_jax.data.table import Table
 from deepsets_jax.ragged import Ragged, from_lists
 from deepsets_jax.schema import Modality, Schema, Target
@@ -34,25 +34,12 @@ _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 _MIN_FILMS = 2
 
 
-@dataclasses.dataclass(frozen=True)
-class MovieLens:
-  """The data set, and what its ids and rows are called.
-
-  Attributes:
-    histories: Users with "age", "gender" and "occupation"; films with "title", "year",
-      "genres" and "triples"; the ids of both tables are those of the files.
-    titles: Of each film with its year, `[items]` strings, to be printed.
-    vocabularies: By modality of tokens, the string of every id. A triple is its
-      relation and its entity, with a space between.
-  """
-
-  histories: Histories
-  titles: np.ndarray
-  vocabularies: Mapping[str, tuple[str, ...]]
-
-
-def load(path: str | None = None) -> MovieLens:
+def load(path: str | None = None) -> Catalogue:
   """MovieLens 100K, every value looked at.
+
+  Users have "age", "gender" and "occupation"; films have "title", "year", "genres" and
+  "triples", of which each is a relation and an entity with a space between. The ids are
+  those of the files. A title to be printed has its year.
 
   Args:
     path: RecBole's wheel, or GroupLens' ml-100k.zip or its folder, where no film has
@@ -66,8 +53,9 @@ def load(path: str | None = None) -> MovieLens:
 
   found = pathlib.Path(path) if path else fetched.fetch(RECBOLE)
   data = files.read(found)
-  vocabularies: dict[str, tuple[str, ...]] = {}
-  users, items = _users(data.users, vocabularies), _items(data, vocabularies)
+  of_users: dict[str, tuple[str, ...]] = {}
+  of_items: dict[str, tuple[str, ...]] = {}
+  users, items = _users(data.users, of_users), _items(data, of_items)
   film_rows = {film.id: row for row, film in enumerate(data.films)}
   rows, events = [], []
   for row, user in enumerate(data.users):
@@ -83,7 +71,8 @@ def load(path: str | None = None) -> MovieLens:
     where=str(found),
   )
   titles = np.array([_display(film) for film in data.films])
-  return MovieLens(histories.validate(str(found)), titles, vocabularies)
+  vocabularies = {"users": of_users, "items": of_items}
+  return Catalogue(histories.validate(str(found)), titles, vocabularies)
 
 
 def words(title: str) -> list[str]:

@@ -8,15 +8,11 @@ import flax.struct
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from deepsets_jax.data import budgets
-from deepsets_jax.data.batching import Absence, Batcher, Budget
+from deepsets_jax.data import distinct
+from deepsets_jax.data.batching import Absence, Budget
+from deepsets_jax.data.distinct import padded
 from deepsets_jax.data.prefixes import HISTORY, Prefixes, users_before
-from deepsets_jax.data.table import Table
 from deepsets_jax.ragged import Batch, stack
-
-_DRAWS = 100
-# Slots beyond what the largest of the draws took.
-_SLACK = 1.1
 
 
 @flax.struct.dataclass
@@ -78,16 +74,20 @@ class PairBatcher:
       raise ValueError(
         "config.recall: neither in_batch nor uniform negatives; take one or both"
       )
-    self._prefixes, self._items, self._budget = prefixes, items, budget
+    self._prefixes, self._budget = prefixes, budget
     self._uniform, self._shared, self._absence = uniform, shared, absence
     history = budget.slots[HISTORY] if shared else 0
-    most = min(len(items), budget.examples + uniform + history)
-    if item_slots is None:
-      item_slots = _propose(items, most, prefixes.seed)
-    self.item_budget = Budget(budgets.rounded(most), item_slots)
+    shares = prefixes.shares()
+    most = budget.examples + uniform + history
+    self._items = distinct.ItemBatcher(items, most, shares, prefixes.seed, item_slots)
     self._log_expected = _log_expected(
-      prefixes.shares() * budget.examples * in_batch, uniform / len(items)
+      shares * budget.examples * in_batch, uniform / len(items)
     )
+
+  @property
+  def item_budget(self) -> Budget:
+    """Of the items of a shard."""
+    return self._items.budget
 
   def batch(
     self, epoch: int, rows: Sequence[np.ndarray], step: int, first_shard: int
@@ -102,82 +102,31 @@ class PairBatcher:
   def _shard(self, users: np.ndarray, ends: np.ndarray, step: int, index: int) -> Pairs:
     prefixes, budget = self._prefixes, self._budget
     table = users_before(prefixes.histories, users, ends, prefixes.window)
-    batcher = Batcher(table, budget, self._absence)
-    batch = batcher.shard(np.arange(len(users)), step, index)
-    batch = batch.replace(indices=_padded(users, budget.examples, -1))
+    batch = distinct.users(table, users, budget, self._absence, step, index)
     positives = prefixes.histories.rows[ends]
     rng = np.random.default_rng((prefixes.seed, step, index, 2))
     negatives = rng.choice(
-      len(self._items), self._uniform, replace=False, shuffle=False
+      len(prefixes.histories.items), self._uniform, replace=False, shuffle=False
     )
-    history = batch.modalities[HISTORY]
-    clicked = history.values[: history.offsets[-1] * self._shared]
-    distinct = np.unique(np.concatenate([positives, negatives, clicked]))
+    parts = [positives, negatives]
     if self._shared:
-      slots = _padded(np.searchsorted(distinct, clicked), history.num_slots, 0)
-      history = history.replace(values=slots)
-      batch = batch.replace(modalities={**batch.modalities, HISTORY: history})
-    slots = np.searchsorted(distinct, positives)
+      parts.append(distinct.clicked(batch))
+    rows = np.unique(np.concatenate(parts))
+    if self._shared:
+      batch = distinct.with_slots(batch, rows)
+    slots = np.searchsorted(rows, positives)
     return Pairs(
       users=batch,
-      items=self._item_batch(distinct),
-      positives=_padded(slots, budget.examples, 0),
-      negatives=np.searchsorted(distinct, negatives).astype(np.int32),
-      log_expected=_padded(
-        self._log_expected[distinct], self.item_budget.examples, 0, np.float32
+      items=self._items.shard(rows),
+      positives=padded(slots, budget.examples, 0),
+      negatives=np.searchsorted(rows, negatives).astype(np.int32),
+      log_expected=padded(
+        self._log_expected[rows], self.item_budget.examples, 0, np.float32
       ),
     )
-
-  def _item_batch(self, rows: np.ndarray) -> Batch:
-    table = self._items
-    largest = self._largest(rows)
-    if largest is None:
-      return Batcher(table, self.item_budget).shard(rows)
-    table = budgets.truncate(table.select(rows), largest, "first", 0)[0]
-    batch = Batcher(table, self.item_budget).shard(np.arange(len(rows)))
-    return batch.replace(indices=_padded(rows, self.item_budget.examples, -1))
-
-  def _largest(self, rows: np.ndarray) -> dict[str, int] | None:
-    """How many elements an item may have for all to fit; None where all do."""
-    caps, fits = {}, True
-    for name, slots in self.item_budget.slots.items():
-      lengths = self._items.lengths_of(name, rows)
-      cap = int(lengths.max(initial=0))
-      while np.minimum(lengths, cap).sum() > slots:
-        cap, fits = cap * 9 // 10, False
-      caps[name] = cap
-    return None if fits else caps
-
-
-def _propose(items: Table, most: int, seed: int) -> dict[str, int]:
-  """Slots by modality for any `most` distinct items, or what nearly all such take.
-
-  A batch that does not fit has its largest items cut.
-  """
-  slots = {}
-  for name in items.modalities:
-    lengths = items.lengths(name)
-    wanted = int(lengths.sum())
-    if most < len(items):
-      rng = np.random.default_rng(seed)
-      draws = [
-        lengths[rng.choice(len(items), most, replace=False, shuffle=False)].sum()
-        for _ in range(_DRAWS)
-      ]
-      wanted = min(wanted, max(int(_SLACK * max(draws)), int(lengths.max())))
-    slots[name] = budgets.rounded(wanted)
-  return slots
 
 
 def _log_expected(in_batch: np.ndarray, uniform: float) -> np.ndarray:
   """The log of the sum; of an item that is never a candidate, of the least there is."""
   expected = in_batch + uniform
   return np.log(np.maximum(expected, expected[expected > 0].min()))
-
-
-def _padded(
-  values: np.ndarray, size: int, fill: float, dtype: type = np.int32
-) -> np.ndarray:
-  out = np.full(size, fill, dtype)
-  out[: len(values)] = values
-  return out

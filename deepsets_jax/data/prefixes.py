@@ -137,6 +137,11 @@ class Prefixes:
       HISTORY: known,
     }
 
+  def longest(self) -> int:
+    """The most events that an example of any epoch is known by."""
+    most = int(np.max(self.train_ends - self.histories.offsets[:-1]))
+    return min(self.window, max(most - 1, 0))
+
   def shares(self) -> np.ndarray:
     """How often an item is what an example is to come to: `[items]`, the sum 1."""
     begins = self.histories.offsets[:-1]

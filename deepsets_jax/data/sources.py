@@ -7,12 +7,20 @@ import pathlib
 import ml_collections
 from absl import logging
 
-from deepsets_jax.data import debian_programs, digits, movielens, multiple_features
+from deepsets_jax.data import (
+  click_logs,
+  debian_programs,
+  digits,
+  movielens,
+  multiple_features,
+)
+from deepsets_jax.data.catalogue import Catalogue
 from deepsets_jax.data.columns import build, spec
 from deepsets_jax.data.columns.encoding import Encoding
 from deepsets_jax.data.table import DataError, Table, open_table
 
 _NAMES = ("debian_programs", "digits", "multiple_features", "table", "tables")
+_HISTORIES = ("movielens", "clicks")
 
 
 def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -90,7 +98,7 @@ def load(config: ml_collections.ConfigDict, seed: int) -> dict[str, Table]:
   return tables
 
 
-def load_histories(config: ml_collections.ConfigDict) -> movielens.MovieLens:
+def load_histories(config: ml_collections.ConfigDict) -> Catalogue:
   """Users, items and events of `config.data`, with the titles of the items.
 
   Every value has been looked at.
@@ -99,11 +107,14 @@ def load_histories(config: ml_collections.ConfigDict) -> movielens.MovieLens:
     ValueError: A name of no such data.
     DataError: Bad data.
   """
-  if config.name != "movielens":
-    raise ValueError(
-      f"config.data.name {config.name!r} has no histories; one of ['movielens']"
-    )
-  return movielens.load(config.path)
+  match config.name:
+    case "movielens":
+      return movielens.load(config.path)
+    case "clicks":
+      return click_logs.load(config.path, **config.clicks, report=logging.warning)
+  raise ValueError(
+    f"config.data.name {config.name!r} has no histories; one of {list(_HISTORIES)}"
+  )
 
 
 def _stored(path: str | None) -> dict[str, Table]:

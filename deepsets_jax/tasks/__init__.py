@@ -11,11 +11,13 @@ from jaxtyping import PyTree
 from deepsets_jax import trained
 from deepsets_jax.tasks.base import Task
 from deepsets_jax.tasks.labels import Labels
+from deepsets_jax.tasks.ranking import Ranking
 from deepsets_jax.tasks.recall import Recall
 
 # By config.task.
 TASKS: Mapping[str, Callable[[ml_collections.ConfigDict], Task]] = {
   "labels": Labels.build,
+  "ranking": Ranking.build,
   "recall": Recall.build,
 }
 

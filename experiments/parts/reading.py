@@ -13,14 +13,16 @@ _BENCHMARKS = ("table", "records", "mm_imdb")
 
 def reading_part() -> tuple[str, dict[str, Any]]:
   """What the three benchmarks print, and where they ran."""
-  blocks = []
-  for name in _BENCHMARKS:
-    module = f"benchmarks.{name}"
-    done = subprocess.run(
-      [sys.executable, "-m", module], capture_output=True, text=True, check=True
-    )
-    printed = done.stdout.strip()
-    # A table stands as it is.
-    blocks += [f"`python -m {module}`:"]
-    blocks += [printed if printed.startswith("|") else f"```\n{printed}\n```"]
+  blocks = [printed(name) for name in _BENCHMARKS]
   return "\n\n".join(blocks), report.environment() | {"seeds": "0"}
+
+
+def printed(name: str) -> str:
+  """What a benchmark prints, under its command; a table stands as it is."""
+  module = f"benchmarks.{name}"
+  done = subprocess.run(
+    [sys.executable, "-m", module], capture_output=True, text=True, check=True
+  )
+  text = done.stdout.strip()
+  text = text if text.startswith("|") else f"```\n{text}\n```"
+  return f"`python -m {module}`:\n\n{text}"

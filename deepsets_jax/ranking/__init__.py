@@ -1,0 +1,1 @@
+"""Ranking: the candidates of a user in the order it would have them."""

@@ -1,0 +1,114 @@
+"""Items by what a person types: a title, with or without its year, or an id."""
+
+from __future__ import annotations
+
+import collections
+import difflib
+import functools
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+# What comes before an id, in place of a title.
+ID = "id:"
+_YEAR = re.compile(r"\s*\(\d{4}\)$")
+# As in "Usual Suspects, The", which is also called "The Usual Suspects".
+_ARTICLE = re.compile(r"(.*), ([^\s,]+)$")
+_SHOWN = 5
+
+
+class Titles:
+  """The rows of items by their titles and ids."""
+
+  def __init__(self, ids: np.ndarray, titles: np.ndarray, events: np.ndarray):
+    """The titles.
+
+    Args:
+      ids: Of all items.
+      titles: The same.
+      events: How often each is met: of several candidates the frequent come first.
+    """
+    self._ids, self._titles, self._events = ids, titles, events
+
+  def row(self, text: str) -> int:
+    """The row of the item that is meant.
+
+    Args:
+      text: A title, in letters of any case, without its year if that suffices; or
+        "id:" and an id.
+
+    Raises:
+      ValueError: No item is called so, or several; names candidates.
+    """
+    if text.strip().startswith(ID):
+      return row_of(self._ids, text.strip().removeprefix(ID), "item")
+    wanted = _plain(text)
+    for names in (self._full, self._short):
+      rows = names.get(wanted, [])
+      if len(rows) == 1:
+        return rows[0]
+      if rows:
+        advice = "give id:ID" if names is self._full else "give the year, or id:ID"
+        raise ValueError(f"{text!r} may be {self._listed(rows)}; {advice}")
+    near = self._nearest(wanted)
+    advice = f"the nearest are {self._listed(near)}" if near else "none is like it"
+    raise ValueError(f"no item is called {text!r}: {advice}; or give id:ID")
+
+  def _nearest(self, wanted: str) -> Sequence[int]:
+    """Rows of titles that contain the text, or else that are spelt nearly so."""
+    containing = {
+      r for name, rows in self._full.items() if wanted in name for r in rows
+    }
+    if wanted and containing:
+      return sorted(containing, key=lambda row: -self._events[row])
+    close = difflib.get_close_matches(wanted, self._short, _SHOWN)
+    return list(dict.fromkeys(row for name in close for row in self._short[name]))
+
+  def _listed(self, rows: Sequence[int]) -> str:
+    shown = [f"{str(self._titles[r])!r} ({ID}{self._ids[r]})" for r in rows[:_SHOWN]]
+    more = len(rows) - len(shown)
+    return ", ".join(shown) + (f" and {more} others" if more else "")
+
+  @functools.cached_property
+  def _full(self) -> Mapping[str, list[int]]:
+    """Rows by the whole title, with its year."""
+    return _index(self._titles.tolist())
+
+  @functools.cached_property
+  def _short(self) -> Mapping[str, list[int]]:
+    """Rows by the title without its year."""
+    return _index([_YEAR.sub("", title) for title in self._titles.tolist()])
+
+
+def row_of(ids: np.ndarray, wanted: str, what: str) -> int:
+  """The row of an id.
+
+  Raises:
+    ValueError: None has it.
+  """
+  rows = np.flatnonzero(ids == wanted)
+  if not len(rows):
+    some = ", ".join(repr(str(name)) for name in ids[:3])
+    raise ValueError(
+      f"no {what} has the id {wanted!r}; there are {len(ids)}, such as {some}"
+    )
+  return int(rows[0])
+
+
+def _index(titles: Sequence[str]) -> Mapping[str, list[int]]:
+  found = collections.defaultdict(list)
+  for row, title in enumerate(titles):
+    year = _YEAR.search(title)
+    bare = title[: year.start()] if year else title
+    names = {title}
+    if article := _ARTICLE.match(bare):
+      names.add(f"{article[2]} {article[1]}" + (year[0] if year else ""))
+    for name in {_plain(name) for name in names}:
+      found[name].append(row)
+  return found
+
+
+def _plain(text: str) -> str:
+  """The text in lower case, with single spaces."""
+  return " ".join(text.casefold().split())

@@ -1,0 +1,264 @@
+"""Ranking: the items offered to a user in the order it would have them, by a scorer."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+import types
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from deepsets_jax import optimizer, scorer, sharding, train_step
+from deepsets_jax import run as runs
+from deepsets_jax.checkpoint import Position
+from deepsets_jax.data import fields, sources
+from deepsets_jax.data.batching import Budget
+from deepsets_jax.data.candidates import CANDIDATES, ListBatcher, Lists
+from deepsets_jax.data.histories import Histories, Split, leave_out
+from deepsets_jax.data.list_sources import ClickLists, RatingLists, last_part
+from deepsets_jax.data.prefixes import Prefixes
+from deepsets_jax.ranking import losses, metrics, scoring
+from deepsets_jax.ranking.scoring import PairScorer
+from deepsets_jax.recall import costs, fit
+from deepsets_jax.recall.vectors import Vectors
+from deepsets_jax.tasks import base, on_histories
+from deepsets_jax.train_step import State, Step
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranking(on_histories.OnHistories):
+  """A scorer on histories; see `base.Task`.
+
+  Attributes:
+    config, mesh, budget, batcher, step, init: See `on_histories.OnHistories`.
+    titles: Of each item, to be printed.
+    histories: With the fields that the config chooses, and ids of items.
+    splits: By name, who is to rank what.
+    train_ends: Where the training events of each user end.
+    examples: The lists to train on.
+    model: The scorer.
+  """
+
+  config: ml_collections.ConfigDict
+  mesh: jax.sharding.Mesh
+  titles: np.ndarray
+  histories: Histories
+  splits: dict[str, Split]
+  train_ends: np.ndarray
+  examples: RatingLists | ClickLists
+  budget: Budget
+  batcher: ListBatcher
+  model: scorer.Scorer
+  step: Step
+  init: Callable[..., State]
+
+  @classmethod
+  def build(cls, config: ml_collections.ConfigDict) -> Ranking:
+    """The task of a config; see `tasks.build`."""
+    runs.check_positive(config)
+    mesh = sharding.make_mesh()
+    config = config.copy_and_resolve_references()
+    source = sources.load_histories(config.data)
+    splits, train_ends = _held_out(config, source.histories)
+    popularity = source.histories.popularity(train_ends)
+    settings = config.data.histories
+    keys = ("user_fields", "item_fields", "id_events")
+    histories = fields.given(
+      source.histories, popularity, **{k: settings[k] for k in keys}
+    )
+    examples = _examples(config, histories, train_ends)
+    budget, batcher = _fit(config, examples)
+    model = scorer.build(config, examples.schema(), histories.items.schema)
+    tx = optimizer.build(config.optim, config.total_steps)
+    loss = losses.build(config.ranking.loss, examples.highest)
+    step = train_step.build(
+      _objective(model, loss), tx, mesh, ema_decay=config.optim.ema_decay
+    )
+
+    def params(key: Array, one: Lists) -> PyTree:
+      return model.init(
+        key, one.users.modalities, one.items.modalities, one.candidates
+      )["params"]
+
+    return cls(
+      config=config,
+      mesh=mesh,
+      titles=source.titles,
+      histories=histories,
+      splits=splits,
+      train_ends=train_ends,
+      examples=examples,
+      budget=budget,
+      batcher=batcher,
+      model=model,
+      step=step,
+      init=on_histories.init(config, params, tx, batcher, mesh),
+    )
+
+  def fill(self, batch: Lists) -> dict[str, float]:
+    """See `OnHistories.fill`."""
+    return super().fill(batch) | base.fill({CANDIDATES: batch.candidates})
+
+  def vectors(
+    self, params: PyTree, split: str
+  ) -> tuple[Float[np.ndarray, "q d"], Float[np.ndarray, "i d"]]:
+    """Those of the users of a split, as they are known, and of all items."""
+    chosen, params = self.splits[split], params["towers"]
+    table = self.examples.users_before(chosen.user_rows, chosen.known_ends)
+    items = self._vectors.items(params, self.histories.items)
+    return self._vectors.users(params, items, table), items
+
+  def validate(self, params: PyTree) -> dict[str, float]:
+    """The metrics of validation."""
+    return self.evaluate(params, "validation")
+
+  def evaluate(self, params: PyTree, split: str) -> dict[str, float]:
+    """The metrics of the lists of a split, or of all items for each of its users.
+
+    Of ratings see `ranking.metrics.of_lists`, of clicks `ranking.scoring.PairScorer`.
+    """
+    chosen, ks = self.splits[split], self.config.recall.cutoffs
+    users, items = self.vectors(params, split)
+    if isinstance(self.examples, ClickLists):
+      lists = (chosen.targets(self.histories), chosen.known(self.histories))
+      return self._pairs.of_all(params, users, items, *lists, chosen.user_rows, ks)
+    lists, labels = self.examples.between(chosen.known_ends, chosen.target_ends)
+    owners = np.repeat(np.arange(len(users)), lists.lengths)
+    scores = self._pairs.scores(params, users, items, owners, lists.values)
+    liked = self.examples.liked
+    return metrics.of_lists(scores, labels, lists, ks, relevant=liked)
+
+  def costs(self) -> dict[str, Any]:
+    """What the towers and the scorer cost, per list; see `summary.of_parts`."""
+    params = self.abstract_state.params
+    state = self.abstract_state.replace(params=params["towers"])
+    found = costs.of_towers(
+      types.SimpleNamespace(
+        model=self.model.towers,
+        prefixes=self.examples,
+        batcher=self.batcher,
+        budget=self.budget,
+        abstract_state=state,
+        abstract_batch=self.abstract_batch,
+      )
+    )
+    pairs = self.budget.slots[CANDIDATES]
+    part = scoring.cost(self.model, params, pairs, found["examples_per_shard"])
+    found["parts"]["scorer"] = part
+    for name, number in part.items():
+      found[name] += number
+    return found
+
+  def report(
+    self,
+    workdir: pathlib.Path,
+    params: PyTree,
+    position: Position,
+    summary: dict[str, Any],
+  ) -> dict[str, Any]:
+    """Evaluates validation and test and writes results and pictures."""
+    results = {split: self.evaluate(params, split) for split in self.splits}
+    return on_histories.write_results(
+      workdir, self.config, results, params, position, summary
+    )
+
+  @functools.cached_property
+  def _vectors(self) -> Vectors:
+    users = {k: v for k, v in self.budget.slots.items() if k != CANDIDATES}
+    return Vectors(
+      self.model.towers,
+      self.mesh,
+      self.config.data.shards,
+      Budget(self.budget.examples, users),
+      self.batcher.item_budget,
+    )
+
+  @functools.cached_property
+  def _pairs(self) -> PairScorer:
+    return PairScorer(self.model)
+
+
+def _held_out(
+  config: ml_collections.ConfigDict, histories: Histories
+) -> tuple[dict[str, Split], np.ndarray]:
+  if config.data.histories.cold_items:
+    raise ValueError(
+      "config.data.histories.cold_items is a setting of recall; set it to 0 to rank"
+    )
+  match config.ranking.lists:
+    case "ratings":
+      return last_part(histories)
+    case "clicks":
+      return leave_out(histories, config.data.histories.held_out)
+  raise ValueError(
+    f"unknown config.ranking.lists {config.ranking.lists!r}; one of ['ratings',"
+    " 'clicks']"
+  )
+
+
+def _examples(
+  config: ml_collections.ConfigDict, histories: Histories, train_ends: np.ndarray
+) -> RatingLists | ClickLists:
+  settings, ranking = config.data.histories, config.ranking
+  room = config.data.budgets.get(CANDIDATES)
+  if ranking.lists == "ratings":
+    return RatingLists(
+      histories, train_ends, settings.window, ranking.list_size, config.seed, room
+    )
+  examples = Prefixes(
+    histories, train_ends, settings.window, settings.examples, config.seed
+  )
+  return ClickLists(examples, ranking.negatives, room)
+
+
+def _fit(
+  config: ml_collections.ConfigDict, examples: RatingLists | ClickLists
+) -> tuple[Budget, ListBatcher]:
+  """Fills in what the config leaves open; the budget of lists, and the batcher."""
+  items = examples.histories.items
+  settings = dict(shared=config.recall.shared, absence=on_histories.absence(config))
+  with config.unlocked():
+    if config.ranking.lists == "clicks":
+      fit.check_metrics(config, len(items))
+    else:
+      _check_metric(config)
+    budget = fit.user_budget(config, examples.lengths(0), examples.longest())
+    batcher = fit.batcher(
+      config,
+      budget,
+      items.modalities,
+      lambda slots: ListBatcher(examples, budget, item_slots=slots, **settings),
+    )
+  return budget, batcher
+
+
+def _check_metric(config: ml_collections.ConfigDict) -> None:
+  """As `fit.check_metrics`, of the lists of ratings."""
+  legal, metric = metrics.names(config.recall.cutoffs), config.train.metric
+  if metric is None:
+    config.train.metric = legal[0]
+  elif metric not in legal:
+    raise ValueError(f"unknown config.train.metric {metric!r}; one of {list(legal)}")
+
+
+def _objective(model: scorer.Scorer, loss: losses.Loss) -> train_step.Objective:
+  """The loss of the logits of a shard."""
+
+  def objective(params: PyTree, lists: Lists, key: Array) -> tuple[Array, Array]:
+    logits = model.apply(
+      {"params": params},
+      lists.users.modalities,
+      lists.items.modalities,
+      lists.candidates,
+      train=True,
+      rngs={"dropout": key},
+    )
+    return loss(logits, lists.labels, lists.candidates)
+
+  return objective

@@ -1,0 +1,258 @@
+import dataclasses
+import functools
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import numpy as np
+import pytest
+
+from deepsets_jax.data import fields
+from deepsets_jax.data.batching import Absence, Budget
+from deepsets_jax.data.histories import leave_out, of_events
+from deepsets_jax.data.pairs import PairBatcher
+from deepsets_jax.data.prefixes import HISTORY, Prefixes
+from tests.clicks import ITEMS, LARGEST, NEVER, WITHOUT_FIELDS, make_histories
+
+WINDOW, EXAMPLES, UNIFORM = 4, 6, 10
+BUDGET = Budget(EXAMPLES, {"taste": 6, "age": 6, HISTORY: 24})
+
+
+@functools.cache
+def prefixes_of(examples="prefixes", seed=0):
+  histories = make_histories()
+  return Prefixes(histories, leave_out(histories)[1], WINDOW, examples, seed)
+
+
+def make(examples="prefixes", seed=0, **settings):
+  settings = dict(uniform=UNIFORM, in_batch=True, shared=True) | settings
+  return PairBatcher(prefixes_of(examples, seed), BUDGET, **settings)
+
+
+def shard_of(batcher, examples, epoch=0, step=0, index=0):
+  pairs = batcher.batch(epoch, [np.asarray(examples)], step, index)
+  return jax.tree.map(lambda x: x[0], pairs)
+
+
+def histories_of(pairs, shared):
+  """The item rows of each user's history."""
+  lists = pairs.users.modalities[HISTORY].to_lists()
+  return [(pairs.items.indices[slots] if shared else slots).tolist() for slots in lists]
+
+
+def assert_equal(got, want):
+  jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("examples", ["prefixes", "users"])
+class TestEveryShard:
+  @hypothesis.given(
+    seed=st.integers(0, 2**16), count=st.integers(0, EXAMPLES), epoch=st.integers(0, 2)
+  )
+  def test_equals_a_loop_over_users(self, shared, examples, seed, count, epoch):
+    prefixes = prefixes_of(examples)
+    histories = prefixes.histories
+    rows = np.random.default_rng(seed).permutation(len(prefixes))[:count]
+    pairs = shard_of(make(examples, shared=shared), rows, epoch, step=seed)
+    users, ends = prefixes.of_epoch(epoch, rows)
+    known = histories_of(pairs, shared)
+    wanted = set()
+    for i, (user, end) in enumerate(zip(users, ends, strict=True)):
+      begin = max(histories.offsets[user], end - WINDOW)
+      assert known[i] == histories.rows[begin:end].tolist()
+      assert pairs.items.indices[pairs.positives[i]] == histories.rows[end]
+      assert pairs.users.indices[i] == user
+      wanted |= {int(histories.rows[end])} | (set(known[i]) if shared else set())
+    negatives = pairs.items.indices[pairs.negatives]
+    assert len(set(negatives.tolist())) == UNIFORM and (negatives >= 0).all()
+    real = pairs.items.indices[pairs.items.indices >= 0]
+    assert set(real.tolist()) == wanted | set(negatives.tolist())
+    assert (np.diff(real) > 0).all()  # Each item once.
+
+  @hypothesis.given(seed=st.integers(0, 2**16), count=st.integers(0, EXAMPLES))
+  def test_what_is_not_filled_is_padding(self, shared, examples, seed, count):
+    rows = np.random.default_rng(seed).permutation(len(prefixes_of(examples)))[:count]
+    pairs = shard_of(make(examples, shared=shared), rows)
+    np.testing.assert_array_equal(pairs.users.weights, np.arange(EXAMPLES) < count)
+    assert (pairs.users.indices[count:] == -1).all()
+    assert (pairs.positives[count:] == 0).all()
+    np.testing.assert_array_equal(pairs.items.weights, pairs.items.indices >= 0)
+    padding = pairs.items.indices < 0
+    assert (np.diff(padding.astype(int)) >= 0).all()  # At the end alone.
+    assert (pairs.log_expected[padding] == 0).all()
+    for batch in (pairs.users, pairs.items):
+      for ragged in batch.modalities.values():
+        assert (ragged.values[ragged.offsets[-1] :] == 0).all()
+        assert (ragged.lengths[batch.indices < 0] == 0).all()
+
+
+def test_items_are_as_their_table_has_them():
+  pairs = shard_of(make(), np.arange(40, 46))
+  table = prefixes_of().histories.items.select(
+    pairs.items.indices[pairs.items.indices >= 0]
+  )
+  for name, want in table.modalities.items():
+    got = pairs.items.modalities[name]
+    for a, b in zip(got.to_lists(), want.to_lists(), strict=False):
+      np.testing.assert_array_equal(a, b)
+    if want.weights is not None:
+      np.testing.assert_array_equal(got.weights[: len(want.weights)], want.weights)
+
+
+def test_shapes_and_types_are_of_one_kind_whatever_is_in_a_shard():
+  batcher = make()
+  shards = [shard_of(batcher, np.arange(n) * 7) for n in (0, 1, EXAMPLES)]
+  kinds = [jax.tree.map(lambda x: (x.shape, x.dtype.name), s) for s in shards]
+  assert kinds[0] == kinds[1] == kinds[2]
+  assert shards[0].positives.dtype == shards[0].negatives.dtype == np.int32
+
+
+@pytest.mark.parametrize("examples", ["prefixes", "users"])
+@pytest.mark.parametrize(("in_batch", "uniform"), [(True, 10), (True, 0), (False, 10)])
+class TestLogExpected:
+  def test_equals_a_loop_over_items(self, examples, in_batch, uniform):
+    prefixes = prefixes_of(examples)
+    pairs = shard_of(make(examples, in_batch=in_batch, uniform=uniform), [3, 50, 9])
+    shares = prefixes.shares()
+    wanted = [EXAMPLES * in_batch * share + uniform / ITEMS for share in shares]
+    least = min(x for x in wanted if x > 0)
+    for row, got in zip(pairs.items.indices, pairs.log_expected, strict=True):
+      if row >= 0:
+        np.testing.assert_allclose(got, np.log(max(wanted[row], least)), 1e-5)
+
+  def test_is_how_often_items_are_candidates(self, examples, in_batch, uniform):
+    prefixes = prefixes_of(examples)
+    batcher = make(examples, in_batch=in_batch, uniform=uniform)
+    rng, draws = np.random.default_rng(0), 1500
+    found, told = np.zeros(ITEMS), np.full(ITEMS, np.nan)
+    for step in range(draws):
+      rows = rng.permutation(len(prefixes))[:EXAMPLES]
+      pairs = shard_of(batcher, rows, epoch=step, step=step)
+      positives = pairs.positives[: EXAMPLES * in_batch]
+      slots = np.concatenate([positives, pairs.negatives])
+      np.add.at(found, pairs.items.indices[slots], 1 / draws)
+      real = pairs.items.indices >= 0
+      told[pairs.items.indices[real]] = np.exp(pairs.log_expected[real])
+    seen = found > 0
+    error = np.abs(found - told)[seen] / np.sqrt(told[seen] / draws)
+    assert error.max() < 5 and error.mean() < 1.2  # In standard errors.
+    np.testing.assert_allclose(found.sum(), EXAMPLES * in_batch + uniform, 1e-9)
+    assert seen.sum() == (ITEMS if uniform else ITEMS - NEVER)
+
+
+class TestItemsThatDoNotFit:
+  def test_the_largest_are_cut_and_nothing_else_changes(self):
+    roomy = make()
+    slots = roomy.item_budget.slots
+    tight = make(item_slots=slots | {"word": 32})
+    table, cuts = prefixes_of().histories.items, set()
+    lengths = table.lengths("word")
+    for step in range(20):
+      rows = np.random.default_rng(step).permutation(200)[:EXAMPLES]
+      want, got = (shard_of(b, rows, step=step) for b in (roomy, tight))
+      kept = got.items.modalities["word"].lengths
+      own = np.where(want.items.indices >= 0, lengths[want.items.indices], 0)
+      cap = kept.max()
+      cuts.add(int(cap))
+      np.testing.assert_array_equal(kept, np.minimum(own, cap))
+      # Were one more allowed, there would be no room.
+      assert kept.sum() <= 32
+      assert cap == own.max() or np.minimum(own, cap + 1).sum() > 32
+      lists = [table.modalities["word"].to_lists()[i] for i in want.items.indices]
+      for a, b, length in zip(
+        got.items.modalities["word"].to_lists(), lists, kept, strict=True
+      ):
+        np.testing.assert_array_equal(a, b[:length])
+      np.testing.assert_array_equal(
+        got.items.modalities["picture"].values, want.items.modalities["picture"].values
+      )
+      assert_equal(
+        got.replace(items=got.items.replace(modalities={})),
+        want.replace(items=want.items.replace(modalities={})),
+      )
+    assert min(cuts) < 3 and len(cuts) > 1
+
+  def test_the_proposal_has_room_for_all_where_all_may_come(self):
+    batcher = make(uniform=ITEMS)
+    pairs = shard_of(batcher, np.arange(EXAMPLES))
+    np.testing.assert_array_equal(pairs.items.indices[:ITEMS], np.arange(ITEMS))
+    table = prefixes_of().histories.items
+    for name in table.modalities:
+      got = pairs.items.modalities[name]
+      np.testing.assert_array_equal(got.lengths[:ITEMS], table.lengths(name))
+    assert pairs.items.modalities["word"].lengths[LARGEST] == 9
+    assert pairs.items.modalities["word"].lengths[WITHOUT_FIELDS] == 0
+
+  def test_ids_of_the_items_that_users_come_to_are_not_cut(self):
+    # Of 2,000 items 200 are ever seen, and have an id. A shard has more of these than
+    # as many random items have.
+    rng = np.random.default_rng(0)
+    clicks = make_histories()
+    users = rng.integers(0, 72, 1500)
+    items = clicks.items.select(np.arange(2000) % ITEMS)
+    seen = np.sort(rng.permutation(2000)[:200])
+    histories, _ = of_events(
+      clicks.users, items, users, rng.choice(seen, 1500), np.arange(1500), where="log"
+    )
+    ends = leave_out(histories)[1]
+    items = fields.with_ids(items, histories.popularity(ends), 1)
+    histories = dataclasses.replace(histories, items=items)
+    prefixes = Prefixes(histories, ends, 4, "prefixes", 0)
+    budget = Budget(64, {"taste": 64, "age": 64, HISTORY: 256})
+    batcher = PairBatcher(prefixes, budget, uniform=32, in_batch=True, shared=True)
+    pairs = shard_of(batcher, np.arange(64) * 17)
+    rows = pairs.items.indices[pairs.items.indices >= 0]
+    got = pairs.items.modalities[fields.ID].lengths[: len(rows)]
+    np.testing.assert_array_equal(got, items.lengths_of(fields.ID, rows))
+
+
+class TestRandomness:
+  def test_a_shard_is_a_function_of_seed_step_and_index_alone(self):
+    absence = Absence(0.3, 0.3, seed=0)
+    batcher = make(absence=absence)
+    rows = [np.arange(6) * (k + 1) for k in range(4)]
+    whole = batcher.batch(1, rows, 5, 0)
+    again = make(absence=absence).batch(1, rows[2:], 5, 2)
+    assert_equal(jax.tree.map(lambda x: x[2:], whole), again)
+
+  def test_negatives_differ_by_step_shard_and_seed(self):
+    def negatives(seed=0, **place):
+      pairs = shard_of(make(seed=seed), np.arange(6), **place)
+      return tuple(pairs.items.indices[pairs.negatives].tolist())
+
+    drawn = [negatives(), negatives(step=1), negatives(index=1), negatives(seed=1)]
+    assert len(set(drawn)) == 4
+
+  def test_what_is_left_out_is_of_users_alone(self):
+    plain, sparse = make(), make(absence=Absence(0.2, 0.4, seed=0))
+    left_out = 0
+    for step in range(10):
+      rows = np.random.default_rng(step).permutation(200)[:EXAMPLES]
+      want, got = (shard_of(b, rows, step=step) for b in (plain, sparse))
+      for kept, known in zip(
+        histories_of(got, True), histories_of(want, True), strict=True
+      ):
+        rest = iter(known)
+        assert all(row in rest for row in kept)  # In their order.
+        left_out += len(known) - len(kept)
+      for name in ("positives", "negatives"):
+        a, b = (pairs.items.indices[getattr(pairs, name)] for pairs in (got, want))
+        np.testing.assert_array_equal(a, b)
+    assert left_out > 0
+
+
+@pytest.mark.parametrize(
+  ("settings", "message"),
+  [
+    (
+      dict(uniform=ITEMS + 1),
+      f"config.recall.uniform is {ITEMS + 1}; there are {ITEMS} items",
+    ),
+    (dict(uniform=-1), "config.recall.uniform is -1"),
+    (dict(uniform=0, in_batch=False), "neither in_batch nor uniform negatives"),
+  ],
+)
+def test_negatives_that_cannot_be_are_named(settings, message):
+  with pytest.raises(ValueError, match=message):
+    make(**settings)

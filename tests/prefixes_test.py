@@ -1,0 +1,245 @@
+import collections
+import dataclasses
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+
+from deepsets_jax.data.histories import leave_out
+from deepsets_jax.data.prefixes import HISTORY, Prefixes, schema, users_before
+from deepsets_jax.schema import Modality
+from tests.clicks import ITEMS, SHORT, make_histories
+
+EPOCHS = range(3)
+SEEDS = st.integers(0, 2**16)
+
+
+def make(examples="prefixes", window=4, seed=0, **settings):
+  histories = make_histories(users=20, **settings)
+  return Prefixes(histories, leave_out(histories)[1], window, examples, seed)
+
+
+def events_of(histories, user):
+  """The items and times of a user's events."""
+  begin, end = histories.offsets[user : user + 2]
+  return histories.rows[begin:end], histories.times[begin:end]
+
+
+def all_of(prefixes, epoch):
+  """Of each example of an epoch the user, and the place of the event in its history."""
+  users, ends = prefixes.of_epoch(epoch, np.arange(len(prefixes)))
+  places = ends - prefixes.histories.offsets[users]
+  return list(zip(users.tolist(), places.tolist(), strict=True))
+
+
+class TestUsersBefore:
+  @hypothesis.given(seed=SEEDS, window=st.integers(1, 12))
+  def test_equals_a_loop_over_users(self, seed, window):
+    histories = make_histories(users=15, seed=seed)
+    rng = np.random.default_rng(seed)
+    users = rng.integers(0, 15, 30)
+    places = rng.integers(0, histories.lengths()[users] + 1)
+    ends = histories.offsets[users] + places
+    table = users_before(histories, users, ends, window).validate("here")
+    history = table.modalities[HISTORY]
+    ages = np.split(history.times, history.offsets[1:-1])
+    tastes = histories.users.modalities["taste"].to_lists()
+    years = histories.users.modalities["age"].to_lists()
+    for i, (user, place) in enumerate(zip(users, places, strict=True)):
+      items, times = events_of(histories, user)
+      first = max(place - window, 0)
+      assert history.to_lists()[i].tolist() == items[first:place].tolist()
+      want = [np.log(1 + (times[place - 1] - t) / 60) for t in times[first:place]]
+      np.testing.assert_allclose(ages[i], want, 1e-6)
+      assert table.ids[i] == histories.users.ids[user]
+      assert table.modalities["taste"].to_lists()[i].tolist() == tastes[user].tolist()
+      assert table.modalities["age"].to_lists()[i].tolist() == years[user].tolist()
+
+  @hypothesis.given(seed=SEEDS, examples=st.sampled_from(["prefixes", "users"]))
+  def test_no_example_holds_its_event_or_anything_after_it(self, seed, examples):
+    prefixes = make(examples, window=50, seed=seed)
+    histories = prefixes.histories
+    rng = np.random.default_rng(seed)
+    users, ends = prefixes.of_epoch(seed % 3, np.arange(len(prefixes)))
+    some = rng.integers(0, len(users), 8)
+    for user, end in zip(users[some], ends[some], strict=True):
+      known = users_before(histories, np.array([user]), np.array([end]), 50)
+      # The event, all that this user does later, and all of the users after it.
+      rows, times = histories.rows.copy(), histories.times.copy()
+      rows[end:] = rng.integers(0, ITEMS, len(rows) - end)
+      times[end:] += 10**9 + rng.integers(0, 10**6, len(rows) - end)
+      other = dataclasses.replace(histories, rows=rows, times=times)
+      got = users_before(other, np.array([user]), np.array([end]), 50)
+      for name, want in known.modalities.items():
+        for field in ("values", "offsets", "times"):
+          np.testing.assert_array_equal(
+            getattr(got.modalities[name], field), getattr(want, field)
+          )
+      assert known.lengths(HISTORY)[0] == end - histories.offsets[user]
+
+  def test_a_user_without_history_has_its_fields_alone(self):
+    histories = make_histories()
+    users = np.array([5, 0])
+    table = users_before(histories, users, histories.offsets[users], 50)
+    assert table.lengths(HISTORY).tolist() == [0, 0]
+    assert table.lengths("taste").tolist() == [1, 1]
+    assert table.validate("here") is table
+
+  def test_a_longer_history_is_that_of_its_latest_events(self):
+    histories = make_histories()
+    user = int(np.argmax(histories.lengths()))
+    end = histories.offsets[user + 1]
+    cut = users_before(histories, np.array([user]), np.array([end]), 3)
+    # The same user, had it only come for the last three.
+    keep = np.ones(len(histories.rows), bool)
+    keep[histories.offsets[user] : end - 3] = False
+    gone = np.append(0, np.cumsum(~keep))
+    short = dataclasses.replace(
+      histories,
+      offsets=histories.offsets - gone[histories.offsets],
+      rows=histories.rows[keep],
+      times=histories.times[keep],
+    ).validate("here")
+    end = short.offsets[user + 1]
+    whole = users_before(short, np.array([user]), np.array([end]), 50)
+    for field in ("values", "offsets", "times"):
+      got, want = (getattr(table.modalities[HISTORY], field) for table in (cut, whole))
+      np.testing.assert_array_equal(got, want)
+
+  def test_its_schema_has_the_fields_and_the_history(self):
+    histories = make_histories()
+    got = schema(histories)
+    assert list(got.modalities) == ["taste", "age", HISTORY]
+    assert got.modalities[HISTORY] == Modality(
+      "tokens", ITEMS, ordered=True, timed=True
+    )
+    assert got.target.kind == "none"
+
+  def test_a_field_that_is_called_as_the_history_is_refused(self):
+    histories = make_histories()
+    users = histories.users
+    clash = dataclasses.replace(
+      users,
+      schema=dataclasses.replace(
+        users.schema, modalities={HISTORY: users.schema.modalities["age"]}
+      ),
+      modalities={HISTORY: users.modalities["age"]},
+    )
+    with pytest.raises(ValueError, match="field of users is called 'history'"):
+      schema(dataclasses.replace(histories, users=clash))
+
+
+class TestPrefixes:
+  def test_every_training_event_is_an_example_of_every_epoch(self):
+    prefixes = make("prefixes")
+    histories = prefixes.histories
+    want = [
+      (user, place)
+      for user in range(20)
+      for place in range(prefixes.train_ends[user] - histories.offsets[user])
+    ]
+    for epoch in EPOCHS:
+      assert all_of(prefixes, epoch) == want
+    # Two are held out, except of users that have too few for that.
+    lengths = histories.lengths()
+    assert len(want) == sum(n - 2 * (n > 2) for n in lengths)
+    assert {user for user, _ in want} == set(range(20)) - {5}
+
+  def test_users_are_each_once_in_every_epoch_by_an_event_drawn_anew(self):
+    prefixes = make("users")
+    trained = prefixes.train_ends - prefixes.histories.offsets[:-1]
+    epochs = [dict(all_of(prefixes, epoch)) for epoch in range(40)]
+    for drawn in epochs:
+      assert list(drawn) == [user for user in range(20) if user != 5]
+      assert all(0 <= place < trained[user] for user, place in drawn.items())
+    assert len(prefixes) == 19
+    for user in epochs[0]:  # In the end, each event of each.
+      assert {drawn[user] for drawn in epochs} == set(range(trained[user]))
+
+  @pytest.mark.parametrize("examples", ["prefixes", "users"])
+  def test_an_epoch_is_a_function_of_seed_and_epoch_alone(self, examples):
+    wanted = [all_of(make(examples), epoch) for epoch in EPOCHS]
+    again = make(examples)
+    assert [all_of(again, epoch) for epoch in reversed(EPOCHS)] == wanted[::-1]
+    for epoch in EPOCHS:  # Of some examples alone, too.
+      users, ends = again.of_epoch(epoch, np.array([7, 2]))
+      places = ends - again.histories.offsets[users]
+      assert [*zip(users, places, strict=True)] == [
+        wanted[epoch][7],
+        wanted[epoch][2],
+      ]
+    other = [all_of(make(examples, seed=1), epoch) for epoch in EPOCHS]
+    anew = examples == "users"
+    assert (other != wanted) == (wanted[0] != wanted[1]) == anew
+
+  @pytest.mark.parametrize("examples", ["prefixes", "users"])
+  def test_lengths_are_those_of_the_tables_of_the_epoch(self, examples):
+    prefixes = make(examples)
+    for epoch in EPOCHS:
+      users, ends = prefixes.of_epoch(epoch, np.arange(len(prefixes)))
+      table = users_before(prefixes.histories, users, ends, prefixes.window)
+      lengths = prefixes.lengths(epoch)
+      assert list(lengths) == list(table.modalities)
+      for name, length in lengths.items():
+        np.testing.assert_array_equal(length, table.lengths(name))
+      assert lengths[HISTORY].max() <= 4
+
+  @pytest.mark.parametrize("window", [2, 50])
+  def test_the_longest_is_that_of_any_epoch(self, window):
+    every, drawn = (make(examples, window) for examples in ("prefixes", "users"))
+    want = every.lengths(0)[HISTORY].max()
+    assert every.longest() == drawn.longest() == want
+    assert max(drawn.lengths(epoch)[HISTORY].max() for epoch in range(40)) == want
+
+  def test_shares_of_prefixes_are_how_often_items_are_targets(self):
+    prefixes = make("prefixes")
+    histories = prefixes.histories
+    counts = collections.Counter(
+      int(histories.rows[histories.offsets[user] + place])
+      for user, place in all_of(prefixes, 0)
+    )
+    want = [counts[row] / counts.total() for row in range(ITEMS)]
+    np.testing.assert_allclose(prefixes.shares(), want, 1e-12)
+    assert (prefixes.shares()[-4:] == 0).all()  # Nobody comes to these.
+
+  def test_shares_of_users_are_those_of_draws_of_an_event_per_user(self):
+    prefixes = make("users")
+    histories, want = prefixes.histories, np.zeros(ITEMS)
+    for user, begin in enumerate(histories.offsets[:-1]):
+      rows = histories.rows[begin : prefixes.train_ends[user]]
+      for row in rows:
+        want[row] += 1 / len(rows) / 19
+    np.testing.assert_allclose(prefixes.shares(), want, 1e-12)
+    epochs = 400
+    found = np.zeros(ITEMS)
+    for epoch in range(epochs):
+      _, ends = prefixes.of_epoch(epoch, np.arange(19))
+      np.add.at(found, histories.rows[ends], 1 / epochs / 19)
+    assert np.abs(found - want).max() < 5 * np.sqrt(want.max() / epochs / 19)
+
+  def test_of_a_user_held_out_nothing_is_trained_on_but_what_is_known(self):
+    prefixes = make("prefixes", window=50)
+    histories = prefixes.histories
+    splits, _ = leave_out(histories)
+    targets = {
+      (int(user), int(end - histories.offsets[user]))
+      for split in splits.values()
+      for user, end in zip(split.user_rows, split.known_ends, strict=True)
+    }
+    assert len(targets) == 2 * (20 - len(SHORT))
+    assert not targets & set(all_of(prefixes, 0))
+
+  @pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+      (
+        dict(examples="events"),
+        r"config.data.histories.examples 'events'; one of \['prefixes', 'users'\]",
+      ),
+      (dict(window=0), "config.data.histories.window is 0; expected at least 1"),
+    ],
+  )
+  def test_a_setting_that_cannot_be_is_named(self, settings, message):
+    with pytest.raises(ValueError, match=message):
+      make(**settings)

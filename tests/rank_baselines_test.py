@@ -1,0 +1,120 @@
+import itertools
+
+import numpy as np
+import pytest
+
+from deepsets_jax.data import cache, movielens
+from deepsets_jax.data.list_sources import last_part
+from deepsets_jax.ragged import from_lengths
+from deepsets_jax.ranking import metrics
+from experiments import rank_baselines as baselines
+from tests.rated import make_histories
+
+WHEEL = cache.folder("wheels") / movielens.RECBOLE.file
+
+
+def known():
+  """Histories, where what is known ends, and the known events as they are."""
+  histories = make_histories(users=20)
+  split = last_part(histories)[0]["test"]
+  ends = split.ends(histories)
+  events = [
+    (user, histories.rows[i], float(histories.ratings[i]))
+    for user in range(20)
+    for i in range(histories.offsets[user], ends[user])
+  ]
+  return histories, ends, events
+
+
+def scores_of_items(baseline, histories, ends):
+  items = np.arange(len(histories.items))
+  return baseline(histories, ends)(np.zeros(len(items), int), items)
+
+
+def test_random_order_is_the_mean_over_all_orders():
+  lists = [np.array([4, 0, 2, 2]), np.array([1, 0, 3]), np.array([0, 0]), np.array([3])]
+  labels = np.concatenate(lists).astype(np.float64)
+  ragged = from_lengths(labels, np.array([len(x) for x in lists]))
+  got = baselines.random_order(labels, ragged, relevant=2)
+  found = {}
+  for one in lists:
+    orders = []
+    for order in itertools.permutations(range(len(one))):
+      # Beside a list that counts for everything, and that is in order.
+      both = from_lengths(np.zeros(len(one) + 2), np.array([len(one), 2]))
+      whole = metrics.of_lists(
+        np.append(order, [1, 0]), np.append(one, [2, 0]), both, relevant=2
+      )
+      orders.append(whole)
+    counts = {
+      "ndcg_10": one.any(),
+      "ndcg": one.any(),
+      "mrr": (one >= 2).any(),
+      "concordance": np.ptp(one) > 0,
+    }
+    for name, there in counts.items():
+      if there:
+        mean = np.mean([2 * whole[name] - 1 for whole in orders])
+        found.setdefault(name, []).append(mean)
+  assert set(got) == set(found)
+  for name, values in found.items():
+    assert got[name] == pytest.approx(np.mean(values), abs=1e-5), name
+
+
+def test_a_score_that_is_the_same_for_all_is_worth_what_a_random_order_is():
+  rng = np.random.default_rng(0)
+  lengths = np.array([3, 30, 12])
+  labels = rng.integers(0, 5, 45).astype(np.float64)
+  lists = from_lengths(labels, lengths)
+  want = baselines.random_order(labels, lists, relevant=3)
+  got = metrics.of_lists(np.zeros(45), labels, lists, relevant=3)
+  for name in ("ndcg_10", "ndcg", "concordance"):
+    assert got[name] == pytest.approx(want[name], abs=1e-5), name
+
+
+def test_popularity_and_mean_ratings_are_those_of_a_loop():
+  histories, ends, events = known()
+  popular = scores_of_items(baselines.popularity, histories, ends)
+  means = scores_of_items(baselines.mean_rating, histories, ends)
+  overall = np.mean([rating for *_, rating in events])
+  for row in range(len(histories.items)):
+    own = [rating for _, item, rating in events if item == row]
+    assert popular[row] == len(own)
+    want = sum(r - overall for r in own) / (len(own) + 5)
+    np.testing.assert_allclose(means[row], want, 1e-9, 1e-12)
+
+
+def test_biases_are_those_of_a_ridge_regression():
+  histories, ends, events = known()
+  users, items, ratings = (np.array(x) for x in zip(*events, strict=True))
+  columns = np.zeros((len(events), 20 + len(histories.items)))
+  columns[np.arange(len(events)), users] = 1
+  columns[np.arange(len(events)), 20 + items] = 1
+  gram = columns.T @ columns + 5 * np.eye(columns.shape[1])
+  want = np.linalg.solve(gram, columns.T @ (ratings - ratings.mean()))
+  got = scores_of_items(baselines.biases, histories, ends)
+  np.testing.assert_allclose(got, want[20:], 1e-6, 1e-9)
+
+
+def test_residuals_know_who_likes_what():
+  histories = make_histories(users=100, longest=24)
+  split = last_part(histories)[0]["test"]
+  found = baselines.evaluate(histories, split)
+  *others, residuals = (x["concordance"] for x in found.values())
+  assert len(others) == 4 and max(others) < 0.65 and residuals > 0.9
+  text = baselines.markdown(found).splitlines()
+  assert len(text) == 2 + 5 and text[2].startswith("| random order | .")
+
+
+@pytest.mark.skipif(not WHEEL.exists(), reason="MovieLens 100K was not fetched")
+def test_the_table_of_movielens():
+  rows = baselines.table(None, "test").splitlines()
+  cells = [[c.strip() for c in row.strip("|").split("|")] for row in rows[2:]]
+  # NDCG@10 and concordance.
+  assert {row[0]: (row[1], row[4]) for row in cells} == {
+    "random order": (".783", ".500"),
+    "popularity": (".828", ".579"),
+    "mean rating, shrunk by 5": (".866", ".657"),
+    "biases of users and films, ridge 5": (".868", ".664"),
+    "biases, and residuals by EASE, lambda 100": (".870", ".671"),
+  }
