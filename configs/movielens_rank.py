@@ -41,10 +41,11 @@ def get_config(argument: str = "ratings") -> ml_collections.ConfigDict:
     config.model.set_pool.pools = ("mean",)
     config.model.head.project = True
   else:
-    config.total_steps = 2000
+    config.total_steps = 1000
     # The losses are square in the slots of a shard.
     config.data.update(batch_size=256, shards=8)
     config.data.histories.update(window=50, user_fields=(), item_fields=())
     config.model.fading = ("history",)
+    config.optim.learning_rate = 3e-3
   config.train.update(eval_every=100, log_every=50)
   return config

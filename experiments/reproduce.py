@@ -19,7 +19,15 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from experiments.parts import importance, missing, quality, reading, recall, runs
+from experiments.parts import (
+  importance,
+  missing,
+  quality,
+  ranking,
+  reading,
+  recall,
+  runs,
+)
 
 
 def provenance(facts: Mapping[str, Any]) -> str:
@@ -61,6 +69,7 @@ _PARTS: Mapping[str, Callable[[], tuple[str, dict[str, Any]]]] = {
   "views": missing.views_part,
   "reading": reading.reading_part,
   "recall": recall.recall_part,
+  "ranking": ranking.ranking_part,
 }
 _CHOSEN = flags.DEFINE_list("parts", list(_PARTS), f"Of {', '.join(_PARTS)}.")
 

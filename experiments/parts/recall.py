@@ -22,20 +22,14 @@ from experiments.parts.reading import printed
 # By the name of a variant, what it says in the table.
 _MODELS = {
   "history": "history",
-  "ages": "+ ages of events",
   "users": "history + user fields",
   "text": "… + title, year, genres",
   "graph": "… + graph triples",
   "unordered": "history, order-free (mean)",
   "set_pool": "10 latest + user fields, 64 wide: set pool",
-  "transformer": "10 latest, 64 wide, transformer",
-  "two_stage": "the same, two-stage",
-  "single_stream": "the same, single stream",
-  "own_embeddings": "history, users' own embeddings",
+  "transformer": "10 latest, 64 wide: transformer in the history",
+  "single_stream": "10 latest + user fields, 64 wide: single stream",
   "seen_as_negatives": "history, seen items as negatives",
-  "in_batch_only": "history, in-batch negatives alone",
-  "full_softmax": "history, full softmax",
-  "cosine": "history, cosine / .07",
 }
 _COLUMNS = ("hr_10", "ndcg_10", "mrr")
 # Of whom also the rarely seen targets are looked at.
