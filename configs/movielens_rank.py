@@ -4,7 +4,7 @@
   python -m experiments.main --config=configs/movielens_rank.py:clicks,softmax,1
 
 The arguments are what lists are made of, "ratings" or "clicks", the loss, and the seed.
-The data are fetched once, with pip. About a minute on two cores.
+The data are fetched once, with pip. A minute or two on two cores.
 """
 
 import ml_collections

@@ -28,6 +28,7 @@ _MODELS = {
   "unordered": "history, order-free (mean)",
   "set_pool": "10 latest + user fields, 64 wide: set pool",
   "transformer": "10 latest, 64 wide: transformer in the history",
+  "two_stage": "10 latest + user fields, 64 wide: two-stage",
   "single_stream": "10 latest + user fields, 64 wide: single stream",
   "seen_as_negatives": "history, seen items as negatives",
 }
