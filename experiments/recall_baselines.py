@@ -26,7 +26,8 @@ from deepsets_jax.recall import metrics, ranks
 
 Scores = Callable[[np.ndarray], np.ndarray]
 
-# The most similar items that an item speaks for, and events that a rule reaches over.
+# The most similar items that an item speaks for, found by matching figures known before
+# for the test part, not on validation; and events that a rule reaches over.
 NEIGHBOURS = 100
 WINDOW = 10
 
