@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.pooling import medians
-from deepsets_jax import attention
+from deepsets_jax.ragged import attention
 
 EXAMPLES, MEAN, HEADS, WIDTH = 96, 24, 4, 32
 CASES = ("constant 24", "constant 60", "constant 100", "geometric", "power law")

@@ -16,8 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepsets_jax import pooling
-from deepsets_jax.ragged import Ragged, from_lengths
+from deepsets_jax.ragged import Ragged, from_lengths, pooling
 
 # (examples, features, mean length, distribution)
 CELLS = (

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import ml_collections
 from jaxtyping import Float
 
-from deepsets_jax import pooling
 from deepsets_jax.encoders import (
   MLP,
   DenseEncoder,
@@ -26,7 +25,7 @@ from deepsets_jax.encoders.importance import (
 )
 from deepsets_jax.encoders.sequence import POSITIONS
 from deepsets_jax.fusion import FUSIONS, Fusion
-from deepsets_jax.ragged import Ragged
+from deepsets_jax.ragged import Ragged, pooling
 from deepsets_jax.schema import Modality, Schema
 
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deepsets_jax import attention, sharding
+from deepsets_jax import sharding
+from deepsets_jax.ragged import attention
 
 HEADS, KEY_FEATURES, VALUE_FEATURES = 2, 4, 3
 

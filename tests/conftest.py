@@ -17,7 +17,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Shape annotations are tests where arrays come in by the front door; not on structs,
 # which trees build of other things than arrays.
 jaxtyping.install_import_hook(
-  ["deepsets_jax.pooling", "deepsets_jax.segments", "deepsets_jax.losses"],
+  [
+    "deepsets_jax.ragged.pooling",
+    "deepsets_jax.ragged.segments",
+    "deepsets_jax.losses",
+  ],
   "beartype.beartype",
 )
 

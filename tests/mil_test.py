@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deepsets_jax import pooling
 from deepsets_jax.fusion import MILFusion, SetPoolFusion
+from deepsets_jax.ragged import pooling
 from tests.sets import FEATURES, NAMES, NUM_EXAMPLES, pack
 
 RNG = np.random.default_rng(0)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deepsets_jax import encoders, pooling
+from deepsets_jax import encoders
 from deepsets_jax.encoders.channels import (
   ChannelAttention,
   ChannelConcat,
@@ -23,7 +23,7 @@ from deepsets_jax.encoders.channels import (
 )
 from deepsets_jax.encoders.deepset import Deepset, Pooling, PostNormTransformer
 from deepsets_jax.fusion import TorchMultimodalFusion
-from deepsets_jax.ragged import Ragged
+from deepsets_jax.ragged import Ragged, pooling
 from tests.sets import pack
 
 torch = pytest.importorskip("torch", reason="torch is not installed: .[parity]")

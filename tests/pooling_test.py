@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks import pooling as benchmark
-from deepsets_jax import pooling, ragged, sharding
+from deepsets_jax import ragged, sharding
+from deepsets_jax.ragged import pooling
 from tests.sets import BUDGETS, FEATURES, NUM_EXAMPLES, pack, set_lists, shuffled
 
 # What each pool is, of one non-empty set `[n, d]` and its scores `[n, 1]`.

@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from deepsets_jax import pooling, sharding, summary
 from deepsets_jax import run as runs
+from deepsets_jax import sharding, summary
 from deepsets_jax.data import budgets
 from deepsets_jax.data.batching import EpochPlan, lengths_of
 from deepsets_jax.encoders import DenseEncoder
 from deepsets_jax.fusion import Fusion
+from deepsets_jax.ragged import pooling
 from tests.train_step_test import mesh_of
 from tests.train_test import small_config
 

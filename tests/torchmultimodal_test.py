@@ -26,8 +26,8 @@ from deepsets_jax.encoders.deepset import (
 )
 from deepsets_jax.fusion import TorchMultimodalFusion
 from deepsets_jax.ragged import Ragged
+from deepsets_jax.ragged.segments import segment_median
 from deepsets_jax.schema import Modality, Schema, Target
-from deepsets_jax.segments import segment_median
 from tests.sets import pack
 
 A, B = jnp.array([[3.0, 4.0]]), jnp.array([[0.0, 5.0]])

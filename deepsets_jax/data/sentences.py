@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from deepsets_jax.data import parquet
-from deepsets_jax.ragged import Ragged, from_arrow
+from deepsets_jax.data.arrow_lists import from_arrow
+from deepsets_jax.ragged import Ragged
 
 FORMAT = "deepsets_jax sentence vectors 1"
 

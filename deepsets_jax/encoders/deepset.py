@@ -14,12 +14,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from deepsets_jax import pooling
 from deepsets_jax.encoders.importance import sow_importance
 from deepsets_jax.encoders.layers import Scores
 from deepsets_jax.encoders.transformer import head_width
-from deepsets_jax.ragged import Ragged, of_vectors
-from deepsets_jax.segments import segment_median
+from deepsets_jax.ragged import Ragged, of_vectors, pooling
+from deepsets_jax.ragged.segments import segment_median
 
 
 class Pooling(nn.Module):

@@ -11,7 +11,7 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from deepsets_jax import attention
+from deepsets_jax.ragged import attention
 
 # The name under which queries, keys and plan are sown.
 _ATTENDED = "attended"

@@ -13,10 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from deepsets_jax import attention
 from deepsets_jax.encoders.importance import keep_attended, pull_back
 from deepsets_jax.encoders.layers import activation, to_common_space
-from deepsets_jax.ragged import Ragged
+from deepsets_jax.ragged import Ragged, attention
 
 
 class MultiHeadAttention(nn.Module):

@@ -9,9 +9,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from deepsets_jax import pooling
 from deepsets_jax.encoders.importance import forget_attended, sow_importance
-from deepsets_jax.ragged import Ragged
+from deepsets_jax.ragged import Ragged, pooling
 
 
 class Fusion(nn.Module):

@@ -10,12 +10,12 @@ import flax.struct
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from deepsets_jax import attention, pooling, ragged
+from deepsets_jax import ragged
 from deepsets_jax.encoders.importance import keep_attended, pull_back, wants_importance
 from deepsets_jax.encoders.layers import to_common_space
 from deepsets_jax.encoders.transformer import FeedForward, head_width, layer_norm
 from deepsets_jax.fusion.base import Fusion, check_present, normalized, spread_evenly
-from deepsets_jax.ragged import Ragged
+from deepsets_jax.ragged import Ragged, attention, pooling
 
 
 class BottleneckFusion(Fusion):

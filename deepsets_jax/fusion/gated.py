@@ -8,9 +8,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from deepsets_jax import pooling
 from deepsets_jax.fusion.base import Fusion, check_present
-from deepsets_jax.ragged import Ragged
+from deepsets_jax.ragged import Ragged, pooling
 
 
 class GatedFusion(Fusion):

@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from deepsets_jax import pooling
 from deepsets_jax.encoders.importance import sow_importance, wants_importance
 from deepsets_jax.encoders.layers import Scores
 from deepsets_jax.fusion.base import Fusion, check_present, modality_codes
-from deepsets_jax.ragged import Ragged
+from deepsets_jax.ragged import Ragged, pooling
 
 
 class HierarchicalFusion(Fusion):

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from deepsets_jax import pooling
 from deepsets_jax.encoders.importance import wants_importance
 from deepsets_jax.encoders.layers import Scores
 from deepsets_jax.fusion.base import Fusion, check_present, softmax_weights
-from deepsets_jax.ragged import Ragged
+from deepsets_jax.ragged import Ragged, pooling
 
 
 class MILFusion(Fusion):

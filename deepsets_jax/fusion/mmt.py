@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from deepsets_jax import attention, frames, pooling, ragged, retrieval
+from deepsets_jax import frames, ragged, retrieval
 from deepsets_jax.encoders.layers import l2_normalize
 from deepsets_jax.fusion.base import check_present
-from deepsets_jax.ragged import Ragged
+from deepsets_jax.ragged import Ragged, attention, pooling
 
 _NORMAL = nn.initializers.normal(0.02)
 

@@ -9,11 +9,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from deepsets_jax import pooling, winners
 from deepsets_jax.encoders.importance import sow_importance, wants_importance
 from deepsets_jax.encoders.layers import Scores, l2_normalize
 from deepsets_jax.fusion.base import Fusion, check_present, softmax_weights
-from deepsets_jax.ragged import Ragged
+from deepsets_jax.ragged import Ragged, pooling
+from deepsets_jax.ragged.max_shares import max_shares
 
 
 class _State(NamedTuple):
@@ -32,7 +32,7 @@ class SetPoolFusion(Fusion):
 
   With max or min among the pools, what won is sown in the collection "importance" as
   "argmax": by modality `[n]` the share of these pools' features that each element has
-  won (of the elements scaled to length 1, if they are); see `winners.shares`. With
+  won (of the elements scaled to length 1, if they are); see `max_shares`. With
   "softmax", its weights are the attention that is sown, see `Fusion`.
 
   Attributes:
@@ -117,7 +117,7 @@ class SetPoolFusion(Fusion):
     pooled: Sequence[Float[Array, "b d"]],
   ) -> None:
     shares = [
-      winners.shares(modalities, one)
+      max_shares(modalities, one)
       for name, one in zip(self.pools, pooled, strict=True)
       if name in ("max", "min")
     ]

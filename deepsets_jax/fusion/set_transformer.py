@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from deepsets_jax import attention, ragged
+from deepsets_jax import ragged
 from deepsets_jax.encoders.importance import pull_back, wants_importance
 from deepsets_jax.encoders.transformer import (
   FeedForward,
@@ -17,7 +17,7 @@ from deepsets_jax.encoders.transformer import (
   layer_norm,
 )
 from deepsets_jax.fusion.base import Fusion, check_present, modality_codes, normalized
-from deepsets_jax.ragged import Ragged
+from deepsets_jax.ragged import Ragged, attention
 
 
 class MAB(nn.Module):

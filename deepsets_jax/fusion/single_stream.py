@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from deepsets_jax import pooling, ragged
+from deepsets_jax import ragged
 from deepsets_jax.encoders.importance import wants_importance
 from deepsets_jax.encoders.transformer import Transformer
 from deepsets_jax.fusion.base import (
@@ -19,7 +19,7 @@ from deepsets_jax.fusion.base import (
   spread_evenly,
   uniform,
 )
-from deepsets_jax.ragged import Ragged
+from deepsets_jax.ragged import Ragged, pooling
 
 READOUTS = ("fused", "elements", "all")
 

@@ -17,7 +17,7 @@ import rax
 from jaxtyping import Array, Bool, Float
 
 from deepsets_jax.ragged import Ragged
-from deepsets_jax.segments import segment_sum
+from deepsets_jax.ragged.segments import segment_sum
 
 # Of logits `[n]`, labels `[n]` and the lists that they are of: the sum, and how many
 # lists count.

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from deepsets_jax import pooling
-from deepsets_jax.ragged import Ragged
+from deepsets_jax.ragged import pooling
+from deepsets_jax.ragged.arrays import Ragged
 
 
-def shares(
+def max_shares(
   elements: Mapping[str, Ragged], pooled: Float[Array, "b d"]
 ) -> dict[str, Float[Array, "n"]]:
   """The share of the features of a max or min pool that each element has won.

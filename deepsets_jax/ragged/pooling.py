@@ -24,8 +24,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from deepsets_jax.ragged import Ragged
-from deepsets_jax.segments import merge_max, segment_max, segment_sum
+from deepsets_jax.ragged.arrays import Ragged
+from deepsets_jax.ragged.segments import merge_max, segment_max, segment_sum
 
 
 @runtime_checkable

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from deepsets_jax.ragged import Ragged
+from deepsets_jax.ragged.arrays import Ragged
 
 
 def segment_sum(values: Num[Array, "n d"], elements: Ragged) -> Num[Array, "b d"]:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from deepsets_jax.attention.plans import BLOCK, Plan
-from deepsets_jax.attention.rows import (
+from deepsets_jax.ragged.attention.plans import BLOCK, Plan
+from deepsets_jax.ragged.attention.rows import (
   products,
   put,
   real,

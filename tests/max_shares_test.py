@@ -6,7 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deepsets_jax import fusion, pooling, winners
+from deepsets_jax import fusion
+from deepsets_jax.ragged import pooling
+from deepsets_jax.ragged.max_shares import max_shares
 from tests.sets import FEATURES, NUM_EXAMPLES, pack, set_lists
 
 NAMES = ("a", "b")
@@ -34,7 +36,7 @@ def joined(sets, loop, budget=24):
 
 @functools.partial(jax.jit, static_argnums=0)
 def shares(pool, elements):
-  return winners.shares(elements, pooling.pool(pool, elements))
+  return max_shares(elements, pooling.pool(pool, elements))
 
 
 @pytest.mark.parametrize("pool", ["max", "min"])

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from deepsets_jax.attention import blocks, tiles
-from deepsets_jax.attention.plans import Plan
-from deepsets_jax.attention.rows import MOST_ROWS, zeros
+from deepsets_jax.ragged.attention import blocks, tiles
+from deepsets_jax.ragged.attention.plans import Plan
+from deepsets_jax.ragged.attention.rows import MOST_ROWS, zeros
 
 
 @jax.custom_vjp

@@ -15,8 +15,6 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 
@@ -141,48 +139,6 @@ def from_lengths(values: np.ndarray, lengths: np.ndarray) -> Ragged:
   offsets = np.zeros(len(lengths) + 1, np.int64)
   np.cumsum(lengths, out=offsets[1:])
   return Ragged(values=values, offsets=offsets)
-
-
-def from_arrow(column: Any) -> Ragged:
-  """A host `Ragged` of a list column of Arrow; null is an empty list.
-
-  Takes `list<number>` (token ids, or scalars), `list<fixed_size_list<number>>` and
-  `list<list<number>>` (vectors, which must all be of one length), plain or chunked.
-  The number type is kept.
-
-  Raises:
-    ValueError: The column is not a list of numbers or of equal vectors, or an
-      element in it is null.
-  """
-  if isinstance(column, pa.ChunkedArray):
-    column = column.combine_chunks()
-  if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
-    raise ValueError(f"an Arrow column of {column.type}: expected a list column")
-  lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
-  # flatten() leaves out what null and sliced-off entries cover; values would not.
-  return from_lengths(_arrow_elements(column.flatten()), lengths)
-
-
-def _arrow_elements(elements: Any) -> np.ndarray:
-  """The elements of a flattened list column: `[n]`, or `[n, d]` for vectors."""
-  if elements.null_count:
-    raise ValueError(
-      f"{elements.null_count} null elements inside lists: drop them; an absent"
-      " modality is an empty or null list"
-    )
-  kind = elements.type
-  if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-    return elements.to_numpy(zero_copy_only=False)
-  if pa.types.is_fixed_size_list(kind):
-    size = kind.list_size
-  elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
-    sizes = pc.unique(pc.list_value_length(elements)).to_pylist()
-    if len(sizes) > 1:
-      raise ValueError(f"vectors of different lengths: {sorted(sizes)}")
-    size = sizes[0] if sizes else 1
-  else:
-    raise ValueError(f"a list of {kind}: expected numbers or vectors of numbers")
-  return _arrow_elements(elements.flatten()).reshape(-1, size)
 
 
 def concatenate(parts: Sequence[Ragged]) -> tuple[Ragged, list[Int[Array, "n"]]]:

@@ -7,8 +7,15 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from deepsets_jax.attention.plans import Plan, group_size
-from deepsets_jax.attention.rows import products, put, real, rows_of, take, weighted
+from deepsets_jax.ragged.attention.plans import Plan, group_size
+from deepsets_jax.ragged.attention.rows import (
+  products,
+  put,
+  real,
+  rows_of,
+  take,
+  weighted,
+)
 
 
 def for_groups(plan: Plan, index: int, body: Callable, carry):
