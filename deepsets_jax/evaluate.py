@@ -15,7 +15,6 @@ from deepsets_jax.data import loader
 from deepsets_jax.data.batching import Budget
 from deepsets_jax.data.table import Table
 from deepsets_jax.ragged import Batch
-from deepsets_jax.schema import Target
 
 Predict = Callable[[PyTree, Batch], Array]
 
@@ -111,11 +110,6 @@ def predict_elements(
   return columns
 
 
-def scores(target: Target, logits: Float[np.ndarray, "b k"]) -> np.ndarray:
-  """The probabilities, or the numbers of a regression, on the host."""
-  return np.asarray(losses.probabilities(target, jnp.asarray(logits)))
-
-
 def choose_threshold(table: Table, logits: Float[np.ndarray, "b k"]) -> float:
   """The probability above which a label is predicted: best micro F1 on this table.
 
@@ -123,7 +117,7 @@ def choose_threshold(table: Table, logits: Float[np.ndarray, "b k"]) -> float:
   """
   if table.schema.target.kind != "multilabel":
     return 0.5
-  return metrics.choose_threshold(scores(table.schema.target, logits), table.targets)
+  return metrics.choose_threshold(logits, table.targets)
 
 
 def evaluate(
@@ -133,6 +127,5 @@ def evaluate(
   target, weights = table.schema.target, np.ones(len(table), np.float32)
   arrays = (jnp.asarray(x) for x in (logits, table.targets, weights))
   total, weight = loss(*arrays)
-  probabilities = scores(target, logits)
-  values = metrics.for_target(target, probabilities, table.targets, weights, threshold)
+  values = metrics.for_target(target, logits, table.targets, weights, threshold)
   return {"loss": float(total / weight)} | values

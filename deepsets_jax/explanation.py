@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from deepsets_jax import evaluate, importance, page, trained
+from deepsets_jax import importance, losses, page, trained
 from deepsets_jax.data import names
 from deepsets_jax.data.ablation import Bags
 from deepsets_jax.data.table import Table
@@ -265,7 +265,7 @@ def _of_chosen(
   """What is said of single examples, as plain values."""
   target, config = table.schema.target, model.run.config
   words = names.element_names(config.data, config.seed)
-  scores, explained = evaluate.scores(target, logits), output.names()
+  chances, explained = losses.probabilities(target, logits), output.names()
   values = output.of(logits)
   told = []
   for row in rows:
@@ -276,7 +276,7 @@ def _of_chosen(
         "id": str(table.ids[row]),
         "num_elements": {k: int(table.lengths(k)[row]) for k in table.modalities},
         "true": names.truth(target, table.targets[row]),
-        "predicted": names.prediction(target, scores[row], model.threshold),
+        "predicted": names.prediction(target, chances[row], model.threshold),
         "explained": negation + explained[row],
         "value": float(values[row]),
         "modalities": {

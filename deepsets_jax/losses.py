@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import scipy.special
 from jaxtyping import Array, Float, Shaped
 
 from deepsets_jax.schema import Target
@@ -112,13 +112,21 @@ def prior_logits(target: Target, targets: np.ndarray) -> np.ndarray:
   return np.log((ones + 1) / (len(targets) - ones + 1)).astype(np.float32)
 
 
-def probabilities(target: Target, logits: Array) -> Array:
-  """What a prediction is: sigmoids, a softmax, or the numbers themselves."""
+def probabilities(target: Target, logits: Float[np.ndarray, "b k"]) -> np.ndarray:
+  """The probabilities of logits, on the host: sigmoids, a softmax, or the numbers.
+
+  Thresholds are chosen and applied here and nowhere else, in float64: in float32 a
+  sigmoid is exactly 1 from a logit of 17 on, in float64 from 37 on.
+
+  Returns:
+    float64, `[b]` of a binary target and else `[b, k]`.
+  """
+  logits = np.asarray(logits, np.float64)
   match target.kind:
     case "multilabel":
-      return jax.nn.sigmoid(logits)
+      return scipy.special.expit(logits)
     case "binary":
-      return jax.nn.sigmoid(logits[..., 0])
+      return scipy.special.expit(logits[:, 0])
     case "multiclass":
-      return jax.nn.softmax(logits)
+      return scipy.special.softmax(logits, axis=1)
   return logits

@@ -1,19 +1,16 @@
-"""The metrics of each kind of target, named and defined as in scikit-learn."""
+"""The metrics of each kind of target, named and defined as in scikit-learn.
+
+scikit-learn computes them, but for average precision and ROC AUC: its loop over labels
+takes several times as long as sorting all labels at once.
+"""
 
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Shaped
+import sklearn.metrics
+from jaxtyping import Bool, Float, Shaped
 
-from deepsets_jax.metric_states import (
-  Confusion,
-  Counts,
-  Errors,
-  Ranking,
-  positives_from_the_top,
-  ratio,
-  real_examples,
-)
+from deepsets_jax import losses
 from deepsets_jax.schema import Target
 
 _NAMES = {
@@ -64,58 +61,70 @@ def higher_is_better(name: str) -> bool:
 
 def for_target(
   target: Target,
-  scores: Float[np.ndarray, "b ..."],
+  logits: Float[np.ndarray, "b k"],
   targets: Shaped[np.ndarray, "b ..."],
   weights: Float[np.ndarray, "b"],
   threshold: float,
 ) -> dict[str, float]:
-  """Every metric of the kind of target.
+  """Every metric of the kind of target, weighted as by scikit-learn's `sample_weight`.
+
+  Average precision and ROC AUC rank the logits, because rounded probabilities near 1
+  are equal where logits differ. A label is predicted where `losses.probabilities` is
+  above the threshold, and the class of the largest logit.
+
+  Undefined values are those of scikit-learn, without its warnings: F1 is 0 if there is
+  no positive and none is predicted, R2 of one example is NaN, and ROC AUC is NaN if all
+  examples are of one class. Two values differ from scikit-learn's. Average precision
+  without a positive is NaN instead of 0, because every order is as good as any other.
+  The macro means of average precision and ROC AUC leave out the labels without a value,
+  instead of counting them as 0 or being NaN themselves: that a rare label has no
+  positive in a split says nothing about the model. They are NaN if no label is left.
 
   Args:
     target: What is predicted.
-    scores: Probabilities (see `losses.probabilities`), or the numbers of a regression.
-    targets: As in a batch.
-    weights: 0 for an example that does not count.
+    logits: Of the model; the numbers of a regression.
+    targets: As in a batch: `[b, k]`, or `[b]` of classes and binary targets.
+    weights: Not below 0; an example of weight 0 does not count.
     threshold: Probability above which a label is predicted; multi-label and binary.
+
+  Raises:
+    ValueError: A shape does not fit, no example counts, a weight is negative, or an
+      example that counts has a logit that is not finite or a target that is not one of
+      its kind.
   """
+  logits, targets, weights = _counted(target, logits, targets, weights)
   match target.kind:
     case "multilabel":
-      counts = Counts.from_batch(scores, targets, weights, threshold)
-      return counts.compute() | Ranking.from_batch(scores, targets, weights).compute()
+      predicted = losses.probabilities(target, logits) > threshold
+      return _f1(predicted, targets, weights) | _ranked(logits, targets, weights)
     case "multiclass":
-      return Confusion.from_batch(scores, targets, weights).compute()
+      return _classified(logits.argmax(axis=1), targets, weights)
     case "binary":
-      scores, targets = scores[:, None], targets[:, None]
-      counts = Counts.from_batch(scores, targets, weights, threshold)
-      ranking = Ranking.from_batch(scores, targets, weights).compute()
-      wrong = (counts.predicted + counts.actual - 2 * counts.hits).sum()
-      return {
-        "accuracy": float(ratio(counts.examples - wrong, counts.examples)),
-        "f1": counts.compute()["f1_micro"],
-        "average_precision": ranking["average_precision_micro"],
-        "roc_auc": ranking["roc_auc_micro"],
-      }
-  return Errors.from_batch(scores, targets, weights).compute()
+      return _binary(logits, targets, weights, threshold)
+  return _errors(logits, targets, weights)
 
 
 def choose_threshold(
-  scores: Float[np.ndarray, "b k"], targets: Shaped[np.ndarray, "b k"]
+  logits: Float[np.ndarray, "b k"], targets: Shaped[np.ndarray, "b k"]
 ) -> float:
-  """The threshold with the best micro F1, exactly; for validation data only.
+  """The probability with the best micro F1, exactly; for validation data only.
 
-  Midway between two scores that are there, so that it does not hang on rounding;
-  below the lowest, midway to 0. 0.5 where nothing is positive.
+  It lies midway between two probabilities that occur, so that it does not depend on
+  rounding; below the lowest, midway to 0. 0.5 where nothing is positive.
+
+  Raises:
+    ValueError: As in `for_target`.
   """
-  scores, targets = real_examples(scores, targets, np.ones(len(scores)))
-  flat, actual = scores.ravel(), targets.ravel() > 0
-  if not actual.any():
+  target = Target("multilabel", np.shape(logits)[1])
+  logits, targets, _ = _counted(target, logits, targets, np.ones(len(logits)))
+  if not targets.any():
     return 0.5
-  hits, predicted = positives_from_the_top(flat, actual)
-  best = int(np.argmax(2 * hits / (predicted + actual.sum())))
-  distinct = np.unique(flat)[::-1]
-  above = distinct[best]
-  if best + 1 < len(distinct):
-    below = distinct[best + 1]
+  flat = losses.probabilities(target, logits).reshape(1, -1)
+  flat, true, false = _from_the_top(flat, targets.reshape(1, -1), np.ones((1, 1)))
+  best = int(np.argmax(true / (true + false + true[0, -1])))
+  above = flat[0, best]
+  if best + 1 < flat.size:
+    below = flat[0, best + 1]
   else:
     below = 0.0 if above > 0 else above - 1
   # Midway between adjacent floats is one of them: never the upper, which counts.
@@ -123,8 +132,186 @@ def choose_threshold(
 
 
 def label_f1(
-  scores: Float[np.ndarray, "b k"], targets: Shaped[np.ndarray, "b k"], threshold: float
+  logits: Float[np.ndarray, "b k"], targets: Shaped[np.ndarray, "b k"], threshold: float
 ) -> tuple[Float[np.ndarray, "k"], np.ndarray]:
-  """F1 and number of positives of each label."""
-  counts = Counts.from_batch(scores, targets, np.ones(len(scores)), threshold)
-  return counts.label_f1(), counts.actual
+  """F1 and number of positives of each label.
+
+  Raises:
+    ValueError: As in `for_target`.
+  """
+  target = Target("multilabel", np.shape(logits)[1])
+  logits, targets, weights = _counted(target, logits, targets, np.ones(len(logits)))
+  predicted = losses.probabilities(target, logits) > threshold
+  return _mean_f1(predicted, targets, weights, None), targets.sum(axis=0)
+
+
+def _counted(
+  target: Target, logits: np.ndarray, targets: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """The examples that count, checked: float64, and bool targets of labels."""
+  logits, weights = np.asarray(logits, np.float64), np.asarray(weights, np.float64)
+  targets, b = np.asarray(targets), len(logits)
+  wide = target.kind in ("multilabel", "regression")
+  expected = [(b, target.size), (b, target.size) if wide else (b,), (b,)]
+  if [logits.shape, targets.shape, weights.shape] != expected:
+    raise ValueError(
+      f"logits, targets and weights of shapes {logits.shape}, {targets.shape} and"
+      f" {weights.shape}: expected {expected} of a {target.kind} target"
+    )
+  _check("weight", weights, np.isfinite(weights) & (weights >= 0), "finite, from 0 on")
+  counts = weights > 0
+  if not counts.any():
+    raise ValueError(
+      f"no metric of {b} examples, none of a weight above 0: is the split empty?"
+    )
+  _check(
+    "logit",
+    logits,
+    np.isfinite(logits) | ~counts[:, None],
+    "finite: the model has diverged; try a lower config.optim.learning_rate",
+  )
+  match target.kind:
+    case "regression":
+      legal, words = np.isfinite(targets), "finite"
+    case "multiclass":
+      legal = (targets >= 0) & (targets < target.size) & (targets == np.floor(targets))
+      words = f"a class from 0 to {target.size - 1}"
+    case _:
+      legal, words = (targets == 0) | (targets == 1), "0 or 1"
+  _check("target", targets, (legal.T | ~counts).T, words)
+  types = {"regression": np.float64, "multiclass": np.int64}
+  targets = targets[counts].astype(types.get(target.kind, bool))
+  return logits[counts], targets, weights[counts]
+
+
+def _check(name: str, values: np.ndarray, good: np.ndarray, expected: str) -> None:
+  if not good.all():
+    row, *column = np.unravel_index(int(np.argmin(good)), good.shape)
+    where = f"example {row}" + "".join(f", column {number}" for number in column)
+    raise ValueError(
+      f"{where}: {name} {values[row, *column]}, and expected is {expected}"
+    )
+
+
+def _binary(
+  logits: Float[np.ndarray, "b 1"],
+  targets: np.ndarray,
+  weights: np.ndarray,
+  threshold: float,
+) -> dict[str, float]:
+  predicted = losses.probabilities(Target("binary", 1), logits) > threshold
+  arrays = dict(y_true=targets, y_pred=predicted, sample_weight=weights)
+  precision, area = _areas(logits.T, targets[None], weights[None])
+  return {
+    "accuracy": float(sklearn.metrics.accuracy_score(**arrays)),
+    "f1": float(sklearn.metrics.f1_score(**arrays, zero_division=0)),
+    "average_precision": float(precision[0]),
+    "roc_auc": float(area[0]),
+  }
+
+
+def _f1(
+  predicted: Bool[np.ndarray, "b k"], targets: np.ndarray, weights: np.ndarray
+) -> dict[str, float]:
+  averages = ("micro", "macro", "weighted", "samples")
+  found = {a: _mean_f1(predicted, targets, weights, a) for a in averages}
+  return {f"f1_{average}": float(value) for average, value in found.items()}
+
+
+def _mean_f1(
+  predicted: np.ndarray, targets: np.ndarray, weights: np.ndarray, average: str | None
+) -> np.ndarray | float:
+  """F1 by one of scikit-learn's averages; None for that of each label."""
+  if average == "macro":
+    return _mean_f1(predicted, targets, weights, None).mean()
+  # One column would be taken for two classes. An empty one beside it adds nothing.
+  targets, predicted = (np.pad(x, ((0, 0), (0, 1))) for x in (targets, predicted))
+  found = sklearn.metrics.f1_score(
+    targets, predicted, average=average, sample_weight=weights, zero_division=0
+  )
+  return found[:-1] if average is None else found
+
+
+def _ranked(
+  logits: Float[np.ndarray, "b k"], targets: np.ndarray, weights: np.ndarray
+) -> dict[str, float]:
+  """Both areas over all pairs of example and label, and as means over labels."""
+  every = np.broadcast_to(weights[:, None], logits.shape)
+  micro = _areas(*(x.reshape(1, -1) for x in (logits, targets, every)))
+  labels = _areas(logits.T, targets.T, weights[None])
+  found = {}
+  for name, one, each in zip(
+    ("average_precision", "roc_auc"), micro, labels, strict=True
+  ):
+    found[f"{name}_micro"] = float(one[0])
+    defined = each[~np.isnan(each)]
+    found[f"{name}_macro"] = float(defined.mean()) if len(defined) else float("nan")
+  return found
+
+
+def _areas(
+  scores: Float[np.ndarray, "l n"],
+  targets: Bool[np.ndarray, "l n"],
+  weights: Float[np.ndarray, "#l n"],
+) -> tuple[Float[np.ndarray, "l"], Float[np.ndarray, "l"]]:
+  """Average precision and ROC AUC of each row; NaN where not defined."""
+  _, true, false = _from_the_top(scores, targets, weights)
+  some = true + false > 0
+  precision = true / np.where(some, true + false, 1)
+  more_true, more_false = (np.diff(x, axis=1, prepend=0) for x in (true, false))
+  # Between two thresholds the ROC curve is a straight line.
+  area = ((true - more_true / 2) * more_false).sum(axis=1)
+  positive, negative = true[:, -1], false[:, -1]
+  with np.errstate(invalid="ignore"):  # 0 / 0, which is what is not defined.
+    average = (more_true * precision).sum(axis=1) / positive
+    return average, area / (positive * negative)
+
+
+def _from_the_top(
+  scores: Float[np.ndarray, "l n"],
+  targets: Bool[np.ndarray, "l n"],
+  weights: Float[np.ndarray, "#l n"],
+) -> tuple[Float[np.ndarray, "l n"], ...]:
+  """Scores, highest first, and the weight of positives and of negatives down to each.
+
+  Among equal scores the weight is counted at the last; at those before it stands the
+  weight above them.
+  """
+  order = np.argsort(-scores, axis=1)
+  scores, targets = (np.take_along_axis(x, order, axis=1) for x in (scores, targets))
+  weights = np.take_along_axis(np.broadcast_to(weights, order.shape), order, axis=1)
+  last = np.diff(scores, axis=1, append=-np.inf) < 0
+  sums = []
+  for kind in (targets, ~targets):
+    total = np.cumsum(np.where(kind, weights, 0), axis=1)
+    sums.append(np.maximum.accumulate(np.where(last, total, 0), axis=1))
+  return scores, *sums
+
+
+def _classified(
+  predicted: np.ndarray, targets: np.ndarray, weights: np.ndarray
+) -> dict[str, float]:
+  """Accuracy, and F1 over the classes that occur or are predicted."""
+  arrays = dict(y_true=targets, y_pred=predicted, sample_weight=weights)
+  found = {"accuracy": sklearn.metrics.accuracy_score(**arrays)}
+  for average in ("macro", "weighted"):
+    found[f"f1_{average}"] = sklearn.metrics.f1_score(
+      **arrays, average=average, zero_division=0
+    )
+  return {name: float(value) for name, value in found.items()}
+
+
+def _errors(
+  numbers: Float[np.ndarray, "b k"], targets: np.ndarray, weights: np.ndarray
+) -> dict[str, float]:
+  """Errors of a regression, uniform over its numbers."""
+  arrays = dict(y_true=targets, y_pred=numbers, sample_weight=weights)
+  # From the first target on, so that the variance of a constant is exactly 0.
+  shifted = arrays | dict(y_true=targets - targets[0], y_pred=numbers - targets[0])
+  found = {
+    "mae": sklearn.metrics.mean_absolute_error(**arrays),
+    "rmse": sklearn.metrics.root_mean_squared_error(**arrays),
+    "mape": sklearn.metrics.mean_absolute_percentage_error(**arrays),
+    "r2": sklearn.metrics.r2_score(**shifted) if len(targets) > 1 else np.nan,
+  }
+  return {name: float(value) for name, value in found.items()}

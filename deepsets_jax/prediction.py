@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import PyTree
 
-from deepsets_jax import evaluate, importance, run_folder, trained
+from deepsets_jax import importance, losses, run_folder, trained
 from deepsets_jax.data.columns.encoding import Encoding
 from deepsets_jax.data.columns.spec import NUMERIC, shortened
 from deepsets_jax.data.columns.survey import numbered
@@ -89,24 +89,27 @@ class Predictor:
 
   def _answers(self, logits: np.ndarray) -> dict[str, pa.Array]:
     target, threshold = self.target, self.trained.threshold
-    scores = evaluate.scores(target, logits)
+    chances = losses.probabilities(target, logits)
     match target.kind:
       case "multilabel":
         chosen = outputs.predicted(target, logits, threshold).weights > 0
         offsets = np.append(0, np.cumsum(chosen.sum(axis=1)))
         names = pa.array(target.names).take(pa.array(np.nonzero(chosen)[1]))
         labels = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), names)
-        return {"labels": labels, "probabilities": _vectors(scores)}
+        return {"labels": labels, "probabilities": _vectors(chances)}
       case "multiclass":
-        best = scores.argmax(axis=1)
+        best = logits.argmax(axis=1)
+        chance = chances[np.arange(len(best)), best]
         return {
           "label": pa.array(target.names).take(pa.array(best)),
-          "probability": pa.array(scores[np.arange(len(best)), best]),
-          "probabilities": _vectors(scores),
+          "probability": pa.array(chance.astype(np.float32)),
+          "probabilities": _vectors(chances),
         }
       case "binary":
-        positive = (scores > threshold).astype(np.int8)
-        return {"label": pa.array(positive), "probability": pa.array(scores)}
+        return {
+          "label": pa.array((chances > threshold).astype(np.int8)),
+          "probability": pa.array(chances.astype(np.float32)),
+        }
     scale = self.encoding.answers.scale
     values = logits * scale.deviation + scale.mean
     one = values.shape[1] == 1

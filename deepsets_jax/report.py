@@ -111,7 +111,6 @@ def _draw(
 
 def _label_f1(table: Table, logits: np.ndarray, threshold: float) -> Any:
   target = table.schema.target
-  scores = evaluate.scores(target, logits)
-  f1, support = metrics.label_f1(scores, table.targets, threshold)
+  f1, support = metrics.label_f1(logits, table.targets, threshold)
   names = target.names or [str(i) for i in range(target.size)]
   return figures.label_f1(names, f1, support)

@@ -53,12 +53,12 @@ def evaluate(seed: int, modalities: Sequence[str] = MODALITIES) -> dict[str, dic
 
 
 def _metrics(model, inputs: dict, tables: dict[str, Table]) -> dict[str, dict]:
-  scores = {s: model.predict_proba(inputs[s]) for s in ("validation", "test")}
+  logits = {s: model.decision_function(inputs[s]) for s in ("validation", "test")}
   threshold = metrics.choose_threshold(
-    scores["validation"], tables["validation"].targets
+    logits["validation"], tables["validation"].targets
   )
   results = {"threshold": threshold}
-  for split, values in scores.items():
+  for split, values in logits.items():
     table = tables[split]
     results[split] = metrics.for_target(
       table.schema.target, values, table.targets, np.ones(len(table)), threshold

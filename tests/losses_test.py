@@ -90,9 +90,27 @@ def test_prior_logits_have_the_frequencies_of_the_targets():
     target = Target(kind, size)
     logits = losses.prior_logits(target, TRAIN[kind])
     assert logits.shape == (size,)
-    got = losses.probabilities(target, jnp.asarray(logits)[None])
+    got = losses.probabilities(target, logits[None])
     np.testing.assert_allclose(np.ravel(got), want, 1e-5)
   assert not losses.prior_logits(Target("regression", 3), TRAIN["regression"]).any()
+
+
+def test_probabilities_are_those_of_float64_on_the_host():
+  logits = np.array([[-800, 1, 20], [16, 30, 36]], np.float32)
+  sigmoids = 1 / (1 + np.exp(-np.maximum(logits.astype(np.float64), -700)))
+  got = losses.probabilities(Target("multilabel", 3), logits)
+  assert got.dtype == np.float64 and len(np.unique(got)) == 6
+  np.testing.assert_allclose(got, sigmoids, rtol=1e-15, atol=1e-300)
+  binary = losses.probabilities(Target("binary", 1), logits[:, 2:])
+  np.testing.assert_array_equal(binary, got[:, 2])
+  powers = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
+  np.testing.assert_allclose(
+    losses.probabilities(Target("multiclass", 3), logits),
+    powers / powers.sum(1, keepdims=True),
+    rtol=1e-13,
+  )
+  numbers = losses.probabilities(Target("regression", 3), logits)
+  np.testing.assert_array_equal(numbers, logits)
 
 
 def test_a_batch_of_padding_alone_adds_nothing():

@@ -1,15 +1,16 @@
-"""Metrics against scikit-learn, and against themselves over other batches."""
+"""Metrics against scikit-learn, and what is undefined or refused."""
 
 import functools
-import warnings
 
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 import sklearn.metrics as sk
+from sklearn.exceptions import UndefinedMetricWarning
 
 from deepsets_jax import metrics
+from deepsets_jax.importance import outputs
 from deepsets_jax.schema import Target
 
 TARGETS = {
@@ -18,245 +19,364 @@ TARGETS = {
   "binary": Target("binary", 1),
   "regression": Target("regression", 4),
 }
-STATES = {
-  "f1": (functools.partial(metrics.Counts.from_batch, threshold=0.5), "multilabel"),
-  "ranking": (metrics.Ranking.from_batch, "multilabel"),
-  "multiclass": (metrics.Confusion.from_batch, "multiclass"),
-  "regression": (metrics.Errors.from_batch, "regression"),
-}
-EMPTY = {
-  "f1": metrics.Counts.empty,
-  "ranking": metrics.Ranking.empty,
-  "multiclass": metrics.Confusion.empty,
-  "regression": metrics.Errors.empty,
-}
-# Few examples leave labels empty or full; few distinct scores make ties.
-EXAMPLES = st.integers(1, 30)
+EVERY_KIND = pytest.mark.parametrize("kind", TARGETS)
+# Few examples leave labels empty or full; few distinct logits make ties.
+EXAMPLES = st.integers(2, 30)
 LEVELS = st.sampled_from([2, 5, 1000])
 SEEDS = st.integers(0, 2**16)
 
 
 def data(kind, examples, levels, seed):
-  """Scores, of so many different values, and targets."""
+  """Logits, of at most this many different values, and targets."""
   rng = np.random.default_rng(seed)
-  shape = (examples,) if kind == "binary" else (examples, 4)
-  scores = rng.integers(levels, size=shape) / levels
+  size = TARGETS[kind].size
+  logits = rng.integers(levels, size=(examples, size)) / levels * 8 - 4
   match kind:
     case "multiclass":
-      return scores, rng.integers(4, size=examples)
+      return logits, rng.integers(4, size=examples)
     case "regression":
-      return scores, rng.normal(3, 1, shape)
-  rate = np.array([0.0, 0.3, 0.6, 1.0]) if kind == "multilabel" else 0.5
-  return scores, (rng.random(shape) < rate).astype(np.float32)
+      return logits, rng.normal(3, 1, logits.shape)
+    case "binary":
+      return logits, (rng.random(examples) < 0.5).astype(np.float32)
+  rate = np.array([0.0, 0.3, 0.6, 1.0])
+  return logits, (rng.random(logits.shape) < rate).astype(np.float32)
 
 
-def reference(kind, scores, targets):
+def compute(kind, logits, targets, weights=None, threshold=0.5):
+  """The metrics; every example counts once if no weights are given."""
+  weights = np.ones(len(logits)) if weights is None else weights
+  return metrics.for_target(TARGETS[kind], logits, targets, weights, threshold)
+
+
+def reference(kind, logits, targets, weights):
   """scikit-learn's values; macro means over the labels for which they are defined."""
+  weighted = {"sample_weight": weights}
   if kind == "regression":
     return {
-      "mae": sk.mean_absolute_error(targets, scores),
-      "rmse": sk.root_mean_squared_error(targets, scores),
-      "mape": sk.mean_absolute_percentage_error(targets, scores),
-      "r2": sk.r2_score(targets, scores),
+      "mae": sk.mean_absolute_error(targets, logits, **weighted),
+      "rmse": sk.root_mean_squared_error(targets, logits, **weighted),
+      "mape": sk.mean_absolute_percentage_error(targets, logits, **weighted),
+      "r2": sk.r2_score(targets, logits, **weighted),
     }
-  predicted = scores.argmax(1) if kind == "multiclass" else scores > 0.5
-  f1 = functools.partial(sk.f1_score, targets, predicted, zero_division=0)
   if kind == "multiclass":
-    values = {f"f1_{a}": f1(average=a) for a in ("macro", "weighted")}
-    return values | {"accuracy": sk.accuracy_score(targets, predicted)}
+    given = (targets, logits.argmax(1))
+    values = {
+      f"f1_{a}": sk.f1_score(*given, average=a, zero_division=0, **weighted)
+      for a in ("macro", "weighted")
+    }
+    return values | {"accuracy": sk.accuracy_score(*given, **weighted)}
+  predicted = 1 / (1 + np.exp(-logits)) > 0.5
   if kind == "binary":
     return {
-      "f1": f1(),
-      "accuracy": sk.accuracy_score(targets, predicted),
-      "average_precision": area(sk.average_precision_score, targets, scores),
-      "roc_auc": area(sk.roc_auc_score, targets, scores),
+      "f1": sk.f1_score(targets, predicted[:, 0], zero_division=0, **weighted),
+      "accuracy": sk.accuracy_score(targets, predicted[:, 0], **weighted),
+      "average_precision": area("average_precision", targets, logits[:, 0], weights),
+      "roc_auc": area("roc_auc", targets, logits[:, 0], weights),
     }
-  values = {f"f1_{a}": f1(average=a) for a in ("micro", "macro", "weighted", "samples")}
+  values = {
+    f"f1_{a}": sk.f1_score(targets, predicted, average=a, zero_division=0, **weighted)
+    for a in ("micro", "macro", "weighted", "samples")
+  }
   for name in ("average_precision", "roc_auc"):
-    score = getattr(sk, f"{name}_score")
-    values[f"{name}_micro"] = area(score, targets.ravel(), scores.ravel())
-    labels = [area(score, *label) for label in zip(targets.T, scores.T, strict=True)]
+    pairs = targets.ravel(), logits.ravel(), np.repeat(weights, targets.shape[1])
+    values[f"{name}_micro"] = area(name, *pairs)
+    labels = [area(name, *x, weights) for x in zip(targets.T, logits.T, strict=True)]
     defined = [value for value in labels if not np.isnan(value)]
     values[f"{name}_macro"] = np.mean(defined) if defined else np.nan
   return values
 
 
-def area(score, targets, scores):
-  """scikit-learn's area, NaN where it is not defined: there it warns."""
-  undefined = not targets.any() or (score is sk.roc_auc_score and targets.all())
-  return np.nan if undefined else score(targets, scores)
+def area(name, targets, logits, weights):
+  """scikit-learn's area; NaN where it warns that it is not defined."""
+  if not targets.any() or (name == "roc_auc" and targets.all()):
+    return np.nan
+  return getattr(sk, f"{name}_score")(targets, logits, sample_weight=weights)
 
 
-@pytest.mark.parametrize("kind", TARGETS)
+def assert_same(got, want, tolerance=1e-12):
+  assert got.keys() == want.keys()
+  for name, value in want.items():
+    np.testing.assert_allclose(
+      got[name], value, rtol=tolerance, atol=tolerance, err_msg=name
+    )
+
+
+@EVERY_KIND
 class TestEveryKindOfTarget:
-  @hypothesis.given(examples=EXAMPLES, levels=LEVELS, seed=SEEDS)
-  def test_agrees_with_scikit_learn(self, kind, examples, levels, seed):
-    hypothesis.assume(kind != "regression" or examples > 1)  # There R2 is undefined.
-    scores, targets = data(kind, examples, levels, seed)
+  @hypothesis.given(
+    examples=EXAMPLES, levels=LEVELS, seed=SEEDS, weighted=st.booleans()
+  )
+  def test_agrees_with_scikit_learn(self, kind, examples, levels, seed, weighted):
+    logits, targets = data(kind, examples, levels, seed)
     weights = np.ones(examples)
-    got = metrics.for_target(TARGETS[kind], scores, targets, weights, 0.5)
-    want = reference(kind, scores, targets)
-    assert got.keys() == want.keys() == set(metrics.names(TARGETS[kind]))
-    for name, value in want.items():
-      np.testing.assert_allclose(got[name], value, rtol=0, atol=1e-9, err_msg=name)
+    if weighted:
+      weights = np.random.default_rng(seed).uniform(0.1, 3, examples)
+    got = compute(kind, logits, targets, weights)
+    assert got.keys() == set(metrics.names(TARGETS[kind]))
+    assert_same(got, reference(kind, logits, targets, weights))
 
-  def test_padding_examples_do_not_count(self, kind):
-    scores, targets = data(kind, 20, 5, 0)
+  @hypothesis.given(
+    counts=st.lists(st.integers(0, 3), min_size=8, max_size=20), levels=LEVELS
+  )
+  def test_a_weight_is_a_number_of_examples(self, kind, counts, levels):
+    hypothesis.assume(np.count_nonzero(counts) > 1)  # R2 of one example is undefined.
+    logits, targets = data(kind, len(counts), levels, len(counts))
+    got = compute(kind, logits, targets, np.array(counts, np.float32))
+    rows = np.repeat(np.arange(len(counts)), counts)
+    assert_same(got, compute(kind, logits[rows], targets[rows]))
+    thirds = compute(kind, logits, targets, np.array(counts) / 3)
+    assert_same(thirds, got)
+
+  def test_examples_of_weight_zero_do_not_count(self, kind):
+    logits, targets = data(kind, 20, 5, 0)
     weights = (np.arange(20) % 3 > 0).astype(np.float32)
     real = weights > 0
-    got = metrics.for_target(TARGETS[kind], scores, targets, weights, 0.5)
-    want = metrics.for_target(
-      TARGETS[kind], scores[real], targets[real], weights[real], 0.5
-    )
-    everything = metrics.for_target(
-      TARGETS[kind], scores, targets, np.ones_like(weights), 0.5
-    )
-    assert got == want != everything
+    got = compute(kind, logits, targets, weights)
+    want = compute(kind, logits[real], targets[real])
+    assert got == want != compute(kind, logits, targets)
 
   def test_values_are_plain_floats(self, kind):
-    scores, targets = data(kind, 20, 5, 0)
-    got = metrics.for_target(TARGETS[kind], scores, targets, np.ones(20), 0.5)
+    got = compute(kind, *data(kind, 20, 5, 0))
     assert {type(value) for value in got.values()} == {float}
 
+  def test_whether_higher_is_better_is_known_for_every_metric(self, kind):
+    lower = {"loss", "mae", "rmse", "mape"}
+    for name in ("loss", *metrics.names(TARGETS[kind])):
+      assert metrics.higher_is_better(name) == (name not in lower)
 
-@pytest.mark.parametrize("name", STATES)
-class TestEveryState:
-  @hypothesis.given(
-    cuts=st.lists(st.integers(0, 24), max_size=5), levels=LEVELS, seed=SEEDS
+
+class TestLogitsOfCertainModels:
+  """From a logit of 17 on a float32 sigmoid is 1, from 37 on a float64 one is."""
+
+  LOGITS = np.array([[16.0], [17], [25], [35], [40], [60]])
+  TRUTH = np.array([0.0, 0, 0, 1, 1, 1])
+
+  def test_are_ranked_whatever_their_probabilities(self):
+    got = compute("binary", self.LOGITS, self.TRUTH)
+    assert got["roc_auc"] == got["average_precision"] == 1
+    logits, targets = np.tile(self.LOGITS, 4), np.tile(self.TRUTH[:, None], 4)
+    got = compute("multilabel", -logits, 1 - targets)
+    for name in ("average_precision", "roc_auc"):
+      assert got[f"{name}_micro"] == got[f"{name}_macro"] == 1
+
+  def test_of_classes_give_the_largest(self):
+    logits = np.zeros((2, 4))
+    logits[0, :2], logits[1, 2:] = (-800, 900), (900, 900.01)
+    got = compute("multiclass", logits, np.array([1, 3]))
+    assert got["accuracy"] == 1
+
+  def test_are_told_apart_by_the_threshold_and_where_it_is_applied(self):
+    logits = np.array([[20.0, 18, 18.5, 25]], np.float32)
+    targets = np.array([[1, 0, 0, 1]])
+    threshold = metrics.choose_threshold(logits, targets)
+    assert 1 - 1e-7 < threshold < 1
+    got = compute("multilabel", logits, targets, threshold=threshold)
+    assert got["f1_micro"] == 1
+    chosen = outputs.predicted(TARGETS["multilabel"], logits, threshold).weights > 0
+    np.testing.assert_array_equal(chosen, targets > 0)
+
+
+class TestOneLabel:
+  """scikit-learn would take one column of labels for two classes."""
+
+  @hypothesis.given(examples=EXAMPLES, levels=LEVELS, seed=SEEDS)
+  def test_has_the_metrics_of_a_binary_target(self, examples, levels, seed):
+    logits, targets = data("binary", examples, levels, seed)
+    weights = np.random.default_rng(seed).uniform(0.1, 3, examples)
+    got = metrics.for_target(
+      Target("multilabel", 1), logits, targets[:, None], weights, 0.5
+    )
+    want = compute("binary", logits, targets, weights)
+    for name in ("f1", "average_precision", "roc_auc"):
+      for average in ("micro", "macro"):
+        np.testing.assert_allclose(got[f"{name}_{average}"], want[name], atol=1e-12)
+    hits = (logits[:, 0] > 0) & (targets > 0)
+    assert got["f1_samples"] == pytest.approx(np.average(hits, weights=weights))
+
+
+class TestUndefined:
+  def test_areas_without_a_positive_are_nan(self):
+    logits, _ = data("binary", 5, 1000, 0)
+    got = compute("binary", logits, np.zeros(5))
+    assert np.isnan(got["average_precision"]) and np.isnan(got["roc_auc"])
+    logits, _ = data("multilabel", 5, 1000, 0)
+    got = compute("multilabel", logits, np.zeros((5, 4)))
+    areas = [value for name, value in got.items() if not name.startswith("f1")]
+    assert len(areas) == 4 and np.isnan(areas).all()
+
+  def test_roc_auc_without_a_negative_is_nan_and_average_precision_one(self):
+    logits, _ = data("binary", 5, 1000, 0)
+    got = compute("binary", logits, np.ones(5))
+    assert np.isnan(got["roc_auc"]) and got["average_precision"] == 1
+    with pytest.warns(UndefinedMetricWarning, match="Only one class"):
+      assert np.isnan(sk.roc_auc_score(np.ones(5), logits[:, 0]))
+
+  def test_macro_areas_leave_out_the_labels_that_have_none(self):
+    logits = np.array([[1.0, 2, 3, 0], [4, 3, 1, 0], [2, 9, 6, 1]])
+    targets = np.array([[0, 0, 1, 0], [0, 1, 1, 0], [0, 0, 1, 1]])
+    got = compute("multilabel", logits, targets)
+    assert got["average_precision_macro"] == pytest.approx((1 / 2 + 1 + 1) / 3)
+    assert got["roc_auc_macro"] == pytest.approx((1 / 2 + 1) / 2)
+    with pytest.warns(UserWarning, match="No positive class"):
+      assert sk.average_precision_score(targets[:, 0], logits[:, 0]) == 0
+    with pytest.warns(UndefinedMetricWarning, match="Only one class"):
+      assert np.isnan(sk.roc_auc_score(targets, logits, average="macro"))
+
+  def test_f1_of_nothing_predicted_and_nothing_there_is_zero(self):
+    got = compute("multilabel", np.full((3, 4), -1.0), np.zeros((3, 4)))
+    assert {v for k, v in got.items() if k.startswith("f1")} == {0}
+    assert compute("binary", np.full((3, 1), -1.0), np.zeros(3))["f1"] == 0
+
+  def test_macro_f1_of_classes_is_over_those_that_are_true_or_predicted(self):
+    got = compute("multiclass", np.eye(4)[[0, 1, 1]], np.array([0, 1, 2]))
+    assert got["f1_macro"] == pytest.approx((1 + 2 / 3 + 0) / 3)
+
+  def test_r2_of_one_example_is_nan(self):
+    logits, targets = data("regression", 2, 5, 0)
+    for got in (
+      compute("regression", logits[:1], targets[:1]),
+      compute("regression", logits, targets, np.array([2, 0])),
+    ):
+      assert np.isnan(got["r2"])
+      assert got["mae"] == pytest.approx(np.abs(logits[0] - targets[0]).mean())
+    with pytest.warns(UndefinedMetricWarning, match="less than two samples"):
+      assert np.isnan(sk.r2_score(targets[:1], logits[:1]))
+
+  @hypothesis.given(seed=SEEDS, constant=st.sampled_from([0.1, 2.0, 1e6 / 3]))
+  def test_r2_of_constant_targets_is_whether_they_are_met(self, seed, constant):
+    weights = np.random.default_rng(seed).uniform(0.1, 3, 5)
+    targets = np.full((5, 4), constant)
+    assert compute("regression", targets, targets, weights)["r2"] == 1
+    missed = targets + np.arange(5)[:, None]
+    assert compute("regression", missed, targets, weights)["r2"] == 0
+
+  def test_r2_does_not_lose_digits_far_from_zero(self):
+    rng = np.random.default_rng(0)
+    targets = 1e6 + rng.normal(size=(40, 4))
+    logits = targets + 0.1 * rng.normal(size=(40, 4))
+    got = compute("regression", logits, targets)["r2"]
+    assert got == pytest.approx(sk.r2_score(targets, logits), abs=1e-12)
+
+
+class TestRefusals:
+  @EVERY_KIND
+  @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+  def test_a_logit_that_is_not_finite(self, kind, bad):
+    logits, targets = data(kind, 5, 5, 0)
+    logits[3, -1] = bad
+    column = TARGETS[kind].size - 1
+    with pytest.raises(ValueError, match=f"example 3, column {column}: logit {bad},"):
+      compute(kind, logits, targets)
+    compute(kind, logits, targets, np.array([1, 1, 1, 0, 1]))
+
+  @pytest.mark.parametrize(
+    ("kind", "bad", "words"),
+    [
+      ("multilabel", -1, "example 2, column 1: target -1.0, and expected is 0 or 1"),
+      ("multilabel", 0.5, "example 2, column 1: target 0.5, and expected is 0 or 1"),
+      ("multilabel", np.nan, "example 2, column 1: target nan"),
+      ("binary", -1, "example 2: target -1.0, and expected is 0 or 1"),
+      ("binary", np.nan, "example 2: target nan"),
+      ("multiclass", -1, "example 2: target -1.0, and expected is a class from 0 to 3"),
+      ("multiclass", 4, "example 2: target 4.0, and expected is a class from 0 to 3"),
+      ("multiclass", 1.5, "example 2: target 1.5, and expected is a class"),
+      ("multiclass", np.nan, "example 2: target nan"),
+      ("regression", np.nan, "example 2, column 1: target nan, and expected is finite"),
+      ("regression", np.inf, "example 2, column 1: target inf, and expected is finite"),
+    ],
   )
-  def test_batches_padding_and_order_do_not_matter(self, name, cuts, levels, seed):
-    from_batch, kind = STATES[name]
-    scores, targets = data(kind, 24, levels, seed)
-    rng = np.random.default_rng(seed)
-    states = [EMPTY[name](4)]
-    for rows in np.split(rng.permutation(24), sorted(cuts)):
-      # Padding anywhere in the batch, of values that would count if they could.
-      rows = np.append(rows, rng.integers(24, size=2))
-      weights = np.append(np.ones(len(rows) - 2), [0, 0])
-      order = rng.permutation(len(rows))
-      states.append(
-        from_batch(scores[rows][order], targets[rows][order], weights[order])
-      )
-    rng.shuffle(states)
-    got = functools.reduce(lambda a, b: a.merge(b), states).compute()
-    want = from_batch(scores, targets, np.ones(24)).compute()
-    assert got.keys() == want.keys()
-    for key, value in want.items():
-      np.testing.assert_allclose(got[key], value, rtol=1e-9, err_msg=key)
+  def test_a_target_that_is_not_one_of_its_kind(self, kind, bad, words):
+    logits, targets = data(kind, 5, 5, 0)
+    targets = targets.astype(np.float64)
+    targets[(2, 1) if targets.ndim == 2 else 2] = bad
+    with pytest.raises(ValueError, match=words):
+      compute(kind, logits, targets)
+    compute(kind, logits, targets, np.array([1, 1, 0, 1, 1]))
+    if kind == "multilabel":
+      for function in (
+        metrics.choose_threshold,
+        functools.partial(metrics.label_f1, threshold=0.5),
+      ):
+        with pytest.raises(ValueError, match=words):
+          function(logits, targets)
 
-  def test_of_no_examples_is_zero_for_counts_and_nan_for_the_rest(self, name):
-    want = 0.0 if name in ("f1", "multiclass") else np.nan
-    got = EMPTY[name](4).compute()
-    np.testing.assert_equal(got, dict.fromkeys(got, want))
+  @EVERY_KIND
+  def test_no_example_that_counts(self, kind):
+    logits, targets = data(kind, 3, 5, 0)
+    with pytest.raises(ValueError, match="no metric of 3 examples, none of a weight"):
+      compute(kind, logits, targets, np.zeros(3))
+    with pytest.raises(ValueError, match="no metric of 0 examples.*split empty"):
+      compute(kind, logits[:0], targets[:0])
 
-  def test_of_a_batch_of_padding_is_that_of_no_examples(self, name):
-    from_batch, kind = STATES[name]
-    state = from_batch(*data(kind, 3, 5, 0), np.zeros(3))
-    np.testing.assert_equal(state.compute(), EMPTY[name](4).compute())
+  @pytest.mark.parametrize("bad", [-1, np.nan, np.inf])
+  def test_a_weight_that_is_negative_or_not_finite(self, bad):
+    logits, targets = data("binary", 3, 5, 0)
+    with pytest.raises(ValueError, match="example 1: weight .*finite, from 0 on"):
+      compute("binary", logits, targets, np.array([1, bad, 1]))
 
+  def test_shapes_that_do_not_fit(self):
+    logits, targets = data("multilabel", 3, 5, 0)
+    with pytest.raises(ValueError, match=r"\(3, 4\), \(3, 4\) and \(2,\).*multilabel"):
+      compute("multilabel", logits, targets, np.ones(2))
+    with pytest.raises(ValueError, match=r"\(3, 4\), \(3, 4\) and \(3,\).*binary"):
+      compute("binary", logits, targets)
 
-def test_macro_f1_is_over_the_classes_that_are_true_or_predicted():
-  scores = np.eye(4)[[0, 1, 1]]
-  targets = np.array([0, 1, 2])
-  got = metrics.Confusion.from_batch(scores, targets, np.ones(3)).compute()
-  assert got["f1_macro"] == pytest.approx((1 + 2 / 3 + 0) / 3)
-  want = sk.f1_score(targets, scores.argmax(1), average="macro", zero_division=0)
-  assert got["f1_macro"] == pytest.approx(want)
-
-
-def test_macro_areas_leave_out_what_scikit_learn_warns_of():
-  scores = np.array([[0.1, 0.2, 0.3], [0.4, 0.3, 0.1], [0.2, 0.9, 0.6]])
-  targets = np.array([[0, 0, 1], [0, 1, 1], [0, 0, 1]])  # None, some, all.
-  got = metrics.Ranking.from_batch(scores, targets, np.ones(3)).compute()
-  assert got["average_precision_macro"] == pytest.approx((0.5 + 1) / 2)
-  assert got["roc_auc_macro"] == pytest.approx(0.5)
-  with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    assert sk.average_precision_score(targets[:, 0], scores[:, 0]) == 0
-    assert np.isnan(sk.roc_auc_score(targets, scores, average="macro"))
-  assert {"No positive class", "Only one class"} == {
-    " ".join(str(w.message).split()[:3]) for w in caught
-  }
-
-
-@pytest.mark.parametrize(("scores", "r2"), [([[2.0], [2.0]], 1), ([[2.0], [3.0]], 0)])
-def test_r2_of_constant_targets_is_whether_they_are_met(scores, r2):
-  targets = np.full((2, 1), 2.0)
-  state = metrics.Errors.from_batch(np.array(scores), targets, np.ones(2))
-  assert state.compute()["r2"] == r2 == sk.r2_score(targets, scores)
-
-
-def test_r2_does_not_lose_digits_far_from_zero():
-  rng = np.random.default_rng(0)
-  targets = 1e6 + rng.normal(size=(40, 2))
-  scores = targets + 0.1 * rng.normal(size=(40, 2))
-  parts = [
-    metrics.Errors.from_batch(s, t, np.ones(len(s)))
-    for s, t in zip(np.split(scores, 8), np.split(targets, 8), strict=True)
-  ]
-  got = functools.reduce(lambda a, b: a.merge(b), parts).compute()["r2"]
-  assert got == pytest.approx(sk.r2_score(targets, scores), abs=1e-9)
+  def test_an_unknown_metric_lists_the_known(self):
+    with pytest.raises(ValueError, match=r"'f1micro'; one of .*'f1_micro'.*'rmse'"):
+      metrics.higher_is_better("f1micro")
 
 
 def test_label_f1_is_per_label_and_counts_the_positives():
-  scores, targets = data("multilabel", 30, 5, 0)
-  f1, support = metrics.label_f1(scores, targets, 0.5)
-  want = sk.f1_score(targets, scores > 0.5, average=None, zero_division=0)
+  logits, targets = data("multilabel", 30, 5, 0)
+  f1, support = metrics.label_f1(logits, targets, 0.5)
+  want = sk.f1_score(targets, logits > 0, average=None, zero_division=0)
   np.testing.assert_allclose(f1, want, atol=1e-12)
   np.testing.assert_array_equal(support, targets.sum(0))
+
+
+def of_chances(chances):
+  """The logits of these probabilities."""
+  chances = np.asarray(chances, np.float64)
+  return np.log(chances) - np.log1p(-chances)
 
 
 class TestChooseThreshold:
   @hypothesis.given(examples=EXAMPLES, levels=LEVELS, seed=SEEDS)
   def test_no_other_threshold_is_better(self, examples, levels, seed):
-    scores, targets = data("multilabel", examples, levels, seed)
+    logits, targets = data("multilabel", examples, levels, seed)
+    chances = 1 / (1 + np.exp(-logits))
 
     def f1(threshold):
-      return sk.f1_score(targets, scores > threshold, average="micro", zero_division=0)
+      return sk.f1_score(targets, chances > threshold, average="micro", zero_division=0)
 
-    best = f1(metrics.choose_threshold(scores, targets))
-    others = np.unique(np.concatenate([[-1.0, 1.1], scores.ravel()]))
-    assert best >= max(f1(t) for t in others) - 1e-12
+    threshold = metrics.choose_threshold(logits, targets)
+    others = np.unique(np.concatenate([[-1.0, 1.1], chances.ravel()]))
+    assert f1(threshold) >= max(f1(t) for t in others) - 1e-12
+    got = compute("multilabel", logits, targets, threshold=threshold)
+    assert got["f1_micro"] == pytest.approx(f1(threshold), abs=1e-12)
 
-  def test_lies_half_way_between_two_scores(self):
-    scores, targets = np.array([[0.2, 0.6], [0.8, 0.9]]), np.array([[0, 0], [1, 1]])
-    assert metrics.choose_threshold(scores, targets) == pytest.approx(0.7)
+  def test_lies_half_way_between_two_probabilities(self):
+    logits = of_chances([[0.2, 0.6], [0.8, 0.9]])
+    targets = np.array([[0, 0], [1, 1]])
+    assert metrics.choose_threshold(logits, targets) == pytest.approx(0.7)
 
-  def test_below_the_lowest_score_when_all_is_positive(self):
-    scores = np.array([[0.4, 0.6]])
-    assert metrics.choose_threshold(scores, np.ones((1, 2))) == pytest.approx(0.2)
+  def test_below_the_lowest_where_all_is_positive(self):
+    logits = of_chances([[0.4, 0.6]])
+    threshold = metrics.choose_threshold(logits, np.ones((1, 2)))
+    assert threshold == pytest.approx(0.2)
+    # The probability is exactly 0, and still above the threshold.
+    assert metrics.choose_threshold(np.full((1, 2), -1e4), np.ones((1, 2))) < 0
 
   @pytest.mark.parametrize("low", [0.3, np.nextafter(np.float32(0.3), np.float32(1))])
-  def test_tells_neighbouring_float32_apart(self, low):
+  def test_tells_neighbouring_float32_logits_apart(self, low):
     low = np.float32(low)
-    scores = np.array([[np.nextafter(low, np.float32(1))], [low]])
-    targets, weights = np.array([[1], [0]]), np.ones(2)
-    threshold = metrics.choose_threshold(scores, targets)
-    state = metrics.Counts.from_batch(scores, targets, weights, threshold)
-    assert state.compute()["f1_micro"] == 1
+    logits = np.array([[np.nextafter(low, np.float32(1))], [low]])
+    targets = np.array([[1], [0]])
+    threshold = metrics.choose_threshold(logits, targets)
+    got = metrics.for_target(
+      Target("multilabel", 1), logits, targets, np.ones(2), threshold
+    )
+    assert got["f1_micro"] == 1
 
   def test_is_a_half_where_nothing_is_positive(self):
     assert metrics.choose_threshold(np.array([[0.2, 0.9]]), np.zeros((1, 2))) == 0.5
-
-
-@pytest.mark.parametrize("kind", TARGETS)
-def test_a_score_that_is_not_finite_is_an_error_except_in_padding(kind):
-  scores, targets = data(kind, 5, 5, 0)
-  scores[3] = np.nan
-  weights = np.ones(5)
-  with pytest.raises(ValueError, match="score nan of example 3"):
-    metrics.for_target(TARGETS[kind], scores, targets, weights, 0.5)
-  weights[3] = 0
-  metrics.for_target(TARGETS[kind], scores, targets, weights, 0.5)
-
-
-@pytest.mark.parametrize("kind", TARGETS)
-def test_whether_higher_is_better_is_known_for_every_metric(kind):
-  lower = {"loss", "mae", "rmse", "mape"}
-  for name in ("loss", *metrics.names(TARGETS[kind])):
-    assert metrics.higher_is_better(name) == (name not in lower)
-
-
-def test_an_unknown_metric_is_an_error_that_lists_the_known():
-  with pytest.raises(ValueError, match=r"'f1micro'; one of .*'f1_micro'.*'rmse'"):
-    metrics.higher_is_better("f1micro")

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -9,7 +10,7 @@ import pytest
 from absl import flags
 
 from configs import table as table_config
-from deepsets_jax import prediction, run_folder, train, trained
+from deepsets_jax import metrics, prediction, run_folder, train, trained
 from deepsets_jax.data.columns import facts, proposal, spec
 from deepsets_jax.data.files import opening, source
 from deepsets_jax.data.table import DataError
@@ -80,6 +81,25 @@ def test_predictions_are_those_of_the_run_in_the_order_of_the_file(
       chosen = set(names[chances > loaded.threshold]) or {names[chances.argmax()]}
       assert set(labels) == chosen
   assert found["embedding"].type.list_size == 16
+
+
+def test_labels_are_those_that_the_metrics_were_measured_with(predictor):
+  """Though all probabilities are 1 in float32, as they are in the file."""
+  size = predictor.target.size
+  logits = np.tile(np.linspace(18, 30, size, dtype=np.float32), (2, 1))
+  logits[1] = logits[1, ::-1]
+  targets = (logits > 24).astype(np.float32)
+  threshold = metrics.choose_threshold(logits, targets)
+  measured = metrics.for_target(
+    predictor.target, logits, targets, np.ones(2), threshold
+  )
+  assert measured["f1_samples"] == 1 and 0 < targets.mean() < 1
+  strict = dataclasses.replace(predictor.trained, threshold=threshold)
+  found = dataclasses.replace(predictor, trained=strict)._answers(logits)
+  assert np.array(found["probabilities"].to_pylist()).min() == 1
+  names = np.array(predictor.target.names)
+  for labels, row in zip(found["labels"].to_pylist(), targets, strict=True):
+    assert labels == names[row > 0].tolist()
 
 
 def test_importance_adds_up_to_the_prediction(finished, predictor, tmp_path):

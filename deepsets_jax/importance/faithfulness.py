@@ -9,7 +9,7 @@ import numpy as np
 import sklearn.metrics
 from scipy import stats
 
-from deepsets_jax import evaluate
+from deepsets_jax import losses
 from deepsets_jax.data.ablation import Bags, keep_elements
 from deepsets_jax.data.table import Table
 from deepsets_jax.importance.result import Importance
@@ -168,7 +168,8 @@ def tally(trained: Trained, table: Table) -> np.ndarray:
   absolute error, and 1.
   """
   target = table.schema.target
-  scores = evaluate.scores(target, trained.logits(table))
+  logits = trained.logits(table)
+  scores = losses.probabilities(target, logits)
   targets = np.asarray(table.targets)
   match target.kind:
     case "multilabel":
@@ -176,7 +177,7 @@ def tally(trained: Trained, table: Table) -> np.ndarray:
       parts = (predicted & actual, predicted, actual)
       return np.stack([part.sum(axis=1) for part in parts], axis=1).astype(float)
     case "multiclass":
-      value = scores.argmax(axis=1) == targets
+      value = logits.argmax(axis=1) == targets
     case "binary":
       value = (scores > trained.threshold) == (targets > 0)
     case _:

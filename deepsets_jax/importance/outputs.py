@@ -64,15 +64,15 @@ def predicted(target: Target, logits: np.ndarray, threshold: float) -> Output:
   probable one. Multi-class: the log-probability of the most probable class. Binary: the
   logit, negative where the prediction is. Regression: the sum of the numbers.
   """
-  probabilities = np.asarray(losses.probabilities(target, jnp.asarray(logits)))
+  probabilities = losses.probabilities(target, logits)
   match target.kind:
     case "multilabel":
       chosen = (probabilities > threshold).astype(np.float32)
-      best = np.eye(target.size, dtype=np.float32)[probabilities.argmax(axis=1)]
+      best = np.eye(target.size, dtype=np.float32)[logits.argmax(axis=1)]
       chosen = np.where(chosen.any(axis=1, keepdims=True), chosen, best)
       return Output(target, chosen / chosen.sum(axis=1, keepdims=True))
     case "multiclass":
-      chosen = probabilities.argmax(axis=1)
+      chosen = logits.argmax(axis=1)
       return Output(target, np.eye(target.size, dtype=np.float32)[chosen])
     case "binary":
       sign = np.where(probabilities > threshold, 1, -1)
