@@ -86,13 +86,12 @@ def predict_elements(
   shards: int,
   mesh: jax.sharding.Mesh,
 ) -> dict[str, np.ndarray]:
-  """A number for every element of a table, by modality in its order, `[n]` each.
+  """What `step` gives for every element of a table, by modality in its order.
 
-  `step` gives one per slot, by modality `[s, n]`; those of padding are dropped.
+  `step` gives a number or more per slot, by modality `[s, n, ...]`; those of padding
+  are dropped, which leaves `[n, ...]`.
   """
-  columns = {
-    k: np.zeros(len(v.values), np.float32) for k, v in table.modalities.items()
-  }
+  columns = {}
   for batch in loader.evaluation_batches(table, budget, shards):
     on_devices = sharding.put(batch, mesh)
     values = step(params, on_devices)
@@ -100,6 +99,11 @@ def predict_elements(
     values, offsets, indices = multihost_utils.process_allgather(
       (values, offsets, on_devices.indices), tiled=True
     )
+    if not columns:
+      columns = {
+        k: np.zeros((len(v.values), *values[k].shape[2:]), np.float32)
+        for k, v in table.modalities.items()
+      }
     for shard, rows in enumerate(indices):
       if rows[0] < 0:  # It only fills up the last batch.
         continue

@@ -200,16 +200,6 @@ def _importances(
   return found
 
 
-def _select(one: Importance, number: int) -> Importance:
-  """The importance of the first so many examples."""
-  table, elements = one.table.select(np.arange(number)), None
-  if one.elements is not None:
-    sizes = {name: len(column.values) for name, column in table.modalities.items()}
-    elements = {name: scores[: sizes[name]] for name, scores in one.elements.items()}
-  modalities = {name: scores[:number] for name, scores in one.modalities.items()}
-  return Importance(one.method, table, modalities, elements)
-
-
 def _of_sample(
   model: Trained,
   found: Mapping[str, Importance],
@@ -218,11 +208,15 @@ def _of_sample(
   watch: _Watch,
 ) -> dict[str, Any]:
   """What is said of the data set, by the first examples, as plain values."""
-  sample = {name: _select(one, sampled) for name, one in found.items()}
+  sample = {name: one.first(sampled) for name, one in found.items()}
   table = next(iter(sample.values())).table
   bags = Bags(table)
   methods: dict[str, dict[str, Any]] = {
-    name: {"tells_elements": one.elements is not None, "shares": one.shares()}
+    name: {
+      "tells_elements": one.elements is not None,
+      "shares": one.shares(),
+      "notes": one.notes(),
+    }
     for name, one in sample.items()
   }
   random: dict[str, Any] = {"orders": _RANDOM_ORDERS}

@@ -148,6 +148,8 @@ def _methods(summary: Mapping[str, Any]) -> list[str]:
     " head makes nothing of it.</p>"
     for name in blind
   ]
+  for facts in methods.values():
+    notes += [f"<p>{_text(note)}</p>" for note in facts["notes"]]
   if "element_shapley" in methods:
     notes.append(
       f"<p>element_shapley is a mean over {summary['permutations']} random orders in"
@@ -167,7 +169,7 @@ def _data_set(summary: Mapping[str, Any], images: Mapping[str, bytes]) -> list[s
   return [
     "<h2>Importance by modality</h2>",
     "<p>The mean share of each modality in an example's scores, without their sign; a"
-    " column adds up to 1.</p>",
+    " column adds up to 1, or is 0 where all scores are.</p>",
     _table(["modality", *shares], rows),
     _image(images["importance"], "Bars: mean share of each modality, by method"),
   ]

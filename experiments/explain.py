@@ -71,7 +71,9 @@ def main(argv: list[str]) -> None:
     report=lambda line: print(line, flush=True),
   )
   explained.write(folder)
-  print(f"\n{table(explained.summary)}\n\nindex.html and explain.json are in {folder}")
+  notes = [n for m in explained.summary["methods"].values() for n in m["notes"]]
+  print("", table(explained.summary), *notes, sep="\n")
+  print(f"\nindex.html and explain.json are in {folder}")
 
 
 def define_flags() -> None:

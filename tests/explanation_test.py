@@ -207,6 +207,25 @@ class TestOutputs:
       assert each["id"] in Reader(found._repr_html_()).text
 
 
+class TestAModelThatIgnoresScale:
+  def test_is_explained_by_every_method_and_the_page_says_what_is_zero(self):
+    config = small_config()
+    config.model.set_pool.update(pools=("sum", "max"), normalize=True)
+    run = runs.build(config)
+    random = Trained(run, run.init(0).eval_params, 0.5)
+    found = explanation.explain(random, examples=8)
+    methods = found.summary["methods"]
+    assert set(methods) == set(importance.possible(random))
+    text = Reader(found._repr_html_()).text
+    for name, facts in methods.items():
+      zero = "gradient" in name
+      assert sum(facts["shares"].values()) == pytest.approx(float(not zero))
+      notes = [note for note in facts["notes"] if "numerically zero" in note]
+      assert len(notes) == zero
+      assert all(note in text for note in facts["notes"])
+    assert any("add up to" in x for x in methods["integrated_gradients"]["notes"])
+
+
 class TestErrors:
   @pytest.mark.parametrize(
     ("wrong", "words"),

@@ -1,12 +1,16 @@
+import dataclasses
 import itertools
 import math
 
 import numpy as np
 import pytest
 
+from configs import smoke
 from deepsets_jax import importance, robustness
+from deepsets_jax import run as runs
 from deepsets_jax.data.ablation import Bags, keep_elements, keep_modalities
 from deepsets_jax.importance import coalitions, outputs, result, shapley
+from deepsets_jax.trained import Trained
 from tests.models_trained import MODELS, few, untrained, weighted
 
 # They take long to compile.
@@ -15,6 +19,10 @@ EVERY_MODEL = pytest.mark.parametrize(
   "name",
   [pytest.param(n, marks=pytest.mark.slow) if n in ATTENDING else n for n in MODELS],
 )
+
+
+# It scales elements to length 1: its output does not change when they are scaled.
+SCALE_INVARIANT = "every pool"
 
 
 def setting(name):
@@ -190,6 +198,71 @@ class TestGradients:
     loose = loose.get(name, 2e-2)
     total = sum(found.modalities.values())
     np.testing.assert_allclose(total, full - zero, atol=loose)
+    np.testing.assert_allclose(found.gap, full - zero - total, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["max", "mean", "concat", "mil"])
+@pytest.mark.parametrize("method", ["gradient_x_input", "integrated_gradients"])
+def test_gradients_of_an_ordinary_model_are_shared_out_whole(name, method):
+  trained, table, output = setting(name)
+  found = importance.compute(method, trained, table, output)
+  scores = np.abs(np.stack(list(found.modalities.values()), axis=1))
+  some = Bags(table).lengths > 0
+  want = (scores[some] / scores[some].sum(axis=1, keepdims=True)).mean(axis=0)
+  np.testing.assert_allclose(list(found.shares().values()), want, rtol=1e-12)
+  assert sum(want) == pytest.approx(1)
+  assert not [note for note in found.notes() if "numerically zero" in note]
+
+
+class TestGradientsOfAModelThatIgnoresScale:
+  @pytest.mark.parametrize("method", ["gradient_x_input", "integrated_gradients"])
+  def test_are_rounding_and_have_no_shares(self, method):
+    trained, table, output = setting(SCALE_INVARIANT)
+    found = importance.compute(method, trained, table, output)
+    scores = np.abs(np.stack(list(found.modalities.values()), axis=1))
+    assert 0 < scores.max() < 1e-5
+    assert found.shares() == dict.fromkeys(found.modalities, 0.0)
+    (note,) = [note for note in found.notes() if "all scores" in note]
+    assert note.startswith(f"{method}: all scores are numerically zero; the output")
+    assert "normalize=True" in note
+
+  def test_the_gap_is_all_that_the_output_changes(self):
+    trained, table, output = setting(SCALE_INVARIANT)
+    found = importance.compute("integrated_gradients", trained, table, output)
+    zeros = {k: np.zeros(len(v.values)) for k, v in table.modalities.items()}
+    ends = [trained.logits(each) for each in (table, weighted(table, zeros))]
+    change = output.of(ends[0]) - output.of(ends[1])
+    assert np.abs(change[:-1]).min() > 1e-3  # The last has no elements.
+    np.testing.assert_allclose(found.gap, change, atol=1e-5)
+    size = f"{np.abs(change).mean():.3g}"
+    (note,) = [note for note in found.notes() if "add up to" in note]
+    assert f"mean size is {size}, and miss it by {size};" in note
+
+  def test_other_methods_have_shares_and_no_gap(self):
+    trained, table, output = setting(SCALE_INVARIANT)
+    found = importance.compute("shapley", trained, table, output)
+    assert sum(found.shares().values()) == pytest.approx(1)
+    assert found.gap is None and found.notes() == []
+
+
+def test_of_a_linear_model_integrated_gradients_leave_no_gap():
+  config = smoke.get_config("set_pool")
+  config.data.digits.update(task="contains_nine", train_examples=64, max_size=5)
+  config.data.update(batch_size=64, shards=8, budgets={"image": None})
+  config.train.metric = "loss"
+  config.model.features = 8
+  config.model.head.hidden = ()
+  config.model.set_pool.pools = ("sum",)
+  run = runs.build(config)
+  trained = Trained(run, run.init(1).eval_params, 0.5)
+  table = few(trained)
+  found = importance.compute("integrated_gradients", trained, table)
+  scores = sum(found.modalities.values())
+  assert np.abs(scores).mean() > 0.05
+  np.testing.assert_allclose(found.gap, 0, atol=1e-5)
+  assert found.notes() == []
+  other = importance.compute("gradient_x_input", trained, table)
+  np.testing.assert_allclose(sum(other.modalities.values()), scores, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -271,6 +344,38 @@ class TestResult:
     assert shares == dict(zip(names, [0.625, 0.375, 0, 0], strict=True))
     with pytest.raises(ValueError, match="m tells modalities, no elements"):
       result.Importance("m", table, scores).ranked(0)
+
+  def test_examples_of_rounding_alone_are_left_out_of_shares(self):
+    table = few(untrained("max"))
+    names = list(table.schema.modalities)
+    zeros = np.zeros(len(table))
+    first, second = zeros.copy(), zeros.copy()
+    first[:3], second[:3] = (3e-8, 3, 0), (1e-8, -1, 1)
+    scores = dict.fromkeys(names, zeros) | {names[0]: first, names[1]: second}
+    found = result.Importance("m", table, scores, rounding=np.full(len(table), 4.1e-8))
+    want = dict(zip(names, [0.375, 0.625, 0, 0], strict=True))
+    assert found.shares() == pytest.approx(want)
+    assert found.notes() == [
+      "m: the scores of 1 of 12 examples are numerically zero; shares leave these"
+      " examples out."
+    ]
+    exact = dataclasses.replace(found, rounding=None)
+    assert exact.shares()[names[0]] == pytest.approx((0.75 + 0.75 + 0) / 3)
+    assert exact.notes() == []
+    nothing = result.Importance("m", table, dict.fromkeys(names, zeros))
+    assert nothing.notes() == ["m: all scores are zero."]
+    assert set(nothing.shares().values()) == {0.0}
+
+  @pytest.mark.parametrize(("gap", "noted"), [(0.04, False), (-0.06, True)])
+  def test_a_gap_is_noted_from_a_twentieth_of_the_change_on(self, gap, noted):
+    table = few(untrained("max"))
+    names = list(table.schema.modalities)
+    scores = dict.fromkeys(names, np.full(len(table), (1 - gap) / len(names)))
+    gaps = np.full(len(table), gap)
+    notes = result.Importance("m", table, scores, gap=gaps).notes()
+    assert len(notes) == noted
+    if noted:
+      assert "mean size is 1, and miss it by 0.06;" in notes[0]
 
   def test_ids_that_are_not_there_are_named(self):
     table = few(untrained("max"))

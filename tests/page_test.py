@@ -45,12 +45,14 @@ SUMMARY = {
     "argmax": {
       "tells_elements": True,
       "shares": {"word": 0.6, NASTY: 0.4},
+      "notes": [f"argmax: {NASTY} is zero."],
       "deletion": curve(0.987, 0.4, 0.1),
       "insertion": curve(0.1, 0.8, 0.987),
     },
     "shapley": {
       "tells_elements": False,
       "shares": {"word": 0.123, NASTY: 0.877},
+      "notes": [],
       "deletion": curve(0.987, 0.3, 0.1),
       "insertion": curve(0.1, 0.9, 0.987),
     },
@@ -173,6 +175,10 @@ def test_says_whatever_the_data_says_as_text(read):
   assert f"Bars: elements of {NASTY} by their scores, by method" in [
     a.get("alt") for _, a in read.tags
   ]
+
+
+def test_notes_on_the_scores_are_there_as_text(read):
+  assert f"argmax: {' '.join(NASTY.split())} is zero." in read.text
 
 
 def test_states_what_its_numbers_are_of(read):

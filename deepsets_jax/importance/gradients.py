@@ -1,14 +1,16 @@
 """Gradients: how the output answers to a little more or less of each element.
 
-An element's weight multiplies its vector in the common space (`encoders.elements`), so
-that the derivative by the weight, times the weight, is gradient times input summed over
-the vector's features: the same for pixels, words and numbers.
+The input is what the encoders make of an element, its vector in the common space:
+gradient times input, summed over the vector's features, is the same for pixels, words
+and numbers. It is the derivative by a factor of the vector, too. Where the model scales
+vectors to a length (`normalize=True` of a set pool), the output does not depend on such
+a factor, and all scores are zero but for rounding: see `Importance.rounding`.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +18,21 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from deepsets_jax import sharding
+from deepsets_jax.data.ablation import Bags
 from deepsets_jax.data.table import Table
 from deepsets_jax.importance import outputs, result
 from deepsets_jax.importance.outputs import Output
 from deepsets_jax.importance.result import Importance
-from deepsets_jax.ragged import Batch
+from deepsets_jax.models import SetModel
+from deepsets_jax.ragged import Batch, Ragged
 from deepsets_jax.trained import Trained
 
 # Points of the integral along the path.
 _POINTS = 32
+# Rounding errors of a score, in float steps of the sum of its absolute terms. Measured:
+# .8 of vectors scaled to length 1, of 2 to 512 features, in float32 and bfloat16; the
+# same vectors without scaling have scores of at least 8 steps of bfloat16.
+_STEPS = 4
 
 
 def gradient_x_input(trained: Trained, table: Table, output: Output) -> Importance:
@@ -32,8 +40,8 @@ def gradient_x_input(trained: Trained, table: Table, output: Output) -> Importan
 
   Of a max pool an element that did not win has 0.
   """
-  elements = _along(trained, table, output, np.ones(1), np.ones(1))
-  return result.of_elements("gradient_x_input", table, elements)
+  elements, rounding = _along(trained, table, output, np.ones(1), np.ones(1))
+  return result.of_elements("gradient_x_input", table, elements, rounding=rounding)
 
 
 def integrated_gradients(trained: Trained, table: Table, output: Output) -> Importance:
@@ -41,12 +49,21 @@ def integrated_gradients(trained: Trained, table: Table, output: Output) -> Impo
 
   Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks" (2017), by
   Gauss-Legendre quadrature of 32 points. The scores of an example add up to f(elements)
-  - f(as many zero vectors), to the quadrature's error, which is large where norms make
-  the path jump at its start: zeros are not absence.
+  - f(as many zero vectors), but for the `gap` of the result: the quadrature's error,
+  which is large where norms make the path jump at its start. Zeros are not absence.
   """
   points, weights = np.polynomial.legendre.leggauss(_POINTS)
-  elements = _along(trained, table, output, (points + 1) / 2, weights / 2)
-  return result.of_elements("integrated_gradients", table, elements)
+  elements, rounding = _along(trained, table, output, (points + 1) / 2, weights / 2)
+  step = trained.step(
+    ("ends", output.target.kind),
+    functools.partial(_ends, trained.run.model, output.target.kind),
+  )
+  full, zero = trained.per_example(step, output.as_targets(table)).T.astype(np.float64)
+  bags = Bags(table)
+  gap = full - zero - bags.total(bags.join(elements))
+  return result.of_elements(
+    "integrated_gradients", table, elements, rounding=rounding, gap=gap
+  )
 
 
 def _along(
@@ -55,44 +72,99 @@ def _along(
   output: Output,
   points: Sequence[float],
   weights: Sequence[float],
-) -> dict[str, np.ndarray]:
-  """The weighted sum of gradients at scaled elements, times the elements."""
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+  """The weighted sum of gradients at scaled elements, times the elements.
+
+  Returns:
+    The scores by modality, `[n]`, and what rounding may make of those of an example,
+    `[b]`.
+  """
   kind = output.target.kind
   of_shard = functools.partial(
     _of_shard,
-    trained,
+    trained.run.model,
     kind,
     jnp.asarray(points, jnp.float32),
     jnp.asarray(weights, jnp.float32),
   )
   step = trained.step(("gradients", kind, len(points)), of_shard)
-  return trained.per_element(step, output.as_targets(table))
+  both = trained.per_element(step, output.as_targets(table))
+  bags = Bags(table)
+  scores, rounding = ({k: v[:, i] for k, v in both.items()} for i in (0, 1))
+  return scores, bags.total(bags.join(rounding))
 
 
 def _of_shard(
-  trained: Trained,
+  model: SetModel,
   kind: str,
   points: Array,
   weights: Array,
   params: PyTree,
   batch: Batch,
 ) -> dict[str, Array]:
-  """By modality `[n]`: of one shard, whose targets are the output's weights."""
-  modalities = batch.modalities
+  """By modality scores and rounding errors `[n, 2]` of one shard.
+
+  The targets of the shard are the output's weights.
+  """
   # Nothing is asked of the parameters: no gradient of theirs is summed over devices.
   params = jax.lax.pcast(params, sharding.AXIS, to="varying")
-  full = {
-    name: v.mask.astype(jnp.float32) if v.weights is None else v.weights
-    for name, v in modalities.items()
-  }
+  encoded = _encode(model, params, batch)
+  full = {name: elements.values for name, elements in encoded.items()}
 
-  def total(of_elements: dict[str, Array]) -> Array:
-    scaled = {k: v.replace(weights=of_elements[k]) for k, v in modalities.items()}
-    logits = trained.run.model.apply({"params": params}, scaled)
-    return outputs.score(kind, logits, batch.targets).sum()
+  def total(values: Mapping[str, Array]) -> Array:
+    return _score(model, kind, params, batch, encoded, values).sum()
 
   def at(point: Array) -> dict[str, Array]:
-    return jax.grad(total)({k: v * point for k, v in full.items()})
+    gradients = jax.grad(total)(_scaled(full, point))
+    found = {}
+    for name, gradient in gradients.items():
+      terms = gradient.astype(jnp.float32) * full[name].astype(jnp.float32)
+      error = _STEPS * float(jnp.finfo(gradient.dtype).eps) * jnp.abs(terms)
+      found[name] = jnp.stack([terms.sum(axis=-1), error.sum(axis=-1)], axis=-1)
+    return found
 
-  gradients = jax.lax.map(at, points)
-  return {k: jnp.tensordot(weights, g, axes=1) * full[k] for k, g in gradients.items()}
+  return {
+    k: jnp.tensordot(weights, v, axes=1) for k, v in jax.lax.map(at, points).items()
+  }
+
+
+def _ends(model: SetModel, kind: str, params: PyTree, batch: Batch) -> Array:
+  """The output of the elements, and of as many zero vectors: `[b, 2]` of a shard."""
+  encoded = _encode(model, params, batch)
+  full = {name: elements.values for name, elements in encoded.items()}
+  return jnp.stack(
+    [
+      _score(model, kind, params, batch, encoded, _scaled(full, point))
+      for point in (jnp.float32(1), jnp.float32(0))
+    ],
+    axis=-1,
+  )
+
+
+def _scaled(values: Mapping[str, Array], point: Array) -> dict[str, Array]:
+  return {k: v * point.astype(v.dtype) for k, v in values.items()}
+
+
+def _encode(model: SetModel, params: PyTree, batch: Batch) -> dict[str, Ragged]:
+  def encode(model: SetModel, modalities: Mapping[str, Ragged]) -> dict[str, Ragged]:
+    return {k: model.encoders[k](v, train=False) for k, v in modalities.items()}
+
+  return model.apply({"params": params}, batch.modalities, method=encode)
+
+
+def _score(
+  model: SetModel,
+  kind: str,
+  params: PyTree,
+  batch: Batch,
+  encoded: Mapping[str, Ragged],
+  values: Mapping[str, Array],
+) -> Array:
+  """The output of examples whose elements have become these vectors: `[b]`."""
+
+  def logits(model: SetModel, modalities: Mapping[str, Ragged]) -> Array:
+    return model.head(model.fusion(modalities, train=False), train=False)
+
+  elements = {k: v.replace(values=values[k]) for k, v in encoded.items()}
+  found = model.apply({"params": params}, elements, method=logits)
+  return outputs.score(kind, found, batch.targets)

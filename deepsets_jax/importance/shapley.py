@@ -99,7 +99,7 @@ def of_elements(
     trained, table, output, bags.position, bags.lengths, permutations, seed
   )
   error = bags.split(errors) if (bags.lengths > MOST_EXACT).any() else None
-  return result.of_elements("element_shapley", table, bags.split(values), error)
+  return result.of_elements("element_shapley", table, bags.split(values), error=error)
 
 
 def _play(
