@@ -1,5 +1,7 @@
 """Times attention inside segments against padded dense attention, in one process.
 
+Also one long segment with a window against the same without.
+
   python -m benchmarks.attention
 
 Forward and backward; variants are timed in shuffled rounds; read the ratios, not the
@@ -22,6 +24,8 @@ from deepsets_jax.ragged import attention
 
 EXAMPLES, MEAN, HEADS, WIDTH = 96, 24, 4, 32
 CASES = ("constant 24", "constant 60", "constant 100", "geometric", "power law")
+# Elements of one segment, and the windows it is given.
+LONG, WINDOWS = 8192, {"all keys": {}, "window 64": dict(window=64)}
 ROUNDS = 15
 
 
@@ -55,10 +59,10 @@ def library(q, k, v, mask):
   )
 
 
-def segments(q, k, v, offsets):
+def segments(q, k, v, offsets, **options):
   """Ours, the plan included."""
   plan = attention.plan(offsets, offsets, len(q), len(q))
-  return attention.attend(q, k, v, plan)
+  return attention.attend(q, k, v, plan, **options)
 
 
 def both_passes(function):
@@ -108,11 +112,32 @@ def measure(case: str, rounds: int = ROUNDS) -> dict[str, float]:
   }
 
 
+def measure_windows(rounds: int = 5) -> dict[str, float]:
+  """Milliseconds of one long segment, with and without a window, and their ratio."""
+  offsets = jnp.asarray([0, LONG], jnp.int32)
+  rng = np.random.default_rng(1)
+  arrays = [
+    jnp.asarray(rng.normal(size=(LONG, HEADS, WIDTH)), jnp.float32) for _ in range(4)
+  ]
+  *inputs, cotangent = arrays
+  calls = {
+    name: functools.partial(
+      both_passes(functools.partial(segments, **options)), *inputs, offsets, cotangent
+    )
+    for name, options in WINDOWS.items()
+  }
+  times = medians(calls, rounds)
+  result = {f"{name}_ms": round(1e3 * t, 2) for name, t in times.items()}
+  everything, windowed = times.values()
+  return result | {"all_over_window": round(everything / windowed, 2)}
+
+
 def main() -> None:
   """Prints one JSON line per case."""
   print(jax.devices()[0].device_kind, "jax", jax.__version__)
   for case in CASES:
     print(json.dumps({"case": case} | measure(case)), flush=True)
+  print(json.dumps({"case": f"one of {LONG}"} | measure_windows()), flush=True)
 
 
 if __name__ == "__main__":

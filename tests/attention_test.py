@@ -13,28 +13,90 @@ from deepsets_jax.ragged import attention
 HEADS, KEY_FEATURES, VALUE_FEATURES = 2, 4, 3
 
 
-def attention_loop(q, k, v, query_lengths, key_lengths):
-  """Segment by segment, head by head."""
-  out = np.zeros((len(q), HEADS, VALUE_FEATURES))
+def segment_loop(
+  q, k, query_lengths, key_lengths, causal=False, window=None, bias=None
+):
+  """Slices of queries and of keys, who sees whom, and weights, by segment and head."""
+  q, k = np.asarray(q, np.float64), np.asarray(k, np.float64)
   at_q = at_k = 0
   for num_q, num_k in zip(query_lengths, key_lengths, strict=True):
-    for head in range(HEADS if num_k else 0):
-      keys, values = k[at_k : at_k + num_k, head], v[at_k : at_k + num_k, head]
-      logits = q[at_q : at_q + num_q, head] @ keys.T / np.sqrt(KEY_FEATURES)
-      weights = np.exp(logits - logits.max(1, keepdims=True, initial=-np.inf))
-      out[at_q : at_q + num_q, head] = weights @ values / weights.sum(1, keepdims=True)
+    queries, keys = slice(at_q, at_q + num_q), slice(at_k, at_k + num_k)
+    distance = np.arange(num_k)[None] - np.arange(num_q)[:, None]
+    sees = np.abs(distance) < (window or np.inf)
+    if causal:
+      sees &= distance <= 0
+    for head in range(q.shape[1]):
+      key_head = head // (q.shape[1] // k.shape[1])
+      weights = np.zeros((num_q, num_k))
+      for row, seen in enumerate(sees):
+        if seen.any():
+          logits = k[keys, key_head][seen] @ q[at_q + row, head] / np.sqrt(q.shape[2])
+          if bias is not None:
+            reach = bias.shape[1] // 2
+            columns = np.clip(distance[row, seen], -reach, reach) + reach
+            logits = logits + np.asarray(bias, np.float64)[head, columns]
+          exponentials = np.exp(logits - logits.max())
+          weights[row, seen] = exponentials / exponentials.sum()
+      yield queries, keys, head, key_head, sees, weights
     at_q, at_k = at_q + num_q, at_k + num_k
+
+
+def attention_loop(q, k, v, query_lengths, key_lengths, **options):
+  """Segment by segment, head by head, query by query, over the keys that it sees."""
+  v = np.asarray(v, np.float64)
+  out = np.zeros((*q.shape[:2], v.shape[2]))
+  found = segment_loop(q, k, query_lengths, key_lengths, **options)
+  for queries, keys, head, key_head, sees, weights in found:
+    for row, seen in enumerate(sees):
+      values = v[keys, key_head][seen]
+      out[queries.start + row, head] = weights[row, seen] @ values
   return out
 
 
-def dense(q, k, v, query_offsets, key_offsets):
+def received_loop(q, k, mass, query_lengths, key_lengths, **options):
+  want = np.zeros(len(k))
+  found = segment_loop(q, k, query_lengths, key_lengths, **options)
+  for queries, keys, *_, weights in found:
+    want[keys] += np.asarray(mass, np.float64)[queries] @ weights / q.shape[1]
+  return want
+
+
+def dense(
+  q,
+  k,
+  v,
+  query_offsets,
+  key_offsets,
+  causal=False,
+  window=None,
+  bias=None,
+  factors=None,
+):
   """Over all pairs of slots, masked; differentiated by JAX."""
-  segment_q = jnp.searchsorted(query_offsets[1:], jnp.arange(len(q)), side="right")
-  segment_k = jnp.searchsorted(key_offsets[1:], jnp.arange(len(k)), side="right")
+  slots = jnp.arange(len(q)), jnp.arange(len(k))
+  offsets = query_offsets, key_offsets
+  segment_q, segment_k = (
+    jnp.searchsorted(o[1:], s, side="right")
+    for o, s in zip(offsets, slots, strict=True)
+  )
+  query, key = (
+    s - o[i] for o, s, i in zip(offsets, slots, (segment_q, segment_k), strict=True)
+  )
+  distance = key[None] - query[:, None]
   same = segment_q[:, None] == segment_k[None]
-  mask = (same & (segment_q < len(query_offsets) - 1)[:, None])[None]
-  logits = jnp.einsum("qhd,khd->hqk", q, k) / np.sqrt(KEY_FEATURES, dtype=np.float32)
-  weights = jax.nn.softmax(jnp.where(mask, logits, -1e30), where=mask)
+  mask = same & (segment_q < len(query_offsets) - 1)[:, None]
+  if window:
+    mask &= jnp.abs(distance) < window
+  if causal:
+    mask &= distance <= 0
+  k, v = (jnp.repeat(x, q.shape[1] // x.shape[1], axis=1) for x in (k, v))
+  logits = jnp.einsum("qhd,khd->hqk", q, k) * q.shape[2] ** -0.5
+  if bias is not None:
+    reach = bias.shape[1] // 2
+    logits += bias[:, jnp.clip(distance, -reach, reach) + reach]
+  weights = jax.nn.softmax(jnp.where(mask[None], logits, -1e30), where=mask[None])
+  if factors is not None:
+    weights = weights * factors
   return jnp.einsum("hqk,khd->qhd", weights, v)
 
 
@@ -54,18 +116,26 @@ def gradients(q, k, v, cotangent, query_offsets, key_offsets, shared, function):
   return pull(cotangent)
 
 
-def inputs(query_lengths, key_lengths, slots=None, seed=0, dtype=np.float32):
+def inputs(
+  query_lengths,
+  key_lengths,
+  slots=None,
+  seed=0,
+  dtype=np.float32,
+  heads=HEADS,
+  key_heads=HEADS,
+):
   """Random queries, keys, values, cotangents, and offsets; padding is zeros."""
   rng = np.random.default_rng(seed)
   num_q, num_k = slots or (sum(query_lengths) + 5, sum(key_lengths) + 3)
   widths = (KEY_FEATURES, KEY_FEATURES, VALUE_FEATURES, VALUE_FEATURES)
   counts = (sum(query_lengths), *(sum(key_lengths),) * 2, sum(query_lengths))
+  totals = (num_q, num_k, num_k, num_q)
+  many = (heads, key_heads, key_heads, heads)
   arrays = []
-  for width, count, total in zip(
-    widths, counts, (num_q, num_k, num_k, num_q), strict=True
-  ):
-    array = np.zeros((total, HEADS, width), np.float32)
-    array[:count] = rng.normal(size=(count, HEADS, width))
+  for width, count, total, h in zip(widths, counts, totals, many, strict=True):
+    array = np.zeros((total, h, width))
+    array[:count] = rng.normal(size=(count, h, width))
     arrays.append(jnp.asarray(array, dtype))
   offsets = [
     jnp.asarray(np.cumsum([0, *lengths]), jnp.int32)
@@ -97,9 +167,7 @@ class TestEqualsTheReference:
     queries, keys, shared = CASES[name]
     q, k, v, _, *offsets = inputs(queries, keys)
     got = attend(q, k, v, *offsets, shared)
-    want = attention_loop(
-      *(np.asarray(x, np.float64) for x in (q, k, v)), queries, keys
-    )
+    want = attention_loop(q, k, v, queries, keys)
     np.testing.assert_allclose(got, want, 1e-5, 1e-5)
     assert not np.any(got[sum(queries) :])
 
@@ -128,15 +196,7 @@ def test_what_keys_receive_is_that_of_a_loop(name, dtype):
   q, k, *_, query_offsets, key_offsets = inputs(queries, keys, dtype=dtype)
   mass = np.random.default_rng(0).normal(size=len(q)).astype(np.float32)
   got = received(q, k, query_offsets, key_offsets, mass, shared)
-  q, k = np.asarray(q, np.float64), np.asarray(k, np.float64)
-  want, at_q, at_k = np.zeros(len(k)), 0, 0
-  for num_q, num_k in zip(queries, keys, strict=True):
-    for head in range(HEADS if num_k else 0):
-      logits = q[at_q : at_q + num_q, head] @ k[at_k : at_k + num_k, head].T
-      weights = np.exp(logits / np.sqrt(KEY_FEATURES))
-      weights /= weights.sum(1, keepdims=True)
-      want[at_k : at_k + num_k] += mass[at_q : at_q + num_q] @ weights / HEADS
-    at_q, at_k = at_q + num_q, at_k + num_k
+  want = received_loop(q, k, mass, queries, keys)
   assert got.dtype == jnp.float32
   np.testing.assert_allclose(got, want, 1e-5, 1e-5)
 
@@ -159,8 +219,7 @@ LENGTHS = st.lists(st.integers(0, 12), min_size=5, max_size=5)
 @hypothesis.given(queries=LENGTHS, keys=LENGTHS, seed=st.integers(0, 99))
 def test_any_lengths_equal_the_reference(queries, keys, seed):
   arrays = inputs(queries, keys, slots=(64, 72), seed=seed)
-  q, k, v = (np.asarray(x, np.float64) for x in arrays[:3])
-  want = attention_loop(q, k, v, queries, keys)
+  want = attention_loop(*arrays[:3], queries, keys)
   np.testing.assert_allclose(attend(*arrays[:3], *arrays[4:]), want, 1e-5, 1e-5)
   for x, y in zip(
     gradients(*arrays, False, attend), gradients(*arrays, False, dense), strict=True
@@ -174,8 +233,7 @@ def test_bfloat16_in_bfloat16_out_with_a_float32_softmax():
   q, k, v, g, *offsets = inputs(lengths, lengths, dtype=jnp.bfloat16)
   got = attend(q, k, v, *offsets, True)
   assert got.dtype == jnp.bfloat16
-  exact = [np.asarray(x, np.float64) for x in (q, k, v)]
-  want = attention_loop(*exact, lengths, lengths)
+  want = attention_loop(q, k, v, lengths, lengths)
   # Two roundings to 8 bits: of the weights and of the result.
   np.testing.assert_allclose(np.asarray(got, np.float64), want, 2e-2, 2e-2)
   for gradient in gradients(q, k, v, g, *offsets, True, attend):

@@ -7,11 +7,13 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from deepsets_jax.ragged.attention.options import bias_gradient, bias_of
 from deepsets_jax.ragged.attention.plans import BLOCK, Plan
 from deepsets_jax.ragged.attention.rows import (
+  accumulator,
+  merge,
   products,
   put,
-  real,
   rows_of,
   take,
   weighted,
@@ -22,85 +24,128 @@ from deepsets_jax.ragged.attention.rows import (
 def for_blocks(plan: Plan, body: Callable, carry):
   """Runs a body over the blocks of queries of the long segments.
 
-  The body takes the segment, the rows of the block `[BLOCK]`, and the carry.
+  The body takes the number of the block among all and within its segment, the segment,
+  and the carry.
   """
 
   def of_block(index, carry):
-    segment = jnp.searchsorted(plan.block_ends, index, side="right")
+    if isinstance(plan.block_ends.shape[0], int):
+      segment = jnp.searchsorted(plan.block_ends, index, side="right")
+    else:  # The binary search needs a number of segments that is no symbol.
+      segment = jnp.sum(plan.block_ends <= index, dtype=jnp.int32)
     before = jnp.where(segment > 0, plan.block_ends[segment - 1], 0)
-    rows = _block(plan.query_offsets, segment, index - before)
-    return body(segment, rows, carry)
+    return body(index, index - before, segment, carry)
 
   return jax.lax.fori_loop(0, plan.block_ends[-1], of_block, carry)
 
 
-def _block(offsets, segment, index):
-  return rows_of(offsets[segment] + index * BLOCK, offsets[segment + 1], BLOCK)
+def _rows(offsets, segment, block):
+  return rows_of(offsets[segment] + block * BLOCK, offsets[segment + 1], BLOCK)
 
 
-def _num_key_blocks(plan, segment):
+def _key_blocks(plan, options, segment, block):
+  """The first block of keys that a block of queries sees, and the one past the last."""
   keys = plan.key_offsets[segment + 1] - plan.key_offsets[segment]
-  return (keys + BLOCK - 1) // BLOCK
+  first, end = 0, (keys + BLOCK - 1) // BLOCK
+  if options.window is not None:
+    reach = (options.window + BLOCK - 2) // BLOCK
+    first = jnp.maximum(block - reach, 0)
+    end = jnp.minimum(end, block + reach + 1)
+  if options.causal:
+    end = jnp.minimum(end, block + 1)
+  return first, end
 
 
-def row(q, k, v, plan, segment, rows_q, carry):
-  """One block of queries over all blocks of keys of its segment."""
+def row(q, k, v, plan, options, number, block, segment, carry):
+  """One block of queries over the blocks of keys of its segment that it sees."""
   out, log_totals = carry
-  q, scale = take(q, rows_q), q.shape[-1] ** -0.5
+  heads, scale, dtype = q.shape[1], q.shape[-1] ** -0.5, accumulator(q.dtype)
+  rows_q = _rows(plan.query_offsets, segment, block)
+  q = take(q, rows_q)
 
   def add(index, state):
     peak, total, summed = state
-    rows_k = _block(plan.key_offsets, segment, index)
-    mask = real(rows_k)[None, None, :]
-    logits = jnp.where(mask, products(q, take(k, rows_k)) * scale, -jnp.inf)
+    rows_k = _rows(plan.key_offsets, segment, index)
+    shift = (index - block) * BLOCK
+    mask = options.visible(rows_q, rows_k, shift)
+    logits = products(q, take(k, rows_k, heads)) * scale
+    if options.bias is not None:
+      logits += bias_of(options.bias, shift, BLOCK, BLOCK)
+    logits = jnp.where(mask, logits, -jnp.inf)
     higher = jnp.maximum(peak, jnp.max(logits, axis=-1, keepdims=True))
-    exponentials, shrink = jnp.exp(logits - higher), jnp.exp(peak - higher)
+    higher = jax.lax.stop_gradient(higher)
+    # Logits that are all -inf so far weigh nothing beside finite ones to come.
+    base = jnp.where(higher == -jnp.inf, 0, higher)
+    exponentials, shrink = jnp.exp(logits - base), jnp.exp(peak - base)
     total = total * shrink + jnp.sum(exponentials, axis=-1, keepdims=True)
-    summed = summed * shrink + weighted(exponentials, take(v, rows_k))
-    return higher, total, summed
+    kept = options.kept(len(plan.tiles), number, index, shape=exponentials.shape)
+    if kept is not None:
+      exponentials *= kept.astype(dtype)
+    seen = mask if options.masks else None
+    new = weighted(exponentials, take(v, rows_k, heads), seen)
+    return higher, total, summed * shrink + new
 
   shape = (*q.shape[:2], 1)
-  like = (out, q, plan)
+  like = (out, q, plan, options)
   state = (
-    zeros(shape, jnp.float32, *like) - jnp.inf,
-    zeros(shape, jnp.float32, *like),
-    zeros((*q.shape[:2], v.shape[2]), jnp.float32, *like),
+    zeros(shape, dtype, *like) - jnp.inf,
+    zeros(shape, dtype, *like),
+    zeros((*q.shape[:2], v.shape[2]), dtype, *like),
   )
-  # The first block has a key: a segment without any has no block.
-  peak, total, summed = jax.lax.fori_loop(0, _num_key_blocks(plan, segment), add, state)
+  bounds = _key_blocks(plan, options, segment, block)
+  peak, total, summed = jax.lax.fori_loop(*bounds, add, state)
+  mean = summed / total
+  if options.window is not None:
+    # Only a window can leave a query without a key: a segment without any key has no
+    # block, and any query comes after the first key.
+    keys = plan.key_offsets[segment + 1] - plan.key_offsets[segment]
+    position = block * BLOCK + jax.lax.broadcasted_iota(jnp.int32, mean.shape, 1)
+    mean = jnp.where(position - options.window < keys - 1, mean, 0)
   log_total = jnp.swapaxes((peak + jnp.log(total))[..., 0], 0, 1)
   return (
-    put(out, rows_q, summed / total),
+    put(out, rows_q, mean),
     log_totals.at[rows_q].set(log_total, mode="drop", unique_indices=True),
   )
 
 
-def row_gradient(q, k, v, plan, cotangent, out, log_totals, segment, rows_q, grads):
-  """The gradients of q, k and v from one block of queries: written, and added."""
-  scale = q.shape[-1] ** -0.5
+def row_gradient(
+  q, k, v, plan, options, cotangent, out, log_totals, number, block, segment, grads
+):
+  """The gradients of q, k, v and bias from one block of queries: written, and added."""
+  heads, scale, dtype = q.shape[1], q.shape[-1] ** -0.5, accumulator(q.dtype)
+  few = k.shape[1]
+  rows_q = _rows(plan.query_offsets, segment, block)
   q, g = take(q, rows_q), take(cotangent, rows_q)
   log_total = take(log_totals[..., None], rows_q)
-  mean = jnp.sum(
-    g.astype(jnp.float32) * take(out, rows_q).astype(jnp.float32), -1, keepdims=True
-  )
-  real_q = real(rows_q)[None, :, None]
+  mean = jnp.sum(g.astype(dtype) * take(out, rows_q).astype(dtype), -1, keepdims=True)
 
   def add(index, carry):
-    of_q, all_k, all_v = carry
-    rows_k = _block(plan.key_offsets, segment, index)
-    mask = real_q & real(rows_k)[None, None, :]
-    keys, values = take(k, rows_k), take(v, rows_k)
-    logits = jnp.where(mask, products(q, keys) * scale - log_total, -jnp.inf)
-    weights = jnp.exp(logits)
-    of_logits = weights * (products(g, values) - mean) * scale
-    of_k = weighted(jnp.swapaxes(of_logits, -1, -2), q)
-    of_v = weighted(jnp.swapaxes(weights, -1, -2), g)
-    all_k = put(all_k, rows_k, take(all_k, rows_k) + of_k)
-    all_v = put(all_v, rows_k, take(all_v, rows_k) + of_v)
-    return of_q + weighted(of_logits, keys), all_k, all_v
+    of_q, of_all_k, of_all_v, of_bias = carry
+    rows_k = _rows(plan.key_offsets, segment, index)
+    shift = (index - block) * BLOCK
+    mask = options.visible(rows_q, rows_k, shift)
+    keys, values = take(k, rows_k, heads), take(v, rows_k, heads)
+    logits = products(q, keys) * scale
+    if options.bias is not None:
+      logits += bias_of(options.bias, shift, BLOCK, BLOCK)
+    weights = jnp.exp(jnp.where(mask, logits - log_total, -jnp.inf))
+    of_weights, dropped = products(g, values), weights
+    kept = options.kept(len(plan.tiles), number, index, shape=weights.shape)
+    if kept is not None:
+      of_weights, dropped = (x * kept.astype(dtype) for x in (of_weights, dropped))
+    of_logits = jnp.where(mask, weights * (of_weights - mean) * scale, 0)
+    seen = mask if options.masks else None
+    seen_by = jnp.swapaxes(mask, -1, -2) if options.masks else None
+    of_k = weighted(jnp.swapaxes(of_logits, -1, -2), q, seen_by)
+    of_v = weighted(jnp.swapaxes(dropped, -1, -2), g, seen_by)
+    of_all_k = put(of_all_k, rows_k, take(of_all_k, rows_k) + merge(of_k, few))
+    of_all_v = put(of_all_v, rows_k, take(of_all_v, rows_k) + merge(of_v, few))
+    if of_bias is not None:
+      of_bias += bias_gradient(options.bias, shift, of_logits / scale)
+    return of_q + weighted(of_logits, keys, seen), of_all_k, of_all_v, of_bias
 
-  of_q = zeros(q.shape, jnp.float32, *grads)
-  of_q, *rest = jax.lax.fori_loop(
-    0, _num_key_blocks(plan, segment), add, (of_q, *grads[1:])
-  )
-  return (put(grads[0], rows_q, of_q), *rest)
+  of_all_q, *others = grads
+  of_q = zeros(q.shape, dtype, *jax.tree.leaves(grads))
+  bounds = _key_blocks(plan, options, segment, block)
+  of_q, *others = jax.lax.fori_loop(*bounds, add, (of_q, *others))
+  return (put(of_all_q, rows_q, of_q), *others)

@@ -3,95 +3,157 @@
 from __future__ import annotations
 
 import functools
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from deepsets_jax.ragged.attention import blocks, tiles
-from deepsets_jax.ragged.attention.plans import Plan
-from deepsets_jax.ragged.attention.rows import MOST_ROWS, zeros
+from deepsets_jax.ragged.attention.options import Options, options
+from deepsets_jax.ragged.attention.plans import Plan, is_empty
+from deepsets_jax.ragged.attention.rows import MOST_ROWS, accumulator, zeros
 
 
-@jax.custom_vjp
 def attend(
   q: Float[Array, "n h k"],
-  k: Float[Array, "m h k"],
-  v: Float[Array, "m h w"],
+  k: Float[Array, "m g k"],
+  v: Float[Array, "m g w"],
   plan: Plan,
+  *,
+  causal: bool = False,
+  window: int | None = None,
+  bias: Float[Array, "h r"] | None = None,
+  dropout_rate: float = 0.0,
+  key: PRNGKeyArray | None = None,
+  mode: Literal["reverse", "forward"] = "reverse",
 ) -> Float[Array, "n h w"]:
   """Softmax attention of each query over the keys of its own segment.
 
-  softmax(q k' / sqrt(k)) v for each head (Vaswani et al., 2017); the softmax is in
-  float32. Zero, with gradient zero, for queries whose segment has no key, and on
-  padding. Memory is linear in `n` and `m`.
+  softmax(q k' / sqrt(k) + bias) v for each head (Vaswani et al., 2017), the softmax in
+  float32, or in float64 for float64 values. Zero, with gradient zero, for queries that
+  see no key and on padding. Memory is linear in `n` and `m`.
+
+  Args:
+    q, k, v: Query head i sees key head i // (h / g) (Ainslie et al., 2023).
+    plan: The plan of the batch.
+    causal: A query sees no key of a later position, counted within each segment.
+    window: A query sees keys at distances less than this; with `causal`, the last
+      `window` keys. Blocks of a long segment that it hides cost nothing.
+    bias: Added to the logits, `[h, 2 R + 1]`: column clip(d, -R, R) + R where the key's
+      position less the query's is d (Shaw et al., 2018).
+    dropout_rate: Probability that a weight is 0; others are divided by 1 - rate.
+    key: Random key of the dropout, which depends on it and on the plan.
+    mode: "forward" for `jax.jvp`, `jax.jacfwd` and `jax.linearize`. JAX differentiates
+      loops whose number of rounds depends on the data in forward mode only; reverse
+      mode has a rule of its own, which rules out forward mode. Outputs are the same.
 
   Raises:
-    ValueError: More rows than can be told from those past the end.
+    ValueError: An argument that is not as above, key heads that do not divide the query
+      heads, or more rows than can be told from those past the end.
   """
-  out, _ = _forward(q, k, v, plan)
-  return out
+  _check(q, k, v, mode)
+  if bias is not None:
+    # Inside `jax.shard_map` gradients vary as their arguments do: here as the queries.
+    dtype = accumulator(v.dtype)
+    bias = bias.astype(dtype) + zeros((), dtype, q, k, v, plan)
+  chosen = options(q.shape[1], causal, window, bias, dropout_rate, key)
+  if any(is_empty(x) for x in (q, k, plan.order)):
+    return zeros((*q.shape[:2], v.shape[2]), v.dtype, q, k, v, plan)
+  if mode == "forward":
+    return _forward(q, k, v, plan, chosen)[0]
+  return _attend(q, k, v, plan, chosen)
 
 
-def _forward(q, k, v, plan):
-  if max(len(q), len(k)) > MOST_ROWS:
+def _check(q, k, v, mode):
+  heads, few, of_values = (x.shape[1] for x in (q, k, v))
+  if few != of_values or few == 0 or heads % few:
     raise ValueError(
-      f"attention over {len(q)} queries and {len(k)} keys: at most {MOST_ROWS} slots;"
-      " take more shards, config.data.shards"
+      f"attention of {heads} query heads over {few} key heads and {of_values} value"
+      " heads: keys and values need the same number of heads, and it must divide the"
+      " number of query heads"
     )
+  slots = q.shape[0], k.shape[0]
+  if any(isinstance(count, int) and count > MOST_ROWS for count in slots):
+    raise ValueError(
+      f"attention over {slots[0]} queries and {slots[1]} keys: at most {MOST_ROWS}"
+      " slots; take more shards, config.data.shards"
+    )
+  if mode not in ("reverse", "forward"):
+    raise ValueError(f'attention with mode={mode!r}: give "reverse" or "forward"')
+
+
+@jax.custom_vjp
+def _attend(q, k, v, plan: Plan, options: Options):
+  return _forward(q, k, v, plan, options)[0]
+
+
+def _forward(q, k, v, plan, options):
   q, k, v = (x.astype(v.dtype) for x in (q, k, v))
-  out = zeros((*q.shape[:2], v.shape[2]), v.dtype, q, k, v, plan)
+  inputs = (q, k, v, plan, options)
+  out = zeros((*q.shape[:2], v.shape[2]), v.dtype, *inputs)
   for index in range(len(plan.tiles)):
-    out = tiles.for_groups(plan, index, functools.partial(tiles.tile, q, k, v), out)
+    body = functools.partial(tiles.tile, q, k, v, options)
+    out = tiles.for_groups(plan, index, body, out)
   log_totals = None
   if plan.has_blocks:
-    log_totals = zeros(q.shape[:2], jnp.float32, q, k, v, plan)
-    out, log_totals = blocks.for_blocks(
-      plan, functools.partial(blocks.row, q, k, v, plan), (out, log_totals)
-    )
-  return out, (q, k, v, plan, out, log_totals)
+    log_totals = zeros(q.shape[:2], accumulator(v.dtype), *inputs)
+    body = functools.partial(blocks.row, *inputs)
+    out, log_totals = blocks.for_blocks(plan, body, (out, log_totals))
+  return out, (*inputs, out, log_totals)
 
 
 def _backward(residuals, cotangent):
-  q, k, v, plan, out, log_totals = residuals
-  like = (q, k, v, cotangent, plan)
-  grads = tuple(zeros(x.shape, jnp.float32, *like) for x in (q, k, v))
+  q, k, v, plan, options, out, log_totals = residuals
+  like, dtype = (q, k, v, cotangent, plan, options), accumulator(v.dtype)
+  inputs = (q, k, v, options.bias)
+  grads = tuple(None if x is None else zeros(x.shape, dtype, *like) for x in inputs)
   for index in range(len(plan.tiles)):
-    body = functools.partial(tiles.tile_gradient, q, k, v, cotangent)
+    body = functools.partial(tiles.tile_gradient, q, k, v, options, cotangent)
     grads = tiles.for_groups(plan, index, body, grads)
   if plan.has_blocks:
     body = functools.partial(
-      blocks.row_gradient, q, k, v, plan, cotangent, out, log_totals
+      blocks.row_gradient, q, k, v, plan, options, cotangent, out, log_totals
     )
     grads = blocks.for_blocks(plan, body, grads)
-  return (*(g.astype(x.dtype) for g, x in zip(grads, (q, k, v), strict=True)), None)
+  *of_qkv, of_bias = grads
+  of_qkv = (g.astype(x.dtype) for g, x in zip(of_qkv, (q, k, v), strict=True))
+  return (*of_qkv, None, options.replace(bias=of_bias, key=None))
 
 
-attend.defvjp(_forward, _backward)
+_attend.defvjp(_forward, _backward)
 
 
 def received(
   q: Float[Array, "n h k"],
-  k: Float[Array, "m h k"],
+  k: Float[Array, "m g k"],
   plan: Plan,
   mass: Float[Array, "n"],
+  *,
+  causal: bool = False,
+  window: int | None = None,
+  bias: Float[Array, "h r"] | None = None,
 ) -> Float[Array, "m"]:
   """What the keys receive of a mass that each query spreads by its softmax weights.
 
-  For each key the sum over the queries of its segment of weight times mass, the mean
-  over heads. In float32; 0 for keys whose segment has no query, and on padding. No
-  gradient passes. Costs a backward pass of `attend`, with memory linear in `n` and `m`:
-  it is the vector-Jacobian product with respect to values of width one.
+  For each key the sum over the queries that see it of weight times mass, the mean over
+  query heads. In float32, or in float64 for float64 queries; 0 for keys that no query
+  sees, and on padding. No gradient passes. Costs a backward pass of `attend`, whose
+  options are those here, with memory linear in `n` and `m`: it is the vector-Jacobian
+  product with respect to values of width one.
+
+  Raises:
+    ValueError: As `attend`.
   """
-  q, k, mass = jax.lax.stop_gradient((q, k, mass))
-  heads = q.shape[1]
-  values = jnp.zeros((len(k), heads, 1))
-  spread = jnp.broadcast_to(mass[:, None, None] / heads, (len(q), heads, 1))
+  q, k, mass, bias = jax.lax.stop_gradient((q, k, mass, bias))
+  heads, dtype = q.shape[1], accumulator(q.dtype)
+  values = jnp.zeros((*k.shape[:2], 1), dtype)
+  spread = jnp.broadcast_to(mass[:, None, None] / heads, (*q.shape[:2], 1))
   # Inside `jax.shard_map` gradients vary as their arguments do: here all alike.
-  nothing = zeros((), jnp.float32, q, k, mass, plan)
-  q, k, values, spread = (
-    x.astype(jnp.float32) + nothing for x in (q, k, values, spread)
+  nothing = zeros((), dtype, q, k, mass, plan)
+  q, k, values, spread = (x.astype(dtype) + nothing for x in (q, k, values, spread))
+  _, pull_back = jax.vjp(
+    lambda v: attend(q, k, v, plan, causal=causal, window=window, bias=bias), values
   )
-  _, pull_back = jax.vjp(lambda v: attend(q, k, v, plan), values)
   (of_values,) = pull_back(spread)
   return of_values.sum(axis=(1, 2))

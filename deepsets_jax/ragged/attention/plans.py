@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -29,7 +30,8 @@ class Plan:
     order: Segments by tile, `[b]`: those of the first tile, of the second, ..., then
       those that are cut into blocks, then those without a query or without a key.
     starts: Where in `order` each of these begins.
-    block_ends: Number of blocks of queries up to and with each segment, `[b]`.
+    block_ends: Number of blocks of queries up to and with each segment, `[b]`; None
+      where no segment can be longer than a tile.
     tiles: Length in queries and in keys of each kind of tile.
   """
 
@@ -37,13 +39,13 @@ class Plan:
   key_offsets: Int[Array, "b+1"]
   order: Int[Array, "b"]
   starts: Int[Array, "t+2"]
-  block_ends: Int[Array, "b"]
+  block_ends: Int[Array, "b"] | None
   tiles: tuple[tuple[int, int], ...] = flax.struct.field(pytree_node=False)
 
   @property
   def has_blocks(self) -> bool:
     """Whether a segment of this batch could be longer than a tile."""
-    return self.block_ends.shape[0] > 0
+    return self.block_ends is not None
 
 
 def plan(
@@ -54,41 +56,57 @@ def plan(
 ) -> Plan:
   """The plan of a batch; for self-attention give the same offsets twice.
 
+  The number of examples may be symbolic, as in `jax.export`: offsets of shape `b + 1`
+  for a symbol `b`. The most queries and keys of a segment are numbers.
+
   Args:
     query_offsets: Where each segment's queries begin.
     key_offsets: Where its keys begin.
     most_queries: No segment has more queries: the slots, or less if it is known.
     most_keys: No segment has more keys.
   """
+  same = query_offsets is key_offsets
+  query_offsets, key_offsets = (
+    jnp.asarray(offsets, jnp.int32) for offsets in (query_offsets, key_offsets)
+  )
   queries = query_offsets[1:] - query_offsets[:-1]
   keys = key_offsets[1:] - key_offsets[:-1]
-  if query_offsets is key_offsets:
-    sizes = _sizes(min(most_queries, most_keys), _SIZES)
-    tiles = tuple((size, size) for size in sizes)
-  else:
-    tiles = tuple(
-      (a, z)
-      for a in _sizes(most_queries, _COARSE_SIZES)
-      for z in _sizes(most_keys, _COARSE_SIZES)
-    )
-    tiles = tuple(sorted(tiles, key=math.prod))
+  if same:
+    most_queries = most_keys = min(most_queries, most_keys)
+  tiles = _tiles(most_queries, most_keys, same)
   kind = jnp.full_like(queries, len(tiles))
   for index, (a, z) in reversed(list(enumerate(tiles))):
     kind = jnp.where((queries <= a) & (keys <= z), index, kind)
   kind = jnp.where((queries == 0) | (keys == 0), len(tiles) + 1, kind)
   order = jnp.argsort(kind, stable=True).astype(jnp.int32)
-  starts = jnp.searchsorted(kind[order], jnp.arange(len(tiles) + 2))
-  blocks = jnp.where(kind == len(tiles), -(-queries // BLOCK), 0)
-  if most_queries <= tiles[-1][0] and most_keys <= tiles[-1][1]:
-    blocks = blocks[:0]
+  kinds = jnp.arange(len(tiles) + 2, dtype=jnp.int32)
+  starts = jnp.sum(kind[None] < kinds[:, None], axis=1, dtype=jnp.int32)
+  block_ends = None
+  fits = most_queries <= tiles[-1][0] and most_keys <= tiles[-1][1]
+  if not (fits or is_empty(queries)):
+    blocks = jnp.where(kind == len(tiles), -(-queries // BLOCK), 0)
+    block_ends = jnp.cumsum(blocks, dtype=jnp.int32)
   return Plan(
     query_offsets=query_offsets,
     key_offsets=key_offsets,
     order=order,
-    starts=starts.astype(jnp.int32),
-    block_ends=jnp.cumsum(blocks),
+    starts=starts,
+    block_ends=block_ends,
     tiles=tiles,
   )
+
+
+def is_empty(x: Array) -> bool:
+  """Whether an array has no rows; one of a symbolic number has some."""
+  return isinstance(x.shape[0], int) and x.shape[0] == 0
+
+
+def _tiles(most_queries: int, most_keys: int, same: bool):
+  """The tiles that a batch can need, the smallest first."""
+  if same:
+    return tuple((size, size) for size in _sizes(most_queries, _SIZES))
+  sides = _sizes(most_queries, _COARSE_SIZES), _sizes(most_keys, _COARSE_SIZES)
+  return tuple(sorted(itertools.product(*sides), key=math.prod))
 
 
 def _sizes(bound: int, sizes: Sequence[int]) -> tuple[int, ...]:
@@ -104,9 +122,12 @@ def uncounted_flops(
 
   XLA counts the body of a loop once, however often it runs. This is what all tiles and
   blocks of the batch cost, padding in them included, less one body of each; of the
-  forward pass, the backward pass has 2.5 times as many.
+  forward pass, the backward pass has 2.5 times as many. Blocks that a mask lets
+  `attend` leave out are counted.
   """
   pairs = jnp.zeros((), jnp.float32)
+  if is_empty(plan.order):
+    return pairs
   for index, (a, z) in enumerate(plan.tiles):
     group = group_size(a, z)
     members = plan.starts[index + 1] - plan.starts[index]

@@ -16,7 +16,7 @@ def rows_of(begin, end, size):
   shape = (*begin.shape, size)
   rows = begin[..., None] + jax.lax.broadcasted_iota(jnp.int32, shape, begin.ndim)
   # Each to a place of its own, so that no place is written twice.
-  past = MOST_ROWS + jnp.arange(math.prod(shape)).reshape(shape)
+  past = MOST_ROWS + jnp.arange(math.prod(shape), dtype=jnp.int32).reshape(shape)
   return jnp.where(rows < end[..., None], rows, past)
 
 
@@ -25,11 +25,25 @@ def real(rows):
   return rows < MOST_ROWS
 
 
-def take(x, rows):
-  """Rows of `[n, h, d]` with the heads first, `[..., h, l, d]`; zeros past the end."""
+def take(x, rows, heads=None):
+  """Rows of `[n, g, d]` with the heads first, `[..., h, l, d]`; zeros past the end.
+
+  With `heads`, each of the `g` heads is repeated for its share of them, in order.
+  """
   # Not in one with the transposition, which would gather number by number.
   taken = jnp.take(x, rows.reshape(-1), axis=0, mode="fill", fill_value=0)
-  return jnp.swapaxes(taken.reshape(*rows.shape, *x.shape[1:]), -2, -3)
+  taken = jnp.swapaxes(taken.reshape(*rows.shape, *x.shape[1:]), -2, -3)
+  if heads in (None, x.shape[1]):
+    return taken
+  return jnp.repeat(taken, heads // x.shape[1], axis=-3)
+
+
+def merge(values, heads):
+  """The sums of `[..., h, l, d]` over the repetitions of each of `heads` heads."""
+  *batch, many, length, width = values.shape
+  if many == heads:
+    return values
+  return values.reshape(*batch, heads, many // heads, length, width).sum(axis=-3)
 
 
 def put(x, rows, values):
@@ -40,19 +54,45 @@ def put(x, rows, values):
   )
 
 
+def accumulator(dtype):
+  """The type of sums and of the softmax: float64 for float64, float32 for others."""
+  return jnp.float64 if dtype == jnp.float64 else jnp.float32
+
+
 def products(x, y):
-  """`x y'` over the last axis, in float32."""
-  return jnp.einsum("...qd,...kd->...qk", x, y, preferred_element_type=jnp.float32)
-
-
-def weighted(weights, values):
-  """`weights values`, the weights rounded to the values' type, in float32."""
+  """`x y'` over the last axis, in the type of sums."""
   return jnp.einsum(
-    "...qk,...kd->...qd",
-    weights.astype(values.dtype),
-    values,
-    preferred_element_type=jnp.float32,
+    "...qd,...kd->...qk", x, y, preferred_element_type=accumulator(x.dtype)
   )
+
+
+def weighted(weights, values, mask=None):
+  """`weights values`, the weights rounded to the values' type, in the type of sums.
+
+  With a mask `[..., q, k]`, outside of which the weights are 0, values outside of it
+  are of no effect even where they are NaN or infinite, which 0 times them is not.
+  """
+  if mask is None:
+    return jnp.einsum(
+      "...qk,...kd->...qd",
+      weights.astype(values.dtype),
+      values,
+      preferred_element_type=accumulator(values.dtype),
+    )
+  finite = jnp.isfinite(values)
+  total = weighted(weights, jnp.where(finite, values, 0))
+  others = jnp.where(finite, 0, values).astype(total.dtype)
+
+  def add(index, total):
+    seen, weight = (
+      jax.lax.dynamic_index_in_dim(x, index, axis=-1) for x in (mask, weights)
+    )
+    value = jax.lax.dynamic_index_in_dim(others, index, axis=-2)
+    return total + jnp.where(seen, weight * value, 0)
+
+  # A loop, not a condition, which would compute both sides under `jax.vmap`.
+  trips = jnp.where(jnp.all(finite), 0, values.shape[-2])
+  return jax.lax.fori_loop(0, trips, add, total)
 
 
 def zeros(shape, dtype, *like):
@@ -60,5 +100,9 @@ def zeros(shape, dtype, *like):
 
   A loop's carry has to be of one type from the start, inside `jax.shard_map`.
   """
-  scalars = [jax.lax.full_like(x, 0, dtype, shape=()) for x in jax.tree.leaves(like)]
+  leaves = [
+    jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+    for x in jax.tree.leaves(like)
+  ]
+  scalars = [jax.lax.full_like(x, 0, dtype, shape=()) for x in leaves]
   return jnp.broadcast_to(sum(scalars), shape)

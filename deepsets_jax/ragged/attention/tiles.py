@@ -7,11 +7,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from deepsets_jax.ragged.attention.options import bias_gradient, bias_of
 from deepsets_jax.ragged.attention.plans import Plan, group_size
 from deepsets_jax.ragged.attention.rows import (
+  merge,
   products,
   put,
-  real,
   rows_of,
   take,
   weighted,
@@ -21,20 +22,21 @@ from deepsets_jax.ragged.attention.rows import (
 def for_groups(plan: Plan, index: int, body: Callable, carry):
   """Runs a body over the groups of one kind of tile.
 
-  The body takes the rows of queries `[g, a]` and of keys `[g, z]` (past the end where
-  there is none) and the carry.
+  The body takes the kind and number of the group, which tell it apart, the rows of
+  queries `[g, a]` and of keys `[g, z]` (past the end where there is none), and the
+  carry.
   """
   (a, z), begin, end = plan.tiles[index], plan.starts[index], plan.starts[index + 1]
   group = group_size(a, z)
 
   def of_group(trip, carry):
-    places = begin + trip * group + jnp.arange(group)
+    places = begin + trip * group + jnp.arange(group, dtype=jnp.int32)
     last = plan.order.shape[0] - 1
     segments = plan.order[jnp.minimum(places, last)]
     inside = places < end
     rows_q = _rows(plan.query_offsets, segments, inside, a)
     rows_k = _rows(plan.key_offsets, segments, inside, z)
-    return body(rows_q, rows_k, carry)
+    return body((index, trip), rows_q, rows_k, carry)
 
   return jax.lax.fori_loop(0, (end - begin + group - 1) // group, of_group, carry)
 
@@ -46,39 +48,65 @@ def _rows(offsets, segments, inside, size):
 
 
 def _softmax(logits, mask, axis):
-  """The softmax where `mask`, 0 elsewhere; where nothing is, nobody reads it."""
-  logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
-  exponentials = jnp.exp(logits - jnp.max(logits, axis, keepdims=True))
+  """The softmax over what `mask` shows, 0 elsewhere; NaN where nothing is shown."""
+  logits = jnp.where(mask, logits, -jnp.inf)
+  peak = jax.lax.stop_gradient(jnp.max(logits, axis, keepdims=True))
+  exponentials = jnp.exp(logits - peak)
   return exponentials / jnp.sum(exponentials, axis, keepdims=True)
 
 
-def tile(q, k, v, rows_q, rows_k, out):
+def tile(q, k, v, options, group, rows_q, rows_k, out):
   """Attention of a group of tiles, written to their rows of `out`."""
-  scale = q.shape[-1] ** -0.5
-  mask = real(rows_k)[:, None, None, :]
-  logits = products(take(q, rows_q), take(k, rows_k)) * scale
+  heads, scale = q.shape[1], q.shape[-1] ** -0.5
+  mask = options.visible(rows_q, rows_k)
+  logits = products(take(q, rows_q), take(k, rows_k, heads)) * scale
+  if options.bias is not None:
+    logits += bias_of(options.bias, 0, *logits.shape[-2:])[None]
   weights = _softmax(logits, mask, axis=-1)
-  return put(out, rows_q, weighted(weights, take(v, rows_k)))
+  if options.masks:
+    weights = jnp.where(mask, weights, 0)
+  kept = options.kept(*group, shape=weights.shape)
+  if kept is not None:
+    weights *= kept.astype(weights.dtype)
+  seen = mask if options.masks else None
+  return put(out, rows_q, weighted(weights, take(v, rows_k, heads), seen))
 
 
-def tile_gradient(q, k, v, cotangent, rows_q, rows_k, grads):
-  """The gradients of q, k and v of a group of tiles, written to their rows.
+def tile_gradient(q, k, v, options, cotangent, group, rows_q, rows_k, grads):
+  """The gradients of q, k, v and bias of a group of tiles: written, and added.
 
   Keys come before queries here: of five products only one is then transposed.
   """
-  scale = q.shape[-1] ** -0.5
-  mask = real(rows_k)[:, None, :, None]
+  of_all_q, of_all_k, of_all_v, of_bias = grads
+  (heads, few), scale = (q.shape[1], k.shape[1]), q.shape[-1] ** -0.5
+  by_query_mask = options.visible(rows_q, rows_k)
+  mask = jnp.swapaxes(by_query_mask, -1, -2)
   q, g = take(q, rows_q), take(cotangent, rows_q)
-  k, v = take(k, rows_k), take(v, rows_k)
-  weights = _softmax(products(k, q) * scale, mask, axis=-2)
-  of_weights = products(v, g)
+  k, v = take(k, rows_k, heads), take(v, rows_k, heads)
+  logits = products(k, q) * scale
+  if options.bias is not None:
+    bias = bias_of(options.bias, 0, *logits.shape[:-3:-1])
+    logits += jnp.swapaxes(bias, -1, -2)[None]
+  # Zero wherever a query or a key is padding, whose products with infinite or NaN keys
+  # and values would be NaN.
+  weights = jnp.where(mask, _softmax(logits, mask, axis=-2), 0)
+  of_weights, dropped = jnp.where(mask, products(v, g), 0), weights
+  by_query_shape = (*weights.shape[:2], *weights.shape[:-3:-1])
+  kept = options.kept(*group, shape=by_query_shape)
+  if kept is not None:
+    kept = jnp.swapaxes(kept, -1, -2).astype(weights.dtype)
+    of_weights, dropped = of_weights * kept, weights * kept
   mean = jnp.sum(of_weights * weights, axis=-2, keepdims=True)
-  of_logits = weights * (of_weights - mean) * scale
+  of_logits = jnp.where(mask, weights * (of_weights - mean) * scale, 0)
   by_query = jax.lax.optimization_barrier(jnp.swapaxes(of_logits, -1, -2))
-  of_q = weighted(by_query, k)
-  of_k, of_v = weighted(of_logits, q), weighted(weights, g)
+  seen, by_query_seen = (mask, by_query_mask) if options.masks else (None, None)
+  of_q = weighted(by_query, k, by_query_seen)
+  of_k, of_v = weighted(of_logits, q, seen), weighted(dropped, g, seen)
+  if of_bias is not None:
+    of_bias += bias_gradient(options.bias, 0, by_query.sum(axis=0) / scale)
   return (
-    put(grads[0], rows_q, of_q),
-    put(grads[1], rows_k, of_k),
-    put(grads[2], rows_k, of_v),
+    put(of_all_q, rows_q, of_q),
+    put(of_all_k, rows_k, merge(of_k, few)),
+    put(of_all_v, rows_k, merge(of_v, few)),
+    of_bias,
   )
