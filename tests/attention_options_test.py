@@ -217,7 +217,7 @@ class TestDropout:
     dropped = 1 - kept.sum() / count
     deviation = np.sqrt(self.rate * (1 - self.rate) / count)
     assert abs(dropped - self.rate) < 4 * deviation
-    # Independent between queries, heads and keys: no factor of one tells of another.
+    # Independent between heads, and between random keys.
     for other in (np.roll(kept, 1, 1), self.weights(self.rate, jax.random.key(4)) > 0):
       both = (kept & other).sum() / count
       assert abs(both - (1 - self.rate) ** 2) < 6 * deviation
@@ -227,7 +227,7 @@ class TestDropout:
     mean = np.mean([self.weights(self.rate, key) for key in keys], axis=0)
     deviation = np.sqrt(self.rate / (1 - self.rate) / len(keys))
     error = (mean / np.where(full > 0, full, 1) - (full > 0)) / deviation
-    # Seventy thousand of them, of about a normal distribution.
+    # Tens of thousands of errors, each about normally distributed.
     assert np.abs(error).max() < 6
     np.testing.assert_allclose(error[full > 0].std(), 1, 0.05)
 

@@ -31,7 +31,7 @@ def for_blocks(plan: Plan, body: Callable, carry):
   def of_block(index, carry):
     if isinstance(plan.block_ends.shape[0], int):
       segment = jnp.searchsorted(plan.block_ends, index, side="right")
-    else:  # The binary search needs a number of segments that is no symbol.
+    else:  # The binary search needs a number of segments that is not symbolic.
       segment = jnp.sum(plan.block_ends <= index, dtype=jnp.int32)
     before = jnp.where(segment > 0, plan.block_ends[segment - 1], 0)
     return body(index, index - before, segment, carry)
