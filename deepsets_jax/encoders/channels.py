@@ -162,7 +162,7 @@ def channel_rows(
   rows, some = {}, []
   for name in sorted(widths):
     shape = (b, widths[name])
-    row = vectors[name].astype(jnp.float32) if name in vectors else jnp.zeros(shape)
+    row = vectors.get(name, jnp.zeros(shape, jnp.float32)).astype(jnp.float32)
     if row.shape != shape:
       raise ValueError(
         f"channel {name!r} of shape {row.shape}, expected {shape}: one vector for each"

@@ -96,7 +96,7 @@ class _ModalityScale(nn.Module):
 
   @nn.compact
   def __call__(self, elements: Ragged) -> Ragged:
-    factor = self.param("factor", nn.initializers.ones, ())
+    factor = self.param("factor", nn.initializers.ones, (), jnp.float32)
     values = elements.values
     if elements.weights is not None:
       values = values * elements.weights.astype(values.dtype)[:, None]

@@ -178,7 +178,7 @@ class WeightedEmbeddingEncoder(nn.Module):
         f"weights of shape {ids.shape}, expected one for each of"
         f" {self.vocabulary_size} ids"
       )
-    table = embed(jnp.arange(self.vocabulary_size))
+    table = embed(jnp.arange(self.vocabulary_size, dtype=jnp.int32))
     values = table[None] * ids.astype(self.dtype)[..., None]
     return _pool_axis(pooler, values, self.pooling_dim)
 

@@ -64,7 +64,7 @@ def modality_codes(fusion: Fusion) -> dict[str, Float[Array, "1 d"]]:
   It starts at a length of about 0.1: an element may have a small weight, and would
   drown in a code of length 1.
   """
-  init = nn.initializers.normal(0.1 * fusion.features**-0.5)
+  init = nn.initializers.normal(0.1 * fusion.features**-0.5, jnp.float32)
   return {
     name: fusion.param(f"code_{name}", init, (1, fusion.features)).astype(fusion.dtype)
     for name in fusion.modalities

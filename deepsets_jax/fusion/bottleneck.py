@@ -95,7 +95,9 @@ class BottleneckFusion(Fusion):
     """In sorted order; when parameters are made, those that are absent as well."""
     if self.is_initializing():
       one = next(iter(modalities.values()))
-      none = Ragged(jnp.zeros((1, self.features)), jnp.zeros_like(one.offsets))
+      none = Ragged(
+        jnp.zeros((1, self.features), jnp.float32), jnp.zeros_like(one.offsets)
+      )
       modalities = dict.fromkeys(self.modalities, none) | dict(modalities)
     return dict(sorted(modalities.items()))
 
@@ -109,7 +111,7 @@ class BottleneckFusion(Fusion):
 
   def _tokens(self, name: str, count: int, b: int) -> Float[Array, "b*t d"]:
     """Learned vectors of length about 1, the same for each example."""
-    init = nn.initializers.normal(self.features**-0.5)
+    init = nn.initializers.normal(self.features**-0.5, jnp.float32)
     tokens = self.param(name, init, (count, self.features)).astype(self.dtype)
     return jnp.tile(tokens, (b, 1))
 
@@ -140,13 +142,13 @@ class BottleneckFusion(Fusion):
     own = {}
     for name, part in modalities.items():
       classes = share[name]
-      elements = jnp.zeros(part.num_slots)
+      elements = jnp.zeros(part.num_slots, jnp.float32)
       if self.pool is not None:
         elements, classes = spread_evenly(classes, part), classes[:0]
       own[name] = jnp.concatenate([elements, classes])
-    shared = jnp.zeros((b, self.bottlenecks))
+    shared = jnp.zeros((b, self.bottlenecks), jnp.float32)
     for index in reversed(range(self.layers)):
-      mass = jnp.zeros(streams.num_slots)
+      mass = jnp.zeros(streams.num_slots, jnp.float32)
       for name, x in own.items():
         copy = (shared * share[name][:, None]).reshape(-1)
         slots = streams.slots[name]
@@ -196,15 +198,17 @@ def _streams(modalities: Mapping[str, Ragged], tokens: Sequence[int]) -> _Stream
   b, num_tokens = next(iter(modalities.values())).num_examples, sum(tokens)
   places = jnp.arange(b + 1, dtype=jnp.int32)
   # Only places are wanted: vectors of no features.
-  kinds = [Ragged(jnp.zeros((b * count, 0)), places * count) for count in tokens]
+  kinds = [
+    Ragged(jnp.zeros((b * count, 0), jnp.float32), places * count) for count in tokens
+  ]
   parts = []
   for part in modalities.values():
-    parts += [Ragged(jnp.zeros((part.num_slots, 0)), part.offsets), *kinds]
+    parts += [Ragged(jnp.zeros((part.num_slots, 0), jnp.float32), part.offsets), *kinds]
   merged, slots = ragged.concatenate(parts)
   step = 1 + len(kinds)
   lengths = [part.lengths + num_tokens for part in modalities.values()]
   lengths = jnp.stack(lengths, axis=1).reshape(-1)
-  offsets = jnp.pad(jnp.cumsum(lengths), (1, 0))
+  offsets = jnp.pad(jnp.cumsum(lengths, dtype=jnp.int32), (1, 0))
   longest = max(part.num_slots for part in modalities.values()) + num_tokens
   return _Streams(
     slots={

@@ -40,9 +40,10 @@ class ConcatFusion(Fusion):
     width = self.features * len(self.pools)
     slots = []
     for name in self.modalities:
-      fill = jnp.zeros(width)
+      fill = jnp.zeros(width, jnp.float32)
       if self.placeholder == "learned":
-        fill = self.param(f"placeholder_{name}", nn.initializers.normal(0.02), (width,))
+        init = nn.initializers.normal(0.02, jnp.float32)
+        fill = self.param(f"placeholder_{name}", init, (width,))
       slots.append(self._slot(modalities.get(name), fill, b))
     return jnp.concatenate(slots, axis=-1)
 

@@ -49,10 +49,10 @@ class LowRankFusion(Fusion):
     check_present(modalities)
     if self.rank < 1:
       raise ValueError(f"low_rank: rank is {self.rank}; expected at least 1")
-    init = nn.initializers.constant(self.rank**-0.5)
+    init = nn.initializers.constant(self.rank**-0.5, jnp.float32)
     weights = self.param("weights", init, (self.rank,))
     b = next(iter(modalities.values())).num_examples
-    product = jnp.ones((b, self.rank, self.features))
+    product = jnp.ones((b, self.rank, self.features), jnp.float32)
     for name in sorted(self.modalities):
       width = self.rank * self.features
       dense = nn.Dense(width, dtype=self.dtype, name=f"factor_{name}")
@@ -67,5 +67,5 @@ class LowRankFusion(Fusion):
   ) -> tuple[Float[Array, "b d"], Bool[Array, "b"]]:
     """A modality's pooled elements, and in which examples there are any."""
     if elements is None:
-      return jnp.zeros((b, self.features)), jnp.zeros(b, bool)
+      return jnp.zeros((b, self.features), jnp.float32), jnp.zeros(b, bool)
     return pooling.pool(self.pool, elements), elements.lengths > 0

@@ -23,7 +23,7 @@ from deepsets_jax.encoders.layers import l2_normalize
 from deepsets_jax.fusion.base import check_present
 from deepsets_jax.ragged import Ragged, attention, pooling
 
-_NORMAL = nn.initializers.normal(0.02)
+_NORMAL = nn.initializers.normal(0.02, jnp.float32)
 
 
 class VideoTower(nn.Module):
@@ -92,7 +92,7 @@ class VideoTower(nn.Module):
     parts = [Ragged(jnp.tile(cls, (b, 1)), jnp.arange(b + 1, dtype=jnp.int32))]
     missing = []
     for name, width in self.experts.items():
-      none = Ragged(jnp.zeros((0, width)), jnp.zeros(b + 1, jnp.int32))
+      none = Ragged(jnp.zeros((0, width), jnp.float32), jnp.zeros(b + 1, jnp.int32))
       elements = experts.get(name, none)
       code = self.param(f"code_{name}", _NORMAL, (self.features,))
       reduce = nn.Dense(self.features, dtype=self.dtype, name=f"reduce_{name}")
@@ -262,10 +262,10 @@ class _BatchNorm(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, "q d"], *, train: bool) -> Float[Array, "q d"]:
     q, d = x.shape
-    means = self.variable("batch_stats", "mean", jnp.zeros, (d,))
-    variances = self.variable("batch_stats", "var", jnp.ones, (d,))
-    scale = self.param("scale", nn.initializers.ones, (d,))
-    bias = self.param("bias", nn.initializers.zeros, (d,))
+    means = self.variable("batch_stats", "mean", jnp.zeros, (d,), jnp.float32)
+    variances = self.variable("batch_stats", "var", jnp.ones, (d,), jnp.float32)
+    scale = self.param("scale", nn.initializers.ones, (d,), jnp.float32)
+    bias = self.param("bias", nn.initializers.zeros, (d,), jnp.float32)
     mean, variance = means.value, variances.value
     if train and q < 2:
       raise ValueError("a single text: its variance is unknown, in training give two")

@@ -177,7 +177,7 @@ class SetTransformerFusion(Fusion):
     def back(name, mass):
       return pull_back(self.variables["importance"][name]["attention"], mass)
 
-    mass = jnp.full(b * self.seeds, 1 / self.seeds)
+    mass = jnp.full(b * self.seeds, 1 / self.seeds, jnp.float32)
     if self.seeds > 1:
       for index in reversed(range(self.decoder_layers)):
         mass = sum(back(f"decoder_{index}", mass))
@@ -203,6 +203,6 @@ class SetTransformerFusion(Fusion):
 
     An empty example has them, too: the slots are there anyhow, and nothing reads them.
     """
-    init = nn.initializers.normal(0.1 * self.features**-0.5)
+    init = nn.initializers.normal(0.1 * self.features**-0.5, jnp.float32)
     points = self.param(name, init, (count, self.features)).astype(self.dtype)
     return jnp.tile(points, (b, 1))

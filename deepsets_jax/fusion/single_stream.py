@@ -78,7 +78,7 @@ class SingleStreamFusion(Fusion):
     stream = transformer(stream, train=train)
     parts, read = self._read_parts(tokens, elements, slots)
     if wants_importance(self):
-      mass = jnp.zeros(stream.num_slots)
+      mass = jnp.zeros(stream.num_slots, jnp.float32)
       for share, slot in zip(uniform(parts), read, strict=True):
         mass = mass.at[slot].set(share, mode="drop", unique_indices=True)
       mass = transformer.rollout(mass)
@@ -125,7 +125,7 @@ class SingleStreamFusion(Fusion):
     codes = modality_codes(self)
     token = self.param(
       "fused_token",
-      nn.initializers.normal(0.1 * self.features**-0.5),
+      nn.initializers.normal(0.1 * self.features**-0.5, jnp.float32),
       (1, self.features),
     )
     elements, tokens = [], []
