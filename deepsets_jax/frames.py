@@ -42,7 +42,7 @@ def keep_evenly(elements: Ragged, limit: int) -> Bool[Array, "n"]:
 
 def keep_randomly(key: Array, elements: Ragged, limit: int) -> Bool[Array, "n"]:
   """At most `limit` elements of each example, any of them equally likely."""
-  lots = jax.random.uniform(key, (elements.num_slots,))
+  lots = jax.random.uniform(key, (elements.num_slots,), jnp.float32)
   order = jnp.lexsort((lots, elements.segment_ids))
   # Sorted by segment: what stands at slot i is of the example that i belongs to.
   ranks = elements.positions.at[order].set(elements.positions, unique_indices=True)
@@ -79,7 +79,7 @@ def select(elements: Ragged, keep: Bool[Array, "n"], limit: int) -> Ragged:
   keep = keep & (ranks < limit)
   counts = _counts(keep)
   # What is dropped goes past the end, each slot to a place of its own.
-  slots = jnp.where(keep, counts[:-1], n + jnp.arange(n))
+  slots = jnp.where(keep, counts[:-1], n + jnp.arange(n, dtype=jnp.int32))
 
   def move(x: Shaped[Array, "n ..."]) -> Shaped[Array, "m ..."]:
     kept = jnp.zeros((num_slots, *x.shape[1:]), x.dtype)
@@ -91,4 +91,4 @@ def select(elements: Ragged, keep: Bool[Array, "n"], limit: int) -> Ragged:
 
 def _counts(keep: Bool[Array, "n"]) -> Int[Array, "n+1"]:
   """How many are kept before each slot, and in all."""
-  return jnp.pad(jnp.cumsum(keep.astype(jnp.int32)), (1, 0))
+  return jnp.pad(jnp.cumsum(keep, dtype=jnp.int32), (1, 0))

@@ -139,7 +139,8 @@ def _own(state: State, batch: PyTree) -> tuple[PyTree, Array, int, Array]:
 def _at_once(sums: Callable[..., Any], state: State, batch: PyTree) -> Any:
   """The sums over this device's shards, which the objective takes all at once."""
   params, key, num_shards, first = _own(state, batch)
-  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(num_shards))
+  shards = first + jnp.arange(num_shards, dtype=jnp.int32)
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, shards)
   return sums(params, batch, keys)
 
 
@@ -155,7 +156,7 @@ def _accumulate(sums: Callable[..., Any], state: State, batch: PyTree) -> Any:
 
   if num_shards == 1:
     return of_shard(0, jax.tree.map(lambda x: x[0], batch))
-  indexed = (jnp.arange(num_shards), batch)
+  indexed = (jnp.arange(num_shards, dtype=jnp.int32), batch)
   shapes = jax.eval_shape(of_shard, *jax.tree.map(lambda x: x[0], indexed))
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
   zeros = jax.lax.pcast(zeros, AXIS, to="varying")

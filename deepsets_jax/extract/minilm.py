@@ -203,7 +203,7 @@ def forward(
 ) -> Float[Array, "b d"]:
   """The sentences' vectors of length 1; zeros where a row has no token at all."""
   p = params["embeddings"]
-  mask = jnp.arange(ids.shape[1])[None, :] < lengths[:, None]
+  mask = jnp.arange(ids.shape[1], dtype=lengths.dtype)[None, :] < lengths[:, None]
   positions = p["position_embeddings.weight"][: ids.shape[1]]
   segment = p["token_type_embeddings.weight"][0]
   x = p["word_embeddings.weight"][ids] + (positions + segment[None, :])[None]

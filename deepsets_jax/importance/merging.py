@@ -68,10 +68,10 @@ def _of_shard(trained: Trained, kind: str, params: PyTree, batch: Batch) -> Arra
     values = score(kind, logits, batch.targets[None])
     return jax.lax.dynamic_update_index_in_dim(found, values, index, 0)
 
-  most = present.sum(axis=0).max() - len(inner)
+  most = present.sum(axis=0, dtype=jnp.int32).max() - len(inner)
   steps = jnp.where(most > 0, 1 << jnp.maximum(most, 0), 1)
   shape = (1 << len(outer), 1 << len(inner), len(batch.weights))
-  found = jax.lax.pcast(jnp.zeros(shape), sharding.AXIS, to="varying")
+  found = jax.lax.pcast(jnp.zeros(shape, jnp.float32), sharding.AXIS, to="varying")
   found = jax.lax.fori_loop(0, steps, at, found)
   return found.reshape(-1, shape[-1]).T
 

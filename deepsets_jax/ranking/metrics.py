@@ -143,8 +143,8 @@ def _of_chunk(
   """Rax's metrics, of a list at its first slot, and pairs of each slot in order."""
   common = dict(where=real, segments=segments, reduce_fn=None)
   same = _same(segments, real)
-  better = jnp.sum(same & (scores[None] > scores[:, None]), axis=1)
-  level = jnp.sum(same & (scores[None] == scores[:, None]), axis=1)
+  better = jnp.sum(same & (scores[None] > scores[:, None]), axis=1, dtype=jnp.int32)
+  level = jnp.sum(same & (scores[None] == scores[:, None]), axis=1, dtype=jnp.int32)
   mean_ranks = better.astype(jnp.float32) + (level.astype(jnp.float32) + 1) / 2
   found = {}
   with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
@@ -174,7 +174,7 @@ def _discounts(
 
   0 from rank `k` + 1 on.
   """
-  ranks = jnp.arange(1, len(better) + 1)
+  ranks = jnp.arange(1, len(better) + 1, dtype=jnp.int32)
   each = 1 / jnp.log2(ranks.astype(jnp.float32) + 1)
   each = jnp.where(ranks <= (k or len(ranks)), each, 0)
   sums = jnp.pad(jnp.cumsum(each), (1, 0))

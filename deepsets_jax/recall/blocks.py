@@ -198,4 +198,5 @@ def scores(
   )
   # The window may hold pairs of later blocks: past the end, and dropped.
   products = products.at[rows, columns - start].set(-jnp.inf, mode="drop")
-  return jnp.where(start + jnp.arange(item_block) < first, -jnp.inf, products), start
+  repeated = start + jnp.arange(item_block, dtype=jnp.int32) < first
+  return jnp.where(repeated, -jnp.inf, products), start

@@ -144,10 +144,11 @@ def _twice_the_ranks(
   def add(block, total):
     scores, start = blocks.scores(users, items, pairs, block, item_block)
     scores = scores[:, None, :]
-    own = (start + jnp.arange(item_block))[None, None, :] == targets[:, :, None]
+    rows = start + jnp.arange(item_block, dtype=jnp.int32)
+    own = rows[None, None, :] == targets[:, :, None]
     # One sum of both: two sums would read the scores twice.
     count = (scores > above).astype(jnp.int32) + (scores >= below).astype(jnp.int32)
-    return total + jnp.sum(jnp.where(own, 0, count), axis=2)
+    return total + jnp.sum(jnp.where(own, 0, count), axis=2, dtype=jnp.int32)
 
   return jax.lax.fori_loop(0, len(pairs.begins), add, jnp.zeros_like(targets))
 

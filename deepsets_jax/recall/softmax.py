@@ -41,7 +41,7 @@ def loss(
     weights: 0 for a user that is only padding.
   """
   by_chance = (rows[None] == rows[own][:, None]) & (
-    jnp.arange(len(rows))[None] != own[:, None]
+    jnp.arange(len(rows), dtype=own.dtype)[None] != own[:, None]
   )
   corrected = logits - log_expected[None]
   corrected = jnp.where(candidates & ~by_chance, corrected, -jnp.inf)
@@ -104,7 +104,8 @@ class SampledSoftmax:
     shards, m = found.rows.shape
     found = jax.lax.all_gather(found, AXIS, tiled=True)
     found = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
-    first = m * (jax.lax.axis_index(AXIS) * shards + jnp.arange(shards))
+    index = jnp.arange(shards, dtype=jnp.int32)
+    first = m * (jax.lax.axis_index(AXIS) * shards + index)
     totals, weights = jax.lax.map(
       lambda x: self._loss(x[0], x[1], found, x[2]), (pairs, users, first)
     )
@@ -135,8 +136,8 @@ class SampledSoftmax:
     self, pairs: Pairs, users: Array, found: _Candidates, first: Array
   ) -> tuple[Array, Array]:
     """Of the users of a shard, whose own candidates are from `first` on."""
-    own = first + jnp.arange(len(users))
-    columns = jnp.arange(len(found.rows))
+    own = first + jnp.arange(len(users), dtype=jnp.int32)
+    columns = jnp.arange(len(found.rows), dtype=jnp.int32)
     candidates = jnp.broadcast_to(found.of_all[None], (len(users), len(columns)))
     if self.mask_seen and HISTORY in pairs.users.modalities:
       history = pairs.users.modalities[HISTORY]
