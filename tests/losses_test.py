@@ -8,7 +8,8 @@ from deepsets_jax.schema import Target
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(6, 3)).astype(np.float32)
-WEIGHTS = jnp.array([1.0, 1.0, 1.0, 1.0, 0.0, 0.0])  # Two padding examples.
+# Two padding examples.
+WEIGHTS = jnp.array([1.0, 1.0, 1.0, 1.0, 0.0, 0.0], jnp.float32)
 # Of the three labels 4, 1 and 1 of 4 examples have one: 2 on average.
 TRAIN = {
   "multilabel": np.array([[1, 1, 0], [1, 0, 1], [1, 0, 0], [1, 0, 0]], np.float32),
@@ -60,16 +61,13 @@ def test_regression_is_the_mean_error(name, reference):
 def test_label_smoothing_moves_the_best_logit():
   loss = build("binary", 1, label_smoothing=0.2)
   # Of a target smoothed from 1 to 0.9, the best probability is 0.9.
-  best, worse = np.log(9), np.log(99)
-  one = jnp.ones(1)
-  assert (
-    loss(jnp.full((1, 1), best), one, one)[0]
-    < loss(jnp.full((1, 1), worse), one, one)[0]
-  )
+  best, worse = np.log(np.float32([[[9]], [[99]]]))
+  one = jnp.ones(1, jnp.float32)
+  assert loss(best, one, one)[0] < loss(worse, one, one)[0]
 
 
 def test_balance_weighs_the_positives_of_rare_labels():
-  logits, one = jnp.zeros((1, 3)), jnp.ones(1)
+  logits, one = jnp.zeros((1, 3), jnp.float32), jnp.ones(1, jnp.float32)
   plain, balanced = build("multilabel", 3), build("multilabel", 3, balance=0.5)
   for targets, ratio in (
     ([[0, 0, 0]], 1.0),
@@ -115,11 +113,11 @@ def test_probabilities_are_those_of_float64_on_the_host():
 
 def test_a_batch_of_padding_alone_adds_nothing():
   for kind, size, targets in (
-    ("multilabel", 3, jnp.zeros((6, 3))),
+    ("multilabel", 3, jnp.zeros((6, 3), jnp.float32)),
     ("multiclass", 3, jnp.zeros(6, jnp.int32)),
-    ("regression", 3, jnp.zeros((6, 3))),
+    ("regression", 3, jnp.zeros((6, 3), jnp.float32)),
   ):
-    total, weight = build(kind, size)(jnp.array(LOGITS), targets, jnp.zeros(6))
+    total, weight = build(kind, size)(jnp.array(LOGITS), targets, WEIGHTS * 0)
     assert total == 0 and weight == 0
 
 

@@ -36,7 +36,8 @@ def test_it_is_a_linear_map_of_the_outer_product_of_all_modalities():
     factors.append(rows.reshape(FEATURES + 1, rank, FEATURES))
   tensor = np.einsum("r,irf,jrf,krf->ijkf", params["weights"], *factors)
   with_one = np.concatenate([vectors, np.ones((len(NAMES), NUM_EXAMPLES, 1))], axis=-1)
-  want = np.einsum("ijkf,bi,bj,bk->bf", tensor, *with_one) - params["weights"].sum()
+  want = np.einsum("ijkf,bi,bj,bk->bf", tensor, *with_one)
+  want -= np.sum(np.asarray(params["weights"]))
   got = module.apply({"params": params}, modalities, train=False)
   np.testing.assert_allclose(got, want, 1e-4, 1e-5)
 

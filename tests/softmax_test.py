@@ -137,7 +137,8 @@ def test_with_the_correction_the_gradient_is_nearer_that_of_the_full_softmax(uni
     def of_shard(rows):
       def total(scores):
         logits = jnp.broadcast_to(scores[rows][None], everybody.shape)
-        own, ones = jnp.arange(users), jnp.ones(users)
+        own = jnp.arange(users, dtype=jnp.int32)
+        ones = jnp.ones(users, jnp.float32)
         logs_ = jnp.asarray(logs)[rows]
         return softmax.loss(logits, rows, own, logs_, everybody, ones)[0] / users
 

@@ -153,7 +153,7 @@ def test_weighted_ids_that_are_not_in_the_bag_are_not_pooled():
   ],
 )
 def test_concat_joins_rows_in_sorted_order(first, second):
-  inputs = {"c2": jnp.array(second), "c1": jnp.array(first)}
+  inputs = {"c2": jnp.float32(second), "c1": jnp.float32(first)}
   widths = {"c2": len(second[0]), "c1": len(first[0])}
   got, _ = run(ChannelConcat(widths, parity=True), inputs)
   np.testing.assert_array_equal(got, jnp.concatenate([inputs["c1"], inputs["c2"]], 1))
@@ -386,7 +386,8 @@ def test_median_is_the_lower_middle_with_its_gradient(ties):
   elements = pack(lists)
 
   def total(values):
-    return (segment_median(values, elements) @ jnp.arange(1.0, 4)).sum()
+    factors = jnp.arange(1, 4, dtype=jnp.float32)
+    return (segment_median(values, elements) @ factors).sum()
 
   got = Pooling("median").apply({}, elements)
   gradient = np.asarray(jax.grad(total)(elements.values))
@@ -402,7 +403,7 @@ def test_median_is_the_lower_middle_with_its_gradient(ties):
 
 @pytest.mark.parametrize("p", [1.0, 1.5, np.inf])
 def test_p_normalize_gives_length_one_and_a_gradient_at_zero(p):
-  x = jnp.array([[3.0, -4, 0], [0, 0, 0], [1e-3, 2e-3, 0]])
+  x = jnp.array([[3, -4, 0], [0, 0, 0], [1e-3, 2e-3, 0]], jnp.float32)
   got = p_normalize(x, p)
   np.testing.assert_allclose(np.linalg.norm(got, p, axis=1), [1, 0, 1], 1e-5)
   sets = Ragged(x, jnp.array([0, 2, 3]))
