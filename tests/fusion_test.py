@@ -72,6 +72,12 @@ class TestEveryFusion:
     ]
     np.testing.assert_allclose(fused(name, pack_all(sets)), want, 1e-4, 1e-4)
 
+  def test_parameters_and_result_are_float32(self, name):
+    lists = [np.ones((2, FEATURES))] * NUM_EXAMPLES
+    result = fused(name, pack_all(dict.fromkeys(NAMES, lists)))
+    leaves = jax.tree.leaves((params_of(name), result))
+    assert {leaf.dtype for leaf in leaves} == {np.dtype(np.float32)}
+
   @hypothesis.given(sets=SETS, seed=st.integers(0, 99))
   def test_order_of_elements_does_not_matter(self, name, sets, seed):
     other = {k: shuffled(v, seed) for k, v in sets.items()}

@@ -11,7 +11,8 @@ MODALITIES = {k: pack(list(v)) for k, v in zip(NAMES, VECTORS, strict=True)}
 
 def test_a_closed_gate_lets_nothing_through_and_an_open_one_all():
   module = GatedFusion(NAMES, FEATURES)
-  params = module.init(jax.random.key(0), MODALITIES, train=False)["params"]
+  variables = module.init(jax.random.key(0), MODALITIES, train=False)
+  params = jax.device_get(variables["params"])
   said = {
     name: np.tanh(VECTORS[index, :, 0] @ params[f"hidden_{name}"]["kernel"])
     for index, name in enumerate(NAMES)

@@ -61,7 +61,7 @@ def test_regression_is_the_mean_error(name, reference):
 def test_label_smoothing_moves_the_best_logit():
   loss = build("binary", 1, label_smoothing=0.2)
   # Of a target smoothed from 1 to 0.9, the best probability is 0.9.
-  best, worse = np.log(np.float32([[[9]], [[99]]]))
+  best, worse = jnp.log(jnp.array([[[9]], [[99]]], jnp.float32))
   one = jnp.ones(1, jnp.float32)
   assert loss(best, one, one)[0] < loss(worse, one, one)[0]
 
