@@ -20,7 +20,7 @@ def shapes_of(pool):
   config = digits_bags.get_config(f"max,{pool}").model
   bias = losses.prior_logits(table.schema.target, table.targets)
   model = models.build(config, table.schema, bias)
-  images = Ragged(jnp.zeros((16, 64)), jnp.array([0, 3, 3, 16]))
+  images = Ragged(jnp.zeros((16, 64), jnp.float32), jnp.array([0, 3, 3, 16], jnp.int32))
   variables = jax.eval_shape(model.init, jax.random.key(0), {"image": images})
   return jax.tree.map(lambda x: x.shape, variables["params"])
 
