@@ -81,7 +81,7 @@ def medians(calls: dict, rounds: int = ROUNDS) -> dict[str, float]:
 def measure(cell: tuple, rounds: int = ROUNDS) -> dict[str, float]:
   """Milliseconds of forward+backward per variant, and default over own."""
   elements = sets(*cell)
-  cotangent = jnp.ones((cell[0], cell[1]))
+  cotangent = jnp.ones((cell[0], cell[1]), jnp.float32)
   runs = {
     "default_max": both_passes(default_max),
     "max": both_passes(lambda e: pooling.pool("max", e)),

@@ -7,12 +7,12 @@ takes random ones; the choice here is a mask over the elements, so that it can b
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, Shaped
+from jaxtyping import Array, Bool, Int
 
-from deepsets_jax.ragged import Ragged
+from deepsets_jax.ragged import Ragged, compress
+from deepsets_jax.ragged.ordering import segment_cumsum
 
 
 def time_places(elements: Ragged, window: float, num_times: int) -> Int[Array, "n"]:
@@ -30,23 +30,14 @@ def time_places(elements: Ragged, window: float, num_times: int) -> Int[Array, "
 def keep_evenly(elements: Ragged, limit: int) -> Bool[Array, "n"]:
   """At most `limit` elements of each example, evenly spread, always the same ones.
 
-  The public code takes random ones: `keep_randomly` in training, `keep_as_published`
-  in evaluation.
+  The public code takes random ones: `ragged.sample_mask` in training,
+  `keep_as_published` in evaluation.
   """
   lengths = jnp.maximum(elements.to_elements(elements.lengths), 1)
   at, after = (
     x * limit // lengths for x in (elements.positions, elements.positions + 1)
   )
   return (after > at) & elements.mask
-
-
-def keep_randomly(key: Array, elements: Ragged, limit: int) -> Bool[Array, "n"]:
-  """At most `limit` elements of each example, any of them equally likely."""
-  lots = jax.random.uniform(key, (elements.num_slots,), jnp.float32)
-  order = jnp.lexsort((lots, elements.segment_ids))
-  # Sorted by segment: what stands at slot i is of the example that i belongs to.
-  ranks = elements.positions.at[order].set(elements.positions, unique_indices=True)
-  return (ranks < limit) & elements.mask
 
 
 def keep_as_published(
@@ -71,24 +62,7 @@ def select(elements: Ragged, keep: Bool[Array, "n"], limit: int) -> Ragged:
 
   In as few slots as suffice for any choice. Times go along, weights do not.
   """
-  n = elements.num_slots
-  num_slots = min(n, elements.num_examples * limit)
   keep = keep & elements.mask
-  counts = _counts(keep)
-  ranks = counts[:-1] - elements.to_elements(counts[elements.offsets[:-1]])
-  keep = keep & (ranks < limit)
-  counts = _counts(keep)
-  # What is dropped goes past the end, each slot to a place of its own.
-  slots = jnp.where(keep, counts[:-1], n + jnp.arange(n, dtype=jnp.int32))
-
-  def move(x: Shaped[Array, "n ..."]) -> Shaped[Array, "m ..."]:
-    kept = jnp.zeros((num_slots, *x.shape[1:]), x.dtype)
-    return kept.at[slots].set(x, mode="drop", unique_indices=True)
-
-  times = None if elements.times is None else move(elements.times)
-  return Ragged(move(elements.values), counts[elements.offsets], times=times)
-
-
-def _counts(keep: Bool[Array, "n"]) -> Int[Array, "n+1"]:
-  """How many are kept before each slot, and in all."""
-  return jnp.pad(jnp.cumsum(keep, dtype=jnp.int32), (1, 0))
+  keep = keep & (segment_cumsum(keep, elements) <= limit)
+  num_slots = min(elements.num_slots, elements.num_examples * limit)
+  return compress(elements.replace(weights=None), keep, num_slots)

@@ -18,6 +18,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # which trees build of other things than arrays.
 jaxtyping.install_import_hook(
   [
+    "deepsets_jax.ragged.monoids",
+    "deepsets_jax.ragged.ordering",
     "deepsets_jax.ragged.pooling",
     "deepsets_jax.ragged.segments",
     "deepsets_jax.losses",

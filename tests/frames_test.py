@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepsets_jax import frames
+from deepsets_jax import frames, ragged
 from deepsets_jax.ragged import Ragged
 
 SLOTS, LIMIT = 24, 3
@@ -52,7 +52,7 @@ def test_evenly_kept_elements_are_as_many_as_may_be_and_spread(lengths):
 @hypothesis.given(lengths, st.integers(0, 99))
 def test_randomly_kept_elements_are_as_many_as_may_be(lengths, seed):
   elements = of_lengths(lengths)
-  keep = jax.jit(frames.keep_randomly, static_argnums=2)(
+  keep = jax.jit(ragged.sample_mask, static_argnums=2)(
     jax.random.key(seed), elements, LIMIT
   )
   got = [len(places) for places in kept(elements, keep)]
@@ -62,7 +62,7 @@ def test_randomly_kept_elements_are_as_many_as_may_be(lengths, seed):
 def test_randomly_kept_elements_are_any_equally_often():
   elements = of_lengths([6, 0, 2, 5])
   keys = jax.random.split(jax.random.key(0), 2000)
-  keep = jax.vmap(lambda key: frames.keep_randomly(key, elements, LIMIT))(keys)
+  keep = jax.vmap(lambda key: ragged.sample_mask(key, elements, LIMIT))(keys)
   want = [1 / 2] * 6 + [1.0] * 2 + [3 / 5] * 5 + [0.0] * 11
   np.testing.assert_allclose(np.asarray(keep).mean(0), want, atol=0.05)
 

@@ -215,7 +215,7 @@ def test_flax_linen_stays_in_encoders_fusions_and_models():
 
 def test_segment_ops_have_one_owner():
   users = {name for name, path in MODULES.items() if "ops.segment_" in path.read_text()}
-  assert users == {"ragged.segments"}
+  assert users == {"ragged.reductions"}
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -22,8 +22,20 @@ LOOPS = {
   "softmax": lambda x, s: (x * np.exp(s)).sum(0) / np.exp(s).sum(0),
   "var": lambda x, s: x.var(0),
   "std": lambda x, s: x.std(0),
+  "prod": lambda x, s: x.prod(0),
+  "rms": lambda x, s: np.sqrt((x**2).mean(0)),
+  "median": lambda x, s: np.quantile(x, 0.5, axis=0, method="lower"),
 }
 EVERY_POOL = pytest.mark.parametrize("name", LOOPS)
+
+
+def merges(name):
+  """The pool; a test of merging is not one of a pool that needs whole sets."""
+  if name in pooling.WHOLE_SET_POOLS:
+    with pytest.raises(ValueError, match="'median' does not merge partial states"):
+      pooling.get(name)
+    pytest.skip("does not merge")
+  return pooling.get(name)
 
 
 def loop(name, lists, empty=0.0):
@@ -113,7 +125,7 @@ class TestEveryPool:
 
   @hypothesis.given(lists=set_lists(), cut=st.integers(0, 6))
   def test_chunks_merge_to_the_whole(self, name, lists, cut):
-    pool = pooling.get(name)
+    pool = merges(name)
     chunks = [pack([x[:cut] for x in lists]), pack([x[cut:] for x in lists])]
     lifted = [pool.lift(chunk, scores_of(name, chunk)) for chunk in chunks]
     got = pool.finish(pool.merge(*lifted))
@@ -166,7 +178,7 @@ class TestEveryPool:
 
   def test_devices_merge_to_the_whole(self, name):
     rng = np.random.default_rng(1)
-    mesh, pool = sharding.make_mesh(), pooling.get(name)
+    mesh, pool = sharding.make_mesh(), merges(name)
     per_device = [
       [rng.normal(size=(rng.integers(0, 4), FEATURES)) for _ in range(NUM_EXAMPLES)]
       for _ in range(jax.device_count())
@@ -217,6 +229,93 @@ class TestWinners:
   def test_an_element_of_minus_infinity_is_not_an_empty_set(self, name):
     elements = pack([[[-np.inf] * 3]] + [np.zeros((0, 3))] * 3)
     assert np.isneginf(pooled(name, elements)[0]).all()
+
+
+@pytest.mark.parametrize("p", [-2, -1, -0.5, 0.5, 1, 3, 4])
+class TestPowerMean:
+  """Against the definition in float64, with its gradients by differences."""
+
+  def sets(self, p):
+    lists = [np.random.default_rng(0).normal(size=(n, FEATURES)) for n in (3, 0, 1, 5)]
+    return lists if float(p).is_integer() else [np.abs(x) for x in lists]
+
+  def loop(self, p, x):
+    mean = (x**p).mean(0)
+    return np.sign(mean) * np.abs(mean) ** (1 / p) if p % 2 == 1 else mean ** (1 / p)
+
+  def test_is_the_definition(self, p):
+    lists = self.sets(p)
+    got = pooling.pool(pooling.PowerMean(p), pack(lists), empty=-7.0)
+    for row, x in zip(got, lists, strict=True):
+      want = self.loop(p, x) if len(x) else np.full(FEATURES, -7.0)
+      np.testing.assert_allclose(row, want, 1e-4)
+
+  def test_modalities_merge(self, p):
+    a, b = self.sets(p), self.sets(p)[::-1]
+    got = pooling.pool(pooling.PowerMean(p), {"a": pack(a), "b": pack(b)})
+    for row, x in zip(got, joined(a, b), strict=True):
+      np.testing.assert_allclose(row, self.loop(p, x), 1e-4)
+
+  def test_gradient(self, p):
+    x = self.sets(p)[3]
+    pool = pooling.PowerMean(p)
+    got = jax.grad(
+      lambda v: pooling.pool(pool, ragged.Ragged(v, jnp.array([0, 5]))).sum()
+    )(jnp.asarray(x, jnp.float32))
+    for place in np.ndindex(x.shape):
+      step = np.zeros_like(x)
+      step[place] = 1e-6
+      want = (self.loop(p, x + step) - self.loop(p, x - step)).sum() / 2e-6
+      np.testing.assert_allclose(got[place], want, 2e-3, 1e-4)
+
+  def test_large_and_small_values_do_not_overflow(self, p):
+    for scale in (1e30, 1e-30):
+      x = np.full((4, FEATURES), scale)
+      got = pooling.pool(pooling.PowerMean(p), pack([x] + [x[:0]] * 3))[0]
+      np.testing.assert_allclose(got, x[0], 1e-5)
+
+  def test_zeros(self, p):
+    x = np.array([[0.0, 0, 1], [0, 2, 3]])
+    pool = pooling.PowerMean(p)
+    got, gradient = jax.value_and_grad(
+      lambda v: pooling.pool(pool, ragged.Ragged(v, jnp.array([0, 2])))[0, 0]
+    )(jnp.asarray(x, jnp.float32))
+    assert got == 0 and not np.isnan(gradient).any()
+
+
+@pytest.mark.parametrize("p", [0, np.inf, np.nan])
+def test_a_power_mean_says_which_exponents_it_has(p):
+  with pytest.raises(ValueError, match="p must be finite and not 0"):
+    pooling.PowerMean(p)
+
+
+def test_second_derivatives():
+  # Of the variance, 2 (delta_ij - 1 / n) / n; a mean held constant would lose 1 / n.
+  offsets = jnp.array([0, 4])
+
+  def var(v):
+    return pooling.pool("var", ragged.Ragged(v, offsets))[0]
+
+  got = jax.hessian(var)(jnp.array([1.0, 2.0, 4.0, -3.0]))
+  np.testing.assert_allclose(got, (np.eye(4) - 0.25) / 2, atol=1e-6)
+
+  def logsumexp(v):
+    return pooling.pool("logsumexp", ragged.Ragged(v, offsets))[0]
+
+  x = jnp.array([1.0, 2.0, 4.0, -3.0])
+  want = jax.hessian(jax.nn.logsumexp)(x)
+  np.testing.assert_allclose(jax.hessian(logsumexp)(x), want, atol=1e-6)
+
+
+def test_equal_elements_vary_by_nothing():
+  # Their mean is not exactly one of them; the deviation from it must not be told.
+  elements = pack([np.full((3, FEATURES), 0.1)] + [np.zeros((0, FEATURES))] * 3)
+  for name in ("var", "std"):
+    got, gradient = jax.value_and_grad(
+      lambda v, name=name: pooling.pool(name, elements.replace(values=v)).sum()
+    )(elements.values)
+    assert got == 0
+    np.testing.assert_array_equal(gradient, 0)
 
 
 @pytest.mark.parametrize("masked", [(0,), (0, 1)])
@@ -270,8 +369,8 @@ def test_max_is_faster_than_the_default_gradient():
 
 def test_bad_calls_say_what_is_possible():
   elements = pack([np.ones((1, FEATURES))] * NUM_EXAMPLES)
-  with pytest.raises(ValueError, match="unknown pool 'median'.*'max'"):
-    pooling.pool("median", elements)
+  with pytest.raises(ValueError, match="unknown pool 'middle'.*'max'.*'median'"):
+    pooling.pool("middle", elements)
   with pytest.raises(ValueError, match="softmax pool needs scores"):
     pooling.pool("softmax", elements)
   with pytest.raises(ValueError, match="Sum takes no scores"):

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import hypothesis
 import hypothesis.strategies as st
 import jax
@@ -6,7 +9,7 @@ import numpy as np
 import pytest
 
 from deepsets_jax import ragged
-from deepsets_jax.ragged import Batch, Ragged
+from deepsets_jax.ragged import Batch, Ragged, pooling
 from tests.sets import BUDGETS, pack, set_lists
 
 # Four lists in twelve slots: one shape to trace.
@@ -166,3 +169,183 @@ def test_vectors_of_the_examples_that_have_one():
   got = ragged.of_vectors(vectors, jnp.array([True, False, True]))
   assert [x.tolist() for x in got.to_lists()] == [[[0, 1]], [], [[4, 5]]]
   assert got.values[2].tolist() == [0, 0]
+
+
+class TestOffsets:
+  """Bad ones are refused where they are known, and found on request where not."""
+
+  BAD = (
+    ([1, 2, 3], "offsets begin at 1; they must begin at 0"),
+    ([0, 3, 2], "offsets decrease from 3 to 2 at example 1"),
+    ([0, 2, 5], "offsets end at 5, and there are 4 slots"),
+    ([], "one more than there are examples"),
+  )
+
+  @pytest.mark.parametrize(("offsets", "message"), BAD)
+  @pytest.mark.parametrize("array", [np.array, jnp.array])
+  def test_are_refused_on_the_host(self, offsets, message, array):
+    with pytest.raises(ValueError, match=message):
+      Ragged(np.zeros((4, 2)), array(offsets, np.int32))
+
+  @pytest.mark.parametrize(("offsets", "message"), BAD[:3])
+  def test_are_found_inside_jit(self, offsets, message):
+    @jax.jit
+    def pooled(values, offsets):
+      return pooling.pool("max", Ragged(values, offsets)).sum()
+
+    bad = jnp.ones((4, 2)), jnp.array(offsets)
+    pooled(*bad)  # Nobody looks at them, and the function is compiled without a look.
+    with ragged.debug_offsets():
+      assert pooled(jnp.ones((4, 2)), jnp.array([0, 1, 4])) == 2 * 2
+      for function in (pooled, jax.jit(jax.grad(pooled))):
+        with pytest.raises(Exception, match=message):
+          jax.block_until_ready(function(*bad))
+          jax.effects_barrier()
+    pooled(*bad)
+
+  def test_cost_nothing_without_a_look(self):
+    def pooled(values, offsets):
+      return pooling.pool("sum", Ragged(values, offsets))
+
+    # An effect would take the call from the fast path of jit.
+    assert not jax.make_jaxpr(pooled)(jnp.ones((4, 2)), jnp.array([0, 1, 4])).effects
+
+  def test_a_copy_with_other_offsets_is_checked(self):
+    elements = Ragged(np.zeros(4), np.array([0, 4]))
+    with pytest.raises(ValueError, match="offsets end at 5"):
+      elements.replace(offsets=np.array([0, 5]))
+    with pytest.raises(TypeError, match="no attribute 'lengths'"):
+      elements.replace(lengths=3)
+
+  def test_stacked_shards_are_checked_shard_by_shard(self):
+    Ragged(np.zeros((2, 4, 3)), np.array([[0, 1], [0, 4]]))
+    with pytest.raises(ValueError, match="offsets end at 5, and there are 4 slots"):
+      Ragged(np.zeros((2, 4, 3)), np.array([[0, 1], [0, 5]]))
+
+
+class TestStructure:
+  """Every change of structure, against the same of lists."""
+
+  LISTS = ([1.0, 2, 3], [], [4.0], [5.0, 6, 7, 8, 9])
+
+  def elements(self, slots=12):
+    values = np.concatenate(self.LISTS)
+    padded = np.zeros(slots, np.float32)
+    padded[:9] = values
+    offsets = jnp.array([0, 3, 3, 4, 9], jnp.int32)
+    return Ragged(jnp.asarray(padded), offsets, weights=jnp.asarray(padded) * 10)
+
+  def check(self, got, lists, slots=None):
+    assert rows_of(got) == [list(x) for x in lists]
+    assert slots is None or got.num_slots == slots
+    assert not np.any(got.values[int(got.offsets[-1]) :])
+    if got.weights is not None:
+      np.testing.assert_array_equal(got.weights, got.values * 10)
+
+  @pytest.mark.parametrize("seed", range(4))
+  def test_from_an_unsorted_index(self, seed):
+    rng = np.random.default_rng(seed)
+    index = rng.integers(-1, 6, 20)
+    values = rng.normal(size=(20, 2)).astype(np.float32)
+    got = jax.jit(Ragged.from_index, static_argnums=2)(values, index, 5)
+    for example, rows in enumerate(got.to_lists()):
+      np.testing.assert_array_equal(rows, values[index == example])
+    assert not np.any(got.values[int(got.offsets[-1]) :])
+
+  def test_an_index_of_another_length_is_refused(self):
+    with pytest.raises(ValueError, match=r"index of shape \(3,\) for 4 elements"):
+      Ragged.from_index(np.zeros(4), np.zeros(3, np.int32), 2)
+
+  @pytest.mark.parametrize("length", [0, 2, 5, 7])
+  def test_to_padded_and_back(self, length):
+    rows = self.elements().to_padded(length, fill=-1)
+    cut = [x[:length] for x in self.LISTS]
+    want = [list(x) + [-1] * (length - len(x)) for x in cut]
+    assert rows.tolist() == want
+    lengths = self.elements().lengths
+    self.check(Ragged.from_padded(rows, lengths), cut, 4 * length)
+    if length > 2:  # Nine elements at most.
+      self.check(Ragged.from_padded(rows, lengths, 9), cut, 9)
+
+  def test_a_function_of_elements_leaves_padding_zero(self):
+    got = self.elements().map_elements(lambda x: x + 1)
+    assert rows_of(got) == [[y + 1 for y in x] for x in self.LISTS]
+    assert not np.any(got.values[9:])
+    with pytest.raises(ValueError, match="first axis, that of slots, must stay"):
+      self.elements().map_elements(lambda x: x[:3])
+
+  @pytest.mark.parametrize(
+    "bounds",
+    [(None, None), (1, None), (None, 2), (-2, None), (None, -1), (1, 3), (-3, -1)],
+  )
+  def test_slices(self, bounds):
+    got = jax.jit(ragged.slice_elements, static_argnums=(1, 2))(
+      self.elements(), *bounds
+    )
+    self.check(got, [x[slice(*bounds)] for x in self.LISTS], 12)
+
+  def test_compress_into_fewer_slots(self):
+    keep = jnp.arange(12) % 2 == 0
+    got = ragged.compress(self.elements(), keep, 4)
+    self.check(got, [[1, 3], [], [], [5, 7]], 4)
+
+  def test_take_examples(self):
+    got = jax.jit(ragged.take, static_argnums=2)(
+      self.elements(), jnp.array([3, 4, 0, 3]), 16
+    )
+    lists = [self.LISTS[3], [], self.LISTS[0], self.LISTS[3]]
+    self.check(got, lists, 16)
+    self.check(ragged.take(self.elements(), jnp.array([], jnp.int32), 2), [], 2)
+
+  def test_concatenate_examples(self):
+    other = ragged.take(self.elements(), jnp.array([2, 1, 0]), 5)
+    got = jax.jit(ragged.concatenate_examples)([self.elements(), other])
+    lists = [*self.LISTS, *(self.LISTS[i] for i in (2, 1, 0))]
+    self.check(got, lists, 17)
+    bare = ragged.concatenate_examples([self.elements().replace(weights=None), other])
+    assert bare.weights is None
+
+  def test_a_sample_is_of_each_example_and_any_equally_often(self):
+    keys = jax.random.split(jax.random.key(0), 600)
+    draw = jax.jit(jax.vmap(lambda key: ragged.sample(key, self.elements(), 2).values))
+    drawn = np.asarray(draw(keys))
+    assert drawn.shape == (600, 8)
+    for count, value in ((2 / 3, 1), (2 / 3, 3), (1, 4), (2 / 5, 5), (2 / 5, 9)):
+      assert abs((drawn == value).sum() / 600 - count) < 0.08
+    one = ragged.sample(keys[0], self.elements(), 2)
+    assert one.lengths.tolist() == [2, 0, 1, 2]
+    assert all(sorted(x) == x for x in rows_of(one))
+
+  def test_unstack_undoes_stack(self):
+    shards = [jax.tree.map(np.asarray, self.elements()) for _ in range(3)]
+    shards[1] = shards[1].replace(values=shards[1].values * 2)
+    for got, want in zip(ragged.unstack(ragged.stack(shards)), shards, strict=True):
+      np.testing.assert_array_equal(got.values, want.values)
+      np.testing.assert_array_equal(got.offsets, want.offsets)
+
+
+def rows_of(got):
+  return [elements.tolist() for elements in got.to_lists()]
+
+
+def test_gradients_pass_through_changes_of_structure():
+  elements = on_device([3, 0, 2])
+
+  def total(values):
+    parts = elements.replace(values=values)
+    shorter = ragged.slice_elements(parts, 0, 2)
+    twice = ragged.take(shorter, jnp.array([0, 0, 2]), 8)
+    return (twice.to_padded(2) * jnp.array([[1.0, 10.0]])).sum()
+
+  gradient = jax.grad(total)(elements.values)
+  assert gradient.tolist() == [2, 20, 0, 1, 10] + [0] * 7
+
+
+def test_nothing_but_jax_and_numpy_is_imported():
+  code = (
+    "import sys; import deepsets_jax.ragged;"
+    "print([m for m in ('flax', 'pyarrow', 'optax', 'grain', 'orbax', 'sklearn')"
+    " if m in sys.modules])"
+  )
+  found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+  assert found.stdout.strip() == "[]", found.stderr

@@ -1,7 +1,7 @@
 """torchmultimodal's classes: their numbers, and their defects mended.
 
 The numbers were measured on, or are asserted by, facebookresearch/multimodal, commit
-3c2a85a; those of weights carried over are in parity_torch_test.
+3c2a85a; those of weights carried over are in peers/parity_torch_test.
 """
 
 import functools
@@ -26,7 +26,7 @@ from deepsets_jax.encoders.deepset import (
 )
 from deepsets_jax.fusion import TorchMultimodalFusion
 from deepsets_jax.ragged import Ragged
-from deepsets_jax.ragged.segments import segment_median
+from deepsets_jax.ragged.ordering import segment_median
 from deepsets_jax.schema import Modality, Schema, Target
 from tests.sets import pack
 

@@ -18,15 +18,15 @@ from deepsets_jax.encoders.importance import sow_importance
 from deepsets_jax.encoders.layers import Scores
 from deepsets_jax.encoders.transformer import head_width
 from deepsets_jax.ragged import Ragged, of_vectors, pooling
-from deepsets_jax.ragged.segments import segment_median
+from deepsets_jax.ragged.segments import segment_softmax
 
 
 class Pooling(nn.Module):
   """The elements of each example to one vector; zeros where there are none.
 
   Attributes:
-    pool: A name in `pooling.POOLS`, where "softmax" learns its scores, or "median",
-      the lower of the two in the middle, as in torch.
+    pool: A name in `pooling.POOLS` or `pooling.WHOLE_SET_POOLS`; "softmax" learns its
+      scores.
     dtype: Of the scores' computation.
   """
 
@@ -35,11 +35,6 @@ class Pooling(nn.Module):
 
   @nn.compact
   def __call__(self, elements: Ragged) -> Float[Array, "b d"]:
-    if self.pool == "median":
-      return segment_median(elements.values.astype(jnp.float32), elements)
-    if self.pool not in pooling.POOLS:
-      names = sorted([*pooling.POOLS, "median"])
-      raise ValueError(f"unknown pool {self.pool!r}; one of {names}")
     scores = None
     if self.pool == "softmax":
       scores = Scores(dtype=self.dtype, name="scores")(elements.values)
@@ -163,7 +158,7 @@ class Deepset(nn.Module):
     if not self.apply_attention:
       return elements
     scores = Scores(self.attention_dim, self.dtype, name="attention")(elements.values)
-    weights = _softmax(jnp.where(some, scores, -jnp.inf), elements)
+    weights = segment_softmax(jnp.where(some, scores, -jnp.inf), elements)
     sow_importance(self, "weights", weights)
     return elements.replace(values=elements.values * weights[:, None])
 
@@ -208,13 +203,6 @@ def p_normalize(
   total = jnp.where(some, total, 1.0)
   norm = total if math.isinf(p) else total ** (1 / p)
   return jnp.where(some, x / jnp.maximum(norm, 1e-12), 0)
-
-
-def _softmax(scores: Float[Array, "n"], elements: Ragged) -> Float[Array, "n"]:
-  """The softmax along each example's elements; 0 where the score is -inf."""
-  total = pooling.pool("logsumexp", elements.replace(values=scores[:, None]))
-  total = jnp.where(jnp.isfinite(total), total, 0)
-  return jnp.exp(scores - elements.to_elements(total)[:, 0])
 
 
 def _only(elements: Ragged, some: Bool[Array, "n"]) -> Ragged:

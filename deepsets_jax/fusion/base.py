@@ -80,20 +80,6 @@ def check_present(modalities: Mapping[str, Ragged]) -> None:
     )
 
 
-def softmax_weights(
-  modalities: Mapping[str, Ragged], scores: Mapping[str, Float[Array, "n"]]
-) -> dict[str, Float[Array, "n"]]:
-  """The softmax of the scores over each example's elements of all modalities."""
-  columns = {k: v.replace(values=scores[k][:, None]) for k, v in modalities.items()}
-  total = pooling.pool("logsumexp", columns)
-  return {
-    name: jnp.exp(
-      jnp.where(ragged.mask, scores[name] - ragged.to_elements(total)[:, 0], -jnp.inf)
-    )
-    for name, ragged in modalities.items()
-  }
-
-
 def uniform(parts: Sequence[Ragged]) -> list[Float[Array, "n"]]:
   """A mass of 1 for each example, spread evenly over its elements of all parts."""
   count = sum(part.lengths for part in parts)

@@ -13,6 +13,7 @@ from deepsets_jax.encoders.importance import sow_importance, wants_importance
 from deepsets_jax.encoders.layers import Scores
 from deepsets_jax.fusion.base import Fusion, check_present, modality_codes
 from deepsets_jax.ragged import Ragged, pooling
+from deepsets_jax.ragged.segments import segment_softmax
 
 
 class HierarchicalFusion(Fusion):
@@ -53,7 +54,7 @@ class HierarchicalFusion(Fusion):
     for name in sorted(modalities):
       values = modalities[name].values.astype(self.dtype) + codes[name]
       elements = Ragged(values, modalities[name].offsets)
-      of_elements[name] = _softmax(score(values), elements)
+      of_elements[name] = segment_softmax(score(values), elements)
       vectors[name] = _pool(elements, of_elements[name])
       present[name] = elements.lengths > 0
     fused, of_modalities = self._fuse(vectors, present)
@@ -92,14 +93,6 @@ class HierarchicalFusion(Fusion):
       for name, vector in vectors.items()
     )
     return fused, importance
-
-
-def _softmax(scores: Float[Array, "n"], elements: Ragged) -> Float[Array, "n"]:
-  """The softmax over each example's elements, 0 on padding."""
-  total = pooling.pool("logsumexp", elements.replace(values=scores[:, None]))
-  logits = scores - elements.to_elements(total)[:, 0]
-  # `where` before the exponential: on padding nothing bounds a score.
-  return jnp.exp(jnp.where(elements.mask, logits, -jnp.inf))
 
 
 def _pool(elements: Ragged, importance: Float[Array, "n"]) -> Float[Array, "b d"]:

@@ -9,8 +9,9 @@ from jaxtyping import Array, Float
 
 from deepsets_jax.encoders.importance import wants_importance
 from deepsets_jax.encoders.layers import Scores
-from deepsets_jax.fusion.base import Fusion, check_present, softmax_weights
+from deepsets_jax.fusion.base import Fusion, check_present
 from deepsets_jax.ragged import Ragged, pooling
+from deepsets_jax.ragged.segments import segment_softmax
 
 
 class MILFusion(Fusion):
@@ -46,5 +47,5 @@ class MILFusion(Fusion):
     score = Scores(self.hidden, self.dtype, self.gated, name="scores")
     scores = {name: score(ragged.values) for name, ragged in modalities.items()}
     if wants_importance(self):
-      self.sow_attention(softmax_weights(modalities, scores))
+      self.sow_attention(segment_softmax(scores, modalities))
     return pooling.pool("softmax", modalities, scores=scores)

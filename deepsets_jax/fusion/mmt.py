@@ -132,7 +132,7 @@ class VideoTower(nn.Module):
     if keep is None and elements.num_slots <= limit:
       return elements
     if keep is None and train:
-      keep = frames.keep_randomly(self.make_rng("dropout"), elements, limit)
+      keep = ragged.sample_mask(self.make_rng("dropout"), elements, limit)
     elif keep is None:
       keep = frames.keep_evenly(elements, limit)
     return frames.select(elements, keep, limit)

@@ -11,9 +11,10 @@ from jaxtyping import Array, Float, Int
 
 from deepsets_jax.encoders.importance import sow_importance, wants_importance
 from deepsets_jax.encoders.layers import Scores, l2_normalize
-from deepsets_jax.fusion.base import Fusion, check_present, softmax_weights
+from deepsets_jax.fusion.base import Fusion, check_present
 from deepsets_jax.ragged import Ragged, pooling
 from deepsets_jax.ragged.max_shares import max_shares
+from deepsets_jax.ragged.segments import segment_softmax
 
 
 class _State(NamedTuple):
@@ -125,7 +126,7 @@ class SetPoolFusion(Fusion):
       mean = {k: sum(share[k] for share in shares) / len(shares) for k in modalities}
       sow_importance(self, "argmax", mean)
     if "softmax" in self.pools:
-      self.sow_attention(softmax_weights(modalities, scores))
+      self.sow_attention(segment_softmax(scores, modalities))
 
 
 def _log_size(size: Int[Array, "*q b"]) -> Float[Array, "*q b 1"]:

@@ -1,23 +1,41 @@
 """Ragged arrays on static shapes: segment ops, pools, attention inside segments."""
 
 from deepsets_jax.ragged.arrays import (
-  Batch,
   Ragged,
-  concatenate,
   from_lengths,
   from_lists,
+)
+from deepsets_jax.ragged.batch import Batch, without
+from deepsets_jax.ragged.reductions import check_offsets, debug_offsets
+from deepsets_jax.ragged.structure import (
+  compress,
+  concatenate,
+  concatenate_examples,
   of_vectors,
+  sample,
+  sample_mask,
+  slice_elements,
   stack,
-  without,
+  take,
+  unstack,
 )
 
 __all__ = [
   "Batch",
   "Ragged",
+  "check_offsets",
+  "compress",
   "concatenate",
+  "concatenate_examples",
+  "debug_offsets",
   "from_lengths",
   "from_lists",
   "of_vectors",
+  "sample",
+  "sample_mask",
+  "slice_elements",
   "stack",
+  "take",
+  "unstack",
   "without",
 ]

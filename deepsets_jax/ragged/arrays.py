@@ -1,4 +1,4 @@
-"""Ragged arrays and batches: elements end to end, offsets per example.
+"""Ragged arrays: elements end to end, offsets per example.
 
 Axes, here and everywhere: `s` shards, `b` examples, `n` element slots,
 `d` features, `k` classes or labels. A batch for the devices has one more leading
@@ -7,36 +7,76 @@ axis `s`; functions are written without it.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from deepsets_jax.ragged import reductions
 
-@flax.struct.dataclass
+
+@jax.tree_util.register_pytree_with_keys_class
+@dataclasses.dataclass(frozen=True)
 class Ragged:
   """`b` lists of elements, laid end to end in `n` slots.
 
   Slots from `offsets[-1]` on are padding: zeros, with `b` as their segment id,
   one past the last example, so that segment ops drop them and ids stay sorted.
 
+  Offsets are checked where their values are known, that is outside of `jax.jit`;
+  `debug_offsets` checks them inside.
+
   Attributes:
-    values: The elements: feature vectors `[n, d]`, or token ids `[n]`.
+    values: The elements: feature vectors `[n, d]`, token ids `[n]`, or of any shape.
     offsets: Where each example's elements begin; the last entry is the number of
       real elements. int32 in a batch; int64 in a table on the host.
     weights: A float per element (TF-IDF, say), or None where elements are alike.
     times: When each element was, in a unit of the data's choice, or None.
+
+  Raises:
+    ValueError: Offsets that do not begin at 0, decrease, or run past the slots.
   """
 
   values: Shaped[Array, "n ..."]
   offsets: Int[Array, "b+1"]
   weights: Float[Array, "n"] | None = None
   times: Float[Array, "n"] | None = None
+
+  def __post_init__(self):
+    # A table that opens memory-mapped is not read for this; `Table.validate` does.
+    known = isinstance(self.offsets, np.ndarray | jax.Array)
+    if known and not isinstance(self.offsets, jax.core.Tracer | np.memmap):
+      reductions.check_offsets(np.asarray(self.offsets), np.shape(self.values))
+
+  def replace(self, **changes: Any) -> Ragged:
+    """A copy with other values of some attributes."""
+    if "offsets" in changes:
+      return dataclasses.replace(self, **changes)
+    unknown = set(changes) - set(_FIELDS)
+    if unknown:
+      raise TypeError(f"Ragged has no attribute {sorted(unknown)[0]!r}")
+    # The offsets have been checked.
+    return _unchecked([changes.get(k, getattr(self, k)) for k in _FIELDS])
+
+  def tree_flatten_with_keys(self):
+    """The attributes with their names; for `jax.tree_util`."""
+    children = [(jax.tree_util.GetAttrKey(k), getattr(self, k)) for k in _FIELDS]
+    return children, None
+
+  def tree_flatten(self):
+    """The attributes; for `jax.tree_util`."""
+    return [getattr(self, k) for k in _FIELDS], None
+
+  @classmethod
+  def tree_unflatten(cls, structure, children) -> Ragged:
+    """From the attributes, whatever they are; for `jax.tree_util`."""
+    del structure
+    return _unchecked(children)
 
   @property
   def num_examples(self) -> int:
@@ -55,44 +95,138 @@ class Ragged:
 
   @property
   def segment_ids(self) -> Int[Array, "n"]:
-    """The example that each slot belongs to, sorted; `b` on padding.
-
-    A count of the boundaries passed: of the three ways to write it the one that is
-    fast and exports with symbolic sizes. A boundary at `n` is out of range of the
-    counts, and dropped.
-    """
-    passed = jnp.zeros(self.num_slots, jnp.int32)
-    passed = passed.at[self.offsets[1:]].add(1, mode="drop")
-    return jnp.cumsum(passed)
+    """The example that each slot belongs to, sorted; `b` on padding."""
+    return reductions.segment_ids(self.offsets, self.num_slots)
 
   @property
   def positions(self) -> Int[Array, "n"]:
     """Each element's place in its example, from 0; 0 on padding."""
-    starts = self.to_elements(self.offsets[:-1])
-    return jnp.where(self.mask, jnp.arange(self.num_slots) - starts, 0)
+    starts = self.to_elements(self.offsets[:-1]).astype(jnp.int32)
+    slots = jax.lax.iota(jnp.int32, self.num_slots)
+    return jnp.where(self.mask, slots - starts, 0)
 
   @property
   def mask(self) -> Bool[Array, "n"]:
     """True where a slot holds a real element."""
-    return jnp.arange(self.num_slots) < self.offsets[-1]
+    return reductions.mask(self.offsets, self.num_slots)
 
   def to_elements(
     self, per_example: Shaped[Array, "b ..."], fill: float = 0
   ) -> Shaped[Array, "n ..."]:
     """Each slot's own row of `per_example`; `fill` on padding."""
-    return jnp.take(
-      per_example,
-      self.segment_ids,
-      axis=0,
-      mode="fill",
-      fill_value=fill,
-      indices_are_sorted=True,
+    rows = reductions.spread(jnp.asarray(per_example), self.offsets, self.num_slots)
+    if isinstance(fill, int | float) and fill == 0:
+      return rows
+    return jnp.where(
+      reductions.like(self.mask, rows), rows, jnp.asarray(fill, rows.dtype)
     )
+
+  @classmethod
+  def from_index(
+    cls, values: Shaped[Array, "n ..."], index: Int[Array, "n"], num_examples: int
+  ) -> Ragged:
+    """Elements in any order, given the example of each.
+
+    An example's elements keep their order. Elements whose index is not of an example,
+    such as `num_examples`, become padding.
+
+    Args:
+      values: The elements.
+      index: The example of each element; not sorted.
+      num_examples: `b`, a Python int.
+
+    Raises:
+      ValueError: Index and values are not of one length.
+    """
+    values, index = jnp.asarray(values), jnp.asarray(index)
+    if index.shape != values.shape[:1]:
+      raise ValueError(
+        f"an index of shape {index.shape} for {values.shape[0]} elements: expected one"
+        " example per element"
+      )
+    inside = (index >= 0) & (index < num_examples)
+    index = jnp.where(inside, index, num_examples).astype(jnp.int32)
+    order = jnp.argsort(index, stable=True)
+    counts = jnp.zeros(num_examples, jnp.int32).at[index].add(1, mode="drop")
+    offsets = jnp.pad(jnp.cumsum(counts, dtype=jnp.int32), (1, 0))
+    return cls(values[order], offsets).map_elements(lambda x: x)
+
+  @classmethod
+  def from_padded(
+    cls,
+    values: Shaped[Array, "b l ..."],
+    lengths: Int[Array, "b"],
+    num_slots: int | None = None,
+  ) -> Ragged:
+    """The first elements of each padded row.
+
+    Args:
+      values: Rows of elements, those from `lengths` on being padding.
+      lengths: Number of elements of each row; cut to the rows' size.
+      num_slots: `n`; by default enough for full rows, b x l. Elements beyond are lost.
+    """
+    values = jnp.asarray(values)
+    b, size = values.shape[:2]
+    row, place = jnp.indices((b, size), jnp.int32)
+    index = jnp.where(place < jnp.asarray(lengths)[:, None], row, b)
+    elements = cls.from_index(
+      values.reshape(b * size, *values.shape[2:]), index.reshape(b * size), b
+    )
+    if num_slots is None:
+      return elements
+    offsets = jnp.minimum(elements.offsets, num_slots)
+    return cls(elements.values[:num_slots], offsets)
+
+  def to_padded(self, length: int, fill: float = 0) -> Shaped[Array, "b l ..."]:
+    """The values in rows of one length; elements beyond it are left out.
+
+    Args:
+      length: `l`, a Python int.
+      fill: The value of padding; `lengths` tell it from elements.
+    """
+    values = jnp.asarray(self.values)
+    place = jax.lax.iota(jnp.int32, length)[None]
+    slots = self.offsets[:-1, None].astype(jnp.int32) + place
+    inside = place < self.lengths[:, None]
+    if self.num_slots == 0:
+      return jnp.full((*inside.shape, *values.shape[1:]), fill, values.dtype)
+    slots = jnp.where(inside, slots, self.num_slots)
+    return jnp.take(values, slots, axis=0, mode="fill", fill_value=fill)
+
+  def map_elements(
+    self, function: Callable[[Shaped[Array, "n ..."]], Shaped[Array, "n ..."]]
+  ) -> Ragged:
+    """The elements with other values, a function of all slots at once.
+
+    Padding is set to zeros again. Wrap a function of one element in `jax.vmap`.
+
+    Raises:
+      ValueError: The function gives another number of slots.
+    """
+    values = function(self.values)
+    if values.shape[:1] != self.values.shape[:1]:
+      raise ValueError(
+        f"the function maps {self.values.shape} to {values.shape}: the first axis, that"
+        " of slots, must stay"
+      )
+    zero = jnp.zeros((), values.dtype)
+    real = reductions.real(values, self.offsets)
+    return self.replace(values=jnp.where(real, values, zero))
 
   def to_lists(self) -> list[np.ndarray]:
     """The elements of each example, on the host, padding left out."""
     values, offsets = np.asarray(self.values), np.asarray(self.offsets)
     return [values[a:z] for a, z in itertools.pairwise(offsets)]
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(Ragged))
+
+
+def _unchecked(values: Iterable[Any]) -> Ragged:
+  elements = object.__new__(Ragged)
+  for name, value in zip(_FIELDS, values, strict=True):
+    object.__setattr__(elements, name, value)
+  return elements
 
 
 def from_lists(
@@ -139,73 +273,3 @@ def from_lengths(values: np.ndarray, lengths: np.ndarray) -> Ragged:
   offsets = np.zeros(len(lengths) + 1, np.int64)
   np.cumsum(lengths, out=offsets[1:])
   return Ragged(values=values, offsets=offsets)
-
-
-def concatenate(parts: Sequence[Ragged]) -> tuple[Ragged, list[Int[Array, "n"]]]:
-  """Each example's elements of all parts, one part after the other.
-
-  Weights and times are left behind.
-
-  Args:
-    parts: Of the same `b` and `d`; `[n, d]` each, in the order wanted.
-
-  Returns:
-    A `Ragged` with as many slots as all parts together, and for each part the slot
-    that each of its elements went to (past the last slot for padding), so that
-    `jnp.take(merged.values, slots, axis=0, mode="fill", fill_value=0)` is the part.
-  """
-  offsets = sum(part.offsets for part in parts)
-  num_slots = sum(part.num_slots for part in parts)
-  values = jnp.zeros((num_slots, *parts[0].values.shape[1:]), parts[0].values.dtype)
-  begin, slots = offsets[:-1], []
-  for part in parts:
-    slot = part.to_elements(begin) + part.positions
-    # Padding goes past the end, each slot to a place of its own: no place is written
-    # twice, so that the gradient is a gather.
-    past = num_slots + jnp.arange(part.num_slots)
-    slots.append(jnp.where(part.mask, slot, past))
-    values = values.at[slots[-1]].set(part.values, mode="drop", unique_indices=True)
-    begin = begin + part.lengths
-  return Ragged(values, offsets), slots
-
-
-def of_vectors(vectors: Float[Array, "b d"], present: Bool[Array, "b"]) -> Ragged:
-  """One element per example where `present`, none elsewhere; `b` slots."""
-  offsets = jnp.pad(jnp.cumsum(present.astype(jnp.int32)), (1, 0))
-  b = len(present)
-  slots = jnp.where(present, offsets[:-1], b + jnp.arange(b))
-  values = (
-    jnp.zeros_like(vectors).at[slots].set(vectors, mode="drop", unique_indices=True)
-  )
-  return Ragged(values, offsets)
-
-
-@flax.struct.dataclass
-class Batch:
-  """Some examples, each a bag of elements from several modalities.
-
-  Attributes:
-    modalities: The elements by modality; all of `b` examples, each of its own
-      number of slots. An absent modality is an empty segment, or no entry.
-    targets: By the kind of target: `[b, k]` float for multilabel and regression,
-      `[b]` int for multiclass, `[b]` float for binary.
-    weights: Multiplies each example's loss; 0 for a padding example.
-    indices: Row of each example in its table; -1 for a padding example.
-  """
-
-  modalities: Mapping[str, Ragged]
-  targets: Shaped[Array, "b ..."]
-  weights: Float[Array, "b"]
-  indices: Int[Array, "b"]
-
-
-def without(batch: Batch, names: Iterable[str]) -> Batch:
-  """The batch as if these modalities had never been declared."""
-  drop = set(names)
-  kept = {k: v for k, v in batch.modalities.items() if k not in drop}
-  return batch.replace(modalities=kept)
-
-
-def stack(shards: list[Batch]) -> Batch:
-  """One batch with a leading shard axis of batches of equal shapes (host)."""
-  return jax.tree.map(lambda *leaves: np.stack(leaves), *shards)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from deepsets_jax.ragged import pooling
+from deepsets_jax.ragged import monoids, pooling
 from deepsets_jax.ragged.arrays import Ragged
 
 
@@ -38,5 +38,5 @@ def max_shares(
 def _attains(part: Ragged, pooled: Float[Array, "b d"]) -> Float[Array, "n d"]:
   """1 where an element has the pooled value, 0 elsewhere and on padding."""
   # NaN on padding: equal to nothing.
-  attained = part.values.astype(jnp.float32) == part.to_elements(pooled, fill=jnp.nan)
+  attained = monoids.floats(part) == part.to_elements(pooled, fill=jnp.nan)
   return attained.astype(jnp.float32)

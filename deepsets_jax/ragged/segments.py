@@ -1,141 +1,280 @@
-"""Reductions of the segments of a flat array, with gradients of our own.
+"""Reductions of each example's elements, with the names of `jax.ops` and numpy.
 
-This is the only module that calls segment ops: they are sensitive to device and
-version, so they have one owner. Ids are sorted and declared so; padding has an id one
-past the last segment, which the ops drop.
+Values are `[n, ...]` in the slots of a `Ragged`, whose own values are not read; results
+are `[b, ...]`. For all of them:
+
+* Whatever a padding slot holds takes no part, and gets a zero gradient.
+* NaN in, NaN out: where an element is NaN, so is the result of its example, in that
+  feature, and any gradient that depends on it. Other examples are not affected.
+* Floats are reduced in float32, float64 in float64 (see `reductions` for the accuracy
+  of sums); integers in their own type, where sums and products wrap around; booleans
+  count as 0 and 1.
+* Derivatives exist in forward and in reverse mode.
 """
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from deepsets_jax.ragged import reductions
 from deepsets_jax.ragged.arrays import Ragged
 
 
-def segment_sum(values: Num[Array, "n d"], elements: Ragged) -> Num[Array, "b d"]:
+def segment_sum(
+  values: Shaped[Array, "n ..."], elements: Ragged
+) -> Shaped[Array, "b ..."]:
   """The sum of each example's values; 0 where there are none."""
-  return jax.ops.segment_sum(
-    values, elements.segment_ids, elements.num_examples, indices_are_sorted=True
+  return reductions.segment_sum(_widened(values), elements.offsets)
+
+
+def segment_prod(
+  values: Shaped[Array, "n ..."], elements: Ragged
+) -> Shaped[Array, "b ..."]:
+  """The product of each example's values; 1 where there are none.
+
+  The gradient is the product of the other values, also where some are zero.
+  """
+  return _prod(_widened(values), elements.offsets)
+
+
+@jax.custom_jvp
+def _prod(values, offsets):
+  return reductions.segment_prod(values, offsets)
+
+
+@_prod.defjvp
+def _prod_jvp(primals, tangents):
+  values, offsets = primals
+  n = values.shape[0]
+  product, zero = _prod(values, offsets), values == 0
+  # A product without a single zero factor cannot be had by division.
+  nonzero = _prod(jnp.where(zero, 1, values), offsets)
+  zeros = reductions.segment_sum(zero.astype(jnp.int32), offsets)
+  others = jnp.where(
+    zero,
+    reductions.spread(jnp.where(zeros == 1, nonzero, 0), offsets, n),
+    reductions.spread(product, offsets, n) / jnp.where(zero, 1, values),
   )
+  others = jnp.where(reductions.real(values, offsets), others, 0)
+  return product, reductions.tangent_sum(others * tangents[0], offsets)
 
 
 def segment_max(
-  values: Float[Array, "n d"], elements: Ragged
-) -> tuple[Float[Array, "b d"], Float[Array, "b d"]]:
-  """The largest of each example's values, and how many elements attain it.
+  values: Shaped[Array, "n ..."], elements: Ragged
+) -> Shaped[Array, "b ..."]:
+  """The largest of each example's values.
 
-  -inf and 0 where there are none. Elements that tie share the gradient equally.
+  -inf, or the lowest integer of the type, where there are none. Elements that tie share
+  the gradient equally.
   """
-  return _segment_max(values, elements.segment_ids, elements.num_examples)
+  return extreme_and_ties(values, elements, largest=True)[0]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _segment_max(values, segment_ids, num_segments):
-  """`segment_max`, with a gradient that scatters nothing.
+def segment_min(
+  values: Shaped[Array, "n ..."], elements: Ragged
+) -> Shaped[Array, "b ..."]:
+  """The smallest of each example's values.
 
-  The default one gathers twice and scatters once more, unsorted. This one remembers
-  who attained the maximum, and gathers each segment's share.
+  inf, or the highest integer of the type, where there are none. Elements that tie share
+  the gradient equally.
   """
-  (value, ties), _ = _segment_max_forward(values, segment_ids, num_segments)
-  return value, ties
+  return extreme_and_ties(values, elements, largest=False)[0]
 
 
-def _segment_max_forward(values, segment_ids, num_segments):
-  value = jax.ops.segment_max(
-    values, segment_ids, num_segments, indices_are_sorted=True
-  )
-  attained, ties = _attained(values, value, segment_ids, num_segments)
-  return (value, ties), (attained, segment_ids, ties)
+def extreme_and_ties(
+  values: Shaped[Array, "n ..."], elements: Ragged, *, largest: bool
+) -> tuple[Shaped[Array, "b ..."], Float[Array, "b ..."]]:
+  """The maximum (or minimum) of each example, and how many elements attain it.
 
-
-def _attained(values, value, segment_ids, num_segments):
-  """Which elements are equal to their segment's value, and how many are."""
-  # NaN on padding: equal to nothing.
-  attained = values == jnp.take(
-    value, segment_ids, axis=0, mode="fill", fill_value=jnp.nan, indices_are_sorted=True
-  )
-  ties = jax.ops.segment_sum(
-    attained.astype(jnp.float32), segment_ids, num_segments, indices_are_sorted=True
-  )
-  return attained, ties
-
-
-def _segment_max_backward(num_segments, residuals, cotangents):
-  del num_segments
-  attained, segment_ids, ties = residuals
-  return _shared(attained, segment_ids, ties, cotangents[0]), None
-
-
-def _shared(attained, segment_ids, ties, cotangent):
-  """A segment's gradient, shared equally by the elements that attain its value."""
-  share = cotangent / jnp.maximum(ties, 1)
-  share = jnp.take(
-    share, segment_ids, axis=0, mode="fill", fill_value=0, indices_are_sorted=True
-  )
-  return jnp.where(attained, share, 0)
-
-
-_segment_max.defvjp(_segment_max_forward, _segment_max_backward)
-
-
-def segment_median(
-  values: Float[Array, "n d"], elements: Ragged
-) -> Float[Array, "b d"]:
-  """The middle one of each example's values, the lower of two; 0 where there are none.
-
-  Values that tie with it share the gradient equally. Not a monoid: it needs all
-  values at once, and sorts them.
+  All elements of an example attain NaN.
   """
-  return _segment_median(values, elements.segment_ids, elements.offsets)
+  return _extreme(largest, _widened(values), elements.offsets)
 
 
-@jax.custom_vjp
-def _segment_median(values, segment_ids, offsets):
-  """`segment_median`; its gradient is that of the maximum, of another value."""
-  return _segment_median_forward(values, segment_ids, offsets)[0]
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _extreme(largest, values, offsets):
+  value = reductions.segment_extreme(values, offsets, largest)
+  return value, _count(attains(values, value, offsets), offsets)
 
 
-def _segment_median_forward(values, segment_ids, offsets):
-  ids = jnp.broadcast_to(segment_ids[:, None], values.shape)
-  _, ordered = jax.lax.sort((ids, values), dimension=0, num_keys=2)
-  lengths = (offsets[1:] - offsets[:-1])[:, None]
-  middle = offsets[:-1] + jnp.maximum(lengths[:, 0] - 1, 0) // 2
-  value = jnp.take(ordered, middle, axis=0, mode="fill", fill_value=0)
-  value = jnp.where(lengths > 0, value, 0)
-  attained, ties = _attained(values, value, segment_ids, len(lengths))
-  return value, (attained, segment_ids, ties)
+def _count(attained, offsets):
+  ties = reductions.segment_sum(attained.astype(jnp.int32), offsets)
+  return ties.astype(jnp.float32)
 
 
-def _segment_median_backward(residuals, cotangent):
-  return _shared(*residuals, cotangent), None, None
+@_extreme.defjvp
+def _extreme_jvp(largest, primals, tangents):
+  """A rule that scatters nothing in reverse mode.
+
+  The default rule of JAX gathers twice and scatters once more.
+  """
+  values, offsets = primals
+  value, _ = _extreme(largest, values, offsets)
+  # Once for both, the ties and the backward pass.
+  attained = attains(values, value, offsets)
+  ties = _count(attained, offsets)
+  return (value, ties), (
+    shared_tangent(attained, value, ties, tangents[0], offsets),
+    jnp.zeros_like(ties),
+  )
 
 
-_segment_median.defvjp(_segment_median_forward, _segment_median_backward)
+def attains(
+  values: Shaped[Array, "n ..."],
+  value: Shaped[Array, "b ..."],
+  offsets: Int[Array, "b+1"],
+) -> Bool[Array, "n ..."]:
+  """Which elements are equal to their example's value; all of them where it is NaN.
+
+  Arbitrary on padding, which no reduction reads: a mask would cost as much as this.
+  """
+  own = reductions.spread(value, offsets, values.shape[0])
+  return (values == own) | (own != own)
 
 
-@jax.custom_vjp
-def merge_max(a, b):
-  """The larger of two (maximum, ties) pairs; ties add up where they are equal."""
-  pair, _ = _merge_max_forward(a, b)
-  return pair
+def shared_tangent(
+  attained: Bool[Array, "n ..."],
+  value: Float[Array, "b ..."],
+  ties: Shaped[Array, "b ..."],
+  tangent: Float[Array, "n ..."],
+  offsets: Int[Array, "b+1"],
+) -> Float[Array, "b ..."]:
+  """The tangent of a value: the mean over the elements that attain it; NaN of NaN."""
+  total = reductions.tangent_sum(jnp.where(attained, tangent, 0), offsets)
+  return total / _sharers(value, ties)
 
 
-def _merge_max_forward(a, b):
-  value = jnp.maximum(a[0], b[0])
-  ties_a = jnp.where(a[0] == value, a[1], 0)
-  ties_b = jnp.where(b[0] == value, b[1], 0)
-  return (value, ties_a + ties_b), (ties_a, ties_b)
+def _sharers(value, ties):
+  """What a gradient is divided by: the number of elements it goes to; NaN of NaN.
+
+  A division, not a product with the inverse: XLA takes it once for each example, where
+  it would take a product again for each element.
+  """
+  return jnp.where(value != value, jnp.nan, jnp.maximum(ties, 1).astype(value.dtype))
 
 
-def _merge_max_backward(residuals, cotangents):
-  ties_a, ties_b = residuals
-  share = cotangents[0] / jnp.maximum(ties_a + ties_b, 1)
-  zeros = jnp.zeros_like(ties_a)
-  return (share * ties_a, zeros), (share * ties_b, zeros)
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def merge_extremes(largest, a, b):
+  """The larger (or smaller) of two (value, ties) pairs.
+
+  Ties add up where the values are equal, and where one of them is NaN.
+  """
+  value = (jnp.maximum if largest else jnp.minimum)(a[0], b[0])
+  ties_a, ties_b = _tied(a, value), _tied(b, value)
+  return value, ties_a + ties_b
 
 
-merge_max.defvjp(_merge_max_forward, _merge_max_backward)
+def _tied(pair, value):
+  return jnp.where((pair[0] == value) | (value != value), pair[1], 0)
+
+
+@merge_extremes.defjvp
+def _merge_extremes_jvp(largest, primals, tangents):
+  value, ties = merge_extremes(largest, *primals)
+  total = sum(
+    _tied(pair, value).astype(value.dtype) * pair_tangent[0]
+    for pair, pair_tangent in zip(primals, tangents, strict=True)
+  )
+  tangent = total / _sharers(value, ties)
+  return (value, ties), (tangent, jnp.zeros_like(ties))
+
+
+def segment_any(
+  values: Shaped[Array, "n ..."], elements: Ragged
+) -> Bool[Array, "b ..."]:
+  """Whether any of each example's values is true; False where there are none."""
+  truth = _widened(values) != 0
+  return reductions.segment_sum(truth.astype(jnp.int32), elements.offsets) > 0
+
+
+def segment_all(
+  values: Shaped[Array, "n ..."], elements: Ragged
+) -> Bool[Array, "b ..."]:
+  """Whether all of each example's values are true; True where there are none."""
+  return ~segment_any(_widened(values) == 0, elements)
+
+
+def segment_argmax(
+  values: Shaped[Array, "n ..."], elements: Ragged
+) -> Int[Array, "b ..."]:
+  """The slot of the first of each example's largest values, or of its first NaN.
+
+  `n` where there are none, so that `jnp.take(x, slots, axis=0, mode="fill")` gives the
+  fill value there. Subtract `offsets[:-1]` for places inside the example.
+  """
+  return _argextreme(values, elements, largest=True)
+
+
+def segment_argmin(
+  values: Shaped[Array, "n ..."], elements: Ragged
+) -> Int[Array, "b ..."]:
+  """The slot of the first of each example's smallest values; see `segment_argmax`."""
+  return _argextreme(values, elements, largest=False)
+
+
+def _argextreme(values, elements, largest):
+  values, offsets = jax.lax.stop_gradient(_widened(values)), elements.offsets
+  n = values.shape[0]
+  value = reductions.segment_extreme(values, offsets, largest)
+  hit = (values == reductions.spread(value, offsets, n)) | (values != values)
+  slots = reductions.like(jax.lax.iota(jnp.int32, n), values)
+  slots = jnp.where(hit, slots, n)
+  return jnp.minimum(reductions.segment_extreme(slots, offsets, largest=False), n)
+
+
+def segment_softmax(
+  scores: Float[Array, "n ..."] | Mapping[str, Float[Array, "n ..."]],
+  elements: Ragged | Mapping[str, Ragged],
+) -> Float[Array, "n ..."] | dict[str, Float[Array, "n ..."]]:
+  """The softmax of the scores over each example's elements.
+
+  With dictionaries, over the example's elements of all modalities. 0 on padding and
+  where the score is -inf, also if all of them are.
+  """
+  if isinstance(elements, Ragged):
+    return segment_softmax({"": scores}, {"": elements})[""]
+  scores = {k: _widened(scores[k]) for k in elements}
+  peak = functools.reduce(
+    jnp.maximum,
+    [
+      reductions.segment_extreme(jax.lax.stop_gradient(scores[k]), v.offsets, True)
+      for k, v in elements.items()
+    ],
+  )
+  exponentials = {k: shifted_exp(scores[k], peak, v) for k, v in elements.items()}
+  total = sum(segment_sum(exponentials[k], v) for k, v in elements.items())
+  # An example without a score above -inf has exponentials of 0, and so have slots of
+  # padding, whose total reads as 0.
+  return {
+    k: exponentials[k] / _nonzero(v.to_elements(total)) for k, v in elements.items()
+  }
+
+
+def _nonzero(x: Array) -> Array:
+  return jnp.where(x == 0, 1, x)
+
+
+def shifted_exp(
+  values: Float[Array, "n ..."], peak: Float[Array, "b ..."], elements: Ragged
+) -> Float[Array, "n ..."]:
+  """exp(value - peak of its example); 0 on padding."""
+  shifted = values - elements.to_elements(finite(peak))
+  # `where` before the exponential: on padding nothing bounds the value, and an infinite
+  # exponential would make its gradient NaN.
+  return jnp.exp(
+    jnp.where(reductions.real(values, elements.offsets), shifted, -jnp.inf)
+  )
+
+
+def finite(peak: Array) -> Array:
+  """The peak, or 0 where it is infinite or NaN: -inf - -inf would be NaN."""
+  return jnp.where(jnp.isfinite(peak), peak, 0)
+
+
+def _widened(values: Shaped[Array, "n ..."]) -> Shaped[Array, "n ..."]:
+  return reductions.widened(jnp.asarray(values))
