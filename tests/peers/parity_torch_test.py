@@ -238,7 +238,7 @@ class TestTorchMultimodal:
 
     def ours(params, x):
       b = len(x["a"])
-      flat = {k: Ragged(v, jnp.arange(b + 1)) for k, v in x.items()}
+      flat = {k: Ragged(v, jnp.arange(b + 1, dtype=jnp.int32)) for k, v in x.items()}
       return module.apply({"params": params}, flat, train=False)
 
     def carry(theirs, of):
