@@ -30,7 +30,7 @@ def test_a_closed_gate_lets_nothing_through_and_an_open_one_all():
 
 @pytest.mark.parametrize(
   ("pool", "message"),
-  [("median", "unknown pool 'median'"), ("softmax", "needs scores")],
+  [("mode", "unknown pool 'mode'"), ("softmax", "needs scores")],
 )
 def test_a_pool_that_cannot_be_is_refused(pool, message):
   with pytest.raises(ValueError, match=message):

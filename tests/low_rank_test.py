@@ -55,7 +55,7 @@ def test_at_first_a_product_of_many_modalities_is_about_as_long_as_their_sum(cou
 
 @pytest.mark.parametrize(
   ("setting", "message"),
-  [({"rank": 0}, "low_rank: rank is 0"), ({"pool": "median"}, "unknown pool 'median'")],
+  [({"rank": 0}, "low_rank: rank is 0"), ({"pool": "mode"}, "unknown pool 'mode'")],
 )
 def test_a_setting_that_cannot_be_is_refused(setting, message):
   modalities = {"image": pack([np.ones((1, FEATURES))] * NUM_EXAMPLES)}

@@ -335,7 +335,7 @@ def test_gradients_pass_through_changes_of_structure():
     parts = elements.replace(values=values)
     shorter = ragged.slice_elements(parts, 0, 2)
     twice = ragged.take(shorter, jnp.array([0, 0, 2]), 8)
-    return (twice.to_padded(2) * jnp.array([[1.0, 10.0]])).sum()
+    return (twice.to_padded(2) * jnp.array([[1.0, 10.0]], jnp.float32)).sum()
 
   gradient = jax.grad(total)(elements.values)
   assert gradient.tolist() == [2, 20, 0, 1, 10] + [0] * 7

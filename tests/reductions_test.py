@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deepsets_jax.ragged import Ragged, pooling, reductions
+from deepsets_jax.ragged import Ragged, pooling, reductions, tiles
 from tests import ops
 
 SUMS = [name for name, op in ops.OPS.items() if op.sums]
@@ -95,7 +95,7 @@ class TestWithoutAScatter:
       "prod": (jnp.prod, 1),
       "max": (functools.partial(jnp.max, initial=-np.inf), -np.inf),
     }[name]
-    got = jax.jit(lambda v, o: reductions._reduce_tiles(reduce, identity, v, o))(
+    got = jax.jit(lambda v, o: tiles.reduce_tiles(reduce, identity, v, o))(
       values, offsets
     )
     of_loop = {
@@ -111,7 +111,7 @@ class TestWithoutAScatter:
     rows = rows.astype(jnp.float32)
 
     def spread(rows):
-      return reductions._spread_tiles(rows, offsets, len(values))
+      return tiles.spread_tiles(rows, offsets, len(values))
 
     got, pull = jax.vjp(spread, rows)
     np.testing.assert_array_equal(got, reductions.spread(rows, offsets, len(values)))

@@ -6,7 +6,7 @@ from deepsets_jax.ragged.arrays import (
   from_lists,
 )
 from deepsets_jax.ragged.batch import Batch, without
-from deepsets_jax.ragged.reductions import check_offsets, debug_offsets
+from deepsets_jax.ragged.offsets import check_offsets, debug_offsets
 from deepsets_jax.ragged.structure import (
   compress,
   concatenate,

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from deepsets_jax.ragged import reductions
+from deepsets_jax.ragged.offsets import check_offsets, like, mask, real, segment_ids
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -51,7 +52,7 @@ class Ragged:
     # A table that opens memory-mapped is not read for this; `Table.validate` does.
     known = isinstance(self.offsets, np.ndarray | jax.Array)
     if known and not isinstance(self.offsets, jax.core.Tracer | np.memmap):
-      reductions.check_offsets(np.asarray(self.offsets), np.shape(self.values))
+      check_offsets(np.asarray(self.offsets), np.shape(self.values))
 
   def replace(self, **changes: Any) -> Ragged:
     """A copy with other values of some attributes."""
@@ -96,7 +97,7 @@ class Ragged:
   @property
   def segment_ids(self) -> Int[Array, "n"]:
     """The example that each slot belongs to, sorted; `b` on padding."""
-    return reductions.segment_ids(self.offsets, self.num_slots)
+    return segment_ids(self.offsets, self.num_slots)
 
   @property
   def positions(self) -> Int[Array, "n"]:
@@ -108,7 +109,7 @@ class Ragged:
   @property
   def mask(self) -> Bool[Array, "n"]:
     """True where a slot holds a real element."""
-    return reductions.mask(self.offsets, self.num_slots)
+    return mask(self.offsets, self.num_slots)
 
   def to_elements(
     self, per_example: Shaped[Array, "b ..."], fill: float = 0
@@ -117,9 +118,7 @@ class Ragged:
     rows = reductions.spread(jnp.asarray(per_example), self.offsets, self.num_slots)
     if isinstance(fill, int | float) and fill == 0:
       return rows
-    return jnp.where(
-      reductions.like(self.mask, rows), rows, jnp.asarray(fill, rows.dtype)
-    )
+    return jnp.where(like(self.mask, rows), rows, jnp.asarray(fill, rows.dtype))
 
   @classmethod
   def from_index(
@@ -210,8 +209,8 @@ class Ragged:
         " of slots, must stay"
       )
     zero = jnp.zeros((), values.dtype)
-    real = reductions.real(values, self.offsets)
-    return self.replace(values=jnp.where(real, values, zero))
+    values = jnp.where(real(values, self.offsets), values, zero)
+    return self.replace(values=values)
 
   def to_lists(self) -> list[np.ndarray]:
     """The elements of each example, on the host, padding left out."""

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from deepsets_jax.ragged import reductions
 from deepsets_jax.ragged.arrays import Ragged
+from deepsets_jax.ragged.offsets import like, real
 from deepsets_jax.ragged.segments import (
   extreme_and_ties,
   finite,
@@ -150,7 +151,7 @@ class Softmax(LogSumExp):
     scores = scores.reshape(*scores.shape, *[1] * (values.ndim - scores.ndim))
     peak, exponentials = _exponentials(scores, elements)
     # Nothing bounds what an element that takes no part, or padding, holds.
-    part = reductions.real(values, elements.offsets) & (scores != -jnp.inf)
+    part = real(values, elements.offsets) & (scores != -jnp.inf)
     values = jnp.where(part, values, 0)
     return _Exponentials(
       count=_count(elements),
@@ -197,12 +198,13 @@ class PowerMean:
   def lift(self, elements: Ragged, scores: Array | None = None) -> _Powers:
     refuse_scores(scores, self)
     values = floats(elements)
-    real = reductions.real(values, elements.offsets)
+    part = real(values, elements.offsets)
     size = jnp.abs(jax.lax.stop_gradient(values))
     scale, _ = extreme_and_ties(size, elements, largest=self.p > 0)
     # What is left out is 1 / 1 until the power is taken: padding, and zeros where their
     # power, or its gradient, is infinite.
-    part = real if self.p >= 1 else real & (values != 0)
+    if self.p < 1:
+      part &= values != 0
     scaled = jnp.where(part, values, 1)
     scaled = scaled / jnp.where(part, elements.to_elements(_usable(scale)), 1)
     powers = jnp.where(part, self._power(scaled), 0)
@@ -271,14 +273,16 @@ class Var:
 
   def merge(self, a: _Moments, b: _Moments) -> _Moments:
     count = a.count + b.count
-    some_a, some_b = a.count > 0, b.count > 0
     # Divided first: where a is empty the share is exactly 1, and merging exact.
     share = b.count.astype(a.mean.dtype) / _at_least_one(count, a.mean)
+    some_a, some_b = a.count > 0, b.count > 0
     first = jnp.where(some_a, a.first, b.first)
-    delta = (b.first - a.first) + (b.mean - a.mean)
-    delta = jnp.where(some_a & some_b, delta, 0)
+    # An empty side takes the mean of the other, so that they differ by exactly 0.
+    mean_a = jnp.where(some_a, (a.first - first) + a.mean, b.mean)
+    mean_b = jnp.where(some_b, (b.first - first) + b.mean, mean_a)
+    delta = mean_b - mean_a
     between = delta**2 * (a.count.astype(a.mean.dtype) * share)
-    mean = jnp.where(some_a, a.mean, b.mean) + delta * share
+    mean = mean_a + delta * share
     return _Moments(count, first, mean, a.squares + b.squares + between)
 
   def finish(self, state: _Moments, empty: float = 0.0) -> Float[Array, "..."]:
@@ -311,7 +315,7 @@ def floats(elements: Ragged) -> Float[Array, "n ..."]:
 
 def _count(elements: Ragged) -> Int[Array, "b ..."]:
   """The number of elements of each example, with as many axes as the values."""
-  return reductions.like(jnp.asarray(elements.lengths), elements.values)
+  return like(jnp.asarray(elements.lengths), elements.values)
 
 
 def _at_least_one(count: Array, values: Array) -> Array:

@@ -155,7 +155,7 @@ class TestSoftmaxAggregation:
 
     by_group = loop(variance, values, INDEX, 3) / 48
     want = by_group.sum(0) if shape else by_group.sum()
-    np.testing.assert_allclose(gradient(jnp.ones(shape)), want, 1e-4, 1e-6)
+    np.testing.assert_allclose(gradient(jnp.ones(shape, jnp.float32)), want, 1e-4, 1e-6)
 
   def test_attention_of_a_gate(self):
     rng = np.random.default_rng(1)
@@ -311,11 +311,11 @@ class TestCompositeAggregations:
     values, names = normal(6, 16), ("mean", "sum", "max")
     # A histogram of group sizes in training: three of one, one of three, one of four.
     linear = (3 * 1 + 3 + 4) / 5
-    log = (3 * np.log(2) + np.log(4) + np.log(5)) / 5
+    log = float(3 * np.log(2) + np.log(4) + np.log(5)) / 5
     elements = grouped(values, INDEX, 3)
     lengths = elements.lengths.astype(jnp.float32)[:, None]
     scales = [
-      jnp.ones((3, 1)),
+      jnp.ones((3, 1), jnp.float32),
       jnp.log(lengths + 1) / log,
       log / jnp.log(lengths + 1),
       lengths / linear,

@@ -38,7 +38,7 @@ def floats(n, spoilt):
 
 @pytest.mark.parametrize("num_segments", [6, 5])
 def test_sum_of_integers(num_segments):
-  elements = segments(np.arange(9), UNSORTED, num_segments)
+  elements = segments(np.arange(9, dtype=np.int32), UNSORTED, num_segments)
   got = segment_sum(elements.values, elements)
   np.testing.assert_array_equal(got, [16, 14, 2, 0, 4, 0][:num_segments])
   assert got.dtype == jnp.int32
@@ -97,7 +97,7 @@ def filled(numbers, empty):
 @pytest.mark.parametrize("case", EXTREMES)
 def test_extremes_of_integers(case, compiled):
   ids, num_segments, largest, smallest = EXTREMES[case]
-  elements = segments(np.arange(len(ids)), ids, num_segments)
+  elements = segments(np.arange(len(ids), dtype=np.int32), ids, num_segments)
   limits = np.iinfo(np.int32)
   for function, numbers, empty in (
     (segment_max, largest, limits.min),

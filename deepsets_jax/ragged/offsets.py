@@ -1,0 +1,108 @@
+"""What follows from offsets: the segment of each slot, which slots are real; checks."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int, Shaped
+
+# Whether compiled functions check their offsets, see `debug_offsets`.
+_debugging = False
+
+
+@contextlib.contextmanager
+def debug_offsets() -> Iterator[None]:
+  """Checks offsets inside `jax.jit`, too, while the context is open.
+
+  A compiled function does not know its offsets, and bad ones give wrong numbers. Here
+  it calls back to the host with them, and fails with the message of `check_offsets`.
+  All functions are compiled again inside the context, and after it.
+  """
+  global _debugging
+  before, _debugging = _debugging, True
+  jax.clear_caches()
+  try:
+    yield
+    jax.effects_barrier()  # The last calls are checked, too.
+  finally:
+    _debugging = before
+    jax.clear_caches()
+
+
+def check_offsets(offsets: np.ndarray, shape: tuple[int, ...]) -> None:
+  """Raises where offsets are none of values of this shape.
+
+  Both may have the same leading axes, such as one of shards.
+
+  Raises:
+    ValueError: Offsets that do not begin at 0, decrease, or run past the slots; the
+      message names the first such example.
+  """
+  if offsets.ndim < 1 or offsets.shape[-1] < 1:
+    raise ValueError(
+      f"offsets of shape {offsets.shape}: expected one more than there are examples"
+    )
+  num_slots = shape[offsets.ndim - 1] if len(shape) >= offsets.ndim else 0
+  rows = offsets.reshape(-1, offsets.shape[-1])
+  if (rows[:, 0] != 0).any():
+    first = rows[rows[:, 0] != 0][0, 0]
+    raise ValueError(
+      f"offsets begin at {first}; they must begin at 0: subtract the first from all"
+    )
+  shrinks = rows[:, 1:] < rows[:, :-1]
+  if shrinks.any():
+    row, index = np.argwhere(shrinks)[0]
+    raise ValueError(
+      f"offsets decrease from {rows[row, index]} to {rows[row, index + 1]} at example"
+      f" {index}; build them from lengths with ragged.from_lengths"
+    )
+  if (rows[:, -1] > num_slots).any():
+    raise ValueError(
+      f"offsets end at {rows[:, -1].max()}, and there are {num_slots} slots; give as"
+      " many values as the last offset says, or more"
+    )
+
+
+def _check(num_slots: int, offsets: np.ndarray) -> None:
+  check_offsets(np.asarray(offsets), (num_slots,))
+
+
+def segment_ids(offsets: Int[Array, "b+1"], num_slots: int) -> Int[Array, "n"]:
+  """The segment of each slot, sorted; `b` on padding.
+
+  Counts the boundaries passed. Of the three ways to write it, this one is fast and
+  exports with symbolic sizes. A boundary at `n` is out of range of the counts, and
+  dropped.
+  """
+  offsets = jnp.asarray(offsets)
+  if _debugging:
+    jax.debug.callback(functools.partial(_check, num_slots), offsets)
+  passed = jnp.zeros(num_slots, jnp.int32)
+  passed = passed.at[offsets[1:]].add(1, mode="drop")
+  return jnp.cumsum(passed, dtype=jnp.int32)
+
+
+def mask(offsets: Int[Array, "b+1"], num_slots: int) -> Bool[Array, "n"]:
+  """True where a slot holds a real element."""
+  return jax.lax.iota(offsets.dtype, num_slots) < offsets[-1]
+
+
+def real(values: Shaped[Array, "n ..."], offsets: Array) -> Bool[Array, "n ..."]:
+  """`mask`, with as many axes as the values."""
+  return like(mask(jnp.asarray(offsets), values.shape[0]), values)
+
+
+def like(x: Shaped[Array, "n"], values: Array) -> Shaped[Array, "n ..."]:
+  """A number per slot (or per example), with as many axes as the values."""
+  return x.reshape(x.shape[0], *[1] * (values.ndim - 1))
+
+
+def positions(ids: Array, starts: Array) -> Array:
+  """Each slot's place in its segment, from 0; arbitrary on padding."""
+  slots = jax.lax.iota(jnp.int32, ids.shape[0])
+  return slots - jnp.take(starts, ids, mode="clip").astype(jnp.int32)
