@@ -1,10 +1,13 @@
 """Eight fake devices, strict types and ranks, checked shapes, quick hypotheses."""
 
+import gc
 import os
+import pathlib
 
 import hypothesis
 import jax
 import jaxtyping
+import pytest
 
 # Tests are of eight CPU devices, also where there is a GPU; those marked gpu run with
 # JAX_PLATFORMS=cuda,cpu python -m pytest -m gpu
@@ -32,3 +35,17 @@ hypothesis.settings.register_profile(
   "quick", max_examples=20, deadline=None, derandomize=True
 )
 hypothesis.settings.load_profile("quick")
+
+# Every compiled function holds memory maps, of which Linux allows a process 65,530;
+# beyond these the compiler crashes.
+_MAPS = pathlib.Path("/proc/self/maps")
+_MANY_MAPS = 30_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_memory_maps():
+  """Frees compiled functions after a module, once there are many."""
+  yield
+  if _MAPS.exists() and _MAPS.read_text().count("\n") > _MANY_MAPS:
+    jax.clear_caches()
+    gc.collect()

@@ -51,9 +51,13 @@ def make_table():
 
 
 def with_modality(name, **fields):
-  """The table, with fields of one modality replaced."""
+  """The table, with fields of one modality replaced, as a file could have them."""
   table = make_table()
-  changed = table.modalities[name].replace(**fields)
+  old = table.modalities[name]
+  names = [field.name for field in dataclasses.fields(old)]
+  # Not by `replace`, which refuses bad offsets.
+  values = [fields.get(name, getattr(old, name)) for name in names]
+  changed = type(old).tree_unflatten(None, values)
   return dataclasses.replace(table, modalities={**table.modalities, name: changed})
 
 

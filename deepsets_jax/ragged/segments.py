@@ -128,7 +128,7 @@ def _extreme_jvp(largest, primals, tangents):
 def attains(
   values: Shaped[Array, "n ..."],
   value: Shaped[Array, "b ..."],
-  offsets: Int[Array, "b+1"],
+  offsets,
 ) -> Bool[Array, "n ..."]:
   """Which elements are equal to their example's value; all of them where it is NaN.
 
@@ -143,7 +143,7 @@ def shared_tangent(
   value: Float[Array, "b ..."],
   ties: Shaped[Array, "b ..."],
   tangent: Float[Array, "n ..."],
-  offsets: Int[Array, "b+1"],
+  offsets,
 ) -> Float[Array, "b ..."]:
   """The tangent of a value: the mean over the elements that attain it; NaN of NaN."""
   total = reductions.tangent_sum(jnp.where(attained, tangent, 0), offsets)
