@@ -39,7 +39,7 @@ hypothesis.settings.load_profile("quick")
 # Every compiled function holds memory maps, of which Linux allows a process 65,530;
 # beyond these the compiler crashes.
 _MAPS = pathlib.Path("/proc/self/maps")
-_MANY_MAPS = 30_000
+_MANY_MAPS = 20_000
 
 
 @pytest.fixture(autouse=True, scope="module")
