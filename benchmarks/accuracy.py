@@ -174,7 +174,7 @@ def main() -> None:
   print("|" + " --- |" * 6)
   for name in POOLS:
     for cell in CELLS:
-      ratios = cost(name, cell, rounds=21 if cell[0] == 1 else 61)
+      ratios = cost(name, cell, rounds=11 if cell[0] == 1 else 31)
       b, d, mean, kind = cell
       shape = f"{b:,} | {d} | {mean:,}, {kind}"
       print(f"| {name} | {shape} | {ratios[0]:.2f} | {ratios[1]:.2f} |", flush=True)
