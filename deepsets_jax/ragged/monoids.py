@@ -130,7 +130,7 @@ class LogSumExp:
     none = state.total == 0
     # `where` before the logarithm: its gradient at 0 is not finite.
     log = jnp.log(jnp.where(none, 1, state.total)) + finite(state.peak)
-    # Of elements that are all -inf the sum is 0, and they are not an empty set.
+    # Elements that are all -inf have a sum of 0, and are not an empty set.
     return jnp.where(none, jnp.where(state.count > 0, -jnp.inf, empty), log)
 
 
@@ -176,7 +176,7 @@ class PowerMean:
 
   Elements are scaled by the largest magnitude of their example (the smallest, where
   `p` is negative), so that powers do not overflow. A negative element has a power only
-  where `p` is an integer; of an odd one the root keeps the sign, of another `p` the
+  where `p` is an integer. The root keeps the sign for odd `p`; for fractional `p` the
   result is NaN. The gradient is 0 where the mean is 0 and, for `p` below 1, where an
   element is.
 
@@ -201,8 +201,8 @@ class PowerMean:
     part = real(values, elements.offsets)
     size = jnp.abs(jax.lax.stop_gradient(values))
     scale, _ = extreme_and_ties(size, elements, largest=self.p > 0)
-    # What is left out is 1 / 1 until the power is taken: padding, and zeros where their
-    # power, or its gradient, is infinite.
+    # Padding, and zeros whose power or its gradient is infinite, are 1 / 1 until the
+    # power is taken, and are left out of the sum.
     if self.p < 1:
       part &= values != 0
     scaled = jnp.where(part, values, 1)
@@ -229,7 +229,7 @@ class PowerMean:
   def finish(self, state: _Powers, empty: float = 0.0) -> Float[Array, "..."]:
     mean = state.total / _at_least_one(state.count, state.total)
     size = jnp.abs(mean) if self.p % 2 == 1 else mean
-    # Of a negative exponent, one element of 0 makes the mean 0.
+    # With a negative exponent, one element of 0 makes the mean 0.
     zero = (size == 0) | (state.scale == 0)
     # `where` before the root: its gradient at 0 is not finite.
     root = jnp.where(zero, 1, size) ** (1 / self.p)

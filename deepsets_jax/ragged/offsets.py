@@ -1,4 +1,4 @@
-"""What follows from offsets: the segment of each slot, which slots are real; checks."""
+"""Segment ids, masks and positions from offsets, and checks of offsets."""
 
 from __future__ import annotations
 

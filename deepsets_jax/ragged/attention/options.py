@@ -1,4 +1,4 @@
-"""What changes the weights of attention: masks, a bias by position, and dropout."""
+"""Options of attention: masks, a bias by relative position, and dropout."""
 
 from __future__ import annotations
 
