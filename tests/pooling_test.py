@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import pooling as benchmark
 from deepsets_jax import ragged, sharding
+from deepsets_jax.fusion import SetPoolFusion
 from deepsets_jax.ragged import pooling
 from tests.sets import BUDGETS, FEATURES, NUM_EXAMPLES, pack, set_lists, shuffled
 
@@ -377,3 +378,11 @@ def test_bad_calls_say_what_is_possible():
     pooling.pool("sum", elements, scores=jnp.ones(24))
   with pytest.raises(ValueError, match="no modality to pool"):
     pooling.pool("sum", {})
+
+
+def test_a_set_pool_needs_pools_that_merge():
+  # Its states are merged when modalities are explained, long after training.
+  elements = {"a": pack([np.ones((1, FEATURES))] * NUM_EXAMPLES)}
+  module = SetPoolFusion(("a",), FEATURES, pools=("max", "median"))
+  with pytest.raises(ValueError, match="'median' does not merge partial states"):
+    module.init(jax.random.key(0), elements, train=False)

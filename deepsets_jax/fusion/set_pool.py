@@ -56,7 +56,9 @@ class SetPoolFusion(Fusion):
     check_present(modalities)
     modalities, scores = self._prepare(modalities)
     features = [
-      pooling.pool(name, modalities, scores=scores if name == "softmax" else None)
+      pooling.pool(
+        pooling.get(name), modalities, scores=scores if name == "softmax" else None
+      )
       for name in self.pools
     ]
     if wants_importance(self):
