@@ -2,23 +2,36 @@
 
   python -m experiments.describe films.parquet
   python -m experiments.describe films.csv --label=genres --group=director
+  python -m experiments.describe films.csv --many=faces=faces.parquet:film_id
+  python -m experiments.describe "sql:SELECT * FROM 'films.parquet' WHERE year > 1950"
 
-Prints a table of the columns, and writes films.spec.json beside the file, which
-configs/table.py reads.
+Prints a table of the columns, how they are read, and what to look at before training.
+Writes films.spec.json beside the file, which configs/table.py reads.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
+import shlex
 from collections.abc import Mapping, Sequence
 
 from absl import app, flags, logging
 
-from deepsets_jax.data.columns import spec, survey
+from deepsets_jax.data.columns import leaks, spec, survey
 from deepsets_jax.data.columns.facts import MOST_DISTINCT, Facts, gather
-from deepsets_jax.data.columns.proposal import budget, elements, propose
+from deepsets_jax.data.columns.proposal import (
+  LABEL_NAMES,
+  budget,
+  elements,
+  propose,
+  remarks,
+)
 from deepsets_jax.data.columns.spec import Spec
 from deepsets_jax.data.files import opening
+from deepsets_jax.data.files.joins import Many, parse_many
+from deepsets_jax.data.files.reading import Reading
+from deepsets_jax.data.files.source import Source
 from deepsets_jax.data.table import DataError
 from deepsets_jax.writers import write_json
 
@@ -81,7 +94,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
   return "\n".join(line.rstrip() for line in lines)
 
 
-def labels(found: survey.Survey, most: int = 10) -> str:
+def labels_shown(found: survey.Survey, most: int = 10) -> str:
   """How often each label is, the most frequent first."""
   counts = sorted(found.label_counts.items(), key=lambda item: -item[1])
   shown = ", ".join(f"{name} {count:,}" for name, count in counts[:most])
@@ -102,27 +115,72 @@ def slots(facts: Sequence[Facts], proposed: Spec) -> str:
   return ", ".join(several)
 
 
+def with_reading(proposed: Spec, source: Source, given: Reading) -> Spec:
+  """The spec with the formats of the columns that it reads.
+
+  Args:
+    proposed: The spec so far.
+    source: The table, opened.
+    given: What the command line says of how the files are read.
+  """
+  known = getattr(source, "formats", {})
+  used = {name: known[name] for name in proposed.columns if name in known}
+  many = {}
+  for name, one in proposed.many.items():
+    table = source.tables[name]
+    columns = {
+      column: form
+      for column, form in table.formats.items()
+      if f"{name}.{column}" in proposed.columns or column in (one.key, one.order)
+    }
+    many[name] = dataclasses.replace(one, columns=columns)
+  reading = dataclasses.replace(given, columns=used)
+  return dataclasses.replace(proposed, reading=reading, many=many)
+
+
 def describe(
-  path: str, output: pathlib.Path, label: str | None, group: str | None
+  path: str,
+  output: pathlib.Path,
+  label: str | None = None,
+  group: str | None = None,
+  reading: Reading | None = None,
+  many: Mapping[str, Many] | None = None,
+  dates: str | None = None,
 ) -> None:
   """Prints what is in a file, and writes the proposed spec.
+
+  Args:
+    path: Of the table, see `opening.open_source`.
+    output: File of the spec.
+    label: Column to predict; None for one whose name says so.
+    group: Column whose rows of one value stay in one part.
+    reading: What is known of how the files are read.
+    many: Tables of which many rows belong to one row of this one, by name.
+    dates: "dmy" or "mdy", the order of dates that could be read in both.
 
   Raises:
     DataError: The file cannot be read, or nothing can be proposed; or nothing can be
       learned as it is proposed, which is then there to be edited.
   """
-  source = opening.open_source(path)
+  reading, many = reading or Reading(), many or {}
+  labels = [label.lower()] if label else LABEL_NAMES
+  source = opening.open_source(path, reading, many=many, labels=labels, dates=dates)
   facts = gather(source)
   proposed, unused = propose(facts, source.where, label, group)
+  proposed = dataclasses.replace(proposed, many=many)
   print(f"{source.where}: {facts[0].rows:,} rows\n")
   print(aligned(table(facts, proposed, unused)))
+  _print_list("how it is read", source.notes)
+  proposed = with_reading(proposed, source, reading)
   write_json(output, proposed.to_json())
   try:
     found = survey.survey(source, proposed, seed=0)
   except DataError as error:
     raise DataError(f"{error}\nproposed, to be edited: {output}") from error
+  leaking = leaks.find(source, proposed, found)
+  _print_list("look at", [*remarks(facts, proposed), *leaking])
   if found.label_counts:
-    print(f"\n{labels(found)}")
+    print(f"\n{labels_shown(found)}")
   rows = found.rows()
   left_out = facts[0].rows - sum(rows.values())
   print(
@@ -139,8 +197,14 @@ def describe(
   beside = "" if output == spec.beside(path) else f":{output}"
   print(
     f"python -m experiments.main --config=configs/table.py{beside}"
-    f" --config.data.path={path}"
+    f" --config.data.path={shlex.quote(path)}"
   )
+
+
+def _print_list(title: str, sentences: Sequence[str]) -> None:
+  if sentences:
+    print(f"\n{title}:")
+    print("\n".join(f"- {sentence}" for sentence in sentences))
 
 
 def main(argv: list[str]) -> None:
@@ -155,8 +219,12 @@ def main(argv: list[str]) -> None:
       f"{output} exists; edit it, or write it anew with --overwrite, or elsewhere with"
       " --output"
     )
+  reading = Reading(
+    given.separator, None if given.header is None else given.header == "first"
+  )
   try:
-    describe(path, output, given.label, given.group)
+    many = parse_many(given.many)
+    describe(path, output, given.label, given.group, reading, many, given.dates)
   except DataError as error:
     raise SystemExit(f"error: {error}") from error
 
@@ -165,6 +233,15 @@ def define_flags() -> None:
   """The flags of the command line; here, so that the rest can be imported."""
   flags.DEFINE_string("label", None, "Column to predict.")
   flags.DEFINE_string("group", None, "Column whose rows stay in one part.")
+  flags.DEFINE_multi_string(
+    "many",
+    [],
+    "NAME=FILE:KEY, a table of which many rows belong to one row: KEY is the column of"
+    " both tables that says which; NAME=FILE:KEY=COLUMN if it has another name here.",
+  )
+  flags.DEFINE_string("separator", None, "Between the cells of a CSV file.")
+  flags.DEFINE_enum("header", None, ["first", "none"], "First row of a CSV file.")
+  flags.DEFINE_enum("dates", None, ["dmy", "mdy"], "Order of dates such as 02/03/2004.")
   flags.DEFINE_string("output", None, "File of the spec.")
   flags.DEFINE_bool("overwrite", False, "Whether to write over it.")
 

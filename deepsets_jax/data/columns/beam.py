@@ -31,7 +31,7 @@ from deepsets_jax.data.columns import build, spec
 from deepsets_jax.data.columns.encoding import Encoding, Fitting
 from deepsets_jax.data.columns.spec import PARTS, Spec
 from deepsets_jax.data.columns.survey import parted, survey
-from deepsets_jax.data.files import opening, paths
+from deepsets_jax.data.files import paths
 from deepsets_jax.data.files.source import BATCH_ROWS, Source
 from deepsets_jax.data.table import open_table
 from deepsets_jax.data.table_writer import TableWriter
@@ -62,7 +62,7 @@ class Job:
 
   def open(self) -> Source:
     """The file."""
-    return opening.open_source(self.path, self.schema)
+    return self.spec.open(self.path, self.schema)
 
 
 class Fit(beam.DoFn):
@@ -150,7 +150,7 @@ def make(
     DataError: Bad data. What a worker finds, the runner may raise as an error of its
       own, with the same words.
   """
-  source = opening.open_source(path)
+  source = of_spec.open(path)
   surveyed = survey(source, of_spec, seed)
   parts, size = surveyed.parts, surveyed.id_size
   with build.made_whole(folder) as made:

@@ -24,7 +24,7 @@ from deepsets_jax.data.columns import encoding
 from deepsets_jax.data.columns.encoding import Encoding
 from deepsets_jax.data.columns.spec import PARTS, Spec
 from deepsets_jax.data.columns.survey import parted, survey
-from deepsets_jax.data.files import opening, paths
+from deepsets_jax.data.files import paths
 from deepsets_jax.data.table import DataError, Table, open_table
 from deepsets_jax.data.table_writer import TableWriter
 
@@ -76,7 +76,7 @@ def folder_of(path: str, spec: Spec, seed: int) -> pathlib.Path:
   # The last is of any change, also by what sets back the time of the content.
   facts = [
     (str(file), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-    for file in paths.files(path)
+    for file in [*paths.files(path), *spec.files(path)]
     for stat in [file.stat()]
   ]
   content = [encoding.FORMAT, path, facts, spec.to_json(), seed]
@@ -91,7 +91,7 @@ def read(folder: pathlib.Path) -> dict[str, Table]:
 
 def make(path: str, spec: Spec, seed: int, folder: pathlib.Path) -> None:
   """Makes a folder of tables, or nothing; see `tables`."""
-  source = opening.open_source(path)
+  source = spec.open(path)
   surveyed = survey(source, spec, seed)
   fitted = encoding.fit(source, spec, surveyed).at(paths.folder(path))
   with made_whole(folder) as made:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,11 +18,14 @@ from deepsets_jax.data.files.source import Source
 
 # Different values are counted to here.
 MOST_DISTINCT = 200_000
+# Different strings of a column are kept up to here.
+MOST_WORDS = 1_000
 _SAMPLE = 200
-_IMAGE_ENDS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+_IMAGES = r"\.(?:jpe?g|png|webp|gif|bmp|tiff?)$"
 _SEPARATORS = ("|", ";", ",")
-# A number with a mark every three digits, or before its decimals.
-_NUMBER = re.compile(r"[-+]?\d+(,\d{3})*([.,]\d+)?")
+_MOST_SHAPES = 20
+# Words in a name, on average.
+_LONGEST_NAME = 3
 
 
 @dataclasses.dataclass
@@ -44,6 +46,14 @@ class Facts:
     numbers: How many numbers there are, their least, greatest and sum.
     whole: Whether all numbers are whole.
     sample: The first strings.
+    words_seen: Rows with each string, by the string; more than `MOST_WORDS` are not
+      kept, and None stands for them.
+    pictures: Number of strings that are paths of pictures.
+    spaced: Number of strings of several words, or not in ASCII.
+    shapes: What strings look like, letters as "a" and digits as "9".
+    marked: How strings look when they are split, by the mark between their parts.
+    is_many: Whether the elements of a list are rows of another table.
+    is_ambiguous: Whether these are dates of which day or month may come first.
   """
 
   name: str
@@ -67,6 +77,17 @@ class Facts:
   numbers: tuple[int, float, float, float] = (0, math.inf, -math.inf, 0.0)
   whole: bool = True
   sample: list[str] = dataclasses.field(default_factory=list)
+  words_seen: collections.Counter[str] | None = dataclasses.field(
+    default_factory=collections.Counter
+  )
+  pictures: int = 0
+  spaced: int = 0
+  shapes: set[str] = dataclasses.field(default_factory=set)
+  marked: dict[str, _Marked] = dataclasses.field(
+    default_factory=lambda: {mark: _Marked() for mark in _SEPARATORS}
+  )
+  is_many: bool = False
+  is_ambiguous: bool = False
 
   @property
   def inner(self) -> pa.DataType:
@@ -118,10 +139,9 @@ class Facts:
 
   @property
   def separator(self) -> str | None:
-    """What stands between the names in most strings, if anything."""
-    for mark in _SEPARATORS:
-      having = sum(mark in text for text in self.sample)
-      if having > len(self.sample) / 3 and _are_names(self.sample, mark):
+    """What stands between the names in the strings of the column, if anything."""
+    for mark, marked in self.marked.items():
+      if marked.are_names(mark, self.counted, len(self.distinct)):
         return mark
     return None
 
@@ -134,14 +154,17 @@ class Facts:
 
   @property
   def looks_like_keys(self) -> bool:
-    """Whether strings are such as machines give to things: of one word."""
-    return all(text.isascii() and " " not in text for text in self.sample)
+    """Whether strings are such as machines give to things.
+
+    They are of one word, and of a few shapes such as "tt9999999" or "a9-99".
+    """
+    digits = all("9" in shape for shape in self.shapes)
+    return not self.spaced and digits and 0 < len(self.shapes) < _MOST_SHAPES
 
   @property
   def looks_like_pictures(self) -> bool:
     """Whether strings are mostly paths of pictures."""
-    pictures = sum(s.lower().endswith(_IMAGE_ENDS) for s in self.sample)
-    return bool(self.sample) and pictures > 0.9 * len(self.sample)
+    return self.pictures > 0.9 * self.counted > 0
 
   def add(self, column: pa.Array) -> None:
     """Takes in some cells.
@@ -172,14 +195,38 @@ class Facts:
 
   def _add_strings(self, column: pa.Array) -> np.ndarray:
     strings, lengths = cells.strings(column)
-    names = pc.unique(strings).to_pylist()
+    counts = strings.value_counts()
+    distinct, numbers = counts.field(0), counts.field(1).to_numpy()
+    names = distinct.to_pylist()
     self._count(np.array([hash(name) for name in names], np.int64), len(strings))
     self.sample += strings[: _SAMPLE - len(self.sample)].to_pylist()
+    self._add_words(names, numbers)
+    self._add_looks(distinct, numbers)
     words = Text(self.name).found(column).lengths
     if cells.is_list(self.type):
       _tally(self.words, words)
       return lengths
+    for mark, marked in self.marked.items():
+      marked.add(distinct, numbers, mark)
     return np.where(lengths > 0, np.maximum(words, 1), 0)
+
+  def _add_words(self, names: Sequence[str], numbers: np.ndarray) -> None:
+    if self.words_seen is not None:
+      self.words_seen.update(dict(zip(names, numbers.tolist(), strict=True)))
+      if len(self.words_seen) > MOST_WORDS:
+        self.words_seen = None
+
+  def _add_looks(self, distinct: pa.Array, numbers: np.ndarray) -> None:
+    pictures = pc.match_substring_regex(distinct, _IMAGES, ignore_case=True)
+    self.pictures += int(numbers[_mask(pictures)].sum())
+    one_word = pc.match_substring_regex(distinct, r"^[\x21-\x7e]*$")
+    self.spaced += int(numbers[~_mask(one_word)].sum())
+    if len(self.shapes) < _MOST_SHAPES and not self.spaced:
+      shapes = pc.replace_substring_regex(distinct, "[A-Za-z]", "a")
+      shapes = pc.replace_substring_regex(shapes, "[0-9]", "9")
+      # Hexadecimal keys differ in where letters are, not in their length.
+      mixed = pc.replace_substring_regex(shapes, "[a9]*9[a9]*", "9")
+      self.shapes |= set(pc.unique(mixed).to_pylist())
 
   def _add_numbers(self, column: pa.Array) -> np.ndarray:
     values, lengths = cells.numbers(column)
@@ -212,16 +259,77 @@ class Facts:
     self.counted += values
 
 
-def _are_names(texts: Sequence[str], mark: str) -> bool:
-  """Whether what a mark separates is short; by a comma, also fewer than the texts."""
-  parts = [part.split() for text in texts for part in text.split(mark)]
-  if sum(map(len, parts)) > 3 * len(parts):
-    return False
-  if mark != ",":
-    return True
-  different = len({" ".join(words) for words in parts})
-  numbers = sum(_NUMBER.fullmatch(text.strip()) is not None for text in texts)
-  return different < len(set(texts)) and numbers < 0.9 * len(texts)
+@dataclasses.dataclass
+class _Marked:
+  """How the strings of a column look when they are split at a mark.
+
+  Attributes:
+    cells: Number of strings that have the mark.
+    sizes: Strings by their number of parts.
+    words: Words of all parts of the strings that have the mark.
+    numbers: Of these parts, how many are numbers.
+    parts: The different parts of all strings; None once they are sentences.
+  """
+
+  cells: int = 0
+  sizes: collections.Counter[int] = dataclasses.field(
+    default_factory=collections.Counter
+  )
+  words: int = 0
+  numbers: int = 0
+  parts: set[str] | None = dataclasses.field(default_factory=set)
+
+  @property
+  def total(self) -> int:
+    """Parts of the strings that have the mark."""
+    return _total(self.sizes) - self.sizes[1]
+
+  def add(self, distinct: pa.Array, counts: np.ndarray, mark: str) -> None:
+    """Takes in different strings, and how often each is there."""
+    if self.parts is None:
+      return
+    pieces = pc.split_pattern(distinct, mark)
+    lengths = pc.list_value_length(pieces).to_numpy(zero_copy_only=False)
+    for size in np.unique(lengths).tolist():
+      self.sizes[size] += int(counts[lengths == size].sum())
+    having = lengths > 1
+    self.cells += int(counts[having].sum())
+    parts = pc.utf8_trim_whitespace(pieces.flatten())
+    of_marked = np.repeat(having, lengths)
+    weights = np.repeat(counts, lengths)[of_marked]
+    marked = parts.filter(pa.array(of_marked))
+    words = pc.add(pc.count_substring_regex(marked, r"\s+"), 1).to_numpy()
+    self.words += int((words * weights).sum())
+    numbers = _mask(pc.match_substring_regex(marked, r"^[-+]?[0-9.,]+$"))
+    self.numbers += int(weights[numbers].sum())
+    self.parts.update(pc.unique(parts).to_pylist())
+    sentences = self.total > 1000 and self.words > 2 * _LONGEST_NAME * self.total
+    if sentences or len(self.parts) > MOST_DISTINCT:
+      self.parts = None
+
+  def are_names(self, mark: str, strings: int, different: int) -> bool:
+    """Whether the parts are names in lists.
+
+    Args:
+      mark: Between the parts.
+      strings: Number of strings, as far as they were counted.
+      different: How many of them are different.
+    """
+    if self.parts is None or not self.cells:
+      return False
+    if self.words > _LONGEST_NAME * self.total or self.numbers > 0.9 * self.total:
+      return False
+    if mark != ",":
+      return self.cells > strings / 3 or len(self.parts) < different
+    # "Paris, France" has as many parts as all others, and is a place.
+    (size, most), *_ = self.sizes.most_common(1)
+    varies = size == 1 or most < 0.9 * sum(self.sizes.values())
+    repeat = self.cells > strings / 3 and len(self.parts) <= 0.7 * self.total
+    return varies and (len(self.parts) < different or repeat)
+
+
+def _mask(array: pa.Array) -> np.ndarray:
+  return np.array(array.to_numpy(zero_copy_only=False), bool)
 
 
 def _tally(counter: collections.Counter[int], lengths: np.ndarray) -> None:
@@ -239,7 +347,12 @@ def gather(source: Source) -> list[Facts]:
   Raises:
     DataError: A value that is no data; names row and column.
   """
-  facts = [Facts(field.name, field.type) for field in source.schema]
+  # Of a table that is joined to this one, each row is an element.
+  many, unclear = getattr(source, "lists", {}), getattr(source, "ambiguous", ())
+  facts = [
+    Facts(f.name, f.type, is_many=f.name in many, is_ambiguous=f.name in unclear)
+    for f in source.schema
+  ]
   for rows, batch in numbered(source):
     for fact in facts:
       try:

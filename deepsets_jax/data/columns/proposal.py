@@ -18,15 +18,27 @@ from deepsets_jax.data.columns.images import Image
 from deepsets_jax.data.columns.labels import Label
 from deepsets_jax.data.columns.numeric import Number, Numbers, Vector, Vectors
 from deepsets_jax.data.columns.spec import Kind, Spec, shortened
-from deepsets_jax.data.columns.survey import SPLIT_WORDS
 from deepsets_jax.data.columns.tokens import Category, Text, Tokens
+from deepsets_jax.data.files.paths import PART_WORDS
 from deepsets_jax.data.table import DataError
 
-_LABEL_NAMES = (
+LABEL_NAMES = (
   "label", "labels", "target", "targets", "class", "classes", "y",
   "genre", "genres", "tag", "tags", "category",
 )  # fmt: skip
-_SPLIT_NAMES = ("split", "fold", "part", "subset", "set")
+_SPLIT_NAMES = ("split", "fold", "part", "partition", "subset", "set")
+# Names of columns of 0 and 1 that say of each row whether it is of a part.
+_IS_PART = r"(?:is_?)?(train|training|test|testing|holdout|valid|validation|val|dev)"
+# As pandas calls an index that it writes.
+_INDEX = r"Unnamed: \d+|__index_level_\d+__|level_0"
+_COUNTS = ("index", "idx", "row", "rownum", "row_number", "row_id", "row_index")
+_GROUPS = (
+  r"(?:.*_)?(?:group|user|patient|subject|participant|customer|client|session|household"
+  r"|family|person|speaker|writer|device)(?:_?(?:id|name|no|number))?"
+)
+_FEWEST_GROUPS = 10
+# A column with one value, and fewer gaps than this share, says nothing.
+_GAPS = 0.05
 # Columns that experiments.extract writes beside a column of vectors.
 _BESIDE_VECTORS = (".boxes", ".scores", ".strings")
 # A vocabulary above this is hashed into so many buckets.
@@ -57,13 +69,17 @@ def propose(
         f"{where}: no column {column!r}; there are {shortened(list(by_name))}"
       )
   chosen = _label(by_name, where, label)
-  split = _first(f.name for f in facts if _is_split(f))
+  unused = {f.name: _useless(f) for f in facts if f.name != chosen.column}
+  unused = {name: reason for name, reason in unused.items() if reason}
+  others = [f for f in facts if f.name != chosen.column and f.name not in unused]
+  split, parts = _split(others, unused)
+  if group is None and split is None:
+    group = _first(f.name for f in others if _is_group(f))
   marks = {chosen.column, split, group}
-  identity = _id([fact for fact in facts if fact.name not in marks])
+  identity = _id([fact for fact in others if fact.name not in marks])
   modalities: dict[str, Kind] = {}
-  unused: dict[str, str] = {}
-  for fact in facts:
-    if fact.name in marks or fact.name == identity:
+  for fact in others:
+    if fact.name in {*marks, identity, *unused}:
       continue
     kind = _kind(fact, by_name)
     if isinstance(kind, str):
@@ -71,11 +87,49 @@ def propose(
     else:
       modalities[_name(fact.name, modalities)] = kind
   if not modalities:
+    taken = {chosen.column: f"the label ({chosen.kind})"}
+    marked = {"the id": identity, "the split": split, "the group": group}
+    taken |= {name: mark for mark, name in marked.items() if name} | unused
     raise DataError(
-      f"{where}: no column beside the label can be a modality: {unused}; give a file"
-      " with numbers, strings, or lists of them"
+      f"{where}: no column beside the label can be a modality. Columns were taken for:"
+      f" {'; '.join(f'{name}: {what}' for name, what in taken.items())}. Say otherwise"
+      " with --label or --group, or write the spec by hand and give it to"
+      " --config=configs/table.py:FILE"
     )
-  return Spec(modalities, chosen, id=identity, split=split, group=group), unused
+  return Spec(
+    modalities, chosen, id=identity, split=split, group=group, parts=parts
+  ), unused
+
+
+def remarks(facts: Sequence[Facts], proposed: Spec) -> list[str]:
+  """Sentences on what a person should look at in a proposal."""
+  found = []
+  by_name = {fact.name: fact for fact in facts}
+  label = by_name[proposed.label.column]
+  alike: dict[str, list[str]] = {}
+  for word in label.words_seen or ():
+    alike.setdefault(word.casefold(), []).append(word)
+  for words in alike.values():
+    if len(words) > 1 and proposed.label.kind in ("multiclass", "multilabel"):
+      shown = ", ".join(f"{w!r} ({label.words_seen[w]:,})" for w in sorted(words))
+      found.append(
+        f"{label.name}: {shown} differ only in case, and are classes of their own;"
+        " write them alike if they are one"
+      )
+  if proposed.split is not None:
+    parts = proposed.parts or {}
+    values = [f"{part} {', '.join(words)}" for part, words in parts.items()]
+    found.append(
+      f"{proposed.split}: read as the split"
+      + (f' ({"; ".join(values)}): correct "parts" in the spec' if values else "")
+    )
+  if proposed.group is not None:
+    fact = by_name[proposed.group]
+    found.append(
+      f"{fact.name}: {len(fact.distinct):,} values in {fact.rows:,} rows; rows of one"
+      ' value stay in one part, or a part would show the answers of another ("group")'
+    )
+  return found
 
 
 def elements(facts: Facts, kind: Kind) -> Facts:
@@ -105,10 +159,10 @@ def budget(facts: Facts, examples: int) -> int:
 
 def _label(by_name: Mapping[str, Facts], where: str, column: str | None) -> Label:
   lower = {name.lower(): name for name in by_name}
-  column = column or _first(lower[name] for name in _LABEL_NAMES if name in lower)
+  column = column or _first(lower[name] for name in LABEL_NAMES if name in lower)
   if column is None:
     raise DataError(
-      f"{where}: no column is called {', '.join(_LABEL_NAMES)}; say which is to be"
+      f"{where}: no column is called {', '.join(LABEL_NAMES)}; say which is to be"
       f" predicted with --label=COLUMN, one of {shortened(list(by_name))}"
     )
   fact = by_name[column]
@@ -143,13 +197,64 @@ def _is_vector(fact: Facts) -> bool:
   return not fact.whole or (measures and len(fact.widths) == 1 and max(fact.widths) > 1)
 
 
-def _is_split(fact: Facts) -> bool:
-  words = {word.strip().lower() for word in fact.sample}
+def _useless(fact: Facts) -> str:
+  """Why a column must not be read, whatever its kind; "" if it may be."""
+  name = fact.name.strip().lower()
+  if re.fullmatch(_INDEX, fact.name):
+    return "it is an index of the rows, as pandas writes one"
+  if name in _COUNTS and _numbers_rows(fact):
+    return "it numbers the rows"
+  if fact.is_ambiguous:
+    return "day or month first? say --dates=dmy or --dates=mdy"
+  return ""
+
+
+def _split(
+  facts: Sequence[Facts], unused: dict[str, str]
+) -> tuple[str | None, dict[str, list[str]] | None]:
+  """The column that says the part of each row, and which values say which.
+
+  Columns that look like one, and do not say which part is which, become unused.
+  """
+  for fact in facts:
+    words = {str(word).strip().lower() for word in fact.words_seen or ()}
+    named = fact.name.lower() in _SPLIT_NAMES
+    if named and pa.types.is_string(fact.type) and words and words <= set(PART_WORDS):
+      if "train" in {PART_WORDS[word] for word in words}:
+        return fact.name, None
+  for fact in facts:
+    _, least, most, _ = fact.numbers
+    flag = re.fullmatch(_IS_PART, fact.name.lower())
+    named = fact.name.lower() in _SPLIT_NAMES
+    if fact.missing or not fact.whole or not (flag or named):
+      continue
+    is_bool = pa.types.is_boolean(fact.type)
+    if not is_bool and not pa.types.is_integer(fact.type):
+      continue
+    if flag and (least, most) == (0, 1):
+      part = PART_WORDS[flag[1]]
+      other = "test" if part == "train" else "train"
+      values = ("false", "true") if is_bool else ("0", "1")
+      return fact.name, {other: [values[0]], part: [values[1]]}
+    if named and least == 0 and most in (1, 2) and not is_bool:
+      parts = ("train", "test") if most == 1 else ("train", "validation", "test")
+      return fact.name, {part: [str(value)] for value, part in enumerate(parts)}
+    if named and len(fact.distinct) <= 20:
+      unused[fact.name] = (
+        'it numbers folds: to split by it, name it as "split" in the spec, with its'
+        ' values as "parts": {"train": ["1", "2"], "validation": ["3"], "test": ["4"]}'
+      )
+  return None, None
+
+
+def _is_group(fact: Facts) -> bool:
+  """Whether rows of one value are of one person or thing."""
   return (
-    fact.name.lower() in _SPLIT_NAMES
-    and pa.types.is_string(fact.type)
-    and "train" in {w[:5] for w in words}
-    and words <= set(SPLIT_WORDS)
+    re.fullmatch(_GROUPS, fact.name.lower()) is not None
+    and cells.is_token(fact.type)
+    and fact.whole
+    and not fact.missing
+    and _FEWEST_GROUPS <= len(fact.distinct) <= 0.6 * fact.rows
   )
 
 
@@ -182,6 +287,8 @@ def _kind(fact: Facts, by_name: Mapping[str, Facts]) -> Kind | str:
       return f"tells of {name.removesuffix(end)!r}"
   if not fact.present:
     return "there is nothing in it"
+  if fact.is_many:
+    return _of_many(fact)
   if pa.types.is_binary(fact.type):
     return Image(name)
   if cells.is_list(fact.type):
@@ -191,7 +298,7 @@ def _kind(fact: Facts, by_name: Mapping[str, Facts]) -> Kind | str:
   if not cells.is_number(fact.type):
     return f"no kind takes {fact.type}"
   if _is_constant(fact):
-    return "it is the same in every row"
+    return "it is the same in every row that has it"
   if _numbers_rows(fact):
     return "it numbers the rows"
   if pa.types.is_boolean(fact.type):
@@ -202,7 +309,8 @@ def _kind(fact: Facts, by_name: Mapping[str, Facts]) -> Kind | str:
 
 
 def _is_constant(fact: Facts) -> bool:
-  return len(fact.distinct) == 1 and not fact.missing and fact.rows > 1
+  gaps = fact.missing < _GAPS * fact.rows
+  return len(fact.distinct) == 1 and gaps and fact.rows > 1
 
 
 def _numbers_rows(fact: Facts) -> bool:
@@ -210,6 +318,24 @@ def _numbers_rows(fact: Facts) -> bool:
   _, least, most, _ = fact.numbers
   counts = fact.unique and fact.whole and pa.types.is_integer(fact.type)
   return counts and least in (0, 1) and most - least + 1 == fact.rows > 1
+
+
+def _of_many(fact: Facts) -> Kind | str:
+  """How a column of another table is a modality, each of its rows an element."""
+  name, inner = fact.name, fact.inner
+  if cells.is_list(inner) and cells.is_number(inner.value_type):
+    if len(fact.widths) == 1:
+      return Vectors(name)
+    return f"its lists of numbers are of different lengths: {sorted(fact.widths)[:5]}"
+  if pa.types.is_string(inner):
+    return _list(fact)
+  if not cells.is_number(inner):
+    return f"no kind takes {fact.type}"
+  if len(fact.distinct) == 1:
+    return "it is the same in every row that has it"
+  if pa.types.is_boolean(inner) or (fact.whole and _is_id(name)):
+    return Tokens(name, hash=_hash(fact))
+  return Numbers(name, scale=_scale(fact))
 
 
 def _list(fact: Facts) -> Kind | str:
@@ -234,11 +360,13 @@ def _string(fact: Facts) -> Kind | str:
   if fact.separator is not None:
     return Tokens(name, separator=fact.separator, hash=_hash(fact))
   if _is_constant(fact):
-    return "it is the same in every row"
+    return "it is the same in every row that has it"
   if fact.mean_size >= 4 or (fact.mean_size >= 1.5 and fact.different > 0.5):
     return Text(name)
   if fact.different > 0.9 and fact.present > 20:
-    return "nearly every row has another value"
+    if fact.looks_like_keys:
+      return "nearly every row has another value"
+    return Text(name)
   return Category(name, hash=_hash(fact))
 
 

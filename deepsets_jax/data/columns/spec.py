@@ -20,7 +20,12 @@ from deepsets_jax.data.columns.images import Image
 from deepsets_jax.data.columns.labels import Label
 from deepsets_jax.data.columns.numeric import Number, Numbers, Vector, Vectors
 from deepsets_jax.data.columns.tokens import Category, Text, Tokens
-from deepsets_jax.data.files.paths import TFDS
+from deepsets_jax.data.files import paths
+from deepsets_jax.data.files.joins import Many
+from deepsets_jax.data.files.opening import open_source
+from deepsets_jax.data.files.paths import SQL, TFDS
+from deepsets_jax.data.files.reading import Reading
+from deepsets_jax.data.files.source import Source
 from deepsets_jax.data.table import DataError
 
 Kind = Number | Numbers | Vector | Vectors | Category | Tokens | Text | Image
@@ -44,8 +49,13 @@ class Spec:
     id: Column of the examples' names, each of one row only; None for the rows' numbers.
     split: Column that says "train", "validation" or "test"; None for a random split.
     group: Column whose rows of one value stay in one part of a random split.
+    parts: Values of the split column by the part they stand for, where they are not the
+      words "train", "validation" and "test".
     shares: Of the rows (or groups), by part of a random split. With a split column that
       knows no validation, the share of the training part that is taken for it.
+    reading: How the files are read: separators, and formats of columns of strings.
+    many: Tables of which many rows belong to one row of this one, by name. Their
+      columns are columns of lists here, `name.column`.
   """
 
   modalities: Mapping[str, Kind]
@@ -53,7 +63,10 @@ class Spec:
   id: str | None = None
   split: str | None = None
   group: str | None = None
+  parts: Mapping[str, Sequence[str]] | None = None
   shares: Sequence[float] = (0.8, 0.1, 0.1)
+  reading: Reading = dataclasses.field(default_factory=Reading)
+  many: Mapping[str, Many] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
     if not self.modalities:
@@ -71,6 +84,8 @@ class Spec:
         f"shares: {list(shares)}; expected three numbers above 0, of train, validation"
         " and test, that add up to 1"
       )
+    if unknown := sorted(set(self.parts or {}) - set(PARTS)):
+      raise ValueError(f"parts: unknown {unknown[0]!r}; there are {list(PARTS)}")
     leak = [n for n, k in self.modalities.items() if k.column == self.label.column]
     if leak:
       raise ValueError(
@@ -85,6 +100,21 @@ class Spec:
     named = [kind.column for kind in self.modalities.values()]
     return list(dict.fromkeys(c for c in (*named, *marks) if c is not None))
 
+  def open(self, path: str, schema: pa.Schema | None = None) -> Source:
+    """The table at a path, read as the spec says.
+
+    Args:
+      path: See `opening.open_source`.
+      schema: Types that columns of these names shall have; None for those found.
+    """
+    labels = [self.label.column.lower()]
+    return open_source(path, self.reading, schema, many=self.many, labels=labels)
+
+  def files(self, path: str) -> list[pathlib.Path]:
+    """The files of the tables that belong to the one at a path."""
+    names = [paths.beside(one.path, path) for one in self.many.values()]
+    return [file for name in names for file in paths.files(name)]
+
   def to_json(self) -> dict[str, Any]:
     """Of plain values, as a person edits them."""
     modalities = {
@@ -97,7 +127,10 @@ class Spec:
       "id": self.id,
       "split": self.split,
       "group": self.group,
+      "parts": self.parts and {part: list(self.parts[part]) for part in self.parts},
       "shares": list(self.shares),
+      "reading": self.reading.to_json(),
+      "many": {name: one.to_json() for name, one in self.many.items()},
     }
 
   def check(self, schema: pa.Schema, where: str) -> None:
@@ -184,6 +217,8 @@ def beside(path: str) -> pathlib.Path:
   if path.startswith(TFDS):
     name = re.sub(r"\W", "_", path.removeprefix(TFDS))
     return pathlib.Path(f"{name}.spec.json")
+  if path.startswith(SQL):
+    return pathlib.Path("query.spec.json")
   file = pathlib.Path(path.rstrip("/*"))
   return file.with_name(f"{file.name.split('.')[0]}.spec.json")
 
@@ -202,6 +237,11 @@ def _spec(value: Any) -> Spec:
     raise ValueError("label: there is none; name the column to predict")
   label = _made("label", _mapping(given["label"], "label"), Label)
   rest = {k: v for k, v in given.items() if k not in ("modalities", "label")}
+  if "reading" in rest:
+    rest["reading"] = Reading.from_json(rest["reading"])
+  if "many" in rest:
+    many = _mapping(rest["many"], "many")
+    rest["many"] = {name: Many.from_json(one) for name, one in many.items()}
   return _made("the spec", rest | {"modalities": modalities, "label": label}, Spec)
 
 
@@ -233,7 +273,10 @@ def _made(where: str, settings: Mapping[str, Any], cls: type) -> Any:
   """A dataclass of settings whose types are looked at."""
   _known(where, settings, cls)
   for field in dataclasses.fields(cls):
-    required = field.default is dataclasses.MISSING
+    required = (
+      field.default is dataclasses.MISSING
+      and field.default_factory is dataclasses.MISSING
+    )
     if field.name not in settings:
       if required:
         raise ValueError(f"{where}: {field.name!r} is missing")

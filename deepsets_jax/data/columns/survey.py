@@ -12,23 +12,11 @@ import pyarrow.compute as pc
 
 from deepsets_jax.data.columns import cells
 from deepsets_jax.data.columns.spec import PARTS, Spec
+from deepsets_jax.data.files.paths import PART_WORDS
 from deepsets_jax.data.files.source import Source
 from deepsets_jax.data.table import DataError
 
 TRAIN, VALIDATION, TEST, LEFT_OUT = 0, 1, 2, -1
-
-SPLIT_WORDS: Mapping[str, int] = {
-  "train": TRAIN,
-  "training": TRAIN,
-  "validation": VALIDATION,
-  "valid": VALIDATION,
-  "val": VALIDATION,
-  "dev": VALIDATION,
-  "eval": VALIDATION,
-  "test": TEST,
-  "testing": TEST,
-  "holdout": TEST,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +106,7 @@ def survey(source: Source, spec: Spec, seed: int) -> Survey:
     given.append(there)
     ids.add(rows, batch)
     if spec.split is not None:
-      split.append(_split_of(batch[spec.split], rows, source.where, spec.split))
+      split.append(_split_of(batch[spec.split], rows, source, spec))
     if spec.group is not None:
       group.append(_group_of(batch[spec.group], rows, seed))
   if not given or not np.concatenate(given).any():
@@ -180,17 +168,28 @@ def _parts(
   return parts
 
 
-def _split_of(column: pa.Array, rows: np.ndarray, where: str, name: str) -> np.ndarray:
+def _split_of(
+  column: pa.Array, rows: np.ndarray, source: Source, spec: Spec
+) -> np.ndarray:
+  """The part of each row, by the word in the column of the split: `[b]` int."""
+  part_of = {word: PARTS.index(part) for word, part in PART_WORDS.items()}
+  if spec.parts is not None:
+    part_of = {
+      str(word).lower(): PARTS.index(part)
+      for part, words in spec.parts.items()
+      for word in words
+    }
   encoded = column.cast(pa.string()).dictionary_encode()
   words = encoded.dictionary.to_pylist()
-  parts = np.array([SPLIT_WORDS.get(w.strip().lower(), -1) for w in words] + [-1])
+  parts = np.array([part_of.get(w.strip().lower(), LEFT_OUT) for w in words] + [-1])
   indices = pc.fill_null(encoded.indices, len(words)).to_numpy(zero_copy_only=False)
   found = parts[indices]
   if (found < 0).any():
     index = int(np.argmin(found))
     raise DataError(
-      f"{where}: row {rows[index]}, column {name!r}: {column[index].as_py()!r} is no"
-      f" part; one of {list(SPLIT_WORDS)}"
+      f"{source.where}: row {rows[index]}, column {spec.split!r}:"
+      f" {column[index].as_py()!r} is no part; one of {list(part_of)}"
+      + (' ("parts" of the spec)' if spec.parts else "")
     )
   return found
 

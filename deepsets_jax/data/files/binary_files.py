@@ -43,15 +43,14 @@ class ParquetSource:
   The checksums of pages are verified where the file has them.
   """
 
-  def __init__(self, where: str, wanted: pa.Schema | None = None):
+  def __init__(self, where: str):
     """Reads the file's footer.
 
     Args:
       where: Path.
-      wanted: Types that columns of these names shall have.
 
     Raises:
-      DataError: It is damaged, or a column of it cannot be read as it shall.
+      DataError: It is damaged, or a column of it cannot be read.
     """
     self.where = where
     with self._open() as file:
@@ -62,9 +61,13 @@ class ParquetSource:
         raise DataError(
           f"{where} has a schema that cannot be read ({reason(error)}); write it again"
         ) from error
-    self._layout = Layout.of(where, found, wanted)
-    self.schema = self._layout.schema
+    self._layout = Layout.of(where, found)
+    self.schema, self.notes = self._layout.schema, []
     self.num_rows = self._metadata.num_rows
+
+  def at(self, row: int) -> str:
+    """Where a row is, for messages."""
+    return f"{self.where}, row {row}"
 
   def batches(
     self, columns: Sequence[str] | None = None, *, start: int = 0
@@ -164,23 +167,26 @@ class ArrowSource:
   in memory.
   """
 
-  def __init__(self, where: str, wanted: pa.Schema | None = None):
+  def __init__(self, where: str):
     """Reads the file's schema, and of an IPC file its number of rows.
 
     Args:
       where: Path.
-      wanted: Types that columns of these names shall have.
 
     Raises:
-      DataError: It is damaged, or a column of it cannot be read as it shall.
+      DataError: It is damaged, or a column of it cannot be read.
     """
     self.where = where
     reader, self._is_stream = self._open()
-    self._layout = Layout.of(where, reader.schema, wanted)
-    self.schema = self._layout.schema
+    self._layout = Layout.of(where, reader.schema)
+    self.schema, self.notes = self._layout.schema, []
     self.num_rows = None
     if not self._is_stream:
       self.num_rows = self._guard(reader.count_rows)
+
+  def at(self, row: int) -> str:
+    """Where a row is, for messages."""
+    return f"{self.where}, row {row}"
 
   def batches(
     self, columns: Sequence[str] | None = None, *, start: int = 0

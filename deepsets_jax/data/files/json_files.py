@@ -1,205 +1,280 @@
-"""JSON lines as a `Source`: an object a line, parsed in blocks, of one type."""
+"""JSON lines as a `Source`, read by DuckDB: an object a line, or one array of objects.
+
+A key that an object lacks is null. An object within an object becomes a column for each
+of its keys, `outer.inner`. Values of several types in one column, such as 41 and "NA",
+are read as strings.
+"""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import json
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
 
+import duckdb
 import pyarrow as pa
 
-from deepsets_jax.data.files import json_lines, json_types, source
-from deepsets_jax.data.files.json_lines import Rows
-from deepsets_jax.data.files.plain import Layout
-from deepsets_jax.data.files.source import READ_ERRORS, first_failing, reason, shorten
-from deepsets_jax.data.files.text_files import line_blocks
+from deepsets_jax.data.files import dialect, duck, source
+from deepsets_jax.data.files.csv_files import glob_free
+from deepsets_jax.data.files.plain import check_names
+from deepsets_jax.data.files.source import READ_ERRORS, reason, shorten
 from deepsets_jax.data.table import DataError
 
+_LARGEST_OBJECT = 1 << 27
+_INT64 = 1 << 63
 
-class JsonLinesSource:
-  """A file of JSON lines. A key that an object lacks is null."""
 
-  def __init__(self, where: str, found: pa.Schema, num_rows: int | None = None):
+class JsonSource:
+  """A file of JSON objects, all columns of the types that all objects have."""
+
+  def __init__(self, where: str, columns: Sequence[tuple[str, str]], is_array: bool):
     """Opens a file; reads nothing.
 
     Args:
       where: Path.
-      found: The types of its objects.
-      num_rows: Where it is known.
+      columns: Keys of the objects, and their types in SQL.
+      is_array: Whether the file is one array.
 
     Raises:
-      DataError: A type cannot be written in JSON; two columns of one name.
+      DataError: Two columns of one name.
     """
-    self.where = where
-    self._layout = Layout.of(where, found, None, self._at)
-    self._parsed = {field.name: _parsed_type(where, field) for field in found}
-    self.schema = self._layout.schema
-    self.num_rows = num_rows
+    self.where, self._columns, self._is_array = where, columns, is_array
+    self._picked = dict(_leaves(columns, where))
+    check_names(where, list(self._picked))
+    self.num_rows, self.notes = None, []
+    picked = ", ".join(f"{sql} AS c{i}" for i, sql in enumerate(self._picked.values()))
+    found = duck.connect().sql(f"SELECT {picked} FROM {self._reader()} LIMIT 0")
+    types = found.to_arrow_reader(1).schema.types
+    self.schema = pa.schema(list(zip(self._picked, types, strict=True)))
+
+  def at(self, row: int) -> str:
+    """Where a row is, for messages."""
+    if self._is_array:
+      return f"{self.where}, row {row}"
+    rows = (n for n, text in enumerate(dialect.lines_of(self.where), 1) if text.strip())
+    line = next((n for i, n in enumerate(rows) if i == row), None)
+    return f"{self.where}, row {row}" + (f" (line {line})" if line else "")
 
   def batches(
     self, columns: Sequence[str] | None = None, *, start: int = 0
   ) -> Iterator[pa.RecordBatch]:
-    """As `Source` says; rows before `start` are counted, not parsed."""
+    """Batches as `Source` describes; rows before `start` are read and dropped."""
     names = source.select(self.where, self.schema, columns)
-    return source.joined(self._read(names, start))
+    return source.joined(source.skipped(self._read(names), start))
 
-  def _at(self, row: int) -> str:
-    for block, rows in _blocks(self.where):
-      if rows.row + json_types.count_rows(block) > row:
-        lines = (i for i, line in enumerate(block.split(b"\n"), 1) if line.strip())
-        line = next(itertools.islice(lines, row - rows.row, None))
-        return f"{self.where}, row {row} (line {rows.line + line})"
-    return f"{self.where}, row {row}"
+  def _reader(self) -> str:
+    columns = ", ".join(f"{duck.text(k)}: {duck.text(t)}" for k, t in self._columns)
+    return _reader([self.where], self._is_array, f", columns={{{columns}}}")
 
-  def _read(self, names: Sequence[str], start: int) -> Iterator[pa.RecordBatch]:
-    roots = self._layout.roots(names)
-    schema = pa.schema([(root, self._parsed[root]) for root in roots])
-    for block, rows in _blocks(self.where):
-      count = json_types.count_rows(block)
-      skipped = max(start - rows.row, 0)
-      if skipped >= count:
-        continue
-      table = self._parse(block, schema, rows, count)
-      if not names:
-        yield source.rows_only(count - skipped)
-        continue
-      row = rows.row + skipped
-      for batch in table.slice(skipped).combine_chunks().to_batches():
-        for piece in source.cut(batch):
-          yield self._layout.read(piece, names, row)
-          row += piece.num_rows
-
-  def _parse(self, block: bytes, schema: pa.Schema, rows: Rows, count: int) -> pa.Table:
+  def _read(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    picked = ", ".join(self._picked[name] for name in names) or "1"
+    schema = pa.schema([self.schema.field(name) for name in names])
+    row = 0
     try:
-      block.decode()
-      if json_types.is_deep(block):
-        raise ValueError("nested too deep")
-      table = json_types.parse(block, schema)
-      if table.num_rows != count:
-        raise ValueError("rows are not lines")
-    except READ_ERRORS as error:
-      self._raise_bad_line(block, schema, rows, error)
-    return table
+      for batch in duck.stream(
+        duck.connect(), f"SELECT {picked} FROM {self._reader()}"
+      ):
+        if names:
+          for piece in source.cut(batch):
+            self._check_integers(piece, names, row)
+            yield pa.RecordBatch.from_arrays(piece.columns, schema=schema)
+            row += piece.num_rows
+        else:
+          yield source.rows_only(batch.num_rows)
+    except (duckdb.Error, *READ_ERRORS) as error:
+      raise _explained([self.where], error) from error
 
-  def _raise_bad_line(
-    self, block: bytes, schema: pa.Schema, rows: Rows, error: Exception
+  def _check_integers(
+    self, batch: pa.RecordBatch, names: Sequence[str], row: int
   ) -> None:
-    """Raises for the first line that cannot be parsed alone."""
-    lines = [(i, text) for i, text in enumerate(block.split(b"\n"), 1) if text.strip()]
-
-    def fails(begin: int, count: int) -> bool:
-      return not _parses([text for _, text in lines[begin : begin + count]], schema)
-
-    index = first_failing(len(lines), fails)
-    number, line = lines[index]
-    where = f"{rows.where}, row {rows.row + index} (line {rows.line + number})"
-    value = json_lines.decode(line, where)
-    for field in schema:
-      if not _parses([line], pa.schema([field])):
-        raise DataError(
-          f"{where}, column {field.name!r}: {shorten(value.get(field.name))} is no"
-          f" {field.type}; write it as {field.type}, or leave it out"
-        ) from error
-    raise DataError(
-      f"{where}: {shorten(line.decode())} cannot be read ({reason(error)}); write one"
-      " JSON object a line"
-    ) from error
+    """Raises for a long integer that became a float, and lost digits."""
+    for name, column in zip(names, batch.columns, strict=True):
+      if not pa.types.is_float64(column.type):
+        continue
+      values = column.to_numpy(zero_copy_only=False)
+      for index in (abs(values) >= _INT64).nonzero()[0][:1].tolist():
+        text = _line_text(self.where, row + index)
+        if re.search(r"[\[:,]\s*-?[0-9]{19,}\s*[,}\]]", text):
+          raise DataError(
+            f"{self.at(row + index)}, column {name!r}: an integer of more than 64 bits,"
+            f" {values[index]:g}, would lose digits; write a name as a string, a"
+            " measurement with a point"
+          )
 
 
-def open_files(paths: Sequence[str], wanted: pa.Schema | None) -> list[JsonLinesSource]:
-  """Some files, of the types that are wanted, or that all their objects have together.
-
-  Args:
-    paths: The files.
-    wanted: Types that columns of these names shall have, whatever else there is; of
-      each file the first block is read. None to read all.
+def open_files(paths: Sequence[str]) -> list[JsonSource]:
+  """Some files, of the types that all their objects have together.
 
   Raises:
-    DataError: A line is not one object, or a value has a type of its own.
+    DataError: A line is not one object, or a column has lists and other values.
   """
-  if wanted is not None:
-    types = [_with_wanted(path, _first(path), wanted) for path in paths]
-    return [JsonLinesSource(*pair) for pair in zip(paths, types, strict=True)]
-  found, counts = _infer(paths)
-  return [JsonLinesSource(p, found, n) for p, n in zip(paths, counts, strict=True)]
+  is_array = _is_array(paths[0])
+  reader = _reader(paths, is_array, ", sample_size=-1, union_by_name=true")
+  try:
+    found = duck.connect().sql(f"SELECT * FROM {reader}")
+    columns = [(k, str(t)) for k, t in zip(found.columns, found.types, strict=True)]
+  except (duckdb.Error, *READ_ERRORS) as error:
+    raise _explained(paths, error) from error
+  _check_renamed(paths, [key for key, _ in columns])
+  _check_mixed(paths, reader, columns)
+  return [JsonSource(path, columns, is_array) for path in paths]
 
 
-def _infer(paths: Sequence[str]) -> tuple[pa.Schema, list[int]]:
-  """The types of the objects in some files together, and the rows of each file."""
-  known, counts = pa.struct([]), []
-  for path in paths:
-    total = 0
-    for block, rows in _blocks(path):
-      known, count = json_lines.infer(block, known, rows)
-      total += count
-    counts.append(total)
-  return pa.schema(list(known)), counts
+def _reader(paths: Sequence[str], is_array: bool, more: str) -> str:
+  files = ", ".join(duck.text(glob_free(path)) for path in paths)
+  form = "array" if is_array else "newline_delimited"
+  return (
+    f"read_json([{files}], format='{form}', records=true, maximum_depth=-1,"
+    f" map_inference_threshold=-1, maximum_object_size={_LARGEST_OBJECT}{more})"
+  )
 
 
-def _blocks(where: str) -> Iterator[tuple[bytes, Rows]]:
-  row = line = 0
-  for block in line_blocks(where):
-    if not row and block.lstrip()[:1] == b"[":
+def _is_array(path: str) -> bool:
+  with dialect.open_text(path) as file:
+    try:
+      return file.read(1 << 16).lstrip()[:1] == "["
+    except READ_ERRORS as error:
+      raise _explained([path], error) from error
+
+
+def _leaves(
+  columns: Sequence[tuple[str, str]], where: str
+) -> Iterator[tuple[str, str]]:
+  """Name and expression in SQL of each column, objects opened."""
+  types = duck.connect().sql(
+    "SELECT " + ", ".join(f"NULL::{kind}" for _, kind in columns)
+  )
+  for (key, _), kind in zip(columns, types.types, strict=True):
+    yield from _opened(key, duck.name(key), kind, where)
+
+
+def _opened(name: str, sql: str, kind: Any, where: str) -> Iterator[tuple[str, str]]:
+  if kind.id == "struct":
+    for key, inner in kind.children:
+      yield from _opened(f"{name}.{key}", f"{sql}.{duck.name(key)}", inner, where)
+  else:
+    yield name, _plain(sql, kind)
+
+
+def _plain(sql: str, kind: Any) -> str:
+  """The expression with values of types that are read."""
+  text = str(kind)
+  if text == "JSON":
+    return f"({sql} ->> '$')"
+  if text in ("UUID", "TIME", "HUGEINT"):
+    return f"{sql}::VARCHAR"
+  if kind.id == "list" and str(kind.children[0][1]) in ("JSON", "UUID", "TIME"):
+    inner = _plain("x", kind.children[0][1])
+    return f"list_transform({sql}, lambda x: {inner})"
+  return sql
+
+
+def _check_renamed(paths: Sequence[str], keys: Sequence[str]) -> None:
+  """Raises where DuckDB gave a key another name, as it sees "a" and "A" as one."""
+  lower = {key.lower(): key for key in keys}
+  for key in keys:
+    match = re.fullmatch(r"(.+)_\d+", key)
+    if match and match[1].lower() in lower and match[1] not in keys:
       raise DataError(
-        f"{where} holds one array, expected an object a line; convert it: jq -c '.[]'"
+        f"{paths[0]}: keys {lower[match[1].lower()]!r} and {match[1]!r} differ only in"
+        " case; rename one"
       )
-    yield block, Rows(where, row, line)
-    row += json_types.count_rows(block)
-    line += block.count(b"\n")
 
 
-def _first(where: str) -> pa.Schema:
-  """The types of the objects in the first block."""
-  for block, rows in _blocks(where):
-    return pa.schema(list(json_lines.infer(block, pa.struct([]), rows)[0]))
-  return pa.schema([])
-
-
-def _with_wanted(where: str, first: pa.Schema, wanted: pa.Schema) -> pa.Schema:
-  """The types to parse: those wanted, and what else the first block has."""
-  seen = Layout.of(where, first, None)
-  columns = {path: seen.schema.field(name).type for name, path in seen.paths.items()}
-  for field in wanted:
-    path = seen.paths.get(field.name)
-    if path is None:
-      outer = field.name.partition(".")[0]
-      nested = outer not in wanted.names and not any(
-        path == (outer,) for path in columns
-      )
-      path = tuple(field.name.split(".")) if nested else (field.name,)
-      if inner := [p for p in columns if p[: len(path)] == path]:
-        raise DataError(
-          f"{where}, column {field.name!r}: an object with {inner[0][len(path)]!r},"
-          f" expected {field.type}; write it as {field.type}, or leave it out"
-        )
-    columns[path] = field.type
-  return pa.schema(list(_nested(columns)))
-
-
-def _nested(columns: Mapping[tuple[str, ...], pa.DataType]) -> pa.StructType:
-  """The struct with these leaves."""
-  fields = {}
-  for outer in dict.fromkeys(path[0] for path in columns):
-    inner = {path[1:]: kind for path, kind in columns.items() if path[0] == outer}
-    fields[outer] = inner[()] if () in inner else _nested(inner)
-  return pa.struct(list(fields.items()))
-
-
-def _parsed_type(where: str, field: pa.Field) -> pa.DataType:
-  try:
-    return json_types.parsed_type(field.type)
-  except pa.ArrowInvalid as error:
+def _check_mixed(
+  paths: Sequence[str], reader: str, columns: Sequence[tuple[str, str]]
+) -> None:
+  """Raises where a column holds lists or objects beside other values."""
+  for key, kind in columns:
+    if kind != "JSON":
+      continue
+    name = duck.name(key)
+    counts = duck.connect().sql(
+      f"SELECT json_type({name}) AS t, count(*) FROM {reader} WHERE {name} IS NOT NULL"
+      f" AND json_type({name}) <> 'NULL' GROUP BY t"
+    )
+    types = dict(counts.fetchall())
+    nested = {t for t in types if t in ("ARRAY", "OBJECT")}
+    if not nested or len(types) == 1:
+      continue
+    most = max(types, key=lambda t: types[t])
+    row = _first_of_other_type(paths[0], key, most in nested)
     raise DataError(
-      f"{where}, column {field.name!r}: {error}; give the table as Parquet, or leave"
-      " the column out"
-    ) from error
+      f"{paths[0]}{row}, column {key!r}: lists or objects and other values in one"
+      f" column ({', '.join(f'{t.lower()} {n:,}' for t, n in sorted(types.items()))});"
+      " write all values of a column as one type"
+    )
 
 
-def _parses(lines: Sequence[bytes], schema: pa.Schema) -> bool:
-  block = b"\n".join(lines)
+def _first_of_other_type(where: str, key: str, nested: bool) -> str:
+  for row, line in enumerate(filter(str.strip, dialect.lines_of(where))):
+    value = json.loads(line).get(key)
+    if value is not None and isinstance(value, list | dict) != nested:
+      return f", row {row}"
+  return ""
+
+
+def _line_text(where: str, row: int) -> str:
+  lines = filter(str.strip, dialect.lines_of(where))
+  return next((text for i, text in enumerate(lines) if i == row), "")
+
+
+def _explained(paths: Sequence[str], error: Exception) -> DataError:
+  """The error with the row of the first line that is not one object."""
+  for where in paths:
+    if (bad := _first_bad_line(where)) is not None:
+      return DataError(f"{where}{bad}")
+  return DataError(
+    f"{paths[0]} cannot be read ({reason(error)}); write one JSON object a line"
+  )
+
+
+def _first_bad_line(where: str) -> str | None:
+  """Row, line and fault of the first line that is not one JSON object."""
+  row = 0
   try:
-    block.decode()
-    if json_types.is_deep(block):
-      return False
-    return json_types.parse(block, schema).num_rows == len(lines)
-  except READ_ERRORS:
-    return False
+    for number, text in enumerate(dialect.lines_of(where), 1):
+      if not text.strip():
+        continue
+      if fault := _fault(text):
+        return f", row {row} (line {number}): {fault}"
+      row += 1
+  except READ_ERRORS as error:
+    return f" cannot be read ({reason(error)}); it is truncated or damaged"
+  return None
+
+
+def _fault(text: str) -> str:
+  """What is wrong with a line; "" for nothing."""
+
+  def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in items]
+    for place, key in enumerate(keys):
+      if key in keys[:place]:
+        raise ValueError(f"key {key!r} is there twice; leave one out")
+      if not key:
+        raise ValueError("a key is empty; name it, or leave it out")
+    return dict(items)
+
+  try:
+    text.encode()
+    value = json.loads(text, object_pairs_hook=pairs)
+    json.dumps(value, ensure_ascii=False).encode()
+  except UnicodeError as error:
+    return f"{shorten(text.strip())} is not UTF-8 ({error}); convert the file"
+  except json.JSONDecodeError as error:
+    return (
+      f"{shorten(text.strip())} is not one JSON object ({error.msg}); write one"
+      " object a line (jq -c . does it)"
+    )
+  except RecursionError:
+    return "values are nested too deep; flatten them"
+  except ValueError as error:
+    return str(error)
+  if not isinstance(value, dict):
+    return (
+      f"{shorten(text.strip())} is not an object; write one a line, as"
+      ' {"column": value}'
+    )
+  return ""

@@ -4,20 +4,39 @@ from __future__ import annotations
 
 import glob
 import pathlib
+import re
 
 from deepsets_jax.data.table import DataError
 
 TFDS = "tfds:"
+SQL = "sql:"
 # The kind of a file, by the end of its name.
 KIND_OF = {
   end: kind
   for kind, ends in {
     "Parquet": (".parquet", ".pq"),
     "Arrow": (".arrow", ".feather", ".ipc"),
-    "JSON lines": (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz"),
-    "CSV": (".csv", ".tsv", ".csv.gz", ".tsv.gz"),
+    "JSON lines": (".jsonl", ".ndjson", ".json"),
+    "CSV": (".csv", ".tsv", ".tab", ".data"),
   }.items()
   for end in ends
+}
+PACKED = (".gz", ".zst")
+KIND_OF |= {
+  end + packed: kind
+  for end, kind in list(KIND_OF.items())
+  for packed in PACKED
+  if kind in ("JSON lines", "CSV")
+}
+# Words by which files, folders and columns name a part of a table.
+PART_WORDS = {
+  word: part
+  for part, words in {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev", "eval"),
+    "test": ("test", "testing", "holdout"),
+  }.items()
+  for word in words
 }
 
 
@@ -31,14 +50,24 @@ def files(name: str) -> list[pathlib.Path]:
     from deepsets_jax.data.files import records
 
     return sorted(records.open_tfds(name).folder.iterdir())
+  if name.startswith(SQL):
+    # Those that the query names, as far as they can be told.
+    named = re.findall(r"'([^']+)'|\b([\w./-]+\.\w+)\b", name)
+    found = {file for pair in named for file in glob.glob(max(pair))}
+    return sorted(path for path in map(pathlib.Path, found) if path.is_file())
   path = pathlib.Path(name)
   if path.is_dir():
     inside = [file for file in sorted(path.iterdir()) if file.name[0] not in "._"]
+    for folder in [file for file in inside if file.is_dir()]:
+      if folder.name.lower() in PART_WORDS:
+        inside += [f for f in sorted(folder.iterdir()) if f.name[0] not in "._"]
     if parts := [file for file in inside if file.is_dir() and "=" in file.name]:
       raise DataError(
         f"{path} is partitioned, as {parts[0].name} shows; columns in such names are"
         " not read; write it as one folder of files"
       )
+    # A spec that describe wrote stands beside the files.
+    inside = [file for file in inside if not file.name.endswith(".spec.json")]
     found = [file for file in inside if file.is_file() and suffix(file)]
     if not found:
       raise DataError(
@@ -61,9 +90,27 @@ def suffix(path: pathlib.Path) -> str | None:
   return max(fitting, key=len, default=None)
 
 
+def part_of(path: pathlib.Path) -> str | None:
+  """The part of a table that a file's name says it is, or that of its folder.
+
+  `train.csv`, `films-test-00000-of-00002.parquet` and `valid/0.jsonl` say so.
+  """
+  for text in (path.name, path.parent.name):
+    words = re.split(r"[^a-z]+", text.lower())
+    if named := [PART_WORDS[word] for word in words if word in PART_WORDS]:
+      return named[0] if len(set(named)) == 1 else None
+  return None
+
+
 def folder(name: str) -> str:
   """Where relative paths in a table begin: the folder of its file, or of its files."""
-  if name.startswith(TFDS):
+  if name.startswith((TFDS, SQL)):
     return "."
   path = pathlib.Path(name)
   return str(path if path.is_dir() else path.parent)
+
+
+def beside(path: str, main: str) -> str:
+  """A path relative to the folder of the main table, or else to the current one."""
+  near = pathlib.Path(folder(main), path)
+  return str(near) if near.exists() else path

@@ -8,7 +8,7 @@ the ordinary type, an extension type its storage; a struct at the top becomes a 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -61,11 +61,13 @@ def is_list(kind: pa.DataType) -> bool:
 def converts(found: pa.DataType, wanted: pa.DataType) -> bool:
   """Whether cells of one plain type may be taken for another without a loss.
 
-  What a value has to hold for it is seen when it is read: 3.0 is an integer, 3.5 is
-  not. A string is never taken for a number, nor a number for a string.
+  Whether each value fits is known when it is read: 3.0 is an integer, 3.5 is not, and 0
+  and 1 are booleans. A string is never taken for a number, nor a number for a string.
   """
   if found == wanted or pa.types.is_null(found):
     return True
+  if pa.types.is_boolean(found) or pa.types.is_boolean(wanted):
+    return _is_number(found) or _is_number(wanted)
   if is_list(found) and is_list(wanted):
     return converts(found.value_type, wanted.value_type)
   return any(family(found) and family(wanted) for family in (_is_number, _is_moment))
@@ -85,34 +87,30 @@ class Layout:
   """How the columns of a file become plain ones.
 
   Attributes:
+    where: The file.
     schema: Of the plain columns.
     paths: Of each plain column: names, down the structs of the file.
-    at: Where a row is, for messages.
   """
 
+  where: str
   schema: pa.Schema
   paths: Mapping[str, tuple[str, ...]]
-  at: Callable[[int], str]
 
   @classmethod
   def of(
     cls,
     where: str,
     found: pa.Schema,
-    wanted: pa.Schema | None,
-    at: Callable[[int], str] | None = None,
   ) -> Layout:
     """The layout of a file with the types `found`.
 
     Args:
       where: The file.
       found: Its own types.
-      wanted: Types that columns of these names shall have; None for their own.
-      at: Where a row is; None for the file and its number.
 
     Raises:
       DataError: Two columns of one name, one without a name, or one whose type cannot
-        be read, or not as the one that is wanted.
+        be read.
     """
     try:
       check_names(where, found.names)
@@ -129,8 +127,8 @@ class Layout:
           f"{where}: two columns are {name!r}, one of them within a struct; rename one"
         )
       paths[name] = path
-      fields.append(pa.field(name, _wanted_type(where, name, kind, wanted)))
-    return cls(pa.schema(fields), paths, at or (lambda row: f"{where}, row {row}"))
+      fields.append(pa.field(name, _readable(where, name, kind)))
+    return cls(where, pa.schema(fields), paths)
 
   def roots(self, names: Sequence[str]) -> list[str]:
     """The columns of the file that hold these plain columns."""
@@ -164,7 +162,7 @@ class Layout:
       raise self._damaged(array, name, row, error) from error
     for part in path[1:]:
       array = pc.struct_field(_stored(array), array.type.get_field_index(part))
-    return converted(array, self.schema.field(name).type, self.at, name, row)
+    return _stored(array).cast(self.schema.field(name).type)
 
   def _damaged(
     self, array: pa.Array, name: str, row: int, error: Exception
@@ -183,7 +181,8 @@ class Layout:
       value = _raw(array.slice(index, 1))
       advice = "a string must be UTF-8: write such bytes as binary, or decode them"
     return DataError(
-      f"{self.at(row + index)}, column {name!r}: {value}{reason(error)}; {advice}"
+      f"{self.where}, row {row + index}, column {name!r}: {value}{reason(error)};"
+      f" {advice}"
     )
 
 
@@ -213,43 +212,6 @@ def check_same_names(
     )
 
 
-def converted(
-  array: pa.Array, wanted: pa.DataType, at: Callable[[int], str], name: str, row: int
-) -> pa.Array:
-  """The cells of a column as another type that it `converts` to.
-
-  Args:
-    array: Of any type that a file may have.
-    wanted: Plain type.
-    at: Where a row is, for messages.
-    name: Of the column.
-    row: Of the first cell in the file.
-
-  Raises:
-    DataError: A value does not fit.
-  """
-  array = _stored(array)
-  if array.type.equals(wanted) and str(array.type) == str(wanted):
-    return array
-  try:
-    return array.cast(wanted)
-  except READ_ERRORS as error:
-
-    def fails(begin: int, count: int) -> bool:
-      try:
-        sound(array.slice(begin, count)).cast(wanted)
-      except READ_ERRORS:
-        return True
-      return False
-
-    index = first_failing(len(array), fails)
-    raise DataError(
-      f"{at(row + index)}, column {name!r}:"
-      f" {shorten(array[index].as_py())} is no {wanted} ({reason(error)}); mend the"
-      f" value, or leave it out"
-    ) from error
-
-
 def _stored(array: pa.Array) -> pa.Array:
   """The array without an extension type or run-end encoding around it."""
   if isinstance(array.type, pa.BaseExtensionType):
@@ -273,9 +235,12 @@ def _leaves(
       yield (*path, field.name), field.type
 
 
-def _wanted_type(
-  where: str, name: str, kind: pa.DataType, wanted: pa.Schema | None
-) -> pa.DataType:
+def _readable(where: str, name: str, kind: pa.DataType) -> pa.DataType:
+  """The plain type of a column.
+
+  Raises:
+    DataError: Arrow cannot convert it.
+  """
   plain = plain_type(kind)
   try:
     _stored(pa.array([], kind)).cast(plain)
@@ -283,15 +248,7 @@ def _wanted_type(
     raise DataError(
       f"{where}, column {name!r}: type {kind} cannot be read; write it as {plain}"
     ) from error
-  if wanted is None or name not in wanted.names:
-    return plain
-  field = wanted.field(name)
-  if not converts(plain, field.type):
-    raise DataError(
-      f"{where}, column {name!r}: type {plain}, expected {field.type}; write the column"
-      f" as {field.type}, or leave it out"
-    )
-  return field.type
+  return plain
 
 
 def _raw(cell: pa.Array) -> str:

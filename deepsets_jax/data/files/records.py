@@ -47,10 +47,12 @@ class TfdsSource:
     schema: Arrow types of all columns.
     num_rows: Of all splits.
     folder: Where it was built.
+    notes: None.
   """
 
   def __init__(self, builder: tfds.core.DatasetBuilder, where: str):
     self.where, self.folder = where, pathlib.Path(builder.data_path)
+    self.notes: list[str] = []
     self._columns: dict[str, Column] = {}
     # By name: features that are read from a file come in another order each time.
     for name, column in sorted(
@@ -74,6 +76,10 @@ class TfdsSource:
     size = sum(info.num_bytes for info in builder.info.splits.values())
     mean = max(1, size // max(1, self.num_rows))
     self._batch_rows = max(1, min(BATCH_ROWS, BATCH_BYTES // mean))
+
+  def at(self, row: int) -> str:
+    """Where a row is, for messages."""
+    return f"{self.where}, row {row}"
 
   def batches(
     self, columns: Sequence[str] | None = None, *, start: int = 0

@@ -36,12 +36,18 @@ class Source(Protocol):
   Attributes:
     where: What to call it in a message: the path.
     schema: Of all columns.
-    num_rows: None where only reading tells.
+    num_rows: None where it is known only after reading.
+    notes: Sentences about the file that a person should read.
   """
 
   where: str
   schema: pa.Schema
   num_rows: int | None
+  notes: Sequence[str]
+
+  def at(self, row: int) -> str:
+    """Where a row is, for messages: the file and the row in it."""
+    ...
 
   def batches(
     self, columns: Sequence[str] | None = None, *, start: int = 0
@@ -86,6 +92,15 @@ def reason(error: BaseException) -> str:
 def rows_only(count: int) -> pa.RecordBatch:
   """A batch without columns: its number of rows."""
   return pa.RecordBatch.from_arrays([pa.nulls(count)], [""]).select([])
+
+
+def skipped(batches: Iterable[pa.RecordBatch], start: int) -> Iterator[pa.RecordBatch]:
+  """The batches without the rows before `start`."""
+  row = 0
+  for batch in batches:
+    begin = min(max(start - row, 0), batch.num_rows)
+    row += batch.num_rows
+    yield batch.slice(begin)
 
 
 def cut(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

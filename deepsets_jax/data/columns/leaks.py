@@ -1,0 +1,169 @@
+"""Signs that a table gives the answer away: equal rows, and columns that tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import sklearn.metrics
+import sklearn.tree
+
+from deepsets_jax.data.columns import cells
+from deepsets_jax.data.columns.labels import Label
+from deepsets_jax.data.columns.spec import PARTS, Spec
+from deepsets_jax.data.columns.survey import TRAIN, Survey, parted
+from deepsets_jax.data.files import duck
+from deepsets_jax.data.files.source import Source
+
+# Rows in which columns are tried one by one.
+_SAMPLE = 20_000
+_FEWEST = 40
+# A column that is right this often, where the most frequent label is not, is told.
+_RIGHT, _USUAL = 0.99, 0.95
+
+
+def find(source: Source, spec: Spec, survey: Survey) -> list[str]:
+  """Sentences on what may give the answer away, with figures.
+
+  Args:
+    source: The table.
+    spec: What its columns are.
+    survey: The part of each row.
+  """
+  return [*_equal_rows(source, spec, survey), *_telling_columns(source, spec, survey)]
+
+
+def _equal_rows(source: Source, spec: Spec, survey: Survey) -> Iterator[str]:
+  """How many rows of a part are equal to a training row, features and label."""
+  columns = list(
+    dict.fromkeys([*(c for k in spec.modalities.values() for c in k.columns)])
+  )
+  columns += [spec.label.column]
+  schema = pa.schema([source.schema.field(name) for name in columns])
+  schema = schema.append(pa.field("_part", pa.int8()))
+
+  def batches() -> Iterator[pa.RecordBatch]:
+    for _, parts, batch in parted(source, columns, survey.parts):
+      arrays = [*(batch[name] for name in columns), pa.array(parts, pa.int8())]
+      yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+  link = duck.connect()
+  reader = pa.RecordBatchReader.from_batches(schema, batches())
+  try:
+    link.register("given", reader)
+    picked = ", ".join(duck.name(name) for name in columns)
+    link.execute(
+      f"CREATE OR REPLACE TEMP TABLE hashed AS SELECT _part, hash({picked}) AS row"
+      " FROM given"
+    )
+  except duckdb.NotImplementedException:
+    return  # Of a type that DuckDB has not.
+  (different,) = link.execute("SELECT count(DISTINCT row) FROM hashed").fetchone()
+  if different < 0.1 * len(survey.parts):
+    return  # Few different rows are possible: they repeat by their nature.
+  counts = link.execute(
+    "SELECT _part, count(*), count(*) FILTER (row IN (SELECT row FROM hashed"
+    f" WHERE _part = {TRAIN})) FROM hashed WHERE _part > {TRAIN}"
+    " GROUP BY _part ORDER BY _part"
+  ).fetchall()
+  for part, rows, equal in counts:
+    if equal:
+      yield (
+        f"{equal:,} of {rows:,} rows ({equal / rows:.1%}) of the {PARTS[part]} part are"
+        " equal to a training row; leave duplicates out, or group them"
+      )
+
+
+def _telling_columns(source: Source, spec: Spec, survey: Survey) -> Iterator[str]:
+  """Columns that determine the label alone, tried on rows that were not fitted on."""
+  if spec.label.kind == "multilabel" or cells.is_list(_type(source, spec.label.column)):
+    return
+  names = {
+    column: spec.label.kind
+    for kind in spec.modalities.values()
+    for column in kind.columns
+    if cells.is_token(_type(source, column)) or cells.is_number(_type(source, column))
+  }
+  sample = _sample(source, [*names, spec.label.column], survey)
+  there = sample[spec.label.column].is_valid()
+  sample = sample.filter(there)
+  if len(sample) < _FEWEST:
+    return
+  target = _target(sample[spec.label.column], spec.label)
+  fit = np.random.default_rng(0).permutation(len(sample)) < len(sample) // 2
+  for name in names:
+    right, usual = _score(sample[name], target, fit, spec.label)
+    if right >= _RIGHT and usual <= _USUAL:
+      what = "explains" if spec.label.kind == "regression" else "is right in"
+      beside = (
+        ""
+        if spec.label.kind == "regression"
+        else f" (the most frequent label in {usual:.0%})"
+      )
+      yield (
+        f"{name}: alone it {what} {right:.1%} of the label{beside}; leave it out if it"
+        " is known only with the answer"
+      )
+
+
+def _type(source: Source, column: str) -> pa.DataType:
+  return source.schema.field(column).type
+
+
+def _sample(source: Source, columns: list[str], survey: Survey) -> pa.Table:
+  """The first rows that are not left out."""
+  taken, rows = [], 0
+  for _, parts, batch in parted(source, columns, survey.parts):
+    taken.append(batch.filter(pa.array(parts >= TRAIN)))
+    rows += len(taken[-1])
+    if rows >= _SAMPLE:
+      break
+  return pa.Table.from_batches(taken)[:_SAMPLE].combine_chunks()
+
+
+def _target(column: pa.ChunkedArray, label: Label) -> np.ndarray:
+  if label.kind == "regression":
+    return column.cast(pa.float64()).to_numpy()
+  encoded = column.cast(pa.string()).combine_chunks().dictionary_encode()
+  return encoded.indices.to_numpy(zero_copy_only=False)
+
+
+def _score(
+  column: pa.ChunkedArray, target: np.ndarray, fit: np.ndarray, label: Label
+) -> tuple[float, float]:
+  """How right a column alone is on the other half, and how right none is."""
+  column = column.combine_chunks()
+  if pa.types.is_string(column.type):
+    codes = _by_mean_target(column, target, fit)
+  else:
+    values, lengths = cells.numbers(column)
+    codes = np.full(len(column), np.nan)
+    codes[lengths > 0] = values
+  regression = label.kind == "regression"
+  tree = (
+    sklearn.tree.DecisionTreeRegressor(max_leaf_nodes=256, random_state=0)
+    if regression
+    else sklearn.tree.DecisionTreeClassifier(max_leaf_nodes=256, random_state=0)
+  )
+  tree.fit(codes[fit, None], target[fit])
+  predicted, true = tree.predict(codes[~fit, None]), target[~fit]
+  if regression:
+    return float(sklearn.metrics.r2_score(true, predicted)), 0.0
+  usual = np.bincount(target).argmax()
+  return float((predicted == true).mean()), float((true == usual).mean())
+
+
+def _by_mean_target(
+  column: pa.Array, target: np.ndarray, fit: np.ndarray
+) -> np.ndarray:
+  """Categories as numbers: their mean target in one half; NaN for those not there."""
+  encoded = column.dictionary_encode()
+  size = len(encoded.dictionary)
+  codes = np.append(encoded.indices.fill_null(size).to_numpy(zero_copy_only=False), [])
+  codes = codes.astype(np.int64)
+  sums = np.bincount(codes[fit], target[fit], size + 1)
+  counts = np.bincount(codes[fit], minlength=size + 1)
+  with np.errstate(invalid="ignore"):
+    return (sums / counts)[codes]

@@ -1,0 +1,198 @@
+"""How a CSV file is laid out: its separator, its header, and the lines before it."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import dataclasses
+import io
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import TextIO
+
+import pyarrow as pa
+
+from deepsets_jax.data.files.formats import Detector
+from deepsets_jax.data.files.source import READ_ERRORS, reason, shorten
+from deepsets_jax.data.table import DataError
+
+SEPARATORS = (",", ";", "\t", "|")
+_LOOKED_AT = 1 << 20
+_ROWS = 200
+_OTHER_ENCODINGS = {
+  "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+  "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Dialect:
+  """How a CSV file is laid out.
+
+  Attributes:
+    separator: Between the cells of a row.
+    header: Whether the first row holds the names of the columns.
+    skip: Lines before the header that are not part of the table.
+    names: Of the columns.
+    note: What a person should know about it; "" for nothing.
+  """
+
+  separator: str
+  header: bool
+  skip: int
+  names: tuple[str, ...]
+  note: str = ""
+
+
+def detect(
+  where: str, separator: str | None = None, header: bool | None = None
+) -> Dialect:
+  """The layout of a CSV file, from its first megabyte.
+
+  Args:
+    where: Path; a name that ends in .gz or .zst is of a compressed file.
+    separator: Between cells; None to find it.
+    header: Whether there is a header; None for yes, with a note if it looks like data.
+
+  Raises:
+    DataError: The file is empty, not UTF-8 by its first bytes, or two columns have one
+      name.
+  """
+  text = _beginning(where)
+  first = text.partition("\n")[0].rstrip("\r")
+  skip = 0
+  if first.lower().startswith("sep=") and len(first) == 5:
+    # The line by which Excel is told the separator.
+    separator, skip = separator or first[4], 1
+    text = text.partition("\n")[2]
+  stripped = text.lstrip("\r\n")
+  skip += text[: len(text) - len(stripped)].replace("\r\n", "\n").count("\n")
+  usual = "\t" if ".tsv" in where.lower() else ","
+  separator = separator or _separator(stripped, usual)
+  rows = _rows(stripped, separator)
+  if not rows or (len(rows) == 1 and header is not False):
+    raise DataError(
+      f"{where} has no header, or nothing below it; give a file with a header and rows"
+    )
+  if header is False:
+    names = [f"column_{place}" for place in range(len(rows[0]))]
+    return Dialect(separator, False, skip, tuple(names))
+  names = [name.strip() or f"Unnamed: {place}" for place, name in enumerate(rows[0])]
+  suspicion = _suspicion(rows) if header is None else ""
+  for place, name in enumerate(names):
+    if name in names[:place]:
+      raise DataError(
+        f"{where}: columns {names.index(name)} and {place} are both {name!r}; rename"
+        " one" + (f". {suspicion}" if suspicion else "")
+      )
+  shown = "a tab" if separator == "\t" else repr(separator)
+  notes = [f"cells are separated by {shown}"] if separator != usual else []
+  notes += [f"the first line, {first!r}, is not read"] if skip and first else []
+  notes += [suspicion] if suspicion else []
+  return Dialect(separator, True, skip, tuple(names), "; ".join(notes))
+
+
+def line_of(where: str, dialect: Dialect, row: int) -> int:
+  """The line, from 1 on, on which a row begins. Reads the file up to it."""
+  with open_text(where) as file:
+    for _ in range(dialect.skip):
+      file.readline()
+    reader = csv.reader(file, delimiter=dialect.separator)
+    single, seen = len(dialect.names) == 1, -1 if dialect.header else 0
+    line = 0
+    try:
+      for cells in reader:
+        if cells or (single and seen >= 0):
+          if seen == row:
+            break
+          seen += 1
+        line = reader.line_num
+    except (csv.Error, UnicodeDecodeError):
+      pass
+    return dialect.skip + line + 1
+
+
+def open_text(where: str) -> TextIO:
+  """The file as text, unpacked; what is not UTF-8 becomes surrogates."""
+  try:
+    data = pa.input_stream(where)
+  except READ_ERRORS as error:
+    raise DataError(f"{where} cannot be opened ({reason(error)})") from error
+  return io.TextIOWrapper(data, "utf-8-sig", errors="surrogateescape", newline="")
+
+
+def _beginning(where: str) -> str:
+  try:
+    with pa.input_stream(where) as file:
+      data = file.read(_LOOKED_AT)
+  except READ_ERRORS as error:
+    raise DataError(
+      f"{where} cannot be read ({reason(error)}); it is truncated or damaged, write it"
+      " again"
+    ) from error
+  for encoding, marks in _OTHER_ENCODINGS.items():
+    if data.startswith(marks):
+      raise DataError(
+        f"{where} is {encoding}, expected UTF-8; convert it: iconv -f {encoding} -t"
+        " UTF-8"
+      )
+  if b"\0" in data:
+    raise DataError(
+      f"{where} has a NUL byte, which text in UTF-8 never has; convert it from UTF-16"
+      " (iconv -f UTF-16 -t UTF-8), or write it again if it is damaged"
+    )
+  return data.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+
+
+def _rows(text: str, separator: str) -> list[list[str]]:
+  """The first rows, without the last of a text that was cut."""
+  rows = []
+  try:
+    lines = io.StringIO(text, newline="")
+    for row in itertools.islice(csv.reader(lines, delimiter=separator), _ROWS + 1):
+      if row:
+        rows.append(row)
+  except csv.Error:
+    pass  # The reader of the whole file says what is wrong, and where.
+  return rows[:-1] if len(text) >= _LOOKED_AT and len(rows) <= _ROWS else rows
+
+
+def _separator(text: str, usual: str) -> str:
+  """The separator that makes the first rows equally long."""
+  scores = {}
+  for mark in dict.fromkeys([usual, *SEPARATORS]):
+    rows = _rows(text, mark)
+    width = len(rows[0]) if rows else 0
+    if width > 1:
+      scores[mark] = sum(len(row) == width for row in rows) / len(rows)
+  if not scores:
+    return usual
+  # A broken row must not make another separator of the usual one.
+  if scores.get(usual, 0) >= 0.5:
+    return usual
+  return max(scores, key=lambda mark: scores[mark])
+
+
+def _suspicion(rows: Sequence[Sequence[str]]) -> str:
+  """A sentence if the header looks like a row of data."""
+  header = rows[0]
+  for place, name in enumerate(header):
+    column = [row[place] for row in rows[1:] if place < len(row)]
+    if column and _is_number(column) and _is_number([name]):
+      return (
+        f"the first row, {shorten(list(header))}, looks like data: if the file has no"
+        " header, say --header=none"
+      )
+  return ""
+
+
+def _is_number(texts: Sequence[str]) -> bool:
+  detector = Detector()
+  detector.add(pa.array(texts, pa.string()))
+  return detector.rows > 0 and detector.found()[0].type in ("integer", "number")
+
+
+def lines_of(where: str) -> Iterator[str]:
+  """The lines of a text file."""
+  with open_text(where) as file:
+    yield from file
