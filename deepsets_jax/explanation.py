@@ -296,11 +296,11 @@ def _element(
 ) -> dict[str, Any]:
   """One element as plain values."""
   name, position, value, score = element
-  error = None
-  if one.error is not None:
-    slot = one.table.modalities[name].offsets[row] + position
-    error = float(one.error[name][slot])
-  text = names.text(name, position, value, words)
+  column = one.table.modalities[name]
+  slot = column.offsets[row] + position
+  error = None if one.error is None else float(one.error[name][slot])
+  weight = None if column.weights is None else float(column.weights[slot])
+  text = names.text(name, position, value, words, weight)
   where = {"modality": name, "position": position, "text": text}
   return where | {"score": score, "error": error}
 

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from deepsets_jax.encoders import (
   MLP,
   DenseEncoder,
+  FieldEncoder,
   Scaled,
   SequenceEncoder,
   TokenEncoder,
@@ -212,7 +213,11 @@ def _positions(config: ml_collections.ConfigDict) -> dict[str, str]:
 def _encoder(
   name: str, modality: Modality, config: ml_collections.ConfigDict, dtype: Any
 ) -> nn.Module:
-  if modality.kind == "tokens":
+  if modality.valued:
+    elements = FieldEncoder(
+      modality.groups, config.features, dtype=dtype, **config.dense
+    )
+  elif modality.kind == "tokens":
     elements = TokenEncoder(modality.size, config.features, dtype=dtype, **config.token)
   elif modality.encoded and modality.size == config.features:
     elements = Scaled(dtype)
@@ -225,7 +230,13 @@ def _encoder(
   if not settings["layers"] and positions is None and not fading:
     return elements
   return SequenceEncoder(
-    elements, config.features, positions, fading, dtype=dtype, **settings
+    elements,
+    config.features,
+    positions,
+    fading,
+    dtype=dtype,
+    valued=modality.valued,
+    **settings,
   )
 
 

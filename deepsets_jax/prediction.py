@@ -209,7 +209,10 @@ def _wanted(encoding: Encoding, path: str) -> pa.Schema:
   free = {"image", *(NUMERIC if typed <= {"Parquet", "Arrow"} else ())}
   of_spec = encoding.spec
   names = {
-    kind.column: None for kind in of_spec.modalities.values() if kind.kind not in free
+    column: None
+    for kind in of_spec.modalities.values()
+    for column, one in kind.by_column.items()
+    if one.kind not in free
   }
   names |= {of_spec.id: None} if of_spec.id else {}
   return pa.schema([encoding.columns.field(name) for name in names])
@@ -226,25 +229,31 @@ def _columns(
       f"{source.where}: columns that training had not are not read:"
       f" {shortened(unknown)}"
     )
-  kinds = spec.modalities.items()
-  if not any(kind.column in there.names for _, kind in kinds):
+  kinds = [
+    (name, column, kind)
+    for name, whole in spec.modalities.items()
+    for column, kind in whole.by_column.items()
+  ]
+  if not any(column in there.names for _, column, _ in kinds):
     raise DataError(
       f"{source.where}: no column of the run's spec; it has {shortened(there.names)},"
-      f" the spec {shortened(sorted(kind.column for _, kind in kinds))}"
+      f" the spec {shortened(sorted(column for _, column, _ in kinds))}"
     )
   used = {}
-  for name, kind in kinds:
-    if kind.column not in there.names:
-      report(f"{source.where}: no column {kind.column!r}: {name!r} is absent")
-    elif pa.types.is_null(found := there.field(kind.column).type):
-      report(f"{source.where}: column {kind.column!r} is empty: {name!r} is absent")
+  for name, column, kind in kinds:
+    several = len(spec.modalities[name].by_column) > 1
+    absent = f"{'its part of ' if several else ''}{name!r} is absent"
+    if column not in there.names:
+      report(f"{source.where}: no column {column!r}: {absent}")
+    elif pa.types.is_null(found := there.field(column).type):
+      report(f"{source.where}: column {column!r} is empty: {absent}")
     elif not kind.accepts(found):
       raise DataError(
-        f"{source.where}: column {kind.column!r} is {found}, and the run reads"
+        f"{source.where}: column {column!r} is {found}, and the run reads"
         f" {kind.takes} in it; write it so, or leave it out"
       )
     else:
-      used[kind.column] = None
+      used[column] = None
   return [*used, *([spec.id] if spec.id in there.names and spec.id not in used else [])]
 
 

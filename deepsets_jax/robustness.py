@@ -32,8 +32,8 @@ def missing(table: Table, rate: float, rng: np.random.Generator) -> Table:
 def noise(table: Table, rate: float, rng: np.random.Generator) -> Table:
   """Each element in place of another's, drawn from the table, with chance `rate`.
 
-  Weights and times stay where they were: it says as much, and something else. What is
-  wrong at a rate is as wrong at every higher one.
+  Weights and times stay where they were: it says as much, and something else. A value
+  goes with its token. What is wrong at a rate is as wrong at every higher one.
   """
   modalities = {}
   for name, ragged in table.modalities.items():
@@ -42,7 +42,10 @@ def noise(table: Table, rate: float, rng: np.random.Generator) -> Table:
     # As many are drawn at every rate, so that all rates draw the same.
     drawn = rng.integers(max(n, 1), size=n)
     other = np.where(wrong, drawn, np.arange(n))
-    modalities[name] = ragged.replace(values=ragged.values[other])
+    changed = ragged.replace(values=ragged.values[other])
+    if table.schema.modalities[name].valued:
+      changed = changed.replace(weights=ragged.weights[other])
+    modalities[name] = changed
   return dataclasses.replace(table, modalities=modalities)
 
 

@@ -24,6 +24,11 @@ class Modality:
     timed: Whether each element carries a time, a float.
     encoded: Whether the vectors are what an encoder made, of a length of about 1: a
       model of their width takes them as they are.
+    valued: Whether the weight of a token is a number that the token says something
+      about, as 41 of "age"; it is 1 for a token that stands for itself. Such tokens
+      are `weighted`, too.
+    groups: Number of ids of each column, in the order of the ids, where the tokens
+      are the cells of several columns of a table. Needed by valued tokens.
   """
 
   kind: ModalityKind
@@ -32,12 +37,25 @@ class Modality:
   ordered: bool = False
   timed: bool = False
   encoded: bool = False
+  valued: bool = False
+  groups: tuple[int, ...] = ()
 
   def __post_init__(self):
+    object.__setattr__(self, "groups", tuple(self.groups))  # JSON has lists.
     if self.kind not in ("vectors", "tokens"):
       raise ValueError(f"modality kind {self.kind!r}: expected 'vectors' or 'tokens'")
     if self.size < 1:
       raise ValueError(f"modality size {self.size}: expected at least 1")
+    if self.groups and sum(self.groups) != self.size:
+      raise ValueError(
+        f"modality groups of {sum(self.groups)} ids in all, and the size is"
+        f" {self.size}: expected the number of ids of each column"
+      )
+    if self.valued and not (self.kind == "tokens" and self.weighted and self.groups):
+      raise ValueError(
+        f"a valued modality of kind {self.kind!r}, weighted {self.weighted}, with"
+        f" {len(self.groups)} groups: expected weighted tokens with groups"
+      )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -78,7 +78,7 @@ DIRECTION = [
     "data.columns.tokens",
     "data.columns.images",
   },
-  {"data.columns.labels"},
+  {"data.columns.labels", "data.columns.fields"},
   {"extract.inputs", "extract.worker"},
   {"extract.chunks", "extract.output"},
   {"extract.results"},

@@ -80,7 +80,8 @@ def read(path: str, column: str, report: Report) -> IdTable:
     if unfit:
       name, why = next(iter(unfit.items()))
       raise DataError(
-        f"{source.where}: column {given.modalities[name].column!r}, modality {name!r}:"
+        f"{source.where}: column"
+        f" {', '.join(map(repr, given.modalities[name].by_column))}, modality {name!r}:"
         f" {why}; mend it, or leave it out of {spec.beside(path)}"
       )
   else:
@@ -192,13 +193,12 @@ def _proposed(source: Source, column: str, report: Report) -> Fields:
     report(f"no fields: {error}")
     return {}
   fields, unfit = _fit(source, proposed.modalities)
-  by_name = {name: kind.column for name, kind in proposed.modalities.items()}
   marks = {proposed.id: "it names the rows", proposed.split: "it tells parts"}
-  why = unused | marks | {by_name[name]: text for name, text in unfit.items()}
-  taken = {name: f"left out: {text}" for name, text in why.items()}
-  taken |= {
-    by_name[name]: f"a field, {kind.kind}" for name, (kind, _) in fields.items()
-  }
+  taken = {name: f"left out: {text}" for name, text in (unused | marks).items()}
+  for name, kind in proposed.modalities.items():
+    for field, one in kind.by_column.items():
+      left_out = f"left out: {unfit[name]}" if name in unfit else None
+      taken[field] = left_out or f"a field, {one.kind}"
   for name in others:
     report(f"{source.where}: column {name!r} is {taken[name]}")
   return fields
@@ -211,13 +211,13 @@ def _fit(source: Source, kinds: Mapping[str, Kind]) -> tuple[Fields, dict[str, s
     DataError: A value that cannot be of its kind.
   """
   fittings = {name: kind.fitting() for name, kind in kinds.items()}
-  columns = list(dict.fromkeys(kind.column for kind in kinds.values()))
+  columns = list(dict.fromkeys(c for kind in kinds.values() for c in kind.by_column))
   for rows, batch in numbered(source, columns):
     for name, kind in kinds.items():
       try:
-        fittings[name].add(batch[kind.column])
+        fittings[name].add(kind.cells_in(batch))
       except cells.CellError as error:
-        raise located(error, source.where, kind.column, rows) from error
+        raise located(error, source.where, next(iter(kind.by_column)), rows) from error
   fields, unfit = {}, {}
   for name, kind in kinds.items():
     try:

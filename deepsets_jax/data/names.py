@@ -10,14 +10,15 @@ import numpy as np
 
 from deepsets_jax.data import debian_programs, digits
 from deepsets_jax.data.columns import build, spec
+from deepsets_jax.data.columns.fields import Quantity
 from deepsets_jax.data.table import Table
 from deepsets_jax.schema import Target
 
 
 def element_names(
   config: ml_collections.ConfigDict, seed: int
-) -> dict[str, tuple[str, ...]]:
-  """The string of every token id, by modality, of the tables of `sources.load`.
+) -> dict[str, tuple[str | Quantity, ...]]:
+  """What every token id is called, by modality, of the tables of `sources.load`.
 
   A modality of vectors has none, nor have data sets that come without their strings.
 
@@ -67,7 +68,8 @@ def text(
   modality: str,
   position: int,
   value: int | np.ndarray,
-  names: Mapping[str, Sequence[str]],
+  names: Mapping[str, Sequence[str | Quantity]],
+  weight: float | None = None,
 ) -> str:
   """What an element is called: its string, or its place, with its number if it is one.
 
@@ -78,9 +80,12 @@ def text(
     position: Among the example's elements of the modality.
     value: The token id, or the vector.
     names: See `element_names`.
+    weight: The weight of the token, which is the value of a number.
   """
   if modality in names:
     found = names[modality][int(value)]
+    if isinstance(found, Quantity):
+      found = found.text(weight)
     return found if found and found.isprintable() else repr(found)
   place = f"{modality}[{position}]"
   return f"{place} = {np.ravel(value)[0]:.4g}" if np.size(value) == 1 else place

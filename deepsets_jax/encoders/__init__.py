@@ -1,6 +1,11 @@
 """Encoders: `Ragged` to `Ragged` with the common `d` features."""
 
-from deepsets_jax.encoders.elements import DenseEncoder, Scaled, TokenEncoder
+from deepsets_jax.encoders.elements import (
+  DenseEncoder,
+  FieldEncoder,
+  Scaled,
+  TokenEncoder,
+)
 from deepsets_jax.encoders.layers import MLP, activation, l2_normalize
 from deepsets_jax.encoders.sequence import SequenceEncoder
 from deepsets_jax.encoders.torchmultimodal import (
@@ -13,6 +18,7 @@ __all__ = [
   "MLP",
   "DenseEncoder",
   "EmbeddingEncoder",
+  "FieldEncoder",
   "MILEncoder",
   "Scaled",
   "SequenceEncoder",

@@ -6,11 +6,13 @@ dropped by the pool.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 
 from deepsets_jax.encoders.layers import MLP, to_common_space
 from deepsets_jax.ragged import Ragged
@@ -70,6 +72,57 @@ class TokenEncoder(nn.Module):
       values = mlp(values, train=train)
       values = to_common_space(self.features, self.dtype)(values)
     return _ModalityScale()(elements.replace(values=values))
+
+
+class FieldEncoder(nn.Module):
+  """Cells of a table to `[n, d]`: token ids `[n]` of its columns, values as weights.
+
+  The first layer is a vector of the column plus the value times a vector of the id. The
+  value of a category is 1, so that its vector is an embedding. The layers after it are
+  shared, so that there are as many arrays of parameters for any number of columns.
+
+  Attributes:
+    groups: Number of ids of each column, as in `schema.Modality`.
+    features: `d`.
+    hidden: Widths of hidden layers before a last dense one, that of the first layer
+      included; none makes the first layer the result.
+    norm, dropout, activation, dtype: As in `MLP`.
+  """
+
+  groups: Sequence[int]
+  features: int
+  hidden: Sequence[int] = ()
+  norm: bool = False
+  dropout: float = 0.0
+  activation: str = "relu"
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, elements: Ragged, *, train: bool) -> Ragged:
+    width = self.hidden[0] if self.hidden else self.features
+    # Hidden features start with a variance of 2, of which relu leaves 1; a result of
+    # the first layer starts at a length of about 1, as in `to_common_space`.
+    init = nn.initializers.normal(1.0 if self.hidden else (2 * width) ** -0.5)
+    embed = functools.partial(
+      nn.Embed, features=width, dtype=self.dtype, embedding_init=init
+    )
+    of_id = np.repeat(np.arange(len(self.groups), dtype=np.int32), self.groups)
+    columns = embed(len(self.groups), name="columns")(
+      jnp.asarray(of_id)[elements.values]
+    )
+    slopes = embed(len(of_id), name="ids")(elements.values)
+    values = columns + slopes * elements.weights.astype(self.dtype)[:, None]
+    if self.hidden:
+      mlp = MLP(
+        self.hidden,
+        self.norm,
+        self.dropout,
+        self.activation,
+        self.dtype,
+        first_given=True,
+      )
+      values = to_common_space(self.features, self.dtype)(mlp(values, train=train))
+    return _ModalityScale()(elements.replace(values=values, weights=None))
 
 
 class Scaled(nn.Module):

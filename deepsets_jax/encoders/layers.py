@@ -42,6 +42,8 @@ class MLP(nn.Module):
     dropout: Rate after each activation, in training.
     activation: A name in `ACTIVATIONS`.
     dtype: Of the computation.
+    first_given: Whether the input is what the first dense layer would give; of that
+      layer only the norm, the activation and the dropout are then done here.
   """
 
   hidden: Sequence[int] = ()
@@ -49,13 +51,15 @@ class MLP(nn.Module):
   dropout: float = 0.0
   activation: str = "relu"
   dtype: Any = jnp.float32
+  first_given: bool = False
 
   @nn.compact
   def __call__(self, x: Float[Array, "... i"], *, train: bool) -> Float[Array, "... o"]:
     activate = activation(self.activation)
     x = x.astype(self.dtype)
-    for width in self.hidden:
-      x = nn.Dense(width, dtype=self.dtype)(x)
+    for layer, width in enumerate(self.hidden):
+      if layer or not self.first_given:
+        x = nn.Dense(width, dtype=self.dtype)(x)
       if self.norm:
         x = nn.LayerNorm()(x.astype(jnp.float32)).astype(self.dtype)
       x = activate(x)

@@ -20,7 +20,7 @@ class SequenceEncoder(nn.Module):
   """Encodes each element, adds where it stands, and lets them meet in a transformer.
 
   An element's weight, where there is one, multiplies what comes out: it says how much
-  the element counts, not what it means.
+  the element counts, not what it means. Of `valued` elements it is read with them.
 
   Attributes:
     elements: The encoder of single elements, to `d` features.
@@ -36,6 +36,7 @@ class SequenceEncoder(nn.Module):
     max_positions: Rows of the learned tables.
     layers: Number of transformer blocks; 0 for none, the positions alone.
     heads, hidden, dropout, remat, dtype: As in `transformer.Transformer`.
+    valued: Whether an element's weight is its value, which `elements` reads.
   """
 
   elements: nn.Module
@@ -49,6 +50,7 @@ class SequenceEncoder(nn.Module):
   dropout: float = 0.0
   remat: bool = False
   dtype: Any = jnp.float32
+  valued: bool = False
 
   def setup(self) -> None:
     if self.layers:
@@ -64,8 +66,9 @@ class SequenceEncoder(nn.Module):
 
   @nn.compact
   def __call__(self, elements: Ragged, *, train: bool) -> Ragged:
-    weights = elements.weights
-    encoded = self.elements(elements.replace(weights=None), train=train)
+    weights = None if self.valued else elements.weights
+    unweighted = elements if self.valued else elements.replace(weights=None)
+    encoded = self.elements(unweighted, train=train)
     places = elements.positions if elements.times is None else elements.times
     after = elements.to_elements(elements.lengths) - 1 - elements.positions
     values = encoded.values + self._codes(

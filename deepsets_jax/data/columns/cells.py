@@ -7,7 +7,7 @@ number that is NaN, or an empty string. What is there and cannot be an element i
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,10 @@ class CellError(ValueError):
     index: Of the cell in the column that was looked at.
     problem: With the value.
     advice: The way out.
+    column: Of several columns the name of the one; None where there is only one.
   """
+
+  column: str | None = None
 
   def __init__(self, index: int, problem: str, advice: str):
     super().__init__(f"cell {index}: {problem}; {advice}")
@@ -36,6 +39,25 @@ class Elements(NamedTuple):
 
   values: np.ndarray | pa.Array
   lengths: np.ndarray
+
+
+class OneColumn:
+  """A kind of modality that is read from one column.
+
+  Attributes:
+    column: Its name in the file.
+  """
+
+  column: str
+
+  @property
+  def by_column(self) -> dict[str, Any]:
+    """What each column is that is read."""
+    return {self.column: self}
+
+  def cells_in(self, batch: pa.RecordBatch) -> pa.Array | None:
+    """The column of some rows; None if it is not there."""
+    return batch[self.column] if self.column in batch.schema.names else None
 
 
 def is_list(kind: pa.DataType) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from deepsets_jax.data.columns import cells, spec
+from deepsets_jax.data.columns.fields import Quantity, States
 from deepsets_jax.data.columns.images import Folder
 from deepsets_jax.data.columns.labels import Answers
 from deepsets_jax.data.columns.numeric import Moments, Scale
@@ -43,7 +44,7 @@ class Encoding:
   """
 
   spec: Spec
-  fitted: Mapping[str, Scale | Vocabulary | Folder]
+  fitted: Mapping[str, Scale | Vocabulary | Folder | States]
   answers: Answers
   columns: pa.Schema
 
@@ -56,13 +57,15 @@ class Encoding:
     }
     return Schema(modalities, self.spec.label.target(self.answers))
 
-  def names(self) -> dict[str, tuple[str, ...]]:
-    """The string of every token id, by modality; not of buckets."""
-    return {
-      name: tuple(fitted.words)
-      for name, fitted in self.fitted.items()
-      if isinstance(fitted, Vocabulary) and fitted.words is not None
-    }
+  def names(self) -> dict[str, tuple[str | Quantity, ...]]:
+    """What every token id is called, by modality; not of buckets."""
+    found: dict[str, tuple[str | Quantity, ...]] = {}
+    for name, fitted in self.fitted.items():
+      if isinstance(fitted, States):
+        found[name] = self.spec.modalities[name].names(fitted, self.columns)
+      elif isinstance(fitted, Vocabulary) and fitted.words is not None:
+        found[name] = tuple(fitted.words)
+    return found
 
   def at(self, folder: str) -> Encoding:
     """The same for a file in a folder, where the paths of pictures begin."""
@@ -90,12 +93,13 @@ class Encoding:
     nothing = blank(self.schema).select(np.zeros(len(batch), np.int64))
     modalities = dict(nothing.modalities)
     for name, kind in self.spec.modalities.items():
-      if kind.column not in batch.schema.names:
+      found = kind.cells_in(batch)
+      if found is None:
         continue
       try:
-        modalities[name] = kind.encode(batch[kind.column], self.fitted[name])
+        modalities[name] = kind.encode(found, self.fitted[name])
       except cells.CellError as error:
-        raise located(error, where, kind.column, rows) from error
+        raise located(error, where, next(iter(kind.by_column)), rows) from error
     targets, ids = nothing.targets, None
     if labelled:
       targets = self._targets(batch, rows, where)
@@ -166,9 +170,9 @@ class Fitting:
     batch, rows = batch.filter(pa.array(mask)), rows[mask]
     for name, kind in self._spec.modalities.items():
       try:
-        self._fittings[name].add(batch[kind.column])
+        self._fittings[name].add(kind.cells_in(batch))
       except cells.CellError as error:
-        raise located(error, self._where, kind.column, rows) from error
+        raise located(error, self._where, next(iter(kind.by_column)), rows) from error
     label = self._spec.label
     if label.kind == "regression" and len(batch):
       try:
@@ -217,9 +221,10 @@ class Fitting:
     return Encoding(self._spec, fitted, Answers(labels, scale), columns)
 
   def _of_column(self, name: str, error: ValueError) -> DataError:
-    column = self._spec.modalities[name].column
+    columns = list(self._spec.modalities[name].by_column)
+    called = repr(columns[0]) if len(columns) == 1 else spec.shortened(columns)
     return DataError(
-      f"{self._where}: column {column!r}, modality {name!r}: {error}; mend it, or leave"
+      f"{self._where}: column {called}, modality {name!r}: {error}; mend it, or leave"
       " it out of the spec"
     )
 
@@ -239,12 +244,12 @@ def fit(source: Source, of_spec: Spec, survey: Survey) -> Encoding:
 
 def _wanted(schema: pa.Schema, of_spec: Spec) -> pa.Schema:
   """The schema with float64 wherever numbers are read, whole ones or not."""
+  fields = {field.name: field for field in schema}
   for kind in of_spec.modalities.values():
-    if kind.kind in spec.NUMERIC:
-      place = schema.get_field_index(kind.column)
-      floats = pa.field(kind.column, _floats(schema.field(place).type))
-      schema = schema.set(place, floats)
-  return schema
+    for column, one in kind.by_column.items():
+      if one.kind in spec.NUMERIC:
+        fields[column] = pa.field(column, _floats(fields[column].type))
+  return pa.schema(list(fields.values()), metadata=schema.metadata)
 
 
 def _floats(kind: pa.DataType) -> pa.DataType:

@@ -32,7 +32,7 @@ class Folder:
 
 
 @dataclasses.dataclass(frozen=True)
-class Image:
+class Image(cells.OneColumn):
   """The bytes of a picture or its path, or none: its colours as one vector.
 
   Attributes:

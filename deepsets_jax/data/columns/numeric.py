@@ -78,7 +78,7 @@ class Moments:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Numeric:
+class _Numeric(cells.OneColumn):
   """What the four have in common.
 
   Attributes:
@@ -172,13 +172,18 @@ class _NumericFitting:
     self._size = sizes[0]
     self._moments.merge(other._moments)
 
+  @property
+  def has_values(self) -> bool:
+    """Whether there was an element."""
+    return self._moments.count > 0
+
   def result(self) -> Scale:
     """What was fitted.
 
     Raises:
       ValueError: There was no element.
     """
-    if not self._moments.count:
+    if not self.has_values:
       raise ValueError("no training example has a value in it")
     if self._kind.scale == "none":
       return Scale(np.zeros(self._size), np.ones(self._size))

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from deepsets_jax.data.columns import cells
+from deepsets_jax.data.columns.fields import Fields
 from deepsets_jax.data.columns.images import Image
 from deepsets_jax.data.columns.labels import Label
 from deepsets_jax.data.columns.numeric import Number, Numbers, Vector, Vectors
@@ -28,10 +29,10 @@ from deepsets_jax.data.files.reading import Reading
 from deepsets_jax.data.files.source import Source
 from deepsets_jax.data.table import DataError
 
-Kind = Number | Numbers | Vector | Vectors | Category | Tokens | Text | Image
+Kind = Number | Numbers | Vector | Vectors | Category | Tokens | Text | Image | Fields
 KINDS: Mapping[str, type[Kind]] = {
   kind.kind: kind
-  for kind in (Number, Numbers, Vector, Vectors, Category, Tokens, Text, Image)
+  for kind in (Number, Numbers, Vector, Vectors, Category, Tokens, Text, Image, Fields)
 }
 # Kinds whose elements are numbers, scaled.
 NUMERIC = ("number", "numbers", "vector", "vectors")
@@ -86,7 +87,7 @@ class Spec:
       )
     if unknown := sorted(set(self.parts or {}) - set(PARTS)):
       raise ValueError(f"parts: unknown {unknown[0]!r}; there are {list(PARTS)}")
-    leak = [n for n, k in self.modalities.items() if k.column == self.label.column]
+    leak = [n for n, k in self.modalities.items() if self.label.column in k.by_column]
     if leak:
       raise ValueError(
         f"modalities.{leak[0]}: its column {self.label.column!r} is the label, too: the"
@@ -97,7 +98,7 @@ class Spec:
   def columns(self) -> list[str]:
     """All columns that are read, each once."""
     marks = [self.label.column, self.id, self.split, self.group]
-    named = [kind.column for kind in self.modalities.values()]
+    named = [c for kind in self.modalities.values() for c in kind.by_column]
     return list(dict.fromkeys(c for c in (*named, *marks) if c is not None))
 
   def open(self, path: str, schema: pa.Schema | None = None) -> Source:
@@ -146,7 +147,8 @@ class Spec:
           f" {shortened(schema.names)}"
         )
     for name, kind in self.modalities.items():
-      check_type(name, kind, schema.field(kind.column).type, where)
+      for column, one in kind.by_column.items():
+        check_type(name, one, schema.field(column).type, where)
     for mark in ("id", "split", "group"):
       column = getattr(self, mark)
       found = None if column is None else schema.field(column).type
@@ -166,7 +168,9 @@ class Spec:
 def check_type(name: str, kind: Kind, found: pa.DataType, where: str) -> None:
   """Raises for a column whose type is not of its kind."""
   if not kind.accepts(found):
-    able = [k for k, other in KINDS.items() if other.accepts(found)]
+    able = [
+      k for k, other in KINDS.items() if other is not Fields and other.accepts(found)
+    ]
     raise DataError(
       f"{where}: column {kind.column!r} is {found}, and modality {name!r} of kind"
       f" {kind.kind!r} is {kind.takes};"
@@ -266,6 +270,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
   "int | None": (int, type(None)),
   "bool": (bool,),
   "Sequence[float]": (list, tuple),
+  "Sequence[str]": (list, tuple),
 }
 
 

@@ -44,7 +44,7 @@ def located(
   error: cells.CellError, where: str, column: str, rows: Sequence[int] | np.ndarray
 ) -> DataError:
   """The error with its place in the file; `rows` are those of the cells, `[b]`."""
-  row = rows[error.index]
+  row, column = rows[error.index], error.column or column
   return DataError(
     f"{where}: row {row}, column {column!r}: {error.problem}; {error.advice}"
   )

@@ -68,7 +68,7 @@ class Vocabulary:
 
 
 @dataclasses.dataclass(frozen=True)
-class Category:
+class Category(cells.OneColumn):
   """A string, a whole number or a boolean, or none: one token.
 
   Attributes:
@@ -244,6 +244,11 @@ class _TokenFitting:
     self._examples += other._examples
     self._frequency.update(other._frequency)
     self._buckets += other._buckets
+
+  @property
+  def has_values(self) -> bool:
+    """Whether there was a token."""
+    return bool(self._frequency) or bool(self._buckets.any())
 
   def result(self) -> Vocabulary:
     """What was fitted.
