@@ -36,8 +36,6 @@ from deepsets_jax.data.table import DataError
 from deepsets_jax.writers import write_json
 
 _EXAMPLES = 128
-# Above so many modalities compiling the default model takes minutes.
-_MANY = 60
 _HEADER = ("column", "type", "missing", "mean", "p99", "max", "size", "distinct", "is")
 
 
@@ -53,7 +51,11 @@ def table(
     if (column := getattr(proposed, mark)) is not None:
       roles[column] = mark
   roles |= {column: f"- {reason}" for column, reason in unused.items()}
-  kinds = {kind.column: (name, kind) for name, kind in proposed.modalities.items()}
+  kinds = {
+    column: (name, kind)
+    for name, whole in proposed.modalities.items()
+    for column, kind in whole.by_column.items()
+  }
   rows = [list(_HEADER)]
   for fact in facts:
     sizes = ["", "", ""]
@@ -106,7 +108,10 @@ def slots(facts: Sequence[Facts], proposed: Spec) -> str:
   """The slots of every modality, those that need no more than one a row together."""
   by_name = {fact.name: fact for fact in facts}
   needed = {
-    name: budget(elements(by_name[kind.column], kind), _EXAMPLES)
+    name: sum(
+      budget(elements(by_name[column], one), _EXAMPLES)
+      for column, one in kind.by_column.items()
+    )
     for name, kind in proposed.modalities.items()
   }
   several = [f"{name} {count:,}" for name, count in needed.items() if count > _EXAMPLES]
@@ -188,11 +193,6 @@ def describe(
     + (f"; {left_out:,} rows without a label are left out" if left_out else "")
   )
   print(f"slots for {_EXAMPLES} examples, at most: {slots(facts, proposed)}")
-  if len(proposed.modalities) > _MANY:
-    print(
-      f"{len(proposed.modalities)} modalities: each is an encoder of its own, and"
-      " compiling takes long; join numbers that are there together in a column of lists"
-    )
   print(f"\nproposed: {output}; read it, edit it, and train:")
   beside = "" if output == spec.beside(path) else f":{output}"
   print(
