@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 
@@ -79,7 +80,7 @@ def _of_column(fact: Facts) -> list[str]:
   many = "over " if len(fact.distinct) >= MOST_DISTINCT else ""
   return [
     fact.name,
-    str(fact.type).replace("item: ", "").replace("element: ", ""),
+    re.sub(r"\w+: ", "", str(fact.type)),
     f"{fact.missing / max(fact.rows, 1):.1%}",
     size,
     f"{many}{min(len(fact.distinct), MOST_DISTINCT):,}" if len(fact.distinct) else "",
@@ -229,21 +230,34 @@ def main(argv: list[str]) -> None:
     raise SystemExit(f"error: {error}") from error
 
 
-def define_flags() -> None:
+def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
   """The flags of the command line; here, so that the rest can be imported."""
-  flags.DEFINE_string("label", None, "Column to predict.")
-  flags.DEFINE_string("group", None, "Column whose rows stay in one part.")
+  flags.DEFINE_string("label", None, "Column to predict.", flag_values=values)
+  flags.DEFINE_string(
+    "group", None, "Column whose rows stay in one part.", flag_values=values
+  )
   flags.DEFINE_multi_string(
     "many",
     [],
     "NAME=FILE:KEY, a table of which many rows belong to one row: KEY is the column of"
     " both tables that says which; NAME=FILE:KEY=COLUMN if it has another name here.",
+    flag_values=values,
   )
-  flags.DEFINE_string("separator", None, "Between the cells of a CSV file.")
-  flags.DEFINE_enum("header", None, ["first", "none"], "First row of a CSV file.")
-  flags.DEFINE_enum("dates", None, ["dmy", "mdy"], "Order of dates such as 02/03/2004.")
-  flags.DEFINE_string("output", None, "File of the spec.")
-  flags.DEFINE_bool("overwrite", False, "Whether to write over it.")
+  flags.DEFINE_string(
+    "separator", None, "Between the cells of a CSV file.", flag_values=values
+  )
+  flags.DEFINE_enum(
+    "header", None, ["first", "none"], "First row of a CSV file.", flag_values=values
+  )
+  flags.DEFINE_enum(
+    "dates",
+    None,
+    ["dmy", "mdy"],
+    "Order of dates such as 02/03/2004.",
+    flag_values=values,
+  )
+  flags.DEFINE_string("output", None, "File of the spec.", flag_values=values)
+  flags.DEFINE_bool("overwrite", False, "Whether to write over it.", flag_values=values)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ WRITERS = {"a.parquet": write_parquet, "a.arrow": write_arrow, "a.ipc": write_st
 
 
 def read(path, schema=None):
-  opened = opening.open_source(path, schema)
+  opened = opening.open_source(path, schema=schema)
   return pa.Table.from_batches(opened.batches(), opened.schema)
 
 
@@ -147,11 +147,19 @@ class TestWantedTypes:
   @pytest.mark.parametrize(
     "values, wanted, match",
     [
-      (["1"], pa.int64(), r"column 'a': type string, expected int64; write the column"),
+      (["x"], pa.int64(), r"row 0, column 'a': 'x' cannot be read as integer"),
       ([1], pa.string(), r"column 'a': type int64, expected string"),
       ([[1]], pa.int64(), r"column 'a': type list<item: int64>, expected int64"),
-      ([1.0, 2.5], pa.int64(), r"row 1, column 'a': 2\.5 is no int64 \(Float value"),
-      ([1, 300], pa.int8(), r"row 1, column 'a': 300 is no int8 \(Integer value"),
+      (
+        [1.0, 2.5],
+        pa.int64(),
+        r"row 1, column 'a': 2\.5 cannot be read as int64 \(Float value",
+      ),
+      (
+        [1, 300],
+        pa.int8(),
+        r"row 1, column 'a': 300 cannot be read as int8 \(Integer value",
+      ),
       ([[1, 2], [1, 2, 3]], pa.list_(pa.int64(), 2), r"row 1, column 'a': \[1, 2, 3\]"),
       (
         [[1.0], [None, 2.5]],
@@ -178,7 +186,6 @@ class TestDamage:
     match = r"row 6, column 'b': b'caf\\xe9' is damaged: .*UTF8.*must be UTF-8"
     with pytest.raises(DataError, match=match):
       read(tmp_path / name)
-    assert opening.open_source(tmp_path / name).schema.names == ["a", "b"]
 
   def test_within_lists_it_is_named_too(self, tmp_path, name):
     words = pa.array([b"x", b"\xff"]).view(pa.string())

@@ -201,9 +201,7 @@ def run(monkeypatch, *arguments):
 
   values = flags.FlagValues()
   monkeypatch.setattr(flags, "FLAGS", values)
-  for define in ("label", "group", "output"):
-    flags.DEFINE_string(define, None, "", flag_values=values)
-  flags.DEFINE_bool("overwrite", False, "", flag_values=values)
+  describe.define_flags(values)
   describe.main(values([sys.executable, *arguments]))
 
 

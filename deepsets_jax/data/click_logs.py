@@ -20,8 +20,9 @@ import pyarrow.compute as pc
 from deepsets_jax.data import histories, id_tables
 from deepsets_jax.data.catalogue import Catalogue
 from deepsets_jax.data.columns import cells
-from deepsets_jax.data.files import csv_types, opening
-from deepsets_jax.data.files.source import first_failing, shorten
+from deepsets_jax.data.files import opening
+from deepsets_jax.data.files.formats import Format
+from deepsets_jax.data.files.source import shorten
 from deepsets_jax.data.id_tables import IdTable, Report
 from deepsets_jax.data.table import DataError
 
@@ -34,13 +35,7 @@ _DAY = 86_400
 _LATEST = 32_503_680_000
 _YEAR = 31_556_952
 # What strings may be meant for.
-_WRITTEN = (
-  pa.int64(),
-  pa.float64(),
-  pa.date32(),
-  pa.timestamp("us"),
-  pa.timestamp("us", "UTC"),
-)
+_WRITTEN = (Format("number"), Format("time with zone"))
 # Ids in a message.
 _SHOWN = 3
 
@@ -249,13 +244,9 @@ def _raise_no_time(column: pa.ChunkedArray, where: str, name: str) -> NoReturn:
   row = 0
   if pa.types.is_string(column.type):
     texts = column.combine_chunks()
-    written = [k for k in _WRITTEN if csv_types.convert(texts[:1], k) is not None]
-
-    def fails(begin: int, count: int) -> bool:
-      return csv_types.convert(texts.slice(begin, count), written[0]) is None
-
-    if written and fails(0, len(texts)):
-      row = first_failing(len(texts), fails)
+    written = [form for form in _WRITTEN if form.fits(texts[:1])]
+    if written and not written[0].fits(texts):
+      row = written[0].first_misfit(texts)
   raise DataError(
     f"{where}: row {row}, column {name!r}: {shorten(column[row].as_py())} is no time,"
     f" but {column.type}; write seconds since 1970, dates or timestamps, of one kind"

@@ -137,6 +137,15 @@ class Facts:
     """The same where all words of a list of strings are elements."""
     return dataclasses.replace(self, sizes=self.words) if self.words else self
 
+  def as_parts(self, mark: str) -> Facts:
+    """The same where the parts of a string between marks are elements."""
+    marked = self.marked.get(mark)
+    if marked is None or marked.parts is None:
+      return self
+    return dataclasses.replace(
+      self, sizes=marked.sizes + collections.Counter({0: self.missing})
+    )
+
   @property
   def separator(self) -> str | None:
     """What stands between the names in the strings of the column, if anything."""

@@ -38,7 +38,7 @@ def find(source: Source, spec: Spec, survey: Survey) -> list[str]:
 def _equal_rows(source: Source, spec: Spec, survey: Survey) -> Iterator[str]:
   """How many rows of a part are equal to a training row, features and label."""
   columns = list(
-    dict.fromkeys([*(c for k in spec.modalities.values() for c in k.columns)])
+    dict.fromkeys([*(c for k in spec.modalities.values() for c in k.by_column)])
   )
   columns += [spec.label.column]
   schema = pa.schema([source.schema.field(name) for name in columns])
@@ -71,8 +71,8 @@ def _equal_rows(source: Source, spec: Spec, survey: Survey) -> Iterator[str]:
   for part, rows, equal in counts:
     if equal:
       yield (
-        f"{equal:,} of {rows:,} rows ({equal / rows:.1%}) of the {PARTS[part]} part are"
-        " equal to a training row; leave duplicates out, or group them"
+        f"{equal:,} of {rows:,} rows ({equal / rows:.1%}) of the {PARTS[part]} part"
+        " equal a training row; leave duplicates out, or group them"
       )
 
 
@@ -83,7 +83,7 @@ def _telling_columns(source: Source, spec: Spec, survey: Survey) -> Iterator[str
   names = {
     column: spec.label.kind
     for kind in spec.modalities.values()
-    for column in kind.columns
+    for column in kind.by_column
     if cells.is_token(_type(source, column)) or cells.is_number(_type(source, column))
   }
   sample = _sample(source, [*names, spec.label.column], survey)
@@ -95,17 +95,13 @@ def _telling_columns(source: Source, spec: Spec, survey: Survey) -> Iterator[str
   fit = np.random.default_rng(0).permutation(len(sample)) < len(sample) // 2
   for name in names:
     right, usual = _score(sample[name], target, fit, spec.label)
-    if right >= _RIGHT and usual <= _USUAL:
-      what = "explains" if spec.label.kind == "regression" else "is right in"
-      beside = (
-        ""
-        if spec.label.kind == "regression"
-        else f" (the most frequent label in {usual:.0%})"
-      )
-      yield (
-        f"{name}: alone it {what} {right:.1%} of the label{beside}; leave it out if it"
-        " is known only with the answer"
-      )
+    if right < _RIGHT or usual > _USUAL:
+      continue
+    said = f"predicts the label of {right:.1%} of the rows"
+    said += f" (the most frequent label is that of {usual:.0%})"
+    if spec.label.kind == "regression":
+      said = f"explains {right:.1%} of the variance of the label"
+    yield f"{name}: alone it {said}; leave it out if it is known only with the answer"
 
 
 def _type(source: Source, column: str) -> pa.DataType:

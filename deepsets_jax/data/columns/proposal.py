@@ -38,7 +38,7 @@ _GROUPS = (
 )
 _FEWEST_GROUPS = 10
 # A column with one value, and fewer gaps than this share, says nothing.
-_GAPS = 0.05
+_GAPS = 0.1
 # Columns that experiments.extract writes beside a column of vectors.
 _BESIDE_VECTORS = (".boxes", ".scores", ".strings")
 # A vocabulary above this is hashed into so many buckets.
@@ -139,6 +139,8 @@ def elements(facts: Facts, kind: Kind) -> Facts:
   """
   if kind.kind == "text":
     return facts.as_words()
+  if getattr(kind, "separator", None) is not None:
+    return facts.as_parts(kind.separator)
   one = kind.kind in ("number", "vector", "category", "image")
   return facts.as_one() if one else facts
 
@@ -309,7 +311,7 @@ def _kind(fact: Facts, by_name: Mapping[str, Facts]) -> Kind | str:
 
 
 def _is_constant(fact: Facts) -> bool:
-  gaps = fact.missing < _GAPS * fact.rows
+  gaps = fact.missing <= _GAPS * fact.rows
   return len(fact.distinct) == 1 and gaps and fact.rows > 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterator, Sequence
 
@@ -59,26 +60,45 @@ class CsvSource:
   def _read(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
     places = [self.dialect.names.index(name) for name in names]
     picked = ", ".join(f"c{place}" for place in places) or "1"
-    query = f"SELECT {picked} FROM {_reader(self.where, self.dialect)}"
     schema = pa.schema([self.schema.field(name) for name in names])
+    row = 0
     try:
-      for batch in duck.stream(duck.connect(), query):
-        if names:
-          yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
-        else:
-          yield source.rows_only(batch.num_rows)
+      for batch in self._stream(picked, is_strict=True):
+        yield _named(batch, schema)
+        row += batch.num_rows
     except (duckdb.Error, *READ_ERRORS) as error:
-      raise _explained(self.where, self.dialect, error) from error
+      # DuckDB refuses ends of lines of two kinds, which are legal.
+      if fault := _fault(self.where, self.dialect, error):
+        raise DataError(fault) from error
+      try:
+        for batch in source.skipped(self._stream(picked, is_strict=False), row):
+          yield _named(batch, schema)
+      except duckdb.Error as again:
+        raise DataError(
+          f"{self.where} cannot be read: lines end in several ways (\\r\\n, \\n, \\r);"
+          " make them alike (dos2unix)"
+        ) from again
+
+  def _stream(self, picked: str, *, is_strict: bool) -> Iterator[pa.RecordBatch]:
+    query = f"SELECT {picked} FROM {_reader(self.where, self.dialect, is_strict)}"
+    for batch in duck.stream(duck.connect(), query):
+      yield from source.cut(batch)
 
 
-def _reader(where: str, of: Dialect) -> str:
+def _named(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+  if not schema.names:
+    return source.rows_only(batch.num_rows)
+  return pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+
+
+def _reader(where: str, of: Dialect, is_strict: bool) -> str:
   """The call in SQL that reads the file."""
   # Columns go by number: names of SQL do not distinguish "a" from "A".
   columns = ", ".join(f"'c{place}': 'VARCHAR'" for place in range(len(of.names)))
   return (
     f"read_csv({duck.text(glob_free(where))}, auto_detect=false, columns={{{columns}}},"
     f" delim={duck.text(of.separator)}, quote='\"', escape='\"', header={of.header},"
-    f" skip={of.skip}, nullstr='', allow_quoted_nulls=true, strict_mode=true,"
+    f" skip={of.skip}, nullstr='', allow_quoted_nulls=true, strict_mode={is_strict},"
     f" max_line_size={LONGEST_ROW})"
   )
 
@@ -88,37 +108,35 @@ def glob_free(where: str) -> str:
   return re.sub(r"([\[*?])", r"[\1]", where)
 
 
-def _explained(where: str, of: Dialect, error: Exception) -> DataError:
-  message = str(error)
-  found = re.search(r"on Line: (\d+)\s*\nOriginal Line: (.*?)\n", message, re.DOTALL)
-  line, cells = found.groups() if found else ("", "")
-  place = f"{where}, line {line}" if line else where
-  shown = shorten(cells.rstrip())
-  if match := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", message):
-    wanted, given = match.groups()
-    return DataError(
-      f"{place}: {given} cells, expected {wanted}: {shown}; quote a cell that holds a"
-      f" {of.separator!r}, and write empty cells too"
+def _fault(where: str, of: Dialect, error: Exception) -> str:
+  """What is wrong with the first bad row, and where; "" if every row is legal."""
+  width = len(of.names)
+  try:
+    for row, cells, line in dialect.rows_of(where, of):
+      if len(cells) != width:
+        shown = shorten(of.separator.join(cells))
+        return (
+          f"{where}, row {row} (line {line}): {len(cells)} cells, expected {width}:"
+          f" {shown}; quote a cell that holds a {of.separator!r}, and write empty cells"
+          " too"
+        )
+      if wrong := next((c for c in cells if dialect.is_damaged(c)), None):
+        return (
+          f"{where}, row {row} (line {line}), column {of.names[cells.index(wrong)]!r}:"
+          f" {shorten(wrong.encode(errors='surrogateescape'))} is not UTF-8; convert"
+          " the file: iconv -f WINDOWS-1252 -t UTF-8"
+        )
+  except csv.Error as fault:
+    row, line, what = fault.args
+    return (
+      f"{where}, row {row} (line {line}): a quoted cell is not closed, or not at its"
+      f' end ({what}); close it, and write a quote within it twice, as in "5"" disk"'
     )
-  if "quote" in message and "Value with" in message:
-    return DataError(
-      f"{place}: a quoted cell is not closed, or not at its end: {shown}; write a quote"
-      ' within a quoted cell twice, as in "5"" disk"'
+  except READ_ERRORS as fault:
+    return (
+      f"{where} cannot be read ({reason(fault)}); it is truncated or damaged, write it"
+      " again"
     )
-  if "unicode" in message or "utf" in message.lower():
-    return DataError(
-      f"{place}: {shown} is not UTF-8; convert the file: iconv -f WINDOWS-1252 -t UTF-8"
-    )
-  if "line size" in message.lower():
-    return DataError(
-      f"{place}: a row is longer than {LONGEST_ROW} bytes; close its quotes"
-    )
-  if "invalid state" in message:
-    return DataError(
-      f"{where}: some lines end with \\r\\n, others with \\n, or a quote is not closed;"
-      " make the ends of lines the same (dos2unix does it)"
-    )
-  return DataError(
-    f"{place} cannot be read ({reason(error)}); it is truncated or damaged, write it"
-    " again"
-  )
+  if "state" in str(error) or "quote" in str(error):
+    return ""
+  return f"{where} cannot be read ({reason(error)}); write it again"

@@ -7,18 +7,19 @@ import csv
 import dataclasses
 import io
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 import pyarrow as pa
 
-from deepsets_jax.data.files.formats import Detector
 from deepsets_jax.data.files.source import READ_ERRORS, reason, shorten
 from deepsets_jax.data.table import DataError
 
 SEPARATORS = (",", ";", "\t", "|")
 _LOOKED_AT = 1 << 20
 _ROWS = 200
+_NUMBER = re.compile(r"\s*[-+$€£]?\d+(?:[.,]\d+)*%?\s*")
 _OTHER_ENCODINGS = {
   "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
   "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
@@ -58,7 +59,7 @@ def detect(
     DataError: The file is empty, not UTF-8 by its first bytes, or two columns have one
       name.
   """
-  text = _beginning(where)
+  text = beginning(where)
   first = text.partition("\n")[0].rstrip("\r")
   skip = 0
   if first.lower().startswith("sep=") and len(first) == 5:
@@ -70,9 +71,15 @@ def detect(
   usual = "\t" if ".tsv" in where.lower() else ","
   separator = separator or _separator(stripped, usual)
   rows = _rows(stripped, separator)
-  if not rows or (len(rows) == 1 and header is not False):
+  if not rows:
     raise DataError(
-      f"{where} has no header, or nothing below it; give a file with a header and rows"
+      f"{where} has no header, or a quoted cell of it is not closed at its end; give a"
+      " file with a header and rows"
+    )
+  if broken := next(filter(is_damaged, rows[0]), None):
+    raise DataError(
+      f"{where}, line {skip + 1}: {shorten(broken.encode(errors='surrogateescape'))} is"
+      " not UTF-8; convert the file: iconv -f WINDOWS-1252 -t UTF-8"
     )
   if header is False:
     names = [f"column_{place}" for place in range(len(rows[0]))]
@@ -92,24 +99,40 @@ def detect(
   return Dialect(separator, True, skip, tuple(names), "; ".join(notes))
 
 
-def line_of(where: str, dialect: Dialect, row: int) -> int:
-  """The line, from 1 on, on which a row begins. Reads the file up to it."""
+def rows_of(where: str, of: Dialect) -> Iterator[tuple[int, list[str], int]]:
+  """Number, cells and first line, from 1 on, of each row of a file. Slow.
+
+  Raises:
+    csv.Error: A quoted cell is not closed, or not at its end; with row, line and fault.
+  """
   with open_text(where) as file:
-    for _ in range(dialect.skip):
+    for _ in range(of.skip):
       file.readline()
-    reader = csv.reader(file, delimiter=dialect.separator)
-    single, seen = len(dialect.names) == 1, -1 if dialect.header else 0
-    line = 0
+    reader = csv.reader(file, delimiter=of.separator, strict=True)
+    if of.header:
+      next(reader, None)
+    row, line = 0, of.skip + reader.line_num + 1
     try:
       for cells in reader:
-        if cells or (single and seen >= 0):
-          if seen == row:
-            break
-          seen += 1
-        line = reader.line_num
-    except (csv.Error, UnicodeDecodeError):
-      pass
-    return dialect.skip + line + 1
+        if cells or len(of.names) == 1:
+          yield row, cells or [""], line
+          row += 1
+        line = of.skip + reader.line_num + 1
+    except csv.Error as fault:
+      raise csv.Error(row, line, str(fault)) from fault
+
+
+def line_of(where: str, of: Dialect, row: int) -> int:
+  """The line, from 1 on, on which a row begins. Reads the file up to it."""
+  try:
+    return next((line for n, _, line in rows_of(where, of) if n == row), 0)
+  except csv.Error:
+    return 0
+
+
+def is_damaged(cell: str) -> bool:
+  """Whether some bytes of a cell are not UTF-8."""
+  return not cell.isascii() and re.search("[\ud800-\udfff]", cell) is not None
 
 
 def open_text(where: str) -> TextIO:
@@ -121,7 +144,12 @@ def open_text(where: str) -> TextIO:
   return io.TextIOWrapper(data, "utf-8-sig", errors="surrogateescape", newline="")
 
 
-def _beginning(where: str) -> str:
+def beginning(where: str) -> str:
+  """The first megabyte of a text file, unpacked.
+
+  Raises:
+    DataError: It cannot be read, or is not UTF-8 by its first bytes.
+  """
   try:
     with pa.input_stream(where) as file:
       data = file.read(_LOOKED_AT)
@@ -149,7 +177,9 @@ def _rows(text: str, separator: str) -> list[list[str]]:
   rows = []
   try:
     lines = io.StringIO(text, newline="")
-    for row in itertools.islice(csv.reader(lines, delimiter=separator), _ROWS + 1):
+    for row in itertools.islice(
+      csv.reader(lines, delimiter=separator, strict=True), _ROWS + 1
+    ):
       if row:
         rows.append(row)
   except csv.Error:
@@ -178,18 +208,12 @@ def _suspicion(rows: Sequence[Sequence[str]]) -> str:
   header = rows[0]
   for place, name in enumerate(header):
     column = [row[place] for row in rows[1:] if place < len(row)]
-    if column and _is_number(column) and _is_number([name]):
+    if column and all(map(_NUMBER.fullmatch, [name, *column])):
       return (
         f"the first row, {shorten(list(header))}, looks like data: if the file has no"
         " header, say --header=none"
       )
   return ""
-
-
-def _is_number(texts: Sequence[str]) -> bool:
-  detector = Detector()
-  detector.add(pa.array(texts, pa.string()))
-  return detector.rows > 0 and detector.found()[0].type in ("integer", "number")
 
 
 def lines_of(where: str) -> Iterator[str]:

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deepsets_jax.data.files import dates
-from deepsets_jax.data.files.source import READ_ERRORS, shorten
+from deepsets_jax.data.files.source import READ_ERRORS, first_failing, shorten
 
 # Words for "no value" in a column of numbers, dates, booleans or lists, in any case.
 MISSING = frozenset(
@@ -158,6 +158,18 @@ class Format:
     if self.type in ("date", "time", "time with zone"):
       return dates.parse(cells, self.order, self.arrow)
     return _lists(cells, self)
+
+  def fits(self, cells: pa.Array) -> bool:
+    """Whether all cells are written so."""
+    try:
+      self.convert(cells)
+    except READ_ERRORS:
+      return False
+    return True
+
+  def first_misfit(self, cells: pa.Array) -> int:
+    """The first cell that is not written so; there must be one."""
+    return first_failing(len(cells), lambda i, n: not self.fits(cells.slice(i, n)))
 
   def _without(
     self, cells: pa.Array, words: Sequence[str], lower: bool = False
@@ -651,6 +663,9 @@ class Detector:
       if not _is_all(tally):
         continue
       measures = self._decimals[mark] > 0
+      # "3,5" is one number where others are.
+      if mark == "," and any(numbers.fits for numbers in self._numbers.values()):
+        continue
       same = len(self._widths[mark]) == 1
       if mark == "," and not measures:
         continue

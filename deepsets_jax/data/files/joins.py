@@ -268,7 +268,7 @@ class Joined:
         f" m.{duck.name(one.key)}::VARCHAR = k._key ORDER BY m._place LIMIT 1"
       ).fetchone()[0]
       note += (
-        f"; {total - matched:,} rows match no {of!r}, such as {odd!r}, and are left out"
+        f"; without a match: {total - matched:,}, such as {odd!r}, which are left out"
       )
     self.notes.append(note)
 

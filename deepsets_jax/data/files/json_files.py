@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from deepsets_jax.data.files import dialect, duck, source
 from deepsets_jax.data.files.csv_files import glob_free
-from deepsets_jax.data.files.plain import check_names
+from deepsets_jax.data.files.plain import check_names, plain_type
 from deepsets_jax.data.files.source import READ_ERRORS, reason, shorten
 from deepsets_jax.data.table import DataError
 
@@ -40,13 +40,15 @@ class JsonSource:
       DataError: Two columns of one name.
     """
     self.where, self._columns, self._is_array = where, columns, is_array
-    self._picked = dict(_leaves(columns, where))
-    check_names(where, list(self._picked))
+    picked = list(_leaves(columns, where))
+    check_names(where, [name for name, _ in picked])
+    self._picked = dict(picked)
     self.num_rows, self.notes = None, []
-    picked = ", ".join(f"{sql} AS c{i}" for i, sql in enumerate(self._picked.values()))
-    found = duck.connect().sql(f"SELECT {picked} FROM {self._reader()} LIMIT 0")
+    listed = ", ".join(f"{sql} AS c{i}" for i, sql in enumerate(self._picked.values()))
+    found = duck.connect().sql(f"SELECT {listed} FROM {self._reader()} LIMIT 0")
     types = found.to_arrow_reader(1).schema.types
-    self.schema = pa.schema(list(zip(self._picked, types, strict=True)))
+    plain = [plain_type(kind) for kind in types]
+    self.schema = pa.schema(list(zip(self._picked, plain, strict=True)))
 
   def at(self, row: int) -> str:
     """Where a row is, for messages."""
@@ -78,7 +80,9 @@ class JsonSource:
         if names:
           for piece in source.cut(batch):
             self._check_integers(piece, names, row)
-            yield pa.RecordBatch.from_arrays(piece.columns, schema=schema)
+            pairs = zip(piece.columns, schema.types, strict=True)
+            arrays = [array.cast(kind) for array, kind in pairs]
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
             row += piece.num_rows
         else:
           yield source.rows_only(batch.num_rows)
@@ -94,13 +98,8 @@ class JsonSource:
         continue
       values = column.to_numpy(zero_copy_only=False)
       for index in (abs(values) >= _INT64).nonzero()[0][:1].tolist():
-        text = _line_text(self.where, row + index)
-        if re.search(r"[\[:,]\s*-?[0-9]{19,}\s*[,}\]]", text):
-          raise DataError(
-            f"{self.at(row + index)}, column {name!r}: an integer of more than 64 bits,"
-            f" {values[index]:g}, would lose digits; write a name as a string, a"
-            " measurement with a point"
-          )
+        if fault := _fault(_line_text(self.where, row + index)):
+          raise DataError(f"{self.at(row + index)}, column {name!r}: {fault}")
 
 
 def open_files(paths: Sequence[str]) -> list[JsonSource]:
@@ -131,11 +130,7 @@ def _reader(paths: Sequence[str], is_array: bool, more: str) -> str:
 
 
 def _is_array(path: str) -> bool:
-  with dialect.open_text(path) as file:
-    try:
-      return file.read(1 << 16).lstrip()[:1] == "["
-    except READ_ERRORS as error:
-      raise _explained([path], error) from error
+  return dialect.beginning(path).lstrip()[:1] == "["
 
 
 def _leaves(
@@ -162,8 +157,11 @@ def _plain(sql: str, kind: Any) -> str:
   text = str(kind)
   if text == "JSON":
     return f"({sql} ->> '$')"
-  if text in ("UUID", "TIME", "HUGEINT"):
+  if text in ("UUID", "TIME"):
     return f"{sql}::VARCHAR"
+  # Integers of both signs are huge ones to DuckDB.
+  if (narrow := re.sub(r"\b(UHUGE|HUGE|UBIG)INT\b", "BIGINT", text)) != text:
+    return f"{sql}::{narrow}"
   if kind.id == "list" and str(kind.children[0][1]) in ("JSON", "UUID", "TIME"):
     inner = _plain("x", kind.children[0][1])
     return f"list_transform({sql}, lambda x: {inner})"
@@ -187,32 +185,37 @@ def _check_mixed(
 ) -> None:
   """Raises where a column holds lists or objects beside other values."""
   for key, kind in columns:
-    if kind != "JSON":
+    if kind not in ("JSON", "JSON[]"):
       continue
-    name = duck.name(key)
+    name = duck.name(key) if kind == "JSON" else f"unnest({duck.name(key)})"
     counts = duck.connect().sql(
-      f"SELECT json_type({name}) AS t, count(*) FROM {reader} WHERE {name} IS NOT NULL"
-      f" AND json_type({name}) <> 'NULL' GROUP BY t"
+      f"SELECT t, count(*) FROM (SELECT json_type(x) AS t FROM (SELECT {name} AS x FROM"
+      f" {reader})) WHERE t <> 'NULL' GROUP BY t"
     )
     types = dict(counts.fetchall())
     nested = {t for t in types if t in ("ARRAY", "OBJECT")}
     if not nested or len(types) == 1:
       continue
     most = max(types, key=lambda t: types[t])
-    row = _first_of_other_type(paths[0], key, most in nested)
+    row = _first_of_other_type(paths, key, most in nested, kind == "JSON[]")
     raise DataError(
-      f"{paths[0]}{row}, column {key!r}: lists or objects and other values in one"
+      f"{row}, column {key!r}: lists or objects and other values in one"
       f" column ({', '.join(f'{t.lower()} {n:,}' for t, n in sorted(types.items()))});"
       " write all values of a column as one type"
     )
 
 
-def _first_of_other_type(where: str, key: str, nested: bool) -> str:
-  for row, line in enumerate(filter(str.strip, dialect.lines_of(where))):
-    value = json.loads(line).get(key)
-    if value is not None and isinstance(value, list | dict) != nested:
-      return f", row {row}"
-  return ""
+def _first_of_other_type(
+  paths: Sequence[str], key: str, nested: bool, inside: bool
+) -> str:
+  """The first row in which a value, or an element of a list, is of another type."""
+  for where in paths:
+    for row, line in enumerate(filter(str.strip, dialect.lines_of(where))):
+      value = json.loads(line).get(key)
+      for one in (value or []) if inside else [value]:
+        if one is not None and isinstance(one, list | dict) != nested:
+          return f"{where}, row {row}"
+  return paths[0]
 
 
 def _line_text(where: str, row: int) -> str:
@@ -225,6 +228,8 @@ def _explained(paths: Sequence[str], error: Exception) -> DataError:
   for where in paths:
     if (bad := _first_bad_line(where)) is not None:
       return DataError(f"{where}{bad}")
+  if "non-record" in str(error):
+    return DataError(f"{paths[0]} has no columns; write one JSON object a line")
   return DataError(
     f"{paths[0]} cannot be read ({reason(error)}); write one JSON object a line"
   )
@@ -241,7 +246,9 @@ def _first_bad_line(where: str) -> str | None:
         return f", row {row} (line {number}): {fault}"
       row += 1
   except READ_ERRORS as error:
-    return f" cannot be read ({reason(error)}); it is truncated or damaged"
+    return (
+      f" cannot be read ({reason(error)}); it is truncated or damaged, write it again"
+    )
   return None
 
 
@@ -257,9 +264,17 @@ def _fault(text: str) -> str:
         raise ValueError("a key is empty; name it, or leave it out")
     return dict(items)
 
+  def integer(digits: str) -> int:
+    if len(digits) > 20 or not -_INT64 <= int(digits) < _INT64:
+      raise ValueError(
+        f"{shorten(digits)} does not fit in an integer of 64 bits; write a name as a"
+        " string, a measurement with a point"
+      )
+    return int(digits)
+
   try:
     text.encode()
-    value = json.loads(text, object_pairs_hook=pairs)
+    value = json.loads(text, object_pairs_hook=pairs, parse_int=integer)
     json.dumps(value, ensure_ascii=False).encode()
   except UnicodeError as error:
     return f"{shorten(text.strip())} is not UTF-8 ({error}); convert the file"

@@ -115,7 +115,7 @@ def _open_files(name: str, reading: Reading) -> Source:
       opened = json_files.open_files(files)
     case _:
       opened = [CsvSource(file, reading.separator, reading.header) for file in files]
-  parts = [paths.part_of(file) for file in found]
+  parts = [paths.part_of(file, name) for file in found]
   named = None not in parts and len(set(parts)) > 1
   if len(opened) == 1:
     return opened[0]

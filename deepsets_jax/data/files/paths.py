@@ -90,12 +90,13 @@ def suffix(path: pathlib.Path) -> str | None:
   return max(fitting, key=len, default=None)
 
 
-def part_of(path: pathlib.Path) -> str | None:
-  """The part of a table that a file's name says it is, or that of its folder.
+def part_of(path: pathlib.Path, table: str) -> str | None:
+  """The part of a table that a file's name says it is, or that of a folder within it.
 
   `train.csv`, `films-test-00000-of-00002.parquet` and `valid/0.jsonl` say so.
   """
-  for text in (path.name, path.parent.name):
+  inner = [path.parent.name] if path.parent.parent == pathlib.Path(table) else []
+  for text in (path.name, *inner):
     words = re.split(r"[^a-z]+", text.lower())
     if named := [PART_WORDS[word] for word in words if word in PART_WORDS]:
       return named[0] if len(set(named)) == 1 else None

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deepsets_jax.data.files import formats, source
+from deepsets_jax.data.files.checks import sound
 from deepsets_jax.data.files.formats import Detector, Format
 from deepsets_jax.data.files.plain import converts, plain_type
 from deepsets_jax.data.files.source import (
@@ -180,23 +181,25 @@ class Formatted:
 
       def fails(begin: int, count: int) -> bool:
         try:
-          convert(cells.slice(begin, count))
+          convert(sound(cells.slice(begin, count)))
         except READ_ERRORS:
           return True
         return False
 
       index = first_failing(len(cells), fails)
-      wanted = kind if form is None else f"{form.type} ({_shown(form)})"
+      wanted = kind if form is None else f"{form.type}{_shown(form)}"
       raise DataError(
         f"{self._base.at(row + index)}, column {name!r}:"
-        f" {shorten(cells[index].as_py())} is not a {wanted} ({reason(error)}); fix the"
-        ' value, leave it out, or set how the column is read ("reading" of the spec)'
+        f" {shorten(cells[index].as_py())} cannot be read as {wanted}"
+        f" ({reason(error)});"
+        ' fix the value, leave it out, or set how the column is read ("reading" of the'
+        " spec)"
       ) from error
 
 
 def _shown(form: Format) -> str:
   settings = {k: v for k, v in form.to_json().items() if k != "type"}
-  return ", ".join(f"{k} {v!r}" for k, v in settings.items()) or "as usual"
+  return "".join(f", {k} {v!r}" for k, v in settings.items())
 
 
 def as_type(cells: pa.Array, kind: pa.DataType) -> pa.Array:
