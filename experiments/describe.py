@@ -27,12 +27,12 @@ from deepsets_jax.data.columns.proposal import (
   elements,
   propose,
   remarks,
+  with_reading,
 )
 from deepsets_jax.data.columns.spec import Spec
 from deepsets_jax.data.files import opening
 from deepsets_jax.data.files.joins import Many, parse_many
 from deepsets_jax.data.files.reading import Reading
-from deepsets_jax.data.files.source import Source
 from deepsets_jax.data.table import DataError
 from deepsets_jax.writers import write_json
 
@@ -119,29 +119,6 @@ def slots(facts: Sequence[Facts], proposed: Spec) -> str:
   if len(several) < len(needed):
     several.append(f"{_EXAMPLES} of each" + (" other" if several else ""))
   return ", ".join(several)
-
-
-def with_reading(proposed: Spec, source: Source, given: Reading) -> Spec:
-  """The spec with the formats of the columns that it reads.
-
-  Args:
-    proposed: The spec so far.
-    source: The table, opened.
-    given: What the command line says of how the files are read.
-  """
-  known = getattr(source, "formats", {})
-  used = {name: known[name] for name in proposed.columns if name in known}
-  many = {}
-  for name, one in proposed.many.items():
-    table = source.tables[name]
-    columns = {
-      column: form
-      for column, form in table.formats.items()
-      if f"{name}.{column}" in proposed.columns or column in (one.key, one.order)
-    }
-    many[name] = dataclasses.replace(one, columns=columns)
-  reading = dataclasses.replace(given, columns=used)
-  return dataclasses.replace(proposed, reading=reading, many=many)
 
 
 def describe(

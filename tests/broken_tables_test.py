@@ -274,6 +274,8 @@ def absent(value):
 
 def expected(kind, cell):
   """The elements that a cell has, by a loop: numbers, or strings."""
+  if isinstance(cell, str):
+    cell = cell.strip()  # White space around a cell is not part of it.
   if absent(cell):
     return []
   match kind:

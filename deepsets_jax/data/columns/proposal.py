@@ -6,6 +6,7 @@ corrects it.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -20,6 +21,8 @@ from deepsets_jax.data.columns.numeric import Number, Numbers, Vector, Vectors
 from deepsets_jax.data.columns.spec import Kind, Spec, shortened
 from deepsets_jax.data.columns.tokens import Category, Text, Tokens
 from deepsets_jax.data.files.paths import PART_WORDS
+from deepsets_jax.data.files.reading import Reading
+from deepsets_jax.data.files.source import Source
 from deepsets_jax.data.table import DataError
 
 LABEL_NAMES = (
@@ -130,6 +133,29 @@ def remarks(facts: Sequence[Facts], proposed: Spec) -> list[str]:
       ' value stay in one part, or a part would show the answers of another ("group")'
     )
   return found
+
+
+def with_reading(proposed: Spec, source: Source, given: Reading) -> Spec:
+  """The spec with the formats of the columns that it reads.
+
+  Args:
+    proposed: The spec so far.
+    source: The table, opened.
+    given: What the command line says of how the files are read.
+  """
+  known = getattr(source, "formats", {})
+  used = {name: known[name] for name in proposed.columns if name in known}
+  many = {}
+  for name, one in proposed.many.items():
+    table = source.tables[name]
+    columns = {
+      column: form
+      for column, form in table.formats.items()
+      if f"{name}.{column}" in proposed.columns or column in (one.key, one.order)
+    }
+    many[name] = dataclasses.replace(one, columns=columns)
+  reading = dataclasses.replace(given, columns=used)
+  return dataclasses.replace(proposed, reading=reading, many=many)
 
 
 def elements(facts: Facts, kind: Kind) -> Facts:

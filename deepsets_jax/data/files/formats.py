@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.json as pj
 
 from deepsets_jax.data.files import dates
 from deepsets_jax.data.files.source import READ_ERRORS, first_failing, shorten
@@ -85,6 +86,8 @@ _MARKS: Mapping[tuple[str, str], str] = {
   ): rf"^[+-]?(?:{_SHORT}|[1-9][0-9]{{0,2}}(?:{_SPACE}[0-9]{{3}})+)(?:,[0-9]*)?$",
 }
 _LIST = r"(?s)^(?:\[.*\]|\(.*\)|\{.*\})$"
+# An integer that may not fit in 64 bits, and that a parser makes a float of.
+_LONG = r"(?:^|[^0-9.])[0-9]{19}"
 _BETWEEN_NUMBERS = (" ", ",", ";", "|")
 # Different words beside the usual ones that are counted in a column.
 _MOST_OTHERS = 20
@@ -329,11 +332,39 @@ def _lists(cells: pa.Array, form: Format) -> pa.Array:
     return pa.ListArray.from_arrays(pieces.offsets, values, mask=pieces.is_null()).cast(
       kind
     )
+  if (values := _json_lists(cells, kind)) is not None:
+    return values
   _check(pc.match_substring_regex(cells, _LIST))
   values = [None if text is None else parse_list(text) for text in cells.to_pylist()]
   if pa.types.is_string(_innermost(kind)):
     values = [_as_texts(value) for value in values]
   return pa.array(values, kind)
+
+
+def _json_lists(cells: pa.Array, kind: pa.DataType | None) -> pa.Array | None:
+  """Lists in JSON, all at once; None where one by one may find more.
+
+  Args:
+    cells: Strings.
+    kind: Type of the lists; None to find it.
+  """
+  # A parser must not recurse too deep, nor take the end of a cell for that of a line.
+  odd = pc.match_substring_regex(cells, r"[\n\r]|^[^\[]|\[\s*\[\s*\[")
+  if not len(cells) or pc.any(odd, min_count=0).as_py():
+    return None
+  texts = pc.binary_join_element_wise('{"v":', pc.fill_null(cells, "null"), "}\n", "")
+  data = pc.binary_join(pa.ListArray.from_arrays([0, len(texts)], texts), "")[0]
+  schema = None if kind is None else pa.schema([("v", kind)])
+  behavior = "infer" if kind is None else "error"
+  options = pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior=behavior)
+  try:
+    read = pj.ReadOptions(use_threads=False, block_size=len(data.as_py()) + 1)
+    table = pj.read_json(pa.BufferReader(data.as_buffer()), read, options)
+  except READ_ERRORS:
+    return None
+  if table.column_names != ["v"] or table.num_rows != len(cells):
+    return None
+  return table["v"].combine_chunks()
 
 
 def _innermost(kind: pa.DataType) -> pa.DataType:
@@ -517,6 +548,15 @@ class Detector:
       return
     good = _mask(pc.match_substring_regex(cells, _LIST))
     if not good.any():
+      self._lists.add(cells, counts, good)
+      return
+    some = cells.filter(pa.array(good))
+    values = None
+    if pc.any(pc.match_substring_regex(some, _LONG), min_count=0).as_py() is not True:
+      values = _json_lists(some, None)
+    if values is not None:
+      self._list_type = _unified(self._list_type, values.type)
+      self._is_list = self._list_type is not None
       self._lists.add(cells, counts, good)
       return
     for place in np.flatnonzero(good):
