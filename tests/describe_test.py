@@ -253,4 +253,5 @@ def test_rows_that_are_left_out_and_many_columns_are_told(
   run(monkeypatch, str(tmp_path / "wide.parquet"))
   printed = capsys.readouterr().out
   assert "; 10 rows without a label are left out" in printed
-  assert "at most: 128 of each\n" in printed and "61 modalities: each is" in printed
+  assert f"at most: fields {61 * 128:,}\n" in printed
+  assert "x60     double" in printed and "number (fields)" in printed

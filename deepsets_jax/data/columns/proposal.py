@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from deepsets_jax.data.columns import cells
 from deepsets_jax.data.columns.facts import MOST_DISTINCT, Facts
+from deepsets_jax.data.columns.fields import Fields
 from deepsets_jax.data.columns.images import Image
 from deepsets_jax.data.columns.labels import Label
 from deepsets_jax.data.columns.numeric import Number, Numbers, Vector, Vectors
@@ -49,6 +50,8 @@ _LARGE, _BUCKETS = 100_000, 65_536
 # Above so many different whole numbers a label is a number, not a class.
 _MOST_CLASSES = 100
 _DRAWS = 400
+# Above so many columns of numbers and categories they become one modality.
+_MOST_SCALARS = 24
 
 
 def propose(
@@ -100,7 +103,7 @@ def propose(
       " --config=configs/table.py:FILE"
     )
   return Spec(
-    modalities, chosen, id=identity, split=split, group=group, parts=parts
+    gathered(modalities), chosen, id=identity, split=split, group=group, parts=parts
   ), unused
 
 
@@ -156,6 +159,29 @@ def with_reading(proposed: Spec, source: Source, given: Reading) -> Spec:
     many[name] = dataclasses.replace(one, columns=columns)
   reading = dataclasses.replace(given, columns=used)
   return dataclasses.replace(proposed, reading=reading, many=many)
+
+
+def gathered(modalities: Mapping[str, Kind]) -> dict[str, Kind]:
+  """The modalities, with many columns of numbers and categories as one.
+
+  Each modality has an encoder of its own, whose compilation takes time and memory.
+  """
+  found = {name: kind for name, kind in modalities.items() if _is_scalar(kind)}
+  if len(found) <= _MOST_SCALARS:
+    return dict(modalities)
+  kinds = found.values()
+  fields = Fields(
+    number=[k.column for k in kinds if k.kind == "number" and k.scale == "standard"],
+    log=[k.column for k in kinds if k.kind == "number" and k.scale == "log"],
+    category=[k.column for k in kinds if k.kind == "category"],
+  )
+  others = {name: kind for name, kind in modalities.items() if name not in found}
+  return {_name("fields", others): fields, **others}
+
+
+def _is_scalar(kind: Kind) -> bool:
+  """Whether it can be one of `Fields`; categories in buckets cannot."""
+  return kind.kind == "number" or (kind.kind == "category" and kind.hash is None)
 
 
 def elements(facts: Facts, kind: Kind) -> Facts:
