@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -113,3 +115,104 @@ def test_l2_normalize_has_a_gradient_at_zero():
   gradient = jax.grad(lambda x: encoders.l2_normalize(x).sum())(x)
   assert np.isfinite(gradient).all()
   np.testing.assert_array_equal(gradient[1], 0)
+
+
+GROUPS = (1, 3, 1)
+
+
+def cells(budget=8, weights=(0.5, 1.0, -2.0, 1.0, 0.0), order=slice(None)):
+  """Two rows of a table: a, b and c of the first, b and c of the other."""
+  ids, values = np.zeros(budget, np.int32), np.zeros(budget, np.float32)
+  ids[:5], values[:5] = [0, 2, 4, 1, 4], weights
+  ids[:3], values[:3] = ids[:3][order], values[:3][order]
+  return Ragged(
+    jnp.asarray(ids), jnp.array([0, 3, 5, 5], jnp.int32), jnp.asarray(values)
+  )
+
+
+@pytest.mark.parametrize("hidden", [(), (6,), (6, 5)])
+def test_field_encoder_is_a_loop_over_cells(hidden):
+  module = encoders.FieldEncoder(GROUPS, 4, hidden=hidden, activation="tanh", norm=True)
+  got, variables = apply(module, cells())
+  params = jax.device_get(variables["params"])
+  columns, ids = params["columns"]["embedding"], params["ids"]["embedding"]
+  given, factor = cells(), params["_ModalityScale_0"]["factor"]
+  for slot in range(5):
+    token, value = int(given.values[slot]), float(given.weights[slot])
+    column = int(np.searchsorted(np.cumsum(GROUPS), token, side="right"))
+    x = columns[column].astype(np.float64) + value * ids[token].astype(np.float64)
+    for layer in range(len(hidden)):
+      if layer:
+        dense = params["MLP_0"][f"Dense_{layer - 1}"]
+        x = x @ dense["kernel"] + dense["bias"]
+      norm = params["MLP_0"][f"LayerNorm_{layer}"]
+      x = (x - x.mean()) / np.sqrt(x.var() + 1e-6)
+      x = np.tanh(x * norm["scale"] + norm["bias"])
+    if hidden:
+      x = x @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"]
+    np.testing.assert_allclose(got.values[slot], factor * x, 1e-4, 1e-5)
+  assert got.weights is None  # Values are used up: nothing weighs by them.
+
+
+def test_field_encoder_does_not_mind_order_slots_and_row_mates():
+  module = encoders.FieldEncoder(GROUPS, 4, hidden=(6,))
+  want, variables = apply(module, cells())
+  turned = module.apply(variables, cells(order=slice(None, None, -1)), train=False)
+  np.testing.assert_allclose(turned.values[:3][::-1], want.values[:3], 1e-6)
+  wider = module.apply(variables, cells(budget=16), train=False)
+  np.testing.assert_allclose(wider.values[:5], want.values[:5], 1e-6)
+  other = module.apply(variables, cells(weights=(9.0, 1.0, 7.0, 1.0, 0.0)), train=False)
+  np.testing.assert_array_equal(other.values[1], want.values[1])
+  np.testing.assert_array_equal(other.values[3:5], want.values[3:5])
+  junk = cells()
+  filled = junk.replace(
+    values=junk.values.at[5:].set(3), weights=junk.weights.at[5:].set(1e6)
+  )
+  got = module.apply(variables, filled, train=False)
+  np.testing.assert_array_equal(got.values[:5], want.values[:5])
+
+
+@pytest.mark.parametrize("hidden", [(), (5,)])
+def test_field_encoder_has_finite_gradients_of_present_cells_alone(hidden):
+  module = encoders.FieldEncoder(GROUPS, 4, hidden=hidden, activation="tanh")
+  _, variables = apply(module, cells())
+
+  def total(params):
+    encoded = module.apply({"params": params}, cells(), train=False)
+    return jnp.sum(jnp.sin(encoded.values[:5]))
+
+  gradient = jax.grad(total)(variables["params"])
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+  ids = np.asarray(gradient["ids"]["embedding"])
+  # No row has 3, the last category of the second column.
+  assert not ids[3].any() and all(ids[token].any() for token in (0, 1, 2, 4))
+
+
+def test_fields_start_at_length_one():
+  rng = np.random.default_rng(0)
+  elements = Ragged(
+    jnp.arange(200, dtype=jnp.int32),
+    jnp.array([0, 200]),
+    jnp.asarray(rng.normal(size=200), jnp.float32),
+  )
+  for hidden in ((), (128,)):
+    got, _ = apply(encoders.FieldEncoder((1,) * 200, 256, hidden), elements)
+    length = np.sqrt(np.mean(np.sum(np.asarray(got.values) ** 2, axis=1)))
+    assert 0.7 < length < 1.4
+
+
+def test_a_model_of_many_columns_is_no_larger_a_program():
+  def program(columns):
+    module = encoders.FieldEncoder((1,) * columns, 4, hidden=(6,))
+    n = 2 * columns
+    elements = Ragged(jnp.zeros(n, jnp.int32), jnp.array([0, columns, n]), jnp.zeros(n))
+    init = functools.partial(module.init, train=False)
+    shapes = jax.eval_shape(init, jax.random.key(0), elements)
+
+    def total(variables, elements):
+      return jnp.sum(module.apply(variables, elements, train=False).values)
+
+    traced = jax.make_jaxpr(jax.grad(total))(shapes, elements)
+    return len(traced.eqns), len(jax.tree.leaves(shapes))
+
+  assert program(40) == program(400)

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deepsets_jax.encoders import DenseEncoder, SequenceEncoder
+from deepsets_jax.encoders import DenseEncoder, FieldEncoder, SequenceEncoder
 from deepsets_jax.encoders.transformer import rotate, sinusoids
+from deepsets_jax.ragged import Ragged
 from tests.fusions.transformer import dense, transformer
 from tests.sets import FEATURES, NUM_EXAMPLES, pack
 
@@ -199,3 +200,16 @@ def test_bad_heads_are_named(settings, message):
   lists = [np.ones((1, FEATURES))] * NUM_EXAMPLES
   with pytest.raises(ValueError, match=message):
     module.init(jax.random.key(0), pack(lists), train=False)
+
+
+def test_values_are_read_with_their_tokens_and_weigh_nothing():
+  elements = FieldEncoder((1, 2), WIDTH)
+  module = SequenceEncoder(elements, WIDTH, layers=0, valued=True)
+  tokens = Ragged(
+    jnp.array([0, 2, 0], jnp.int32), jnp.array([0, 2, 3]), jnp.array([0.5, 1.0, -2.0])
+  )
+  variables = module.init(jax.random.key(0), tokens, train=False)
+  got = module.apply(variables, tokens, train=False)
+  inner = {"params": variables["params"]["elements"]}
+  want = elements.apply(inner, tokens, train=False)
+  np.testing.assert_array_equal(got.values, want.values)
