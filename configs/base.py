@@ -214,7 +214,8 @@ def _model() -> ml_collections.ConfigDict:
     # Of the computation: "float32" or "bfloat16". Parameters, pools and losses are
     # float32.
     dtype="float32",
-    # Encoder of token modalities: an embedding, then these layers.
+    # Encoder of token modalities: an embedding, then these layers. For cells of many
+    # columns (kind "fields") a vector of the column and its value is the first layer.
     token=dict(mlp),
     # Encoder of vector modalities.
     dense=dict(mlp),

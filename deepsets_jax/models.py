@@ -215,7 +215,7 @@ def _encoder(
 ) -> nn.Module:
   if modality.valued:
     elements = FieldEncoder(
-      modality.groups, config.features, dtype=dtype, **config.dense
+      modality.groups, config.features, dtype=dtype, **config.token
     )
   elif modality.kind == "tokens":
     elements = TokenEncoder(modality.size, config.features, dtype=dtype, **config.token)
