@@ -211,10 +211,16 @@ def _of_sample(
   sample = {name: one.first(sampled) for name, one in found.items()}
   table = next(iter(sample.values())).table
   bags = Bags(table)
+  columns = names.columns(model.run.config.data)
   methods: dict[str, dict[str, Any]] = {
     name: {
       "tells_elements": one.elements is not None,
       "shares": one.shares(),
+      "columns": {
+        modality: dict(zip(columns[modality], shares.tolist(), strict=True))
+        for modality, shares in one.column_shares().items()
+        if modality in columns
+      },
       "notes": one.notes(),
     }
     for name, one in sample.items()

@@ -35,6 +35,9 @@ MEANINGS = {
   ),
 }
 
+# Rows of a table of columns.
+_MOST_COLUMNS = 20
+
 _STYLE = """
 .explanation {font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff;
   max-width: 1080px; margin: 0 auto; padding: 1em}
@@ -96,6 +99,7 @@ def fragment(summary: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
     *_header(summary),
     *_methods(summary),
     *_data_set(summary, images),
+    *_columns_of(summary),
     *_faithfulness(summary, images),
     "<h2>Examples</h2>",
   ]
@@ -173,6 +177,30 @@ def _data_set(summary: Mapping[str, Any], images: Mapping[str, bytes]) -> list[s
     _table(["modality", *shares], rows),
     _image(images["importance"], "Bars: mean share of each modality, by method"),
   ]
+
+
+def _columns_of(summary: Mapping[str, Any]) -> list[str]:
+  """A table for each modality of several columns: the first of them by their shares."""
+  found = {name: facts["columns"] for name, facts in summary["methods"].items()}
+  found = {name: columns for name, columns in found.items() if columns}
+  parts = []
+  for modality in next(iter(found.values()), {}):
+    shares = {name: columns[modality] for name, columns in found.items()}
+    names = next(iter(shares.values()))
+    largest = {name: max(each[name] for each in shares.values()) for name in names}
+    shown = sorted(largest, key=lambda name: -largest[name])[:_MOST_COLUMNS]
+    left_out = len(largest) - len(shown)
+    more = f", of the {len(shown)} columns with the largest" if left_out else ""
+    parts += [
+      f"<h3>Columns of {_text(modality)}</h3>",
+      "<p>The mean share of each column in the scores of an example's elements of"
+      f" this modality, without their sign{more}.</p>",
+      _table(
+        ["column", *shares],
+        [[_text(c), *(_number(each[c]) for each in shares.values())] for c in shown],
+      ),
+    ]
+  return parts
 
 
 def _faithfulness(summary: Mapping[str, Any], images: Mapping[str, bytes]) -> list[str]:

@@ -11,14 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs import table as table_config
-from deepsets_jax import train
+from deepsets_jax import explanation, prediction, robustness, train
 from deepsets_jax.data import names
 from deepsets_jax.data.columns import cells, encoding, facts, proposal, spec, survey
 from deepsets_jax.data.columns.fields import Fields
 from deepsets_jax.data.columns.numeric import Number
 from deepsets_jax.data.columns.tokens import UNKNOWN, Category
 from deepsets_jax.data.files import opening
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.table import DataError, Table
 from deepsets_jax.ragged import from_lists
 from deepsets_jax.schema import Modality, Schema, Target
 
@@ -293,10 +293,83 @@ class TestWide:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2e6
 
 
-def test_a_value_moves_with_its_token():
-  from deepsets_jax import robustness
-  from deepsets_jax.data.table import Table
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+  """A short run on two columns of which the first decides, a third, and its file."""
+  folder = tmp_path_factory.mktemp("fields")
+  rng = np.random.default_rng(0)
+  city = rng.choice(["Oslo", "Rome"], 80)
+  age = rng.integers(20, 60, 80)
+  data = {"age": age, "city": city, "noise": rng.normal(size=80)}
+  data["label"] = (city == "Rome").astype(int)
+  pq.write_table(pa.table(data), folder / "a.parquet")
+  value = of({"number": ["age", "noise"], "category": ["city"]})
+  config = table_config.get_config()
+  config.total_steps = 8
+  config.data.update(path=str(folder / "a.parquet"), batch_size=16, shards=8)
+  config.data.columns = value | {"label": {"column": "label", "kind": "binary"}}
+  config.model.update(features=8)
+  config.model.head.hidden = ()
+  config.train.update(eval_every=4)
+  config.optim.warmup_steps = 2
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("DEEPSETS_JAX_CACHE", str(folder / "cache"))
+    train.train_and_evaluate(config, folder / "run")
+    yield folder / "run", folder / "a.parquet"
 
+
+def test_an_explanation_names_cells_and_ranks_columns(finished):
+  workdir, path = finished
+  methods = ["leave_one_out", "shapley"]
+  found = explanation.explain(workdir, methods=methods, examples=4)
+  rows = pq.read_table(path).to_pylist()
+  for example in found.summary["chosen"]:
+    row = rows[int(example["id"])]
+    texts = {e["text"] for e in example["elements"]["leave_one_out"]["top"]}
+    noise = f"noise = {row['noise']:.6g}"
+    assert len(texts) == 3 and {f"age = {row['age']}", f"city = {row['city']}"} < texts
+    assert float(noise[8:]) == pytest.approx(
+      float(next(t for t in texts if t.startswith("noise"))[8:]), rel=1e-4, abs=1e-6
+    )
+  told = found.summary["methods"]
+  assert told["shapley"]["columns"] == {}
+  shares = told["leave_one_out"]["columns"]["all"]
+  scores = found.importances["leave_one_out"]
+  want = dict.fromkeys(("age", "noise", "city"), 0.0)
+  for each in range(4):
+    ranked = scores.ranked(each)
+    total = sum(abs(e.score) for e in ranked)
+    for e in ranked:
+      want[("age", "noise", "city", "city", "city")[int(e.value)]] += (
+        abs(e.score) / total / 4
+      )
+  assert shares == pytest.approx(want, rel=1e-5)
+  assert "Columns of all" in found._repr_html_()
+
+
+def test_a_column_that_a_file_has_not_is_absent_from_its_rows(finished, tmp_path):
+  workdir, path = finished
+  predictor = prediction.load(workdir)
+  whole, said = pq.read_table(path), []
+  pq.write_table(whole.drop_columns(["noise"]), tmp_path / "without.parquet")
+  null = pa.nulls(len(whole), pa.float64())
+  place = whole.schema.get_field_index("noise")
+  pq.write_table(whole.set_column(place, "noise", null), tmp_path / "null.parquet")
+  for name in ("without", "null"):
+    source, output = tmp_path / f"{name}.parquet", tmp_path / f"{name}.out"
+    prediction.write(predictor, str(source), output, said.append)
+  without, nulls = (pq.read_table(tmp_path / f"{n}.out") for n in ("without", "null"))
+  assert len(said) == 1 and "no column 'noise': its part of 'all' is absent" in said[0]
+  assert without["probability"].equals(nulls["probability"])
+  text = pa.array(["a"] * len(whole))
+  pq.write_table(whole.set_column(place, "noise", text), tmp_path / "text.parquet")
+  with pytest.raises(DataError, match="column 'noise' is string, and the run reads a"):
+    prediction.write(
+      predictor, str(tmp_path / "text.parquet"), tmp_path / "o", said.append
+    )
+
+
+def test_a_value_moves_with_its_token():
   tokens = from_lists([[0, 1], [0, 2], [1]], dtype=np.int32)
   tokens = tokens.replace(weights=np.array([0.5, 1, -2, 1, 1], np.float32))
   schema = Schema(

@@ -45,6 +45,7 @@ SUMMARY = {
     "argmax": {
       "tells_elements": True,
       "shares": {"word": 0.6, NASTY: 0.4},
+      "columns": {NASTY: {f"x{i}": i / 300 for i in range(24)} | {NASTY: 0.0801}},
       "notes": [f"argmax: {NASTY} is zero."],
       "deletion": curve(0.987, 0.4, 0.1),
       "insertion": curve(0.1, 0.8, 0.987),
@@ -52,6 +53,7 @@ SUMMARY = {
     "shapley": {
       "tells_elements": False,
       "shares": {"word": 0.123, NASTY: 0.877},
+      "columns": {},
       "notes": [],
       "deletion": curve(0.987, 0.3, 0.1),
       "insertion": curve(0.1, 0.9, 0.987),
@@ -195,6 +197,13 @@ def test_has_every_number_of_its_tables(read):
   for method in SUMMARY["methods"].values():
     for test in ("deletion", "insertion"):
       assert f"{method[test]['area']:.3f} (0.100 to 0.200)" in read.text
+
+
+def test_columns_are_the_first_twenty_by_share(read):
+  words = read.text.split()
+  for i in range(24):
+    assert (f"x{i}" in words) == (i >= 5)
+  assert words.index("x23") < words.index("x22") and "0.080" in words
 
 
 def test_says_what_each_method_means():

@@ -10,7 +10,7 @@ import numpy as np
 
 from deepsets_jax.data import debian_programs, digits
 from deepsets_jax.data.columns import build, spec
-from deepsets_jax.data.columns.fields import Quantity
+from deepsets_jax.data.columns.fields import Fields, Quantity
 from deepsets_jax.data.table import Table
 from deepsets_jax.schema import Target
 
@@ -39,6 +39,22 @@ def element_names(
     of_spec = spec.from_json(config.columns.to_dict(), "config.data.columns")
     return build.encoding_of(config.path, of_spec, seed).names()
   return {}
+
+
+def columns(config: ml_collections.ConfigDict) -> dict[str, tuple[str, ...]]:
+  """The columns of each modality that has several, in the order of `Modality.groups`.
+
+  Args:
+    config: `config.data` of a run.
+  """
+  if config.name != "table":
+    return {}
+  of_spec = spec.from_json(config.columns.to_dict(), "config.data.columns")
+  return {
+    name: tuple(kind.by_column)
+    for name, kind in of_spec.modalities.items()
+    if isinstance(kind, Fields)
+  }
 
 
 def pictures(

@@ -72,6 +72,28 @@ class Importance:
     mean = (scores[some] / scores[some].sum(axis=1, keepdims=True)).mean(axis=0)
     return dict(zip(self.modalities, mean.tolist(), strict=True))
 
+  def column_shares(self) -> dict[str, np.ndarray]:
+    """The mean share of each column, `[c]`, by modality that is made of columns.
+
+    In an example the absolute scores of the elements of such a modality are scaled to
+    add up to 1; then the mean is taken over the examples where they are not numerically
+    zero, as in `shares`. Of a method without scores of elements there are none.
+    """
+    found: dict[str, np.ndarray] = {}
+    floor = 0 if self.rounding is None else self.rounding
+    for name, modality in self.table.schema.modalities.items():
+      if not modality.groups or self.elements is None:
+        continue
+      tokens, scores = self.table.modalities[name], np.abs(self.elements[name])
+      row = np.repeat(np.arange(len(self.table)), self.table.lengths(name))
+      total = np.bincount(row, scores, minlength=len(self.table))
+      some = total > floor
+      share = np.where(some[row], scores / np.where(some, total, 1)[row], 0)
+      column = np.repeat(np.arange(len(modality.groups)), modality.groups)
+      sums = np.bincount(column[tokens.values], share, minlength=len(modality.groups))
+      found[name] = sums / max(some.sum(), 1)
+    return found
+
   def notes(self) -> list[str]:
     """What one should know before one reads the scores, a sentence each; often none.
 
