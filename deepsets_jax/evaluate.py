@@ -115,13 +115,19 @@ def predict_elements(
 
 
 def choose_threshold(table: Table, logits: Float[np.ndarray, "b k"]) -> float:
-  """The probability above which a label is predicted: best micro F1 on this table.
+  """The probability above which a label is predicted; for validation data only.
 
-  Only for multi-label targets, and only on validation; 0.5 for all others.
+  Multi-label: that of the best micro F1, in which an example without a label counts by
+  the labels that are wrongly predicted for it. Binary: that of the best F1 of the
+  positive class, and 0.5 if all examples are of one class. 0.5 for other targets.
   """
-  if table.schema.target.kind != "multilabel":
-    return 0.5
-  return metrics.choose_threshold(logits, table.targets)
+  targets = np.asarray(table.targets)
+  match table.schema.target.kind:
+    case "multilabel":
+      return metrics.choose_threshold(logits, targets)
+    case "binary" if len(np.unique(targets)) == 2:
+      return metrics.choose_threshold(logits, targets[:, None])
+  return 0.5
 
 
 def evaluate(

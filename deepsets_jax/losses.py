@@ -34,24 +34,35 @@ def build(
     train_targets: Of the training part, whose label frequencies `balance` needs.
     regression: "absolute" or "squared".
     label_smoothing: Moves 0 and 1 towards the middle, and a class towards all.
-    balance: Of a multi-label task: a positive of a label rarer than the mean label
-      weighs (mean frequency / its frequency) ** balance.
+    balance: Exponent of the weights of what is rare in `train_targets`. Multi-label: a
+      positive of a label rarer than the mean label weighs (mean frequency / its
+      frequency) ** balance. Binary and multi-class: so does an example of a class
+      rarer than the mean class. All else weighs 1.
 
   Raises:
-    ValueError: An unknown regression loss.
+    ValueError: An unknown regression loss, or a regression with a balance.
   """
   if regression not in ("absolute", "squared"):
     raise ValueError(
       f"unknown regression loss {regression!r}; one of ['absolute', 'squared']"
     )
   match target.kind:
-    case "multilabel" | "binary":
-      per_example = _sigmoid(
-        label_smoothing, _positive_weights(target, train_targets, balance)
-      )
+    case "multilabel":
+      positives = _rarity(train_targets.sum(0), balance)
+      per_example = _sigmoid(label_smoothing, jnp.ones_like(positives), positives)
+    case "binary":
+      classes = np.bincount(train_targets.astype(np.int64), minlength=2)
+      negatives, positives = jnp.split(_rarity(classes, balance), 2)
+      per_example = _sigmoid(label_smoothing, negatives, positives)
     case "multiclass":
-      per_example = _softmax(target.size, label_smoothing)
+      classes = np.bincount(train_targets, minlength=target.size)
+      per_example = _softmax(label_smoothing, _rarity(classes, balance))
     case "regression":
+      if balance:
+        raise ValueError(
+          f"config.loss.balance is {balance}, and a regression has no classes to"
+          " balance; set it to 0"
+        )
       error = jnp.abs if regression == "absolute" else jnp.square
 
       def per_example(logits, targets):
@@ -65,20 +76,19 @@ def build(
   return loss
 
 
-def _positive_weights(target: Target, targets: np.ndarray, balance: float) -> Array:
-  """What a positive of each label weighs: `[1, k]`."""
-  ones = targets.reshape(len(targets), target.size).sum(0)
+def _rarity(counts: np.ndarray, balance: float) -> Array:
+  """Weights of labels or classes that occur this often, 1 of the frequent: `[k]`."""
   # A label that nobody has counts as if one had it.
-  ratio = ones.mean() / np.clip(ones, 1, max(ones.mean(), 1))
-  return jnp.asarray(ratio**balance, jnp.float32)[None]
+  ratio = counts.mean() / np.clip(counts, 1, max(counts.mean(), 1))
+  return jnp.asarray(ratio**balance, jnp.float32)
 
 
 def _sigmoid(
-  smoothing: float, positive_weights: Array
+  smoothing: float, negatives: Array, positives: Array
 ) -> Callable[[Array, Array], Array]:
   def per_example(logits, targets):
     targets = targets.reshape(logits.shape).astype(jnp.float32)
-    weights = 1 + (positive_weights - 1) * targets
+    weights = jnp.where(targets > 0, positives[None], negatives[None])
     targets = targets * (1 - smoothing) + 0.5 * smoothing
     losses = optax.sigmoid_binary_cross_entropy(logits, targets)
     return (losses * weights).mean(-1)
@@ -86,11 +96,11 @@ def _sigmoid(
   return per_example
 
 
-def _softmax(size: int, smoothing: float) -> Callable[[Array, Array], Array]:
+def _softmax(smoothing: float, classes: Array) -> Callable[[Array, Array], Array]:
   def per_example(logits, targets):
-    labels = jnp.eye(size, dtype=jnp.float32)[targets]
+    labels = jnp.eye(classes.size, dtype=jnp.float32)[targets]
     labels = optax.smooth_labels(labels, smoothing)
-    return optax.softmax_cross_entropy(logits, labels)
+    return optax.softmax_cross_entropy(logits, labels) * classes[targets]
 
   return per_example
 

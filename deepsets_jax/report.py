@@ -31,7 +31,8 @@ def write(
 ) -> dict[str, Any]:
   """Evaluates every split but the training one and writes the run's results.
 
-  The threshold of a multi-label task is chosen on validation, and used on all.
+  The threshold of a multi-label or binary task is chosen on validation, and used on
+  all splits; see `evaluate.choose_threshold`.
 
   Args:
     run: The run.

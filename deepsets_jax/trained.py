@@ -45,7 +45,7 @@ class Trained:
   Attributes:
     run: Its parts.
     params: The parameters that are evaluated.
-    threshold: Of a multi-label task, chosen on validation; 0.5 for all others.
+    threshold: Of multi-label and binary tasks, chosen on validation; 0.5 for others.
   """
 
   run: runs.Run

@@ -79,6 +79,38 @@ def test_balance_weighs_the_positives_of_rare_labels():
     np.testing.assert_allclose(got, ratio, 1e-5)
 
 
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(
+  ("kind", "counts"), [("binary", (9, 1)), ("multiclass", (5, 3, 1, 0))]
+)
+def test_balance_weighs_the_examples_of_rare_classes(kind, counts, balance):
+  train = np.repeat(np.arange(len(counts)), counts).astype(np.int32)
+  size = 1 if kind == "binary" else len(counts)
+  if kind == "binary":
+    train = train.astype(np.float32)
+  logits = RNG.normal(size=(6, size)).astype(np.float32)
+  targets = np.array([0, 1, 1, 0, 1, len(counts) - 1]).astype(train.dtype)
+  want = 0.0
+  for row, label, counted in zip(logits, targets, np.array(WEIGHTS), strict=True):
+    scores = [0.0, float(row[0])] if kind == "binary" else [float(x) for x in row]
+    chance = np.exp(scores[int(label)]) / sum(np.exp(x) for x in scores)
+    mean = sum(counts) / len(counts)
+    rarity = max(mean / max(counts[int(label)], 1), 1.0)
+    want += counted * rarity**balance * -np.log(chance)
+  loss = losses.build(
+    Target(kind, size), train, regression="absolute", label_smoothing=0.0,
+    balance=balance,
+  )  # fmt: skip
+  total, weight = loss(jnp.array(logits), jnp.array(targets), WEIGHTS)
+  np.testing.assert_allclose(total, want, rtol=1e-5)
+  assert weight == 4
+
+
+def test_a_regression_cannot_be_balanced():
+  with pytest.raises(ValueError, match="loss.balance is 0.5.*no classes.*set it to 0"):
+    build("regression", 3, balance=0.5)
+
+
 def test_prior_logits_have_the_frequencies_of_the_targets():
   for kind, size, want in (
     ("multilabel", 3, [5 / 6, 2 / 6, 2 / 6]),
