@@ -46,27 +46,18 @@ def build(
     raise ValueError(
       f"unknown regression loss {regression!r}; one of ['absolute', 'squared']"
     )
-  match target.kind:
-    case "multilabel":
-      positives = _rarity(train_targets.sum(0), balance)
-      per_example = _sigmoid(label_smoothing, jnp.ones_like(positives), positives)
-    case "binary":
-      classes = np.bincount(train_targets.astype(np.int64), minlength=2)
-      negatives, positives = jnp.split(_rarity(classes, balance), 2)
-      per_example = _sigmoid(label_smoothing, negatives, positives)
-    case "multiclass":
-      classes = np.bincount(train_targets, minlength=target.size)
-      per_example = _softmax(label_smoothing, _rarity(classes, balance))
-    case "regression":
-      if balance:
-        raise ValueError(
-          f"config.loss.balance is {balance}, and a regression has no classes to"
-          " balance; set it to 0"
-        )
-      error = jnp.abs if regression == "absolute" else jnp.square
+  if target.kind != "regression":
+    per_example = _cross_entropy(target, train_targets, label_smoothing, balance)
+  elif balance:
+    raise ValueError(
+      f"config.loss.balance is {balance}, and a regression has no classes to balance;"
+      " set it to 0"
+    )
+  else:
+    error = jnp.abs if regression == "absolute" else jnp.square
 
-      def per_example(logits, targets):
-        return error(logits - targets).mean(-1)
+    def per_example(logits, targets):
+      return error(logits - targets).mean(-1)
 
   def loss(
     logits: Float[Array, "b k"], targets: Shaped[Array, "b ..."], weights: Array
@@ -74,6 +65,20 @@ def build(
     return jnp.sum(per_example(logits, targets) * weights), jnp.sum(weights)
 
   return loss
+
+
+def _cross_entropy(
+  target: Target, train_targets: np.ndarray, smoothing: float, balance: float
+) -> Callable[[Array, Array], Array]:
+  if target.kind == "multilabel":
+    positives = _rarity(train_targets.sum(0), balance)
+    return _sigmoid(smoothing, jnp.ones_like(positives), positives)
+  size = max(target.size, 2)  # Of a binary target there are two classes, too.
+  counts = np.bincount(np.asarray(train_targets, np.int64), minlength=size)
+  classes = _rarity(counts, balance)
+  if target.kind == "binary":
+    return _sigmoid(smoothing, classes[:1], classes[1:])
+  return _softmax(smoothing, classes)
 
 
 def _rarity(counts: np.ndarray, balance: float) -> Array:

@@ -74,7 +74,9 @@ def for_target(
 
   Undefined values are those of scikit-learn, without its warnings: F1 is 0 if there is
   no positive and none is predicted, R2 of one example is NaN, and ROC AUC is NaN if all
-  examples are of one class. Two values differ from scikit-learn's. Average precision
+  examples are of one class. In `f1_samples` an example without a label for which none
+  is predicted counts 1, as with `zero_division=1`: no label is an answer, too. Two
+  values differ from scikit-learn's. Average precision
   without a positive is NaN instead of 0, because every order is as good as any other.
   The macro means of average precision and ROC AUC leave out the labels without a value,
   instead of counting them as 0 or being NaN themselves: that a rare label has no
@@ -217,11 +219,13 @@ def _f1(
   hits, total = _hits(predicted, targets)
   labels = _ratio(weights @ hits, weights @ total)
   support = weights @ targets
+  nothing = total.sum(axis=1) == 0
+  samples = np.where(nothing, 1, _ratio(hits.sum(axis=1), total.sum(axis=1)))
   found = {
     "micro": _ratio((weights @ hits).sum(), (weights @ total).sum()),
     "macro": labels.mean(),
     "weighted": _ratio(labels @ support, support.sum()),
-    "samples": weights @ _ratio(hits.sum(axis=1), total.sum(axis=1)) / weights.sum(),
+    "samples": weights @ samples / weights.sum(),
   }
   return {f"f1_{average}": float(value) for average, value in found.items()}
 

@@ -238,7 +238,7 @@ def _faithfulness(summary: Mapping[str, Any], images: Mapping[str, bytes]) -> li
 def _example(example: Mapping[str, Any], image: bytes) -> list[str]:
   predicted = [f"{p['name']} ({p['value']:.2f})" for p in example["predicted"]]
   facts = [
-    ["predicted", _text(", ".join(predicted))],
+    ["predicted", _text(", ".join(predicted) or "none")],
     ["true", _text(", ".join(example["true"]) or "none")],
     ["explained", f"{_text(example['explained'])} (output {example['value']:.4g})"],
     [

@@ -61,8 +61,8 @@ class Predictor:
   def columns(self, table: Table) -> dict[str, pa.Array]:
     """What is said of each example of a table.
 
-    Of labels: `labels`, those above the threshold of validation, or else the most
-    probable one; of classes `label`; of a binary target `label`, 0 or 1; with
+    Of labels: `labels`, those above the threshold of validation, which may be none; of
+    classes `label`; of a binary target `label`, 0 or 1; with
     `probability` or `probabilities`, in the order of the file's metadata. Of a
     regression `value`, in the units of the column that was trained on. Then
     `embedding`, the vector that all modalities were fused to, and `importance`.
@@ -92,7 +92,7 @@ class Predictor:
     chances = losses.probabilities(target, logits)
     match target.kind:
       case "multilabel":
-        chosen = outputs.predicted(target, logits, threshold).weights > 0
+        chosen = chances > threshold
         offsets = np.append(0, np.cumsum(chosen.sum(axis=1)))
         names = pa.array(target.names).take(pa.array(np.nonzero(chosen)[1]))
         labels = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), names)

@@ -335,6 +335,26 @@ class TestLabels:
     assert several.given(pa.array([["a"], []])).all()  # None is an answer.
 
   @pytest.mark.parametrize(
+    ("separator", "column"),
+    [
+      (";", pa.array(["a;b", None, "", "b"])),
+      (None, pa.array([["a", "b"], None, [], ["b"]])),
+    ],
+  )
+  def test_an_empty_cell_may_have_none_of_the_labels(self, separator, column):
+    label = Label("y", "multilabel", missing="none", separator=separator)
+    assert label.given(column).all()
+    answers = self.answers(label, column)
+    assert label.encode(column, answers).tolist() == [[1, 1], [0, 0], [0, 0], [0, 1]]
+    with pytest.raises(cells.CellError, match='cell 1: .*none of the labels, "none"'):
+      Label("y", "multilabel", separator=separator).given(column)
+    drop = Label("y", "multilabel", missing="drop", separator=separator)
+    # An empty list has been written down; an empty string is a cell without anything.
+    assert drop.given(column).tolist() == [True, False, separator is None, True]
+    with pytest.raises(ValueError, match="missing 'none': .* of a binary label"):
+      Label("y", "binary", missing="none")
+
+  @pytest.mark.parametrize(
     ("kind", "column", "message"),
     [
       ("multiclass", ["a", "a"], "its only value is .'a'.: there is nothing to learn"),

@@ -151,6 +151,15 @@ def test_a_label_is_taken_for_what_it_looks_like(tmp_path, column, kind):
   assert found.label.missing == ("drop" if missing else "error")
 
 
+@pytest.mark.parametrize(("empty", "want"), [(1, "drop"), (4, "none")])
+def test_many_empty_cells_of_several_labels_mean_none_of_them(tmp_path, empty, want):
+  column = ["a|b", "c"] * (ROWS // 2)
+  column[:empty] = [""] * empty
+  x = np.random.default_rng(0).normal(size=ROWS).tolist()
+  found, _ = proposed(tmp_path, {"x": x, "label": column})
+  assert (found.label.kind, found.label.missing) == ("multilabel", want)
+
+
 @pytest.mark.parametrize(
   ("columns", "arguments", "message"),
   [

@@ -75,8 +75,11 @@ def reference(kind, logits, targets, weights):
     }
   values = {
     f"f1_{a}": sk.f1_score(targets, predicted, average=a, zero_division=0, **weighted)
-    for a in ("micro", "macro", "weighted", "samples")
+    for a in ("micro", "macro", "weighted")
   }
+  values["f1_samples"] = sk.f1_score(
+    targets, predicted, average="samples", zero_division=1.0, **weighted
+  )
   for name in ("average_precision", "roc_auc"):
     pairs = targets.ravel(), logits.ravel(), np.repeat(weights, targets.shape[1])
     values[f"{name}_micro"] = area(name, *pairs)
@@ -190,7 +193,7 @@ class TestOneLabel:
     for name in ("f1", "average_precision", "roc_auc"):
       for average in ("micro", "macro"):
         np.testing.assert_allclose(got[f"{name}_{average}"], want[name], atol=1e-12)
-    hits = (logits[:, 0] > 0) & (targets > 0)
+    hits = (logits[:, 0] > 0) == (targets > 0)
     assert got["f1_samples"] == pytest.approx(np.average(hits, weights=weights))
 
 
@@ -224,6 +227,8 @@ class TestUndefined:
 
   def test_f1_of_nothing_predicted_and_nothing_there_is_zero(self):
     got = compute("multilabel", np.full((3, 4), -1.0), np.zeros((3, 4)))
+    # But every example is right.
+    assert got.pop("f1_samples") == 1
     assert {v for k, v in got.items() if k.startswith("f1")} == {0}
     assert compute("binary", np.full((3, 1), -1.0), np.zeros(3))["f1"] == 0
 

@@ -14,6 +14,7 @@ from deepsets_jax import metrics, prediction, run_folder, train, trained
 from deepsets_jax.data.columns import facts, proposal, spec
 from deepsets_jax.data.files import opening, source
 from deepsets_jax.data.table import DataError
+from deepsets_jax.importance import outputs
 from deepsets_jax.writers import write_json
 from experiments import predict
 
@@ -78,8 +79,7 @@ def test_predictions_are_those_of_the_run_in_the_order_of_the_file(
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-7)
     names = np.array(json.loads(found.schema.metadata[b"labels"]))
     for labels, chances in zip(some["labels"].to_pylist(), want, strict=True):
-      chosen = set(names[chances > loaded.threshold]) or {names[chances.argmax()]}
-      assert set(labels) == chosen
+      assert set(labels) == set(names[chances > loaded.threshold])
   assert found["embedding"].type.list_size == 16
 
 
@@ -100,6 +100,23 @@ def test_labels_are_those_that_the_metrics_were_measured_with(predictor):
   names = np.array(predictor.target.names)
   for labels, row in zip(found["labels"].to_pylist(), targets, strict=True):
     assert labels == names[row > 0].tolist()
+
+
+def test_an_example_may_have_none_of_the_labels(predictor):
+  """In the prediction, in the metric and in what is explained alike."""
+  size = predictor.target.size
+  logits = np.full((3, size), -2.0, np.float32)
+  logits[0, 0], logits[1, 1] = 2.0, -1.0
+  targets = np.zeros((3, size), np.float32)
+  targets[0, 0] = 1
+  half = dataclasses.replace(predictor.trained, threshold=0.5)
+  found = dataclasses.replace(predictor, trained=half)._answers(logits)
+  assert found["labels"].to_pylist() == [[predictor.target.names[0]], [], []]
+  measured = metrics.for_target(predictor.target, logits, targets, np.ones(3), 0.5)
+  assert measured["f1_samples"] == measured["f1_micro"] == 1
+  explained = outputs.predicted(predictor.target, logits, 0.5)
+  assert explained.weights[:, :2].tolist() == [[1, 0], [0, -1], [-1, 0]]
+  assert (explained.of(logits) > 0).all()  # It speaks for each prediction.
 
 
 def test_importance_adds_up_to_the_prediction(finished, predictor, tmp_path):

@@ -124,15 +124,15 @@ def prediction(
 ) -> list[dict[str, Any]]:
   """Names with probabilities, or with the numbers of a regression.
 
-  Multi-label: the labels above the threshold, or else the most probable one.
-  Multi-class: the three most probable.
+  Multi-label: the labels above the threshold, which may be none. Multi-class: the
+  three most probable.
   """
   scores = np.atleast_1d(scores)  # Of a binary target it is a single number.
   order = np.arange(target.size)
   if target.kind in ("multilabel", "multiclass"):
     order = np.argsort(-scores, kind="stable")
     many = int((scores > threshold).sum()) if target.kind == "multilabel" else 3
-    order = order[: max(many, 1)]
+    order = order[:many]
   return [{"name": _names(target)[i], "value": float(scores[i])} for i in order]
 
 

@@ -60,17 +60,18 @@ def score(
 def predicted(target: Target, logits: np.ndarray, threshold: float) -> Output:
   """What speaks for the prediction.
 
-  Multi-label: the mean logit of the labels above the threshold, or else of the most
-  probable one. Multi-class: the log-probability of the most probable class. Binary: the
-  logit, negative where the prediction is. Regression: the sum of the numbers.
+  Multi-label: the mean logit of the labels above the threshold; where there is none,
+  minus the logit of the most probable label, on which it depends. Multi-class: the
+  log-probability of the most probable class. Binary: the logit, negative where the
+  prediction is. Regression: the sum of the numbers.
   """
   probabilities = losses.probabilities(target, logits)
   match target.kind:
     case "multilabel":
       chosen = (probabilities > threshold).astype(np.float32)
-      best = np.eye(target.size, dtype=np.float32)[logits.argmax(axis=1)]
-      chosen = np.where(chosen.any(axis=1, keepdims=True), chosen, best)
-      return Output(target, chosen / chosen.sum(axis=1, keepdims=True))
+      nearest = np.eye(target.size, dtype=np.float32)[logits.argmax(axis=1)]
+      count = chosen.sum(axis=1, keepdims=True)
+      return Output(target, np.where(count, chosen / np.maximum(count, 1), -nearest))
     case "multiclass":
       chosen = logits.argmax(axis=1)
       return Output(target, np.eye(target.size, dtype=np.float32)[chosen])

@@ -54,7 +54,9 @@ class Label:
       "multiclass", one; "binary", a boolean, or 0 or 1; "regression", a number, or a
       list of so many. Numbers are scaled by the mean and the deviation of the training
       part; metrics are of the scaled ones, predictions are not.
-    missing: An example whose cell is null is an "error", or is left out ("drop").
+    missing: An example whose cell is null or empty is an "error", or is left out
+      ("drop"); or, of a multi-label, it has none of the labels ("none"). An empty list
+      always has none of them.
     min_count: Of a multi-label: labels of fewer examples are none.
     separator: Of the labels in a string, where the column is one of strings.
   """
@@ -68,8 +70,11 @@ class Label:
   def __post_init__(self):
     if self.kind not in _KINDS:
       raise ValueError(f"label kind {self.kind!r}: expected one of {list(_KINDS)}")
-    if self.missing not in ("error", "drop"):
-      raise ValueError(f"missing {self.missing!r}: expected 'error' or 'drop'")
+    legal = ["error", "drop", *(["none"] if self.kind == "multilabel" else [])]
+    if self.missing not in legal:
+      raise ValueError(
+        f"missing {self.missing!r}: expected one of {legal} of a {self.kind} label"
+      )
     if self.min_count < 1:
       raise ValueError(f"min_count {self.min_count}: expected at least 1")
 
@@ -103,7 +108,9 @@ class Label:
       CellError: One has not, and that is an error.
     """
     there = column.is_valid().to_numpy(zero_copy_only=False)
-    if self.kind != "multilabel" and not cells.is_list(column.type):
+    if self.missing == "none":
+      return np.ones(len(column), bool)
+    if not cells.is_list(column.type):
       there = _count(column, self) > 0
     elif self.kind == "regression":
       lengths = np.array([len(c) if c else 0 for c in column.to_pylist()])
@@ -112,7 +119,8 @@ class Label:
       raise cells.CellError(
         int(np.argmin(there)),
         "there is no label",
-        'fill it in, leave the row out, or set "missing" of the label to "drop"',
+        'fill it in, leave the row out, or set "missing" of the label to "drop"'
+        + (' or, for none of the labels, "none"' if self.kind == "multilabel" else ""),
       )
     return there
 

@@ -52,6 +52,8 @@ _MOST_CLASSES = 100
 _DRAWS = 400
 # Above so many columns of numbers and categories they become one modality.
 _MOST_SCALARS = 24
+# Above this share, empty cells of a multi-label in strings mean none of the labels.
+_MANY_EMPTY = 0.05
 
 
 def propose(
@@ -227,6 +229,8 @@ def _label(by_name: Mapping[str, Facts], where: str, column: str | None) -> Labe
     return Label(column, "multilabel", missing="drop" if fact.nulls else "error")
   if pa.types.is_string(fact.type):
     if fact.separator is not None:
+      if fact.missing > _MANY_EMPTY * fact.rows:
+        missing = "none"
       return Label(column, "multilabel", missing=missing, separator=fact.separator)
     return Label(column, "multiclass", missing=missing)
   if not cells.is_number(fact.type):
