@@ -51,7 +51,7 @@ class Position:
     best = self.best_value
     if (
       best is None
-      or math.isnan(best)
+      or (math.isnan(best) and not math.isnan(value))
       or (value > best if higher_is_better else value < best)
     ):
       return dataclasses.replace(

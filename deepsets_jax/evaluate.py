@@ -130,6 +130,21 @@ def choose_threshold(table: Table, logits: Float[np.ndarray, "b k"]) -> float:
   return 0.5
 
 
+def undefined(table: Table) -> tuple[str, ...]:
+  """The metrics that say nothing of a table, whatever a model predicts.
+
+  They are NaN, such as ROC AUC if all examples are of one class; or F1, and 0, because
+  nothing is positive.
+  """
+  target, targets = table.schema.target, np.asarray(table.targets)
+  logits, weights = np.zeros((len(table), target.size)), np.ones(len(table))
+  values = metrics.for_target(target, logits, targets, weights, 0.5)
+  zero: tuple[str, ...] = ()
+  if target.kind in ("binary", "multilabel") and not targets.any():
+    zero = ("f1", "f1_micro", "f1_macro", "f1_weighted")
+  return tuple(k for k, value in values.items() if np.isnan(value) or k in zero)
+
+
 def evaluate(
   table: Table, logits: Float[np.ndarray, "b k"], loss: losses.Loss, threshold: float
 ) -> dict[str, float]:

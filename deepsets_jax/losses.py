@@ -128,7 +128,9 @@ def prior_logits(target: Target, targets: np.ndarray) -> np.ndarray:
 
 
 def probabilities(target: Target, logits: Float[np.ndarray, "b k"]) -> np.ndarray:
-  """The probabilities of logits, on the host: sigmoids, a softmax, or the numbers.
+  """The probabilities of logits, on the host: sigmoids, or a softmax.
+
+  Of a regression the numbers, in the units of the data.
 
   Thresholds are chosen and applied here and nowhere else, in float64: in float32 a
   sigmoid is exactly 1 from a logit of 17 on, in float64 from 37 on.
@@ -144,4 +146,4 @@ def probabilities(target: Target, logits: Float[np.ndarray, "b k"]) -> np.ndarra
       return scipy.special.expit(logits[:, 0])
     case "multiclass":
       return scipy.special.softmax(logits, axis=1)
-  return logits
+  return target.in_units(logits)

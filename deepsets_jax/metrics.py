@@ -43,7 +43,12 @@ def names(target: Target) -> tuple[str, ...]:
 
 
 def usual(target: Target) -> str:
-  """The metric that a model is chosen by, if nobody says which."""
+  """The metric that a model is chosen by, if nobody says which.
+
+  Of a regression of several numbers in units of their own it is one without units.
+  """
+  if target.kind == "regression" and target.scale and target.size > 1:
+    return "r2"
   return _USUAL[target.kind]
 
 
@@ -67,6 +72,9 @@ def for_target(
   threshold: float,
 ) -> dict[str, float]:
   """Every metric of the kind of target, weighted as by scikit-learn's `sample_weight`.
+
+  Errors of a regression are in the units of the data, see `Target.in_units`; of several
+  numbers they are means over all.
 
   Average precision and ROC AUC rank the logits, because rounded probabilities near 1
   are equal where logits differ. A label is predicted where `losses.probabilities` is
@@ -103,7 +111,7 @@ def for_target(
       return _classified(logits.argmax(axis=1), targets, weights)
     case "binary":
       return _binary(logits, targets, weights, threshold)
-  return _errors(logits, targets, weights)
+  return _errors(target.in_units(logits), target.in_units(targets), weights)
 
 
 def choose_threshold(

@@ -110,10 +110,8 @@ class Predictor:
           "label": pa.array((chances > threshold).astype(np.int8)),
           "probability": pa.array(chances.astype(np.float32)),
         }
-    scale = self.encoding.answers.scale
-    values = logits * scale.deviation + scale.mean
-    one = values.shape[1] == 1
-    return {"value": pa.array(values[:, 0]) if one else _vectors(values)}
+    one = target.size == 1
+    return {"value": pa.array(chances[:, 0]) if one else _vectors(chances)}
 
 
 def load(workdir: str | pathlib.Path, method: str = "usual") -> Predictor:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from jaxtyping import PyTree
 
 import deepsets_jax
@@ -45,6 +46,8 @@ def write(
     What `results.json` holds: per split the metrics by name, and the run's facts.
   """
   splits = [name for name in run.tables if name != "train"]
+  for name in splits:
+    _warn_of_undefined(name, run.tables[name])
   logits = {name: run.logits(params, name) for name in splits}
   threshold = evaluate.choose_threshold(run.tables["validation"], logits["validation"])
   results = {
@@ -58,6 +61,15 @@ def write(
   _draw(run, workdir, logits["test"], threshold, position.best_step)
   write_json(workdir / "results.json", results)
   return results
+
+
+def _warn_of_undefined(split: str, table: Table) -> None:
+  names = evaluate.undefined(table)
+  if names and sharding.is_main_process():
+    logging.warning(
+      "%s: %s say nothing of its %d examples, which are too few or all of one class",
+      split, ", ".join(names), len(table),
+    )  # fmt: skip
 
 
 def environment() -> dict[str, Any]:

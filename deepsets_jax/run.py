@@ -204,7 +204,7 @@ def _fit(
   data = config.data
   with config.unlocked():
     if config.train.metric is None:
-      config.train.metric = metrics.usual(tables["train"].schema.target)
+      config.train.metric = _usual_metric(tables["validation"])
     examples = examples_per_shard(config)
     proposed = budgets.propose(tables, examples)
     # A modality without a value may be missing from this form of the data.
@@ -228,6 +228,18 @@ def _fit(
     }
   budgets.check(tables, budget.slots)
   return config, tables, budget
+
+
+def _usual_metric(validation: Table) -> str:
+  """The metric that the best checkpoint is chosen by: one that validation has."""
+  name = metrics.usual(validation.schema.target)
+  if name not in evaluate.undefined(validation):
+    return name
+  logging.warning(
+    "validation: %s says nothing of its %d examples, which are too few or all of one"
+    " class; the best checkpoint is chosen by the loss", name, len(validation),
+  )  # fmt: skip
+  return "loss"
 
 
 def examples_per_shard(config: ml_collections.ConfigDict) -> int:

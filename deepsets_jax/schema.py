@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 ModalityKind = Literal["vectors", "tokens"]
 TargetKind = Literal["multilabel", "multiclass", "binary", "regression", "none"]
 
@@ -68,11 +70,16 @@ class Target:
       and items, whose table is one side of what is learned.
     size: Number of labels, classes or regressed numbers; 1 for "binary", 0 for "none".
     names: Of labels or classes, for pictures and tables; may be empty.
+    shift, scale: Of a regression on standardised targets, for each number: a target in
+      the units of the data is shift + scale * number. Empty where targets are in those
+      units.
   """
 
   kind: TargetKind
   size: int
   names: tuple[str, ...] = ()
+  shift: tuple[float, ...] = ()
+  scale: tuple[float, ...] = ()
 
   def __post_init__(self):
     kinds = get_args(TargetKind)
@@ -85,6 +92,17 @@ class Target:
       raise ValueError(
         f"{len(self.names)} target names for a target of size {self.size}"
       )
+    units = self.size if self.scale else 0
+    if [len(self.shift), len(self.scale)] != [units, units]:
+      raise ValueError(
+        f"{len(self.shift)} shifts and {len(self.scale)} scales for a target of size"
+        f" {self.size}: expected as many, or none"
+      )
+
+  def in_units(self, numbers: np.ndarray) -> np.ndarray:
+    """Numbers of a regression `[b, k]` in the units of the data, float64."""
+    numbers = np.asarray(numbers, np.float64)
+    return numbers * self.scale + self.shift if self.scale else numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,5 +120,8 @@ class Schema:
   def from_json(cls, value: Mapping[str, Any]) -> Schema:
     """The schema that `to_json` wrote."""
     modalities = {k: Modality(**v) for k, v in value["modalities"].items()}
-    target = dict(value["target"], names=tuple(value["target"]["names"]))
+    target = {
+      k: tuple(v) if isinstance(v, list | tuple) else v
+      for k, v in value["target"].items()
+    }
     return cls(modalities=modalities, target=Target(**target))

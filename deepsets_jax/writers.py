@@ -102,7 +102,8 @@ class MetricsWriter:
     self._file.write(json.dumps(_plain(record)) + "\n")
     self._file.flush()
     for name, value in values.items():
-      self._events.add_scalar(f"{split}/{name}", value, step)
+      if math.isfinite(value):  # TensorBoard cannot show another, and warns each time.
+        self._events.add_scalar(f"{split}/{name}", value, step)
 
 
 class Progress:

@@ -32,9 +32,11 @@ class TestPosition:
 
   def test_nan_is_never_the_best_of_several(self):
     position = Position(data={})
-    for step, value in enumerate([np.nan, 0.1, np.nan], 1):
+    for step, value in enumerate([np.nan, np.nan, 0.1, np.nan], 1):
       position = position.evaluated(step, value, higher_is_better=True)
-    assert (position.best_step, position.best_value) == (2, 0.1)
+      # Patience ends, also where the metric is never defined.
+      assert position.evaluations_since_best == (step + 1) % 2
+    assert (position.best_step, position.best_value) == (3, 0.1)
 
 
 def test_the_two_latest_and_the_best_are_kept(tmp_path):

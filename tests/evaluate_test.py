@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from deepsets_jax import evaluate, losses
+from deepsets_jax import evaluate, losses, metrics
 from deepsets_jax.data.table import Table
 from deepsets_jax.schema import Schema, Target
 
@@ -60,3 +60,28 @@ def test_examples_without_a_label_raise_the_threshold():
 
   assert threshold(slice(0, 2)) < chances[1, 0]
   assert chances[2, 0] < threshold(slice(None)) < chances[0, 0]
+
+
+LABELS = Target("multilabel", 4)
+
+
+@pytest.mark.parametrize(
+  ("target", "targets", "want"),
+  [
+    (Target("binary", 1), [1, 1], {"roc_auc"}),
+    (Target("binary", 1), [0, 0], {"roc_auc", "average_precision", "f1"}),
+    (Target("binary", 1), [0, 1], set()),
+    (Target("multiclass", 3), [2, 2], set()),
+    (LABELS, [[1, 0, 0, 0]] * 2, {"roc_auc_macro"}),
+    (LABELS, [[0, 0, 0, 0]] * 2, set(metrics.names(LABELS)) - {"f1_samples"}),
+    (Target("regression", 2), [[1.0, 2.0]], {"r2"}),
+  ],
+)
+def test_what_says_nothing_is_the_same_for_all_predictions(target, targets, want):
+  table = table_of(target, targets)
+  assert set(evaluate.undefined(table)) == want
+  for _ in range(3):
+    logits = RNG.normal(size=(len(targets), target.size))
+    got = metrics.for_target(target, logits, table.targets, np.ones(len(targets)), 0.5)
+    assert {k for k, v in got.items() if np.isnan(v)} <= want
+    assert all(np.isnan(got[name]) or got[name] == 0 for name in want)

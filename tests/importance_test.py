@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs import smoke
-from deepsets_jax import importance, robustness
+from deepsets_jax import importance, losses, robustness
 from deepsets_jax import run as runs
 from deepsets_jax.data.ablation import Bags, keep_elements, keep_modalities
 from deepsets_jax.importance import coalitions, outputs, result, shapley
@@ -400,6 +400,16 @@ class TestOutputs:
     want = [-np.log1p(np.exp(-1)), -np.log(2)]
     np.testing.assert_allclose(output.of(logits), want, rtol=1e-6)
     np.testing.assert_allclose(output.of(logits + 7), output.of(logits), rtol=1e-5)
+
+  def test_of_a_regression_is_in_the_units_of_the_data(self):
+    target = outputs.Target("regression", 2, shift=(3.0, 1.0), scale=(2.0, 0.5))
+    logits = np.array([[1, 2], [-1, 4]], np.float32)
+    found = losses.probabilities(target, logits)
+    np.testing.assert_array_equal(found, [[5, 2], [1, 3]])
+    output = outputs.predicted(target, logits, 0.5)
+    np.testing.assert_allclose(output.of(logits), found.sum(1) - 4)
+    one = outputs.of_label(target, 1, 2)
+    np.testing.assert_allclose(one.of(logits), found[:, 1] - 1)
 
   def test_of_a_binary_target_is_what_speaks_for_the_prediction(self):
     target = outputs.Target("binary", 1)

@@ -141,6 +141,10 @@ def test_probabilities_are_those_of_float64_on_the_host():
   )
   numbers = losses.probabilities(Target("regression", 3), logits)
   np.testing.assert_array_equal(numbers, logits)
+  scaled = Target("regression", 3, shift=(1.0, 2.0, 3.0), scale=(1.0, 0.5, 4.0))
+  want = [[scaled.shift[k] + scaled.scale[k] * float(row[k]) for k in range(3)]
+          for row in logits]  # fmt: skip
+  np.testing.assert_array_equal(losses.probabilities(scaled, logits), want)
 
 
 def test_a_batch_of_padding_alone_adds_nothing():

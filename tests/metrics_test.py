@@ -197,6 +197,36 @@ class TestOneLabel:
     assert got["f1_samples"] == pytest.approx(np.average(hits, weights=weights))
 
 
+def test_errors_of_a_regression_are_in_the_units_of_the_data():
+  target = Target("regression", 2, shift=(1900.0, -3.0), scale=(50.0, 0.25))
+  rng = np.random.default_rng(0)
+  logits, targets = rng.normal(size=(2, 9, 2)).astype(np.float32)
+  weights = rng.uniform(0.1, 3, 9)
+  errors, truths, heights = [], [], []
+  for row in range(9):
+    for shift, scale, logit, number in zip(
+      target.shift, target.scale, logits[row], targets[row], strict=True
+    ):
+      truth = shift + scale * float(number)
+      errors.append(abs(shift + scale * float(logit) - truth))
+      truths.append(abs(truth))
+      heights.append(weights[row])
+  got = metrics.for_target(target, logits, targets, weights, 0.5)
+  want = np.average(errors, weights=heights)
+  assert got["mae"] == pytest.approx(want)
+  relative = [error / truth for error, truth in zip(errors, truths, strict=True)]
+  assert got["mape"] == pytest.approx(np.average(relative, weights=heights))
+  # As in scikit-learn it is the mean over the numbers, each with its own root.
+  squares = np.array(errors).reshape(9, 2) ** 2
+  roots = np.sqrt(np.average(squares, axis=0, weights=weights))
+  assert got["rmse"] == pytest.approx(roots.mean())
+  plain = metrics.for_target(Target("regression", 2), logits, targets, weights, 0.5)
+  assert got["r2"] == pytest.approx(plain["r2"])
+  assert metrics.usual(target) == "r2" and metrics.usual(Target("regression", 2)) == (
+    "mae"
+  )
+
+
 class TestUndefined:
   def test_areas_without_a_positive_are_nan(self):
     logits, _ = data("binary", 5, 1000, 0)

@@ -97,6 +97,7 @@ KINDS = {
   "multiclass": Target("multiclass", 4, ("a", "b", "c", "d")),
   "binary": Target("binary", 1),
   "regression": Target("regression", 2, ("x", "y")),
+  "scaled": Target("regression", 2, shift=(3.0, 1.0), scale=(2.0, 0.5)),
 }
 
 
@@ -110,6 +111,7 @@ class TestTargets:
       ("binary", np.float32(1), ["yes"]),
       ("binary", np.float32(0), ["no"]),
       ("regression", np.array([1.5, 2]), ["1.5", "2"]),
+      ("scaled", np.array([1.5, 2]), ["6", "2"]),
     ],
   )
   def test_truth_is_told_in_words(self, kind, value, want):

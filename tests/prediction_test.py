@@ -335,7 +335,14 @@ def test_every_kind_of_label(tmp_path, monkeypatch, label):
       np.testing.assert_array_equal(found["probability"].to_numpy(), chances.max(1))
     case "hit":
       chance = found["probability"].to_numpy()
-      np.testing.assert_array_equal(found["label"].to_numpy(), chance > 0.5)
+      threshold = json.loads((workdir / "results.json").read_text())["threshold"]
+      np.testing.assert_array_equal(found["label"].to_numpy(), chance > threshold)
     case "money":
       values = found["value"].to_numpy()
       assert abs(values.mean() - np.mean(truth)) < np.std(truth)  # In its own units.
+      told = dict(zip(found["film_id"].to_pylist(), zip(values, truth), strict=True))
+      results = json.loads((workdir / "results.json").read_text())
+      for split in ("validation", "test"):
+        names = trained.load(workdir).run.tables[split].ids.tolist()
+        errors = [abs(value - true) for value, true in map(told.get, names)]
+        assert results[split]["mae"] == pytest.approx(np.mean(errors), rel=1e-5)

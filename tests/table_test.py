@@ -93,6 +93,24 @@ class TestOnDisk:
       sorted(FILES)
     )
 
+  def test_the_units_of_a_target_come_back(self, tmp_path):
+    table = with_target("regression", 2, np.zeros((3, 2), np.float32))
+    scaled = dataclasses.replace(
+      table.schema.target, shift=(1.5, 0.0), scale=(2.0, 1.0)
+    )
+    schema = dataclasses.replace(table.schema, target=scaled)
+    dataclasses.replace(table, schema=schema).write(tmp_path / "train")
+    assert open_table(tmp_path / "train").schema.target == scaled
+    # Tables that were written before targets had units.
+    table.write(tmp_path / "old")
+    header = json.loads((tmp_path / "old" / "table.json").read_text())
+    for name in ("shift", "scale"):
+      del header["schema"]["target"][name]
+    (tmp_path / "old" / "table.json").write_text(json.dumps(header))
+    assert_equal(open_table(tmp_path / "old"), table)
+    with pytest.raises(ValueError, match="1 shifts and 2 scales"):
+      Target("regression", 2, shift=(1.0,), scale=(1.0, 2.0))
+
   def test_a_table_of_which_nothing_is_predicted_comes_back(self, tmp_path):
     table = with_target("none", 0, np.zeros((3, 0), np.float32))
     table.write(tmp_path / "train")

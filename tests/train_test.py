@@ -280,6 +280,25 @@ def test_a_bad_setting_is_named_before_anything_is_written(tmp_path, changes, na
   assert not (tmp_path / "run").exists()
 
 
+def test_a_validation_of_one_class_is_said_and_the_loss_chooses(
+  tmp_path, monkeypatch, caplog
+):
+  config = small_config(**{"data.digits.task": "contains_nine"})
+  config.train.metric = None
+  tables = sources.load(config.data, 0)
+  without = np.flatnonzero(tables["validation"].targets == 0)
+  tables["validation"] = tables["validation"].select(without)
+  monkeypatch.setattr(sources, "load", lambda *_: tables)
+  with caplog.at_level("WARNING", logger="absl"):
+    run = runs.build(config)
+  assert run.config.train.metric == "loss"
+  assert caplog.text.count("roc_auc says nothing of its") == 1
+  config.train.metric = "roc_auc"
+  with pytest.raises(ValueError, match="'roc_auc' says nothing of the .*take 'loss'"):
+    train.train_and_evaluate(config, tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
 def test_an_unknown_budget_is_named(tmp_path):
   config = small_config()
   config.data.budgets.faces = 8

@@ -88,6 +88,7 @@ class TestMetricsWriter:
     (record,) = read_metrics(tmp_path)
     assert record["roc_auc_macro"] is None and record["loss"] is None
     json.loads(lines(tmp_path)[0], parse_constant=pytest.fail)
+    assert scalars(tmp_path) == []
 
   def test_writes_scalars_for_tensorboard(self, tmp_path):
     with MetricsWriter(tmp_path) as writer:

@@ -108,7 +108,10 @@ def text(
 
 
 def truth(target: Target, value: np.ndarray) -> list[str]:
-  """What is true of an example, in words: its labels, "yes" or "no", or numbers."""
+  """What is true of an example, in words: its labels, "yes" or "no", or numbers.
+
+  Numbers are in the units of the data.
+  """
   match target.kind:
     case "multilabel":
       return [_names(target)[index] for index in np.flatnonzero(value > 0)]
@@ -116,7 +119,7 @@ def truth(target: Target, value: np.ndarray) -> list[str]:
       return [_names(target)[int(value)]]
     case "binary":
       return ["yes" if value > 0 else "no"]
-  return [f"{number:.4g}" for number in np.ravel(value)]
+  return [f"{number:.4g}" for number in np.ravel(target.in_units(value))]
 
 
 def prediction(

@@ -181,7 +181,7 @@ def tally(trained: Trained, table: Table) -> np.ndarray:
     case "binary":
       value = (scores > trained.threshold) == (targets > 0)
     case _:
-      value = np.abs(scores - targets).mean(axis=1)
+      value = np.abs(scores - target.in_units(targets)).mean(axis=1)
   return np.stack([value.astype(float), np.ones(len(table))], axis=1)
 
 

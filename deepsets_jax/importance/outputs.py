@@ -63,7 +63,8 @@ def predicted(target: Target, logits: np.ndarray, threshold: float) -> Output:
   Multi-label: the mean logit of the labels above the threshold; where there is none,
   minus the logit of the most probable label, on which it depends. Multi-class: the
   log-probability of the most probable class. Binary: the logit, negative where the
-  prediction is. Regression: the sum of the numbers.
+  prediction is. Regression: the sum of the numbers, in the units of the data but for
+  a constant, the mean of the training part.
   """
   probabilities = losses.probabilities(target, logits)
   match target.kind:
@@ -78,7 +79,7 @@ def predicted(target: Target, logits: np.ndarray, threshold: float) -> Output:
     case "binary":
       sign = np.where(probabilities > threshold, 1, -1)
       return Output(target, sign[:, None].astype(np.float32))
-  return Output(target, np.ones_like(logits, np.float32))
+  return Output(target, np.tile(_units(target), (len(logits), 1)))
 
 
 def of_label(target: Target, label: str | int, num_examples: int) -> Output:
@@ -94,5 +95,10 @@ def of_label(target: Target, label: str | int, num_examples: int) -> Output:
     legal = list(names[:10]) or f"0 to {target.size - 1}"
     raise ValueError(f"no label {label!r}; one of {legal} ({target.size} in all)")
   weights = np.zeros((num_examples, target.size), np.float32)
-  weights[:, label] = 1
+  weights[:, label] = _units(target)[label]
   return Output(target, weights)
+
+
+def _units(target: Target) -> np.ndarray:
+  """What 1 of each logit is in the units of the data: `[k]`."""
+  return np.array(target.scale or [1] * target.size, np.float32)

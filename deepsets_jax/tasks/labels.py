@@ -30,8 +30,21 @@ class Labels:
 
   @classmethod
   def build(cls, config: ml_collections.ConfigDict) -> Labels:
-    """See `run.build`."""
-    return cls(runs.build(config))
+    """See `run.build`.
+
+    Raises:
+      ValueError: Also, the metric to choose the best checkpoint by is not defined on
+        the validation part.
+    """
+    run = runs.build(config)
+    table, metric = run.tables["validation"], run.config.train.metric
+    if metric in evaluate.undefined(table):
+      raise ValueError(
+        f"config.train.metric {metric!r} says nothing of the {len(table)} examples of"
+        " validation, which are too few or all of one class; take 'loss', or another"
+        " split"
+      )
+    return cls(run)
 
   @property
   def config(self) -> ml_collections.ConfigDict:

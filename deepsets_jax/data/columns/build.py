@@ -29,6 +29,8 @@ from deepsets_jax.data.table import DataError, Table, open_table
 from deepsets_jax.data.table_writer import TableWriter
 
 _ENCODING = "encoding.json"
+# Of the tables that are kept: those of another format are made again.
+_FORMAT = "tables 2"
 Report = Callable[[str], Any]
 
 
@@ -79,7 +81,7 @@ def folder_of(path: str, spec: Spec, seed: int) -> pathlib.Path:
     for file in [*paths.files(path), *spec.files(path)]
     for stat in [file.stat()]
   ]
-  content = [encoding.FORMAT, path, facts, spec.to_json(), seed]
+  content = [_FORMAT, encoding.FORMAT, path, facts, spec.to_json(), seed]
   digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
   return cache.folder("tables") / digest[:32]
 

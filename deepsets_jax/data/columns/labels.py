@@ -52,8 +52,8 @@ class Label:
     column: Its name in the file.
     kind: "multilabel", a list of strings or whole numbers, any number of them;
       "multiclass", one; "binary", a boolean, or 0 or 1; "regression", a number, or a
-      list of so many. Numbers are scaled by the mean and the deviation of the training
-      part; metrics are of the scaled ones, predictions are not.
+      list of so many. Models are trained on numbers that are scaled by the mean and the
+      deviation of the training part; metrics and predictions are in the column's units.
     missing: An example whose cell is null or empty is an "error", or is left out
       ("drop"); or, of a multi-label, it has none of the labels ("none"). An empty list
       always has none of them.
@@ -157,8 +157,11 @@ class Label:
 
   def target(self, answers: Answers) -> Target:
     """What is predicted."""
-    size = len(answers.scale.mean) if answers.scale else max(len(answers.names), 1)
-    return Target(self.kind, size, tuple(answers.names))
+    scale = answers.scale
+    if scale is None:
+      return Target(self.kind, max(len(answers.names), 1), tuple(answers.names))
+    shift, factor = (tuple(x.tolist()) for x in (scale.mean, scale.deviation))
+    return Target(self.kind, len(shift), shift=shift, scale=factor)
 
   def fitting(self) -> LabelFitting:
     """What takes in all parts' labels, and the training part's numbers."""
