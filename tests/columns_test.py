@@ -334,6 +334,16 @@ class TestLabels:
     several = Label("y", "multilabel")
     assert several.given(pa.array([["a"], []])).all()  # None is an answer.
 
+  def test_a_number_missing_among_several_is_an_error_or_left_out(self):
+    column = pa.array([[1.0, 2.0], [3.0, None], None, [], [math.nan, 1.0], [5.0, 6.0]])
+    drop = Label("y", "regression", missing="drop")
+    there = drop.given(column)
+    assert there.tolist() == [True, False, False, False, False, True]
+    assert drop.numbers(column.filter(pa.array(there))).tolist() == [[1, 2], [5, 6]]
+    message = r"cell 1: a number of the label is missing: \[3.0, None\].*a run for each"
+    with pytest.raises(cells.CellError, match=message):
+      Label("y", "regression").given(column)
+
   @pytest.mark.parametrize(
     ("separator", "column"),
     [

@@ -340,7 +340,8 @@ def test_every_kind_of_label(tmp_path, monkeypatch, label):
     case "money":
       values = found["value"].to_numpy()
       assert abs(values.mean() - np.mean(truth)) < np.std(truth)  # In its own units.
-      told = dict(zip(found["film_id"].to_pylist(), zip(values, truth), strict=True))
+      both = zip(values, truth, strict=True)
+      told = dict(zip(found["film_id"].to_pylist(), both, strict=True))
       results = json.loads((workdir / "results.json").read_text())
       for split in ("validation", "test"):
         names = trained.load(workdir).run.tables[split].ids.tolist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -54,9 +55,9 @@ class Label:
       "multiclass", one; "binary", a boolean, or 0 or 1; "regression", a number, or a
       list of so many. Models are trained on numbers that are scaled by the mean and the
       deviation of the training part; metrics and predictions are in the column's units.
-    missing: An example whose cell is null or empty is an "error", or is left out
-      ("drop"); or, of a multi-label, it has none of the labels ("none"). An empty list
-      always has none of them.
+    missing: An example whose cell is null or empty (or, of a list of numbers, has a
+      null in it) is an "error", or is left out ("drop"); or, of a multi-label, it has
+      none of the labels ("none"). An empty list always has none of them.
     min_count: Of a multi-label: labels of fewer examples are none.
     separator: Of the labels in a string, where the column is one of strings.
   """
@@ -113,16 +114,20 @@ class Label:
     if not cells.is_list(column.type):
       there = _count(column, self) > 0
     elif self.kind == "regression":
-      lengths = np.array([len(c) if c else 0 for c in column.to_pylist()])
-      there = lengths > 0
+      there = np.array([_is_whole(cell) for cell in column.to_pylist()], bool)
     if not there.all() and self.missing == "error":
-      raise cells.CellError(
-        int(np.argmin(there)),
-        "there is no label",
-        'fill it in, leave the row out, or set "missing" of the label to "drop"'
-        + (' or, for none of the labels, "none"' if self.kind == "multilabel" else ""),
-      )
+      raise self._missing(column, int(np.argmin(there)))
     return there
+
+  def _missing(self, column: pa.Array, index: int) -> cells.CellError:
+    problem = "there is no label"
+    advice = 'fill it in, leave the row out, or set "missing" of the label to "drop"'
+    if self.kind == "multilabel":
+      advice += ' or, for none of the labels, "none"'
+    if cells.is_list(column.type) and column[index].as_py():
+      problem = f"a number of the label is missing: {column[index].as_py()}"
+      advice += "; or train a run for each number, written in a column of its own"
+    return cells.CellError(index, problem, advice)
 
   def encode(self, column: pa.Array, answers: Answers) -> np.ndarray:
     """The targets of cells that all have a label, as in `Table`.
@@ -230,6 +235,11 @@ class LabelFitting:
         ' column, or raise "min_count" of the label'
       )
     return tuple(sorted(names, key=_order(names)))
+
+
+def _is_whole(cell: Sequence[float | None] | None) -> bool:
+  """Whether a list has numbers, and none of them is null or NaN."""
+  return bool(cell) and all(x is not None and not math.isnan(x) for x in cell)
 
 
 def _order(names: Sequence[str]):
