@@ -1,23 +1,25 @@
 """What a finished run says of every row of a file.
 
   python -m experiments.predict --workdir=runs/table --input=new.parquet \
-    --output=predictions.parquet
+    --output=predictions.csv
 
 The file is one like that of the training: Parquet, Arrow, JSON lines or CSV, of any
-size. A column that is missing is an absent modality. The same command goes on where it
-was stopped.
+size. A column that is missing is an absent modality. The output is Parquet, CSV or JSON
+lines, by its ending (see `deepsets_jax.predicted_files`). With --evaluate the input has
+the label, too, and metrics are printed and written beside the output, to
+predictions.metrics.json. The same command goes on where it was stopped.
 """
 
 from __future__ import annotations
 
+import json
 import pathlib
 import time
 
 import tqdm
 from absl import app, flags, logging
 
-from deepsets_jax import prediction
-from deepsets_jax.data.table import DataError
+from deepsets_jax import measured, prediction
 from experiments.explain import check_folder
 
 
@@ -42,17 +44,33 @@ def main(argv: list[str]) -> None:
         output,
         report=lambda line: tqdm.tqdm.write(line),
         progress=lambda done: bar.update(done - bar.n),
+        evaluate=given.evaluate,
       )
-  except (DataError, FileExistsError) as error:
+  except (ValueError, FileExistsError) as error:
     raise SystemExit(f"error: {error}") from error
   print(f"{output}: {rows} rows in {time.monotonic() - start:.0f} s")
+  if given.evaluate:
+    print(measures(measured.file_beside(output)))
+
+
+def measures(file: pathlib.Path) -> str:
+  """The line with the metrics in a file, see `measured.measure`."""
+  found = json.loads(file.read_text())
+  values = [
+    f"{name} {'undefined' if value is None else f'{value:.4f}'}"
+    for name, value in found["metrics"].items()
+  ]
+  return f"{file}: " + "  ".join([f"{found['rows']} rows", *values])
 
 
 def define_flags() -> None:
   """The flags of the command line; here, so that the rest can be imported."""
   flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
   flags.DEFINE_string("input", None, "File to predict.", required=True)
-  flags.DEFINE_string("output", None, "Parquet file to write.", required=True)
+  flags.DEFINE_string(
+    "output", None, "File to write: .parquet, .csv or .jsonl.", required=True
+  )
+  flags.DEFINE_bool("evaluate", False, "Whether to measure by the label in the input.")
   flags.DEFINE_string(
     "importance",
     "usual",

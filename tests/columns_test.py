@@ -70,6 +70,43 @@ class TestNumbers:
     assert cells.is_number(column.type)
     assert cells.numbers(column).values.tolist() == want
 
+  @pytest.mark.parametrize(
+    ("column", "wanted", "want"),
+    [
+      (pa.array([1, None, 0], pa.int8()), pa.bool_(), ["true", "false"]),
+      (pa.array([1.0, None]), pa.bool_(), ["true"]),
+      (pa.array([True, None]), pa.int64(), ["1"]),
+      (pa.array([" 2020-01-02", "", None]), pa.date32(), ["2020-01-02"]),
+      (pa.array(["2020-01-02T00:00:00"]), pa.date32(), ["2020-01-02"]),
+      (
+        pa.array([1_577_923_200_000], pa.timestamp("ms")),
+        pa.date32(),
+        ["2020-01-02"],
+      ),
+      (pa.array([18_263], pa.date32()), pa.timestamp("s"), ["2020-01-02 00:00:00"]),
+      (pa.array([20095.0]), pa.int64(), ["20095"]),
+      (pa.array(["20095"]), pa.int64(), ["20095"]),
+    ],
+  )
+  def test_cells_of_another_type_than_in_training(self, column, wanted, want):
+    assert cells.strings(cells.matched(column, wanted)).values.to_pylist() == want
+
+  @pytest.mark.parametrize(
+    ("column", "wanted", "message"),
+    [
+      (pa.array([1, None, 2]), pa.bool_(), "cell 2: '2' is no bool; write 0 or 1"),
+      (pa.array([None, "4.11."]), pa.date32(), "cell 1: '4.11.' is no .*2019-11-04"),
+      (
+        pa.array([0, 3_600], pa.timestamp("s")),
+        pa.date32(),
+        "cell 1: '1970-01-01 01:00:00' is no date32.*without a time",
+      ),
+    ],
+  )
+  def test_what_another_type_cannot_hold_is_named(self, column, wanted, message):
+    with pytest.raises(cells.CellError, match=message):
+      cells.matched(column, wanted)
+
   def test_the_log_scale_is_that_of_the_absolute_value(self):
     column = pa.array([-math.e + 1, 0.0, math.e**3 - 1])
     kind = Number("x", scale="log")

@@ -154,7 +154,9 @@ DIRECTION = [
   {"importance.result", "importance.merging", "recall.searcher"},
   {"importance.coalitions", "importance.gradients", "importance.sown"},
   {"importance.shapley", "importance.leave_one_out", "importance.faithfulness"},
-  {"robustness", "prediction"},
+  {"robustness", "predictor", "predicted_files"},
+  {"measured"},
+  {"prediction"},
   {"page"},
   {"explanation"},
 ]

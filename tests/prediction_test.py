@@ -1,6 +1,9 @@
+import csv
 import dataclasses
+import datetime
 import json
 import shutil
+import types
 
 import films
 import numpy as np
@@ -10,8 +13,12 @@ import pytest
 from absl import flags
 
 from configs import table as table_config
-from deepsets_jax import metrics, prediction, run_folder, train, trained
+from deepsets_jax import measured, metrics, prediction, run_folder, train, trained
 from deepsets_jax.data.columns import facts, proposal, spec
+from deepsets_jax.data.columns.encoding import Encoding
+from deepsets_jax.data.columns.labels import Answers, Label
+from deepsets_jax.data.columns.numeric import Number
+from deepsets_jax.data.columns.tokens import Category, Vocabulary
 from deepsets_jax.data.files import opening, source
 from deepsets_jax.data.table import DataError
 from deepsets_jax.importance import outputs
@@ -90,10 +97,8 @@ def test_labels_are_those_that_the_metrics_were_measured_with(predictor):
   logits[1] = logits[1, ::-1]
   targets = (logits > 24).astype(np.float32)
   threshold = metrics.choose_threshold(logits, targets)
-  measured = metrics.for_target(
-    predictor.target, logits, targets, np.ones(2), threshold
-  )
-  assert measured["f1_samples"] == 1 and 0 < targets.mean() < 1
+  got = metrics.for_target(predictor.target, logits, targets, np.ones(2), threshold)
+  assert got["f1_samples"] == 1 and 0 < targets.mean() < 1
   strict = dataclasses.replace(predictor.trained, threshold=threshold)
   found = dataclasses.replace(predictor, trained=strict)._answers(logits)
   assert np.array(found["probabilities"].to_pylist()).min() == 1
@@ -112,8 +117,8 @@ def test_an_example_may_have_none_of_the_labels(predictor):
   half = dataclasses.replace(predictor.trained, threshold=0.5)
   found = dataclasses.replace(predictor, trained=half)._answers(logits)
   assert found["labels"].to_pylist() == [[predictor.target.names[0]], [], []]
-  measured = metrics.for_target(predictor.target, logits, targets, np.ones(3), 0.5)
-  assert measured["f1_samples"] == measured["f1_micro"] == 1
+  got = metrics.for_target(predictor.target, logits, targets, np.ones(3), 0.5)
+  assert got["f1_samples"] == got["f1_micro"] == 1
   explained = outputs.predicted(predictor.target, logits, 0.5)
   assert explained.weights[:, :2].tolist() == [[1, 0], [0, -1], [-1, 0]]
   assert (explained.of(logits) > 0).all()  # It speaks for each prediction.
@@ -223,6 +228,206 @@ def test_it_goes_on_where_it_was_stopped(finished, predictor, tmp_path, monkeypa
   ]
 
 
+def test_a_spreadsheet_and_json_lines_have_the_same(finished, predictor, tmp_path):
+  want, _ = write(predictor, finished[1], tmp_path / "a.parquet")
+  names = predictor.target.names
+  for end in ("csv", "jsonl"):
+    output = tmp_path / f"a.{end}"
+    assert prediction.write(predictor, finished[1], output, print) == len(want)
+  with (tmp_path / "a.csv").open(newline="") as file:
+    table = list(csv.DictReader(file))
+  objects = [json.loads(line) for line in (tmp_path / "a.jsonl").open()]
+  for row, flat, nested in zip(want.to_pylist(), table, objects, strict=True):
+    assert flat["film_id"] == nested["film_id"] == row["film_id"]
+    assert json.loads(flat["labels"]) == nested["labels"] == row["labels"]
+    chances = [float(flat[f"probability: {name}"]) for name in names]
+    for got in (chances, [nested["probabilities"][name] for name in names]):
+      np.testing.assert_array_equal(np.float32(got), np.float32(row["probabilities"]))
+    for name, value in row["importance"].items():
+      assert np.float32(flat[f"importance: {name}"]) == np.float32(value)
+      assert np.float32(nested["importance"][name]) == np.float32(value)
+    for got in (json.loads(flat["embedding"]), nested["embedding"]):
+      np.testing.assert_array_equal(np.float32(got), np.float32(row["embedding"]))
+  with pytest.raises(ValueError, match="unknown kind of file '.xlsx'.*'.csv'"):
+    prediction.write(predictor, finished[1], tmp_path / "a.xlsx", print)
+
+
+def test_labels_of_a_spreadsheet_are_joined_as_they_were_in_training(
+  finished, predictor, tmp_path
+):
+  spec_of = predictor.encoding.spec
+  label = dataclasses.replace(spec_of.label, separator="|")
+  encoding = dataclasses.replace(
+    predictor.encoding, spec=dataclasses.replace(spec_of, label=label)
+  )
+  joined = dataclasses.replace(predictor, encoding=encoding)
+  prediction.write(joined, finished[1], tmp_path / "a.csv", print)
+  want, _ = write(predictor, finished[1], tmp_path / "a.parquet")
+  with (tmp_path / "a.csv").open(newline="") as file:
+    got = [row["labels"] for row in csv.DictReader(file)]
+  assert got == ["|".join(labels) for labels in want["labels"].to_pylist()]
+
+
+@pytest.mark.parametrize("name", ["labels", "embedding", "importance"])
+def test_an_id_of_the_name_of_a_prediction_stays(finished, predictor, tmp_path, name):
+  path = tmp_path / "films.parquet"
+  pq.write_table(films.table().rename_columns({"film_id": name}), path)
+  encoding = dataclasses.replace(
+    predictor.encoding,
+    spec=dataclasses.replace(predictor.encoding.spec, id=name),
+    columns=predictor.encoding.columns.append(pa.field(name, pa.string())),
+  )
+  renamed = dataclasses.replace(predictor, encoding=encoding)
+  found, said = write(renamed, str(path), tmp_path / "out.parquet")
+  want, _ = write(predictor, finished[1], tmp_path / "want.parquet")
+  assert found[name].to_pylist() == films.table()["film_id"].to_pylist()
+  assert found[f"predicted_{name}"].equals(want[name])
+  assert f"{name!r} is the id of rows, 'predicted_{name}' the predicted one" in said[-1]
+
+
+def plain(label, kind, names=(), **columns):
+  """A predictor of a label of some type, whose model is never asked."""
+  encoding = Encoding(
+    spec.Spec({"x": Category("x")}, Label("y", label)),
+    {"x": Vocabulary(["a", "b"], unknown=0)},
+    Answers(names),
+    pa.schema(columns | {"y": kind}),
+  )
+  model = types.SimpleNamespace(threshold=0.3)
+  return prediction.Predictor(model, encoding, "none", "")
+
+
+@pytest.mark.parametrize(
+  ("label", "kind", "names", "want"),
+  [
+    ("multiclass", pa.int64(), ("-1", "7"), [7, -1]),
+    ("multiclass", pa.bool_(), ("false", "true"), [True, False]),
+    ("multiclass", pa.float64(), ("0", "2"), [2.0, 0.0]),
+    ("multiclass", pa.string(), ("0", "é"), ["é", "0"]),
+    (
+      "multiclass",
+      pa.date32(),
+      ("2020-01-01", "2020-01-02"),
+      [datetime.date(2020, 1, 2), datetime.date(2020, 1, 1)],
+    ),
+    ("binary", pa.int64(), (), [1, 0]),
+    ("binary", pa.bool_(), (), [True, False]),
+    ("binary", pa.float32(), (), [1.0, 0.0]),
+    ("multilabel", pa.list_(pa.int32()), ("10", "20"), [[20], []]),
+    ("multilabel", pa.string(), ("10", "20"), [["20"], []]),
+  ],
+)
+def test_a_label_has_the_type_that_it_had(label, kind, names, want):
+  logits = np.array([[-2, 3], [-1, -3]], np.float32)
+  if label == "binary":
+    logits = np.array([[-0.5], [-1.0]], np.float32)  # On both sides of .3.
+  answers = plain(label, kind, names)._answers(logits)
+  found = answers["labels" if label == "multilabel" else "label"]
+  assert found.to_pylist() == want
+  assert found.type == (kind if found.type == kind else pa.list_(kind))
+
+
+def test_evaluation_measures_as_the_report_does(finished, predictor, tmp_path):
+  workdir = finished[0]
+  results = json.loads((workdir / "results.json").read_text())["test"]
+  del results["loss"]
+  test = trained.load(workdir).run.tables["test"].ids.tolist()
+  whole = films.table()
+  some = whole.filter(pa.compute.is_in(whole["film_id"], pa.array(test)))
+  # Rows without a label do not count.
+  genres = [*some["genres"].to_pylist(), None]
+  some = pa.concat_tables([some, whole.slice(0, 1)])
+  place = some.schema.get_field_index("genres")
+  some = some.set_column(place, "genres", pa.array(genres))
+  pq.write_table(some, tmp_path / "new.parquet")
+  said, output = [], tmp_path / "out.csv"
+  arguments = predictor, str(tmp_path / "new.parquet"), output, said.append
+  prediction.write(*arguments, evaluate=True)
+  found = json.loads((tmp_path / "out.metrics.json").read_text())
+  assert (found["rows"], found["no label"]) == (len(test), 1)
+  assert found["threshold"] == predictor.trained.threshold
+  assert found["metrics"] == pytest.approx(results, rel=1e-5, nan_ok=True)
+  assert said == [f"1 of {len(test) + 1} rows are not evaluated: no label"]
+  assert f"{len(test)} rows  f1_micro {results['f1_micro']:.4f}" in predict.measures(
+    tmp_path / "out.metrics.json"
+  )
+  output.unlink()
+  with pytest.raises(FileExistsError, match="out.metrics.json exists"):
+    prediction.write(*arguments, evaluate=True)
+  pq.write_table(whole.drop_columns(["genres"]), tmp_path / "new.parquet")
+  (tmp_path / "out.metrics.json").unlink()
+  with pytest.raises(DataError, match="no column 'genres', the label, to evaluate by"):
+    prediction.write(*arguments, evaluate=True)
+
+
+def test_a_class_that_the_run_does_not_know_is_not_evaluated(tmp_path):
+  one = plain("multiclass", pa.int64(), ("1", "2"))
+  columns = {"y": pa.array([2.0, None, 3.0, 1.0])}  # The type may be another.
+  batch = pa.RecordBatch.from_pydict(columns)
+  found = measured.truth(one.encoding, batch, np.arange(4), "new.parquet")
+  assert found["measured"].to_pylist() == ["yes", "no label", "unknown class", "yes"]
+  logits = np.array([[0, 1], [0, 1], [0, 1], [0, 1]], np.float32)
+  flat = pa.array(logits.reshape(-1))
+  found["logits"] = pa.FixedSizeListArray.from_arrays(flat, 2)
+  pq.write_table(pa.table(found), tmp_path / "part.parquet")
+  said = []
+  got = measured.measure(one, [tmp_path / "part.parquet"], said.append)
+  assert (got["rows"], got["no label"], got["unknown class"]) == (2, 1, 1)
+  assert got["metrics"]["accuracy"] == 1 / 2 and len(said) == 2
+
+
+def test_columns_of_other_types_are_read_where_it_is_plain_what_they_mean(tmp_path):
+  kinds = {"flag": Category("flag"), "zip": Category("zip"), "day": Number("day")}
+  columns = {"flag": pa.bool_(), "zip": pa.int64(), "day": pa.date32(), "y": pa.bool_()}
+  days = [datetime.date(2020, 1, 1), None, datetime.date(2021, 5, 4)]
+  trained_on = pa.table(
+    {
+      "flag": pa.array([True, None, False]),
+      "zip": pa.array([20095, None, 7]),
+      "day": pa.array(days, pa.date32()),
+    }
+  )
+  fitted = {}
+  for name, kind in kinds.items():
+    fitting = kind.fitting()
+    fitting.add(trained_on[name].combine_chunks())
+    fitted[name] = fitting.result()
+  encoding = Encoding(
+    spec.Spec(kinds, Label("y", "binary")), fitted, Answers(), pa.schema(columns)
+  )
+  other = pa.table(
+    {
+      "flag": pa.array([1, None, 0], pa.int8()),
+      "zip": pa.array([20095.0, None, 7.0]),
+      "day": pa.array(["2020-01-01", None, "2021-05-04T00:00:00"]),
+    }
+  )
+  another = pa.table(
+    {
+      "flag": pa.array([1.0, None, 0.0]),
+      "zip": pa.array(["20095", None, "7"]),
+      "day": pa.array(days, pa.date32()).cast(pa.timestamp("ns")),
+    }
+  )
+  rows, tables = np.arange(3), []
+  for table in (trained_on, other, another):
+    pq.write_table(table, tmp_path / "new.parquet")
+    path = str(tmp_path / "new.parquet")
+    source_of = opening.open_source(path, prediction._wanted(encoding, path, False))
+    names = prediction._columns(encoding, source_of, pytest.fail)
+    (batch,) = source_of.batches(names)
+    batch = prediction._matched(batch, encoding, rows, path)
+    tables.append(encoding.table(batch, rows, path, labelled=False))
+  for name in kinds:
+    want, *found = (table.modalities[name] for table in tables)
+    for one in found:
+      np.testing.assert_array_equal(one.values, want.values)
+      np.testing.assert_array_equal(one.offsets, want.offsets)
+  batch = pa.RecordBatch.from_pydict({"flag": pa.array([1, 2])})
+  with pytest.raises(DataError, match="row 1, column 'flag': '2' is no bool; write 0"):
+    prediction._matched(batch, encoding, rows, "new.parquet")
+
+
 def test_parts_of_another_input_are_refused(finished, predictor, tmp_path):
   parts = tmp_path / "out.parquet.parts"
   parts.mkdir()
@@ -263,6 +468,7 @@ def test_the_command_says_what_is_wrong(finished, tmp_path, monkeypatch):
   for define in ("workdir", "input", "output"):
     flags.DEFINE_string(define, None, "", flag_values=values)
   flags.DEFINE_string("importance", "none", "", flag_values=values)
+  flags.DEFINE_bool("evaluate", False, "", flag_values=values)
 
   def says(workdir, message):
     output = f"--output={tmp_path / 'out.parquet'}"

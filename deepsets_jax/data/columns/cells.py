@@ -214,6 +214,68 @@ def _whole(elements: pa.Array, lengths: np.ndarray) -> pa.Array:
   return pa.array(np.where(there, values, 0).astype(np.int64), mask=~there)
 
 
+def matched(column: pa.Array, wanted: pa.DataType) -> pa.Array:
+  """A column in the type that training had, where it is plain what its cells mean.
+
+  Numbers 0 and 1 are booleans, booleans are whole numbers, strings of ISO 8601 are
+  dates or times, and dates and times are each other where no time of day is lost. All
+  else stays as it is, such as the whole float that is a category.
+
+  Raises:
+    CellError: A cell that cannot be of the type.
+  """
+  found, is_a = column.type, pa.types
+  if found == wanted or is_a.is_null(found) or is_list(found):
+    return column
+  moment = is_a.is_date(wanted) or is_a.is_timestamp(wanted)
+  if is_a.is_boolean(wanted) and (is_a.is_integer(found) or is_a.is_floating(found)):
+    legal = pc.or_(column.is_null(), pc.is_in(column, pa.array([0, 1], found)))
+    _check_cells(column, legal, wanted, "write 0 or 1, or true or false")
+    return column.cast(pa.bool_())
+  if is_a.is_integer(wanted) and is_a.is_boolean(found):
+    return column.cast(wanted)
+  if moment and is_a.is_string(found):
+    return _parsed(column, wanted)
+  if moment and (is_a.is_date(found) or is_a.is_timestamp(found)):
+    cast = column.cast(wanted, safe=False)
+    kept = pc.equal(cast.cast(found, safe=False), column)
+    _check_cells(column, pc.fill_null(kept, True), wanted, "write it without a time")
+    return cast
+  return column
+
+
+def _parsed(column: pa.Array, wanted: pa.DataType) -> pa.Array:
+  """Strings as dates or times."""
+  zoned = pa.types.is_timestamp(wanted) and wanted.tz
+  between = pa.timestamp("us", "UTC" if zoned else None)
+  advice = "write it as 2019-11-04 or 2019-11-04T12:30:00" + ("Z" if zoned else "")
+  filled = pc.utf8_trim_whitespace(column)
+  filled = pc.if_else(pc.equal(filled, ""), pa.scalar(None, pa.string()), filled)
+  try:
+    return matched(filled.cast(between), wanted)
+  except pa.ArrowInvalid:
+    legal = [_casts(filled[index : index + 1], between) for index in range(len(filled))]
+    _check_cells(column, pa.array(legal), wanted, advice)
+    raise
+
+
+def _casts(column: pa.Array, kind: pa.DataType) -> bool:
+  try:
+    column.cast(kind)
+  except pa.ArrowInvalid:
+    return False
+  return True
+
+
+def _check_cells(
+  column: pa.Array, legal: pa.Array, wanted: pa.DataType, advice: str
+) -> None:
+  good = legal.to_numpy(zero_copy_only=False)
+  if not good.all():
+    index = int(np.argmin(good))
+    raise CellError(index, f"{str(column[index])[:60]!r} is no {wanted}", advice)
+
+
 def elements_of(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
   """All elements, null ones included, and how many each cell has, `[b]`."""
   if not is_list(column.type):

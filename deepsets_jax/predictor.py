@@ -1,0 +1,151 @@
+"""A finished run with how columns of a file become its modalities, ready to predict."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import pathlib
+
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+from jaxtyping import PyTree
+
+from deepsets_jax import importance, losses, run_folder, trained
+from deepsets_jax.data.columns import cells
+from deepsets_jax.data.columns.encoding import Encoding
+from deepsets_jax.data.table import Table
+from deepsets_jax.importance import outputs
+from deepsets_jax.importance.shapley import MOST_EXACT
+from deepsets_jax.ragged import Batch
+from deepsets_jax.schema import Target
+from deepsets_jax.trained import Trained
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+  """A finished run with how columns of a file become its modalities.
+
+  Attributes:
+    trained: The run at its best checkpoint, without its data.
+    encoding: Of the columns.
+    method: Of the importance by modality, a key of `importance.METHODS`, or "none".
+    digest: Of the run.
+  """
+
+  trained: Trained
+  encoding: Encoding
+  method: str
+  digest: str
+
+  @property
+  def target(self) -> Target:
+    """What is predicted."""
+    return self.encoding.schema.target
+
+  def columns(self, table: Table) -> dict[str, pa.Array]:
+    """What is said of each example of a table.
+
+    Of labels: `labels`, those above the threshold of validation, which may be none; of
+    classes and binary targets `label`; all of the type that the column had in training.
+    With them `probability`, of the class that is said or else of the positive one, and
+    `probabilities`, in the order of the target's names. Of a regression `value`, in the
+    units of the column that was trained on. Then `embedding`, the vector that all
+    modalities were fused to, `importance`, and the `logits`, for evaluation.
+    """
+    step = self.trained.step("logits and embedding", self._of_shard)
+    both = self.trained.per_example(step, table)
+    logits, embedding = both[:, : self.target.size], both[:, self.target.size :]
+    found = self._answers(logits) | {"embedding": _vectors(embedding)}
+    found["logits"] = _vectors(logits)
+    if self.method != "none":
+      output = outputs.predicted(self.target, logits, self.trained.threshold)
+      scores = importance.compute(self.method, self.trained, table, output).modalities
+      arrays = {k: pa.array(np.asarray(v, np.float32)) for k, v in scores.items()}
+      found["importance"] = pa.StructArray.from_arrays(
+        list(arrays.values()), names=list(arrays)
+      )
+    return found
+
+  @property
+  def _label_type(self) -> pa.DataType:
+    """The type of a label in the file that was trained on."""
+    kind = self.encoding.columns.field(self.encoding.spec.label.column).type
+    return kind.value_type if cells.is_list(kind) else kind
+
+  @property
+  def _names(self) -> pa.Array:
+    """Labels or classes in their own type; as strings where they cannot be of it."""
+    names = pa.array(self.target.names, pa.string())
+    try:
+      return names.cast(self._label_type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+      return names
+
+  def _of_shard(self, params: PyTree, batch: Batch) -> PyTree:
+    model = self.trained.run.model
+    variables = {"params": params}
+    fused = model.apply(variables, batch.modalities, method="embed")
+    logits = model.apply(variables, fused, method="classify")
+    return jnp.concatenate([logits, fused.astype(logits.dtype)], axis=-1)
+
+  def _answers(self, logits: np.ndarray) -> dict[str, pa.Array]:
+    target, threshold = self.target, self.trained.threshold
+    chances = losses.probabilities(target, logits)
+    match target.kind:
+      case "multilabel":
+        chosen = chances > threshold
+        offsets = np.append(0, np.cumsum(chosen.sum(axis=1)))
+        names = self._names.take(pa.array(np.nonzero(chosen)[1]))
+        labels = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), names)
+        return {"labels": labels, "probabilities": _vectors(chances)}
+      case "multiclass":
+        best = logits.argmax(axis=1)
+        chance = chances[np.arange(len(best)), best]
+        return {
+          "label": self._names.take(pa.array(best)),
+          "probability": pa.array(chance.astype(np.float32)),
+          "probabilities": _vectors(chances),
+        }
+      case "binary":
+        return {
+          "label": pa.array(chances > threshold).cast(self._label_type),
+          "probability": pa.array(chances.astype(np.float32)),
+        }
+    one = target.size == 1
+    return {"value": pa.array(chances[:, 0]) if one else _vectors(chances)}
+
+
+def load(workdir: str | pathlib.Path, method: str = "usual") -> Predictor:
+  """The predictor of a finished run on a file.
+
+  Args:
+    workdir: Folder of the run.
+    method: Of the importance by modality: "usual" takes Shapley values of up to 12
+      modalities, and leaves one out of more; "none", or a key of `importance.METHODS`.
+
+  Raises:
+    ValueError: No such run, one that has not ended or that was on other data; or the
+      method is none of its model.
+  """
+  workdir = pathlib.Path(workdir)
+  encoding = run_folder.encoding(workdir)
+  run = trained.load(workdir, encoding.schema)
+  modalities = len(encoding.schema.modalities)
+  if method == "usual":
+    method = "shapley" if modalities <= MOST_EXACT else "leave_one_out"
+  if method != "none":
+    importance.check([method], run)
+  if method == "shapley" and modalities > MOST_EXACT:
+    raise ValueError(
+      f"{modalities} modalities, and Shapley values of each row are for up to"
+      f" {MOST_EXACT}: take leave_one_out, or none"
+    )
+  digest = hashlib.sha256((workdir / "results.json").read_bytes())
+  digest.update((workdir / "config.json").read_bytes())
+  return Predictor(run, encoding, method, digest.hexdigest())
+
+
+def _vectors(values: np.ndarray) -> pa.FixedSizeListArray:
+  flat = pa.array(np.ascontiguousarray(values, np.float32).reshape(-1))
+  return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
