@@ -27,7 +27,6 @@ from deepsets_jax.data.columns.proposal import (
   elements,
   propose,
   remarks,
-  with_reading,
 )
 from deepsets_jax.data.columns.spec import Spec
 from deepsets_jax.data.files import opening
@@ -154,7 +153,7 @@ def describe(
   print(f"{source.where}: {facts[0].rows:,} rows\n")
   print(aligned(table(facts, proposed, unused)))
   _print_list("how it is read", source.notes)
-  proposed = with_reading(proposed, source, reading)
+  proposed = spec.with_reading(proposed, source, reading)
   write_json(output, proposed.to_json())
   try:
     found = survey.survey(source, proposed, seed=0)

@@ -155,7 +155,10 @@ class TestCsvTypes:
       b"a,b\n1,2\n3,caf\xe9\n",
       r"row 1 \(line 3\), column 'b': b'caf\\xe9' is not UTF-8",
     ),
-    (b"caf\xe9,b\n1,2\n", r"line 1: b'caf\\xe9.*' is not UTF-8; convert the file"),
+    (
+      b"caf\xe9,b\n1,2\n",
+      r"column 0: the name b'caf\\xe9' is not UTF-8; convert the file",
+    ),
     (b"a,b\n1,2\0\n", r"has a NUL byte, .*; convert it from UTF-16"),
     ("a,b\n1,2\n".encode("utf-16"), r"is UTF-16, expected UTF-8; convert it: iconv"),
     ("a,b\n1,2\n".encode("utf-32"), r"is UTF-32, expected UTF-8"),

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deepsets_jax.data.columns import cells
+from deepsets_jax.data.columns.separated import SEPARATORS, Separated
 from deepsets_jax.data.columns.survey import located, numbered
 from deepsets_jax.data.columns.tokens import Text
 from deepsets_jax.data.files.source import Source
@@ -22,10 +23,7 @@ MOST_DISTINCT = 200_000
 MOST_WORDS = 1_000
 _SAMPLE = 200
 _IMAGES = r"\.(?:jpe?g|png|webp|gif|bmp|tiff?)$"
-_SEPARATORS = ("|", ";", ",")
 _MOST_SHAPES = 20
-# Words in a name, on average.
-_LONGEST_NAME = 3
 
 
 @dataclasses.dataclass
@@ -83,8 +81,8 @@ class Facts:
   pictures: int = 0
   spaced: int = 0
   shapes: set[str] = dataclasses.field(default_factory=set)
-  marked: dict[str, _Marked] = dataclasses.field(
-    default_factory=lambda: {mark: _Marked() for mark in _SEPARATORS}
+  marked: dict[str, Separated] = dataclasses.field(
+    default_factory=lambda: {mark: Separated() for mark in SEPARATORS}
   )
   is_many: bool = False
   is_ambiguous: bool = False
@@ -266,75 +264,6 @@ class Facts:
     new[inside] = known[places[inside]] != hashes[inside]
     self.distinct = np.insert(known, places[new], hashes[new])
     self.counted += values
-
-
-@dataclasses.dataclass
-class _Marked:
-  """How the strings of a column look when they are split at a mark.
-
-  Attributes:
-    cells: Number of strings that have the mark.
-    sizes: Strings by their number of parts.
-    words: Words of all parts of the strings that have the mark.
-    numbers: Of these parts, how many are numbers.
-    parts: The different parts of all strings; None once they are sentences.
-  """
-
-  cells: int = 0
-  sizes: collections.Counter[int] = dataclasses.field(
-    default_factory=collections.Counter
-  )
-  words: int = 0
-  numbers: int = 0
-  parts: set[str] | None = dataclasses.field(default_factory=set)
-
-  @property
-  def total(self) -> int:
-    """Parts of the strings that have the mark."""
-    return _total(self.sizes) - self.sizes[1]
-
-  def add(self, distinct: pa.Array, counts: np.ndarray, mark: str) -> None:
-    """Takes in different strings, and how often each is there."""
-    if self.parts is None:
-      return
-    pieces = pc.split_pattern(distinct, mark)
-    lengths = pc.list_value_length(pieces).to_numpy(zero_copy_only=False)
-    for size in np.unique(lengths).tolist():
-      self.sizes[size] += int(counts[lengths == size].sum())
-    having = lengths > 1
-    self.cells += int(counts[having].sum())
-    parts = pc.utf8_trim_whitespace(pieces.flatten())
-    of_marked = np.repeat(having, lengths)
-    weights = np.repeat(counts, lengths)[of_marked]
-    marked = parts.filter(pa.array(of_marked))
-    words = pc.add(pc.count_substring_regex(marked, r"\s+"), 1).to_numpy()
-    self.words += int((words * weights).sum())
-    numbers = _mask(pc.match_substring_regex(marked, r"^[-+]?[0-9.,]+$"))
-    self.numbers += int(weights[numbers].sum())
-    self.parts.update(pc.unique(parts).to_pylist())
-    sentences = self.total > 1000 and self.words > 2 * _LONGEST_NAME * self.total
-    if sentences or len(self.parts) > MOST_DISTINCT:
-      self.parts = None
-
-  def are_names(self, mark: str, strings: int, different: int) -> bool:
-    """Whether the parts are names in lists.
-
-    Args:
-      mark: Between the parts.
-      strings: Number of strings, as far as they were counted.
-      different: How many of them are different.
-    """
-    if self.parts is None or not self.cells:
-      return False
-    if self.words > _LONGEST_NAME * self.total or self.numbers > 0.9 * self.total:
-      return False
-    if mark != ",":
-      return self.cells > strings / 3 or len(self.parts) < different
-    # "Paris, France" has as many parts as all others, and is a place.
-    (size, most), *_ = self.sizes.most_common(1)
-    varies = size == 1 or most < 0.9 * sum(self.sizes.values())
-    repeat = self.cells > strings / 3 and len(self.parts) <= 0.7 * self.total
-    return varies and (len(self.parts) < different or repeat)
 
 
 def _mask(array: pa.Array) -> np.ndarray:

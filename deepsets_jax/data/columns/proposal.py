@@ -6,14 +6,13 @@ corrects it.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
-from deepsets_jax.data.columns import cells
+from deepsets_jax.data.columns import cells, roles
 from deepsets_jax.data.columns.facts import MOST_DISTINCT, Facts
 from deepsets_jax.data.columns.fields import Fields
 from deepsets_jax.data.columns.images import Image
@@ -21,26 +20,12 @@ from deepsets_jax.data.columns.labels import Label
 from deepsets_jax.data.columns.numeric import Number, Numbers, Vector, Vectors
 from deepsets_jax.data.columns.spec import Kind, Spec, shortened
 from deepsets_jax.data.columns.tokens import Category, Text, Tokens
-from deepsets_jax.data.files.paths import PART_WORDS
-from deepsets_jax.data.files.reading import Reading
-from deepsets_jax.data.files.source import Source
 from deepsets_jax.data.table import DataError
 
 LABEL_NAMES = (
   "label", "labels", "target", "targets", "class", "classes", "y",
   "genre", "genres", "tag", "tags", "category",
 )  # fmt: skip
-_SPLIT_NAMES = ("split", "fold", "part", "partition", "subset", "set")
-# Names of columns of 0 and 1 that say of each row whether it is of a part.
-_IS_PART = r"(?:is_?)?(train|training|test|testing|holdout|valid|validation|val|dev)"
-# As pandas calls an index that it writes.
-_INDEX = r"Unnamed: \d+|__index_level_\d+__|level_0"
-_COUNTS = ("index", "idx", "row", "rownum", "row_number", "row_id", "row_index")
-_GROUPS = (
-  r"(?:.*_)?(?:group|user|patient|subject|participant|customer|client|session|household"
-  r"|family|person|speaker|writer|device)(?:_?(?:id|name|no|number))?"
-)
-_FEWEST_GROUPS = 10
 # A column with one value, and fewer gaps than this share, says nothing.
 _GAPS = 0.1
 # Columns that experiments.extract writes beside a column of vectors.
@@ -77,14 +62,14 @@ def propose(
         f"{where}: no column {column!r}; there are {shortened(list(by_name))}"
       )
   chosen = _label(by_name, where, label)
-  unused = {f.name: _useless(f) for f in facts if f.name != chosen.column}
+  unused = {f.name: roles.reason_to_skip(f) for f in facts if f.name != chosen.column}
   unused = {name: reason for name, reason in unused.items() if reason}
   others = [f for f in facts if f.name != chosen.column and f.name not in unused]
-  split, parts = _split(others, unused)
+  split, parts = roles.split_column(others, unused)
   if group is None and split is None:
-    group = _first(f.name for f in others if _is_group(f))
+    group = roles.first(f.name for f in others if roles.is_group(f))
   marks = {chosen.column, split, group}
-  identity = _id([fact for fact in others if fact.name not in marks])
+  identity = roles.id_column([fact for fact in others if fact.name not in marks])
   modalities: dict[str, Kind] = {}
   for fact in others:
     if fact.name in {*marks, identity, *unused}:
@@ -140,29 +125,6 @@ def remarks(facts: Sequence[Facts], proposed: Spec) -> list[str]:
   return found
 
 
-def with_reading(proposed: Spec, source: Source, given: Reading) -> Spec:
-  """The spec with the formats of the columns that it reads.
-
-  Args:
-    proposed: The spec so far.
-    source: The table, opened.
-    given: What the command line says of how the files are read.
-  """
-  known = getattr(source, "formats", {})
-  used = {name: known[name] for name in proposed.columns if name in known}
-  many = {}
-  for name, one in proposed.many.items():
-    table = source.tables[name]
-    columns = {
-      column: form
-      for column, form in table.formats.items()
-      if f"{name}.{column}" in proposed.columns or column in (one.key, one.order)
-    }
-    many[name] = dataclasses.replace(one, columns=columns)
-  reading = dataclasses.replace(given, columns=used)
-  return dataclasses.replace(proposed, reading=reading, many=many)
-
-
 def gathered(modalities: Mapping[str, Kind]) -> dict[str, Kind]:
   """The modalities, with many columns of numbers and categories as one.
 
@@ -215,7 +177,7 @@ def budget(facts: Facts, examples: int) -> int:
 
 def _label(by_name: Mapping[str, Facts], where: str, column: str | None) -> Label:
   lower = {name.lower(): name for name in by_name}
-  column = column or _first(lower[name] for name in LABEL_NAMES if name in lower)
+  column = column or roles.first(lower[name] for name in LABEL_NAMES if name in lower)
   if column is None:
     raise DataError(
       f"{where}: no column is called {', '.join(LABEL_NAMES)}; say which is to be"
@@ -255,88 +217,6 @@ def _is_vector(fact: Facts) -> bool:
   return not fact.whole or (measures and len(fact.widths) == 1 and max(fact.widths) > 1)
 
 
-def _useless(fact: Facts) -> str:
-  """Why a column must not be read, whatever its kind; "" if it may be."""
-  name = fact.name.strip().lower()
-  if re.fullmatch(_INDEX, fact.name):
-    return "it is an index of the rows, as pandas writes one"
-  if name in _COUNTS and _numbers_rows(fact):
-    return "it numbers the rows"
-  if fact.is_ambiguous:
-    return "day or month first? say --dates=dmy or --dates=mdy"
-  return ""
-
-
-def _split(
-  facts: Sequence[Facts], unused: dict[str, str]
-) -> tuple[str | None, dict[str, list[str]] | None]:
-  """The column that says the part of each row, and which values say which.
-
-  Columns that look like one, and do not say which part is which, become unused.
-  """
-  for fact in facts:
-    words = {str(word).strip().lower() for word in fact.words_seen or ()}
-    named = fact.name.lower() in _SPLIT_NAMES
-    if named and pa.types.is_string(fact.type) and words and words <= set(PART_WORDS):
-      if "train" in {PART_WORDS[word] for word in words}:
-        return fact.name, None
-  for fact in facts:
-    _, least, most, _ = fact.numbers
-    flag = re.fullmatch(_IS_PART, fact.name.lower())
-    named = fact.name.lower() in _SPLIT_NAMES
-    if fact.missing or not fact.whole or not (flag or named):
-      continue
-    is_bool = pa.types.is_boolean(fact.type)
-    if not is_bool and not pa.types.is_integer(fact.type):
-      continue
-    if flag and (least, most) == (0, 1):
-      part = PART_WORDS[flag[1]]
-      other = "test" if part == "train" else "train"
-      values = ("false", "true") if is_bool else ("0", "1")
-      return fact.name, {other: [values[0]], part: [values[1]]}
-    if named and least == 0 and most in (1, 2) and not is_bool:
-      parts = ("train", "test") if most == 1 else ("train", "validation", "test")
-      return fact.name, {part: [str(value)] for value, part in enumerate(parts)}
-    if named and len(fact.distinct) <= 20:
-      unused[fact.name] = (
-        'it numbers folds: to split by it, name it as "split" in the spec, with its'
-        ' values as "parts": {"train": ["1", "2"], "validation": ["3"], "test": ["4"]}'
-      )
-  return None, None
-
-
-def _is_group(fact: Facts) -> bool:
-  """Whether rows of one value are of one person or thing."""
-  return (
-    re.fullmatch(_GROUPS, fact.name.lower()) is not None
-    and cells.is_token(fact.type)
-    and fact.whole
-    and not fact.missing
-    and _FEWEST_GROUPS <= len(fact.distinct) <= 0.6 * fact.rows
-  )
-
-
-def _id(facts: Sequence[Facts]) -> str | None:
-  """The first column that has another value in each row, and looks like names."""
-  able = [
-    fact
-    for fact in facts
-    if fact.unique
-    and fact.rows > 1
-    and cells.is_token(fact.type)
-    and fact.whole
-    and not pa.types.is_temporal(fact.type)
-    and not fact.looks_like_pictures
-  ]
-  named = [fact.name for fact in able if _is_id(fact.name)]
-  words = [f.name for f in able if pa.types.is_string(f.type) and f.looks_like_keys]
-  return _first([*named, *words])
-
-
-def _is_id(name: str) -> bool:
-  return re.search(r"(^|_)(id|uid|uuid|key|index)$", name.lower()) is not None
-
-
 def _kind(fact: Facts, by_name: Mapping[str, Facts]) -> Kind | str:
   """How a column is a modality, or why it is none."""
   name = fact.name
@@ -357,11 +237,11 @@ def _kind(fact: Facts, by_name: Mapping[str, Facts]) -> Kind | str:
     return f"no kind takes {fact.type}"
   if _is_constant(fact):
     return "it is the same in every row that has it"
-  if _numbers_rows(fact):
+  if roles.numbers_rows(fact):
     return "it numbers the rows"
   if pa.types.is_boolean(fact.type):
     return Category(name)
-  if fact.whole and _is_id(name):
+  if fact.whole and roles.is_id_name(name):
     return Category(name, hash=_hash(fact))
   return Number(name, scale=_scale(fact))
 
@@ -369,13 +249,6 @@ def _kind(fact: Facts, by_name: Mapping[str, Facts]) -> Kind | str:
 def _is_constant(fact: Facts) -> bool:
   gaps = fact.missing <= _GAPS * fact.rows
   return len(fact.distinct) == 1 and gaps and fact.rows > 1
-
-
-def _numbers_rows(fact: Facts) -> bool:
-  """Whether it counts from 0 or 1, as an index that was written with the table does."""
-  _, least, most, _ = fact.numbers
-  counts = fact.unique and fact.whole and pa.types.is_integer(fact.type)
-  return counts and least in (0, 1) and most - least + 1 == fact.rows > 1
 
 
 def _of_many(fact: Facts) -> Kind | str:
@@ -391,7 +264,7 @@ def _of_many(fact: Facts) -> Kind | str:
     return f"no kind takes {fact.type}"
   if len(fact.distinct) == 1:
     return "it is the same in every row that has it"
-  if pa.types.is_boolean(inner) or (fact.whole and _is_id(name)):
+  if pa.types.is_boolean(inner) or (fact.whole and roles.is_id_name(name)):
     return Tokens(name, hash=_hash(fact))
   return Numbers(name, scale=_scale(fact))
 
@@ -444,7 +317,3 @@ def _name(column: str, taken: Iterable[str]) -> str:
   name = re.sub(r"\W+", "_", column).strip("_") or "column"
   names = [name, *(f"{name}_{number}" for number in range(2, 10_000))]
   return next(n for n in names if n not in taken)
-
-
-def _first(names: Iterable[str]) -> str | None:
-  return next(iter(names), None)

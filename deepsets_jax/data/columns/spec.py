@@ -165,6 +165,29 @@ class Spec:
       )
 
 
+def with_reading(proposed: Spec, source: Source, given: Reading) -> Spec:
+  """The spec with the formats of the columns that it reads.
+
+  Args:
+    proposed: The spec so far.
+    source: The table, opened.
+    given: What the command line says of how the files are read.
+  """
+  known = getattr(source, "formats", {})
+  used = {name: known[name] for name in proposed.columns if name in known}
+  many = {}
+  for name, one in proposed.many.items():
+    table = source.tables[name]
+    columns = {
+      column: form
+      for column, form in table.formats.items()
+      if f"{name}.{column}" in proposed.columns or column in (one.key, one.order)
+    }
+    many[name] = dataclasses.replace(one, columns=columns)
+  reading = dataclasses.replace(given, columns=used)
+  return dataclasses.replace(proposed, reading=reading, many=many)
+
+
 def check_type(name: str, kind: Kind, found: pa.DataType, where: str) -> None:
   """Raises for a column whose type is not of its kind."""
   if not kind.accepts(found):

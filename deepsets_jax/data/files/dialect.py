@@ -76,27 +76,32 @@ def detect(
       f"{where} has no header, or a quoted cell of it is not closed at its end; give a"
       " file with a header and rows"
     )
-  if broken := next(filter(is_damaged, rows[0]), None):
-    raise DataError(
-      f"{where}, line {skip + 1}: {shorten(broken.encode(errors='surrogateescape'))} is"
-      " not UTF-8; convert the file: iconv -f WINDOWS-1252 -t UTF-8"
-    )
   if header is False:
     names = [f"column_{place}" for place in range(len(rows[0]))]
     return Dialect(separator, False, skip, tuple(names))
   names = [name.strip() or f"Unnamed: {place}" for place, name in enumerate(rows[0])]
   suspicion = _suspicion(rows) if header is None else ""
-  for place, name in enumerate(names):
-    if name in names[:place]:
-      raise DataError(
-        f"{where}: columns {names.index(name)} and {place} are both {name!r}; rename"
-        " one" + (f". {suspicion}" if suspicion else "")
-      )
+  _check_names(where, names, suspicion)
   shown = "a tab" if separator == "\t" else repr(separator)
   notes = [f"cells are separated by {shown}"] if separator != usual else []
   notes += [f"the first line, {first!r}, is not read"] if skip and first else []
   notes += [suspicion] if suspicion else []
   return Dialect(separator, True, skip, tuple(names), "; ".join(notes))
+
+
+def _check_names(where: str, names: Sequence[str], suspicion: str) -> None:
+  for place, name in enumerate(names):
+    if is_damaged(name):
+      raise DataError(
+        f"{where}, column {place}: the name"
+        f" {shorten(name.encode(errors='surrogateescape'))} is not UTF-8; convert the"
+        " file: iconv -f WINDOWS-1252 -t UTF-8"
+      )
+    if name in names[:place]:
+      raise DataError(
+        f"{where}: columns {names.index(name)} and {place} are both {name!r}; rename"
+        " one" + (f". {suspicion}" if suspicion else "")
+      )
 
 
 def rows_of(where: str, of: Dialect) -> Iterator[tuple[int, list[str], int]]:

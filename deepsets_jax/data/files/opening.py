@@ -68,17 +68,10 @@ def open_source(
     DataError: Nothing is there, nothing can be read, or there are no rows.
   """
   name, reading = str(path), reading or Reading()
-  if name.startswith(paths.TFDS):
-    # TFDS takes seconds to import.
-    from deepsets_jax.data.files import records
-
-    base = records.open_tfds(name)
-    opened = base if schema is None else Formatted(base, {}, schema)
+  base = _open_base(name, reading)
+  if name.startswith(paths.TFDS) and schema is None:
+    opened = base  # Its strings are texts.
   else:
-    if name.startswith(paths.SQL):
-      base = joins.QuerySource(name.removeprefix(paths.SQL))
-    else:
-      base = _open_files(name, reading)
     opened = Formatted(base, reading.columns, schema, labels=labels, dates=dates)
   if not opened.schema.names:
     raise DataError(f"{path} has no columns; give some")
@@ -86,13 +79,23 @@ def open_source(
     raise DataError(f"{path} has columns {opened.schema.names}, and no rows; give some")
   if not many:
     return opened
-  tables = {
-    key: open_source(
-      paths.beside(one.path, name), Reading(columns=one.columns or {}), dates=dates
-    )
-    for key, one in many.items()
-  }
+  tables = {}
+  for key, one in many.items():
+    formats = Reading(columns=one.columns or {})
+    tables[key] = open_source(paths.beside(one.path, name), formats, dates=dates)
   return joins.Joined(opened, many, tables)
+
+
+def _open_base(name: str, reading: Reading) -> Source:
+  """The table with its strings as they are."""
+  if name.startswith(paths.TFDS):
+    # TFDS takes seconds to import.
+    from deepsets_jax.data.files import records
+
+    return records.open_tfds(name)
+  if name.startswith(paths.SQL):
+    return joins.QuerySource(name.removeprefix(paths.SQL))
+  return _open_files(name, reading)
 
 
 def _open_files(name: str, reading: Reading) -> Source:

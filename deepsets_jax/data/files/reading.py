@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 
 from deepsets_jax.data.files import formats, source
 from deepsets_jax.data.files.checks import sound
-from deepsets_jax.data.files.formats import Detector, Format
+from deepsets_jax.data.files.detection import Detector
+from deepsets_jax.data.files.formats import Format
 from deepsets_jax.data.files.plain import converts, plain_type
 from deepsets_jax.data.files.source import (
   READ_ERRORS,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from deepsets_jax.data.table import DataError
 
@@ -87,6 +88,12 @@ def reason(error: BaseException) -> str:
   """The first line of an error's message, without the frames that Arrow adds."""
   lines = str(error).strip().splitlines() or [type(error).__name__]
   return lines[0][:200].rstrip(" .")
+
+
+def check_all(good: pa.Array) -> None:
+  """Raises `pa.ArrowInvalid` unless all of some booleans are true, or null."""
+  if not pc.all(good, min_count=0).as_py():
+    raise pa.ArrowInvalid("a value is written in another way")
 
 
 def rows_only(count: int) -> pa.RecordBatch:
