@@ -122,7 +122,8 @@ def _data() -> ml_collections.ConfigDict:
     batch_size=128,
     # Parts of a batch, each with its own slots; a multiple of the devices. A device
     # takes its shards one after the other, so more shards than devices is gradient
-    # accumulation. None for one per device.
+    # accumulation. None for one per device, or more of a table of many columns, whose
+    # cells take memory.
     shards=config_dict.placeholder(int),
     # Slots of a shard by modality; {} for the proposal of a scan of the data.
     budgets=ml_collections.ConfigDict(),

@@ -29,6 +29,10 @@ from deepsets_jax.data.batching import Absence, Batcher, Budget
 from deepsets_jax.data.table import Table
 from deepsets_jax.ragged import Batch
 
+# Cells of a shard of a table, as elements of 256 features 8 MB. On a CPU of two cores a
+# step of 400 columns and 80 rows then takes half the time that it takes in one shard.
+_MOST_CELLS = 8192
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -205,6 +209,8 @@ def _fit(
   with config.unlocked():
     if config.train.metric is None:
       config.train.metric = _usual_metric(tables["validation"])
+    if data.shards is None:
+      data.shards = _shards(tables["train"], data.batch_size)
     examples = examples_per_shard(config)
     proposed = budgets.propose(tables, examples)
     # A modality without a value may be missing from this form of the data.
@@ -240,6 +246,22 @@ def _usual_metric(validation: Table) -> str:
     " class; the best checkpoint is chosen by the loss", name, len(validation),
   )  # fmt: skip
   return "loss"
+
+
+def _shards(table: Table, batch_size: int) -> int:
+  """One shard per device, or more of a wide table, whose cells would not fit caches.
+
+  Memory is then that of `_MOST_CELLS` elements for any number of columns.
+  """
+  cells = sum(
+    len(table.modalities[name].values)
+    for name, modality in table.schema.modalities.items()
+    if modality.valued
+  )
+  batch, shards = batch_size * cells / max(len(table), 1), jax.device_count()
+  while batch / shards > _MOST_CELLS and batch_size % (2 * shards) == 0:
+    shards *= 2
+  return shards
 
 
 def examples_per_shard(config: ml_collections.ConfigDict) -> int:

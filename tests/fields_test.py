@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs import table as table_config
-from deepsets_jax import explanation, prediction, robustness, train
+from deepsets_jax import explanation, prediction, robustness, run, train
 from deepsets_jax.data import names
 from deepsets_jax.data.columns import cells, encoding, facts, proposal, spec, survey
 from deepsets_jax.data.columns.fields import Fields
@@ -19,7 +19,7 @@ from deepsets_jax.data.columns.numeric import Number
 from deepsets_jax.data.columns.tokens import UNKNOWN, Category
 from deepsets_jax.data.files import opening
 from deepsets_jax.data.table import DataError, Table
-from deepsets_jax.ragged import from_lists
+from deepsets_jax.ragged import from_lengths, from_lists
 from deepsets_jax.schema import Modality, Schema, Target
 
 KIND = Fields(number=["age", "born"], log=["pay"], category=["city", "vip"])
@@ -384,3 +384,21 @@ def test_a_value_moves_with_its_token():
   assert set(got) <= pairs and got != list(
     zip(tokens.values.tolist(), tokens.weights.tolist(), strict=True)
   )
+
+
+@pytest.mark.parametrize(
+  ("columns", "valued", "want"),
+  [(100, True, 8), (512, True, 8), (513, True, 16), (5000, True, 128), (513, False, 8)],
+)
+def test_a_shard_of_a_wide_table_has_at_most_8192_cells(columns, valued, want):
+  # Eight devices: 16 rows of a batch of 128 are one shard.
+  ids = np.tile(np.arange(columns, dtype=np.int32), 3)
+  tokens = from_lengths(ids, np.full(3, columns)).replace(
+    weights=np.ones(3 * columns, np.float32)
+  )
+  modality = Modality(
+    "tokens", columns, weighted=True, valued=valued, groups=(1,) * columns
+  )
+  schema = Schema({"all": modality}, Target("binary", 1))
+  table = Table(schema, {"all": tokens}, np.zeros(3, np.float32), np.array(list("abc")))
+  assert run._shards(table, 128) == want

@@ -95,7 +95,7 @@ class Detector:
     except READ_ERRORS:
       whole[:] = False
     simple = whole | mask(pc.match_substring_regex(cells, number_text.SIMPLE))
-    if not _is_finite(cells.filter(pa.array(simple))):
+    if not number_text.are_finite(cells.filter(pa.array(simple))):
       self._numbers = {marks: Tally(is_over=True) for marks in number_text.MARKS}
       return
     core = cells if simple.all() else number_text.without_signs(cells)
@@ -336,12 +336,3 @@ class Detector:
           "; ".join(filter(None, [sentence, gone])),
         )
     return Format("text"), sentence
-
-
-def _is_finite(cells: pa.Array) -> bool:
-  """Whether no number is beyond float64; one that is written as infinite may be."""
-  try:
-    number_text.cast(cells, pa.float64())
-  except READ_ERRORS:
-    return False
-  return True

@@ -99,3 +99,12 @@ def without_signs(cells: pa.Array) -> pa.Array:
   if pc.any(negative, min_count=0).as_py():
     cells = pc.if_else(negative, pc.binary_join_element_wise("-", cells, ""), cells)
   return cells
+
+
+def are_finite(cells: pa.Array) -> bool:
+  """Whether no number is beyond float64; one that is written as infinite may be."""
+  try:
+    cast(cells, pa.float64())
+  except READ_ERRORS:
+    return False
+  return True
