@@ -31,10 +31,8 @@ def file_beside(output: pathlib.Path) -> pathlib.Path:
   return output.with_name(f"{output.stem}.metrics.json")
 
 
-def label_columns(
-  encoding: Encoding, source: Source, others: Sequence[str]
-) -> list[str]:
-  """The column with the label in a file, unless it is among others that are read.
+def label_column(encoding: Encoding, source: Source) -> str:
+  """The column with the label in a file.
 
   Raises:
     DataError: There is none, or it is of another type.
@@ -52,7 +50,7 @@ def label_columns(
       f"{source.where}: column {label.column!r} is {found}; a {label.kind} label is"
       f" {label.takes}"
     )
-  return [] if label.column in others else [label.column]
+  return label.column
 
 
 def truth(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from deepsets_jax import measured, predicted_files
 from deepsets_jax.data.columns import cells
 from deepsets_jax.data.columns.encoding import Encoding
+from deepsets_jax.data.columns.images import Unreadable
 from deepsets_jax.data.columns.spec import NUMERIC, shortened
 from deepsets_jax.data.columns.survey import located, numbered
 from deepsets_jax.data.files import paths
@@ -31,6 +32,7 @@ from deepsets_jax.writers import write_json
 __all__ = ["Predictor", "load", "write"]
 
 _MANIFEST = "manifest.json"
+_UNREADABLE = "unreadable.json"
 _FORMAT = "parts 2"
 # Columns of parts that are not written to the output.
 _KEPT_BACK = ("logits", *measured.COLUMNS)
@@ -44,8 +46,9 @@ def write(
   progress: Callable[[int], Any] = lambda rows: None,
   *,
   evaluate: bool = False,
+  strict: bool = False,
 ) -> int:
-  """Predicts every row of a file, and writes them in its order.
+  """Predicts every row of a file, writes them in its order, and returns their number.
 
   A column of the spec that is not there is an absent modality.
 
@@ -57,62 +60,74 @@ def write(
     progress: Told of the number of rows that are done.
     evaluate: Whether to measure by the label in the file, and to write metrics to
       `measured.file_beside(output)`.
-
-  Returns:
-    The number of rows.
+    strict: Whether a picture that cannot be read is an error, instead of absent.
 
   Raises:
-    FileExistsError: There is something at `output`, or where metrics are written.
+    FileExistsError: There is something where files are written.
     ValueError: An unknown ending of `output`.
     DataError: No column of the spec, or a bad value; or parts of another prediction.
   """
-  output = pathlib.Path(output)
-  _check_free(output, evaluate)
+  output = _free(pathlib.Path(output), evaluate)
   encoding = predictor.encoding.at(paths.folder(path))
   source = encoding.spec.open(path, _wanted(encoding, path, evaluate))
-  columns = _columns(encoding, source, report)
-  columns += measured.label_columns(encoding, source, columns) if evaluate else []
+  columns = _columns(encoding, source, evaluate, report)
   parts = output.with_name(f"{output.name}.parts")
   done = _adopt(parts, predictor, path, evaluate, report)
   progress(done)
-  something = done > 0
+  something, absent = done > 0, None if strict else _absent(parts)
   for rows, batch in numbered(source, columns, done):
-    table, part = _part(predictor, encoding, batch, rows, source.where, evaluate)
+    batch = _matched(batch, encoding, rows, source.where)
+    table = encoding.table(batch, rows, source.where, labelled=False, unreadable=absent)
     something |= any(len(elements.values) for elements in table.modalities.values())
-    _write_part(parts / f"{rows[0]:015d}.parquet", part)
+    found = _found(predictor, table, batch, rows, source.where, evaluate)
+    _keep(parts, rows, found, absent)
     done = int(rows[-1]) + 1
     progress(done)
-  if not something:
-    report(f"{source.where}: no row has anything to predict from; all are as one")
+  for line in _remarks(source.where, something, absent):
+    report(line)
   identity = encoding.spec.id if encoding.spec.id in columns else "row"
   _finish(parts, output, predictor, identity, report, evaluate)
   return done
 
 
-def _check_free(output: pathlib.Path, evaluate: bool) -> None:
+def _remarks(where: str, something: bool, absent: Unreadable | None) -> Iterator[str]:
+  """What there is to say at the end of a file."""
+  if not something:
+    yield f"{where}: no row has anything to predict from; all are as one"
+  if absent is not None and absent.counts:
+    yield absent.describe(where)
+
+
+def _free(output: pathlib.Path, evaluate: bool) -> pathlib.Path:
+  """The output, after a look at whether it can be written."""
   predicted_files.check_name(output)
   for file in (output, *([measured.file_beside(output)] if evaluate else [])):
     if file.exists():
       raise FileExistsError(f"{file} exists; remove it, or choose another --output")
+  return output
 
 
-def _part(
+def _absent(parts: pathlib.Path) -> Unreadable:
+  """The pictures that could not be read in the parts that are there."""
+  known = parts / _UNREADABLE
+  return Unreadable(**json.loads(known.read_text())) if known.exists() else Unreadable()
+
+
+def _found(
   predictor: Predictor,
-  encoding: Encoding,
+  table: Table,
   batch: pa.RecordBatch,
   rows: np.ndarray,
   where: str,
   evaluate: bool,
-) -> tuple[Table, pa.Table]:
-  """The table of some rows, and their part."""
-  batch = _matched(batch, encoding, rows, where)
-  table = encoding.table(batch, rows, where, labelled=False)
-  named = encoding.spec.id in batch.schema.names
-  names = batch[encoding.spec.id] if named else pa.array(rows)
+) -> pa.Table:
+  """The part of some rows; see the module."""
+  identity = predictor.encoding.spec.id
+  names = batch[identity] if identity in batch.schema.names else pa.array(rows)
   found = {"id": names} | predictor.columns(table)
   if evaluate:
-    found |= measured.truth(encoding, batch, rows, where)
-  return table, pa.table(found)
+    found |= measured.truth(predictor.encoding, batch, rows, where)
+  return pa.table(found)
 
 
 def _wanted(encoding: Encoding, path: str, evaluate: bool) -> pa.Schema:
@@ -173,7 +188,7 @@ def _as_trained(column: pa.Array, kind: Any, field: pa.Field) -> pa.Array:
 
 
 def _columns(
-  encoding: Encoding, source: Source, report: Callable[[str], Any]
+  encoding: Encoding, source: Source, evaluate: bool, report: Callable[[str], Any]
 ) -> list[str]:
   """The columns to read, after a look at all of the file's."""
   spec, there = encoding.spec, source.schema
@@ -212,7 +227,9 @@ def _columns(
       )
     else:
       used[column] = None
-  return [*used, *([spec.id] if spec.id in there.names and spec.id not in used else [])]
+  used |= {spec.id: None} if spec.id in there.names else {}
+  used |= {measured.label_column(encoding, source): None} if evaluate else {}
+  return list(used)
 
 
 def _adopt(
@@ -250,6 +267,15 @@ def _adopt(
   if done:
     report(f"{parts}: {done} rows are there already")
   return done
+
+
+def _keep(
+  parts: pathlib.Path, rows: np.ndarray, part: pa.Table, absent: Unreadable | None
+) -> None:
+  """Writes the part of some rows, and which pictures could not be read so far."""
+  _write_part(parts / f"{rows[0]:015d}.parquet", part)
+  if absent is not None:
+    write_json(parts / _UNREADABLE, absent.to_json())
 
 
 def _write_part(path: pathlib.Path, table: pa.Table) -> None:

@@ -91,7 +91,9 @@ def keep_encoding(encoding: Encoding, workdir: pathlib.Path) -> None:
   wanted = json.loads(json.dumps(encoding.to_json()))
   if not (workdir / _COLUMNS).exists():
     write_json(workdir / _COLUMNS, wanted)
-  kept = json.loads((workdir / _COLUMNS).read_text("utf-8"))
+  # Read and written again, it has the settings that were not there when it was made.
+  kept = build.read_encoding(workdir / _COLUMNS).to_json()
+  kept = json.loads(json.dumps(kept))
   differing = [
     name
     for name in encoding.fitted

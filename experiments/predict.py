@@ -45,6 +45,7 @@ def main(argv: list[str]) -> None:
         report=lambda line: tqdm.tqdm.write(line),
         progress=lambda done: bar.update(done - bar.n),
         evaluate=given.evaluate,
+        strict=given.strict,
       )
   except (ValueError, FileExistsError) as error:
     raise SystemExit(f"error: {error}") from error
@@ -71,6 +72,9 @@ def define_flags() -> None:
     "output", None, "File to write: .parquet, .csv or .jsonl.", required=True
   )
   flags.DEFINE_bool("evaluate", False, "Whether to measure by the label in the input.")
+  flags.DEFINE_bool(
+    "strict", False, "Whether a picture that cannot be read ends it, and is not absent."
+  )
   flags.DEFINE_string(
     "importance",
     "usual",

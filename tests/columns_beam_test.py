@@ -86,6 +86,21 @@ def test_of_csv_are_those_of_one_process(tmp_path):
   check_same(tmp_path / "many", tmp_path / "one")
 
 
+def test_pictures_that_cannot_be_read_are_counted_as_by_one_process(tmp_path):
+  rows = films.table(label="class")
+  posters = rows["poster"].to_pylist()
+  for row in (3, 30, 31):
+    posters[row] = b"no picture"
+  place = rows.schema.get_field_index("poster")
+  path = write(tmp_path, rows.set_column(place, "poster", pa.array(posters)))
+  of_spec = proposed(path, "class")
+  build.make(path, of_spec, 0, tmp_path / "one")
+  beam.make(path, of_spec, 0, tmp_path / "many", DIRECT, 7)
+  check_same(tmp_path / "many", tmp_path / "one")
+  said = build.unreadable(tmp_path / "many", path)
+  assert said == build.unreadable(tmp_path / "one", path) and "row 31" in said
+
+
 @pytest.mark.parametrize(
   "row, faces, message",
   [

@@ -1,18 +1,22 @@
 """Columns of files as modalities, labels and parts, beside plain loops."""
 
 import collections
+import io
 import itertools
 import json
 import math
+import re
 import zlib
 
 import numpy as np
+import PIL.Image
+import PIL.ImageColor
 import pyarrow as pa
 import pytest
 
 from deepsets_jax.data import tfidf
 from deepsets_jax.data.columns import cells, spec
-from deepsets_jax.data.columns.images import Folder, Image
+from deepsets_jax.data.columns.images import Folder, Image, Unreadable
 from deepsets_jax.data.columns.labels import Answers, Label
 from deepsets_jax.data.columns.numeric import Number, Numbers, Vector, Vectors
 from deepsets_jax.data.columns.tokens import UNKNOWN, Category, Text, Tokens
@@ -305,8 +309,6 @@ class TestTokens:
 
 class TestImages:
   def picture(self, tmp_path, colour=(255, 0, 0)):
-    import PIL.Image
-
     path = tmp_path / "a.png"
     PIL.Image.new("RGB", (7, 5), colour).save(path)
     return path
@@ -319,10 +321,117 @@ class TestImages:
     want = [[[1.0, -1.0, -1.0] * 4], []]
     assert lists(of_bytes) == lists(of_path) == want
 
-  @pytest.mark.parametrize("cell", [b"\x89PNG no", "none.png"])
-  def test_a_broken_picture_is_named(self, tmp_path, cell):
-    with pytest.raises(cells.CellError, match="cell 1: .*picture"):
-      Image("x").encode(pa.array([None, cell]), Folder(str(tmp_path)))
+  def colours(self, tmp_path):
+    """Three pictures of one colour each: their paths, bytes and pixels."""
+    names, contents, pixels = [], [], []
+    for name, colour in (("a.png", "red"), ("b c.png", "lime"), ("d/e.png", "black")):
+      path = tmp_path / name
+      path.parent.mkdir(exist_ok=True)
+      PIL.Image.new("RGB", (4, 4), colour).save(path)
+      names.append(name)
+      contents.append(path.read_bytes())
+      rgb = PIL.ImageColor.getrgb(colour)
+      pixels.append([value / 127.5 - 1 for value in rgb])
+    return names, contents, pixels
+
+  def test_a_row_may_have_several_pictures(self, tmp_path):
+    names, contents, pixels = self.colours(tmp_path)
+    rows = [[0, 1], [], [2], None, [1, None, 0]]
+
+    def column(values, kind):
+      def cell(row):
+        return None if row is None else [None if i is None else values[i] for i in row]
+
+      return pa.array([cell(row) for row in rows], pa.list_(kind))
+
+    structs = [
+      {"bytes": contents[0], "path": "no.png"},
+      {"bytes": None, "path": names[1]},
+      {"bytes": contents[2], "path": None},
+    ]
+    struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    joined = ["a.png; b c.png", "", "d\\e.png", None, "b c.png;;a.png"]
+    want = [[pixels[i] for i in row or [] if i is not None] for row in rows]
+    for found, separator in (
+      (column(names, pa.string()), None),
+      (column(contents, pa.binary()), None),
+      (column(structs, struct), None),
+      (pa.array(joined), ";"),
+    ):
+      kind = Image("x", size=1, separator=separator)
+      assert kind.accepts(found.type)
+      got = kind.encode(found, Folder(str(tmp_path)))
+      assert [np.round(row, 6).tolist() for row in lists(got)] == want
+    assert not Image.accepts(pa.list_(pa.int64()))
+    assert not Image.accepts(pa.list_(pa.struct([("url", pa.string())])))
+
+  def test_pictures_of_every_mode(self):
+    """What is transparent is on white; 16 bits are as bright as 8."""
+
+    def pixel(mode, colour, kind="PNG", **options):
+      file = io.BytesIO()
+      PIL.Image.new(mode, (3, 3), colour).save(file, kind, **options)
+      got = Image("x", size=1).encode(pa.array([file.getvalue()]), Folder())
+      return np.round((got.values[0] + 1) * 127.5).astype(int).tolist()
+
+    assert pixel("L", 100) == [100] * 3
+    assert pixel("1", 1) == [255] * 3
+    assert pixel("I;16", 100 * 257) == [100] * 3
+    assert pixel("RGBA", (10, 20, 30, 255)) == [10, 20, 30]
+    assert pixel("RGBA", (10, 20, 30, 0)) == [255] * 3
+    assert pixel("LA", (0, 51)) == [204] * 3
+    cyan = pixel("CMYK", (255, 0, 0, 0), "TIFF")
+    assert cyan == [0, 255, 255]
+    palette = PIL.Image.new("P", (3, 3), 0)
+    palette.putpalette([9, 8, 7])
+    file = io.BytesIO()
+    palette.save(file, "PNG")
+    got = Image("x", size=1).encode(pa.array([file.getvalue()]), Folder())
+    assert np.round((got.values[0] + 1) * 127.5).tolist() == [9, 8, 7]
+
+  @pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+      (b"\x89PNG no", "begin with"),
+      ("none.png", "none.png cannot be read .*No such file"),
+      ("https://example.org/a.png", "is a URL; download the picture"),
+      ("text.png", "text.png: 6 bytes that begin with b'<html>': none of"),
+      ("", None),
+    ],
+  )
+  def test_a_picture_that_cannot_be_read_is_absent_or_an_error(
+    self, tmp_path, cell, reason
+  ):
+    (tmp_path / "text.png").write_text("<html>")
+    good = self.picture(tmp_path)
+    contents = good.read_bytes() if isinstance(cell, bytes) else good.name
+    column, folder = pa.array([None, [contents, cell, contents]]), Folder(str(tmp_path))
+    told = []
+    got = Image("x", size=1).encode(column, folder, lambda *args: told.append(args))
+    assert got.lengths.tolist() == [0, 2]
+    if reason is None:
+      assert not told
+      return
+    ((index, said),) = told
+    assert index == 1 and re.search(reason, said)
+    for kind, skipped in (
+      (Image("x"), None),
+      (Image("x", unreadable="error"), told.append),
+    ):
+      with pytest.raises(cells.CellError, match=f"cell 1: .*picture: .*{reason}"):
+        kind.encode(column, folder, skipped)
+
+  def test_what_cannot_be_read_is_counted_and_the_first_listed(self):
+    parts = Unreadable(), Unreadable(), Unreadable()
+    for row in range(25):
+      parts[row % 2].add(row, "photo", "why")
+      parts[2].add(row, "photo", "why")
+    parts[0].merge(Unreadable(**json.loads(json.dumps(parts[1].to_json()))))
+    for whole in parts[0], parts[2]:
+      lines = whole.describe("a.csv").splitlines()
+      assert lines[0] == "a.csv: 25 pictures cannot be read, and are absent:"
+      assert lines[1] == "  row 0, column 'photo': why"
+      assert len(lines) == 22 and lines[-1] == "  and 5 more"
 
 
 class TestLabels:

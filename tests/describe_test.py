@@ -12,6 +12,8 @@ import pytest
 
 from deepsets_jax.data.columns import proposal, spec
 from deepsets_jax.data.columns.facts import gather
+from deepsets_jax.data.columns.images import Image
+from deepsets_jax.data.columns.tokens import Tokens
 from deepsets_jax.data.files import opening
 from deepsets_jax.data.table import DataError
 from experiments import describe
@@ -149,6 +151,31 @@ def test_a_label_is_taken_for_what_it_looks_like(tmp_path, column, kind):
   assert found.label.kind == kind
   missing = isinstance(column, list) and None in column
   assert found.label.missing == ("drop" if missing else "error")
+
+
+@pytest.mark.parametrize(
+  ("column", "want"),
+  [
+    (["a.jpg", "b.PNG"], Image("x")),
+    (["a, b.jpg", "b.png"], Image("x")),
+    (["a.jpg;b c.jpg", "b.png"], Image("x", separator=";")),
+    ([["a.jpg", "b.jpg"], []], Image("x")),
+    ([[b"a", b"b"], []], Image("x")),
+    ([[{"bytes": b"a", "path": "a.png"}], []], Image("x")),
+    ([["a.jpg is a file", "b"], []], Tokens("x")),
+  ],
+)
+def test_pictures_of_a_row_are_one_modality(tmp_path, column, want):
+  y = LABEL["label"]
+  found, _ = proposed(tmp_path, {"x": column * (ROWS // 2), "label": y})
+  assert found.modalities["x"] == want
+
+
+def test_the_names_of_pictures_that_are_there_as_bytes_are_left_out(tmp_path):
+  column = [{"bytes": b"a", "path": f"{i}.png"} for i in range(ROWS)]
+  found, unused = proposed(tmp_path, {"x": column} | LABEL)
+  assert found.modalities == {"x_bytes": Image("x.bytes")}
+  assert unused == {"x.path": "names the pictures of 'x.bytes'"}
 
 
 @pytest.mark.parametrize(("empty", "want"), [(1, "drop"), (4, "none")])

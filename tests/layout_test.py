@@ -24,7 +24,7 @@ DIRECTION = [
     "extract.boxes",
   },
   {"figures.runs", "figures.costs", "figures.importance", "figures.robustness"},
-  {"frames", "data.table", "data.arrow_lists"},
+  {"frames", "data.table", "data.arrow_lists", "data.pictures"},
   {
     "data.parquet",
     "data.fetched",
@@ -69,7 +69,6 @@ DIRECTION = [
     "data.builders.movielens_sequences.files",
     "extract.cache",
     "extract.minilm",
-    "extract.pictures",
     "extract.weights",
   },
   {

@@ -414,7 +414,7 @@ def test_columns_of_other_types_are_read_where_it_is_plain_what_they_mean(tmp_pa
     pq.write_table(table, tmp_path / "new.parquet")
     path = str(tmp_path / "new.parquet")
     source_of = opening.open_source(path, prediction._wanted(encoding, path, False))
-    names = prediction._columns(encoding, source_of, pytest.fail)
+    names = prediction._columns(encoding, source_of, False, pytest.fail)
     (batch,) = source_of.batches(names)
     batch = prediction._matched(batch, encoding, rows, path)
     tables.append(encoding.table(batch, rows, path, labelled=False))
@@ -426,6 +426,32 @@ def test_columns_of_other_types_are_read_where_it_is_plain_what_they_mean(tmp_pa
   batch = pa.RecordBatch.from_pydict({"flag": pa.array([1, 2])})
   with pytest.raises(DataError, match="row 1, column 'flag': '2' is no bool; write 0"):
     prediction._matched(batch, encoding, rows, "new.parquet")
+
+
+def test_a_picture_that_cannot_be_read_is_absent_unless_strict(
+  finished, predictor, tmp_path, monkeypatch
+):
+  batches_of(monkeypatch, 20)
+  whole = films.table()
+  place = whole.schema.get_field_index("poster")
+  posters = whole["poster"].to_pylist()
+  tables = {}
+  for name, cell in (("broken", b"no picture"), ("without", None)):
+    posters[5] = posters[45] = cell
+    path = tmp_path / f"{name}.parquet"
+    broken = whole.set_column(place, "poster", pa.array(posters))
+    pq.write_table(broken, path, row_group_size=20)
+    tables[name], said = write(predictor, str(path), tmp_path / f"{name}.out.parquet")
+    if name == "broken":
+      lines = said[-1].splitlines()
+      assert "2 pictures cannot be read, and are absent" in lines[0]
+      assert [line.split(",")[0] for line in lines[1:]] == ["  row 5", "  row 45"]
+      output = tmp_path / "strict.parquet"
+      with pytest.raises(DataError, match="row 5, column 'poster': it cannot be read"):
+        prediction.write(predictor, str(path), output, print, strict=True)
+    else:
+      assert not said
+  assert tables["broken"].equals(tables["without"])
 
 
 def test_parts_of_another_input_are_refused(finished, predictor, tmp_path):
@@ -468,7 +494,8 @@ def test_the_command_says_what_is_wrong(finished, tmp_path, monkeypatch):
   for define in ("workdir", "input", "output"):
     flags.DEFINE_string(define, None, "", flag_values=values)
   flags.DEFINE_string("importance", "none", "", flag_values=values)
-  flags.DEFINE_bool("evaluate", False, "", flag_values=values)
+  for define in ("evaluate", "strict"):
+    flags.DEFINE_bool(define, False, "", flag_values=values)
 
   def says(workdir, message):
     output = f"--output={tmp_path / 'out.parquet'}"

@@ -9,11 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
+from deepsets_jax.data import pictures
 from deepsets_jax.data.files import opening, paths
 from deepsets_jax.data.files.source import Source
 from deepsets_jax.data.table import DataError
-from deepsets_jax.extract import pictures
-from deepsets_jax.extract.pictures import PictureError
 
 # Rows of a batch of a folder.
 _ROWS = 64
@@ -238,17 +237,4 @@ def contents_of(kind: str, cell: object, root: str) -> list[bytes | str] | None:
     return [text for text in texts if text and text.strip()]
   if isinstance(cell, bytes):
     return [cell]
-  return [_file(pathlib.Path(root, str(cell)))] if cell else None
-
-
-def _file(path: pathlib.Path) -> bytes:
-  """The bytes of a picture's file, no more than are decoded."""
-  try:
-    if path.is_dir():
-      raise PictureError(f"{path} is a folder")
-    with path.open("rb") as file:
-      return file.read(pictures.MOST_BYTES + 1)
-  except (OSError, ValueError) as error:
-    if isinstance(error, PictureError):
-      raise
-    raise PictureError(f"{path} cannot be read ({error})") from error
+  return [pictures.read(str(cell), root)] if cell else None

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from deepsets_jax.extract import pictures
-from deepsets_jax.extract.pictures import PictureError
+from deepsets_jax.data import pictures
+from deepsets_jax.data.pictures import PictureError
 from deepsets_jax.extract.protocol import Extractor, Found
 from deepsets_jax.extract.registry import build
 

@@ -165,6 +165,7 @@ def make(
       _ = fitted | beam.Map(build.write_encoding, made)
       _ = given | beam.ParDo(Write(job), beam.pvalue.AsSingleton(fitted))
     _join(ranges, made, size)
+    build.join_unreadable(sorted(ranges.glob("[0-9]*")), made)
     shutil.rmtree(ranges)
 
 
@@ -195,6 +196,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
   folder = build.folder_of(flags.path, of_spec, flags.seed)
   if not folder.exists():
     make(flags.path, of_spec, flags.seed, folder, options, flags.range_rows)
+  if text := build.unreadable(folder, flags.path):
+    print(text)
   rows = {part: len(table) for part, table in build.read(folder).items()}
   print(f"{flags.path}: rows {rows} in {folder}")
 

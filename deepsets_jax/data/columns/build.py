@@ -22,6 +22,7 @@ import pyarrow as pa
 from deepsets_jax.data import cache
 from deepsets_jax.data.columns import encoding
 from deepsets_jax.data.columns.encoding import Encoding
+from deepsets_jax.data.columns.images import Unreadable
 from deepsets_jax.data.columns.spec import PARTS, Spec
 from deepsets_jax.data.columns.survey import parted, survey
 from deepsets_jax.data.files import paths
@@ -29,6 +30,7 @@ from deepsets_jax.data.table import DataError, Table, open_table
 from deepsets_jax.data.table_writer import TableWriter
 
 _ENCODING = "encoding.json"
+_UNREADABLE = "unreadable.json"
 # Of the tables that are kept: those of another format are made again.
 _FORMAT = "tables 2"
 Report = Callable[[str], Any]
@@ -41,7 +43,7 @@ def tables(path: str, spec: Spec, seed: int, report: Report) -> dict[str, Table]
     path: Of the file, see `opening.open_source`.
     spec: What its columns are.
     seed: Of a random split.
-    report: Told what takes long.
+    report: Told what takes long, and which pictures cannot be read.
 
   Raises:
     DataError: Bad data; names file, row and column.
@@ -50,6 +52,8 @@ def tables(path: str, spec: Spec, seed: int, report: Report) -> dict[str, Table]
   if not folder.exists():
     report(f"reading {path} into {folder}")
     make(path, spec, seed, folder)
+  if text := unreadable(folder, path):
+    report(f"{text}\n  once they are repaired, remove {folder}, where tables are kept")
   return read(folder)
 
 
@@ -99,7 +103,44 @@ def make(path: str, spec: Spec, seed: int, folder: pathlib.Path) -> None:
   with made_whole(folder) as made:
     write_encoding(fitted, made)
     rows = parted(source, spec.columns, surveyed.parts)
-    write(rows, source.where, fitted, surveyed.id_size, made)
+    absent = write(rows, source.where, fitted, surveyed.id_size, made)
+    _check_some_readable(absent, fitted, made, source.where)
+
+
+def unreadable(folder: pathlib.Path, where: str) -> str:
+  """What to say of the pictures that tables lack; "" if there is none."""
+  path = folder / _UNREADABLE
+  if not path.exists():
+    return ""
+  return Unreadable(**json.loads(path.read_text("utf-8"))).describe(where)
+
+
+def join_unreadable(folders: Iterable[pathlib.Path], folder: pathlib.Path) -> None:
+  """Writes into a folder of tables which pictures those that it is made of lack."""
+  whole = Unreadable()
+  for path in (some / _UNREADABLE for some in folders):
+    if path.exists():
+      whole.merge(Unreadable(**json.loads(path.read_text("utf-8"))))
+  _write_unreadable(whole, folder)
+
+
+def _write_unreadable(found: Unreadable, folder: pathlib.Path) -> None:
+  if found.counts:
+    (folder / _UNREADABLE).write_text(json.dumps(found.to_json()), "utf-8")
+
+
+def _check_some_readable(
+  absent: Unreadable, fitted: Encoding, folder: pathlib.Path, where: str
+) -> None:
+  """Raises if no picture of a column can be read: its paths may begin elsewhere."""
+  for name, kind in fitted.spec.modalities.items():
+    count = absent.counts[kind.column]
+    if count and not any(len(t.modalities[name].values) for t in read(folder).values()):
+      raise DataError(
+        f"{absent.describe(where)}\nnone of the pictures of column {kind.column!r} can"
+        " be read: give paths that begin in the folder of the file, or leave the column"
+        " out of the spec"
+      )
 
 
 def write_encoding(fitted: Encoding, folder: pathlib.Path) -> None:
@@ -128,7 +169,7 @@ def write(
   fitted: Encoding,
   id_size: int,
   folder: pathlib.Path,
-) -> None:
+) -> Unreadable:
   """Writes the table of each part that some rows are of, batch by batch.
 
   Args:
@@ -138,10 +179,14 @@ def write(
     id_size: Characters of the longest id.
     folder: For a folder of each part.
 
+  Returns:
+    The pictures that cannot be read, and are absent.
+
   Raises:
     DataError: A value that cannot be what the spec says; names row and column.
   """
   writers: dict[str, TableWriter] = {}
+  absent = Unreadable()
   with contextlib.ExitStack() as stack:
     for rows, parts, batch in some:
       for index, part in enumerate(PARTS):
@@ -152,4 +197,7 @@ def write(
           writer = TableWriter(folder / part, fitted.schema, id_size)
           writers[part] = stack.enter_context(writer)
         there = batch.filter(pa.array(mask))
-        writers[part].add(fitted.table(there, rows[mask], where, labelled=True))
+        table = fitted.table(there, rows[mask], where, labelled=True, unreadable=absent)
+        writers[part].add(table)
+  _write_unreadable(absent, folder)
+  return absent

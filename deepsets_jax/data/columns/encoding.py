@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from deepsets_jax.data.columns import cells, spec
 from deepsets_jax.data.columns.fields import Quantity, States
-from deepsets_jax.data.columns.images import Folder
+from deepsets_jax.data.columns.images import Folder, Image, Unreadable
 from deepsets_jax.data.columns.labels import Answers
 from deepsets_jax.data.columns.numeric import Moments, Scale
 from deepsets_jax.data.columns.spec import Spec
@@ -76,7 +76,13 @@ class Encoding:
     return dataclasses.replace(self, fitted=fitted)
 
   def table(
-    self, batch: pa.RecordBatch, rows: np.ndarray, where: str, *, labelled: bool
+    self,
+    batch: pa.RecordBatch,
+    rows: np.ndarray,
+    where: str,
+    *,
+    labelled: bool,
+    unreadable: Unreadable | None = None,
   ) -> Table:
     """The table of some rows of a file. A column that is not there is absent.
 
@@ -86,6 +92,8 @@ class Encoding:
       where: What to call the file in a message.
       labelled: Whether there is a label and an id in each row; else targets are zeros
         and ids the rows' numbers.
+      unreadable: Takes in pictures that cannot be read and are absent; None makes these
+        an error.
 
     Raises:
       DataError: A value that cannot be what the spec says; names row and column.
@@ -97,7 +105,14 @@ class Encoding:
       if found is None:
         continue
       try:
-        modalities[name] = kind.encode(found, self.fitted[name])
+        if isinstance(kind, Image) and unreadable is not None:
+
+          def skip(index: int, reason: str, name: str = kind.column) -> None:
+            unreadable.add(rows[index], name, reason)
+
+          modalities[name] = kind.encode(found, self.fitted[name], skip)
+        else:
+          modalities[name] = kind.encode(found, self.fitted[name])
       except cells.CellError as error:
         raise located(error, where, next(iter(kind.by_column)), rows) from error
     targets, ids = nothing.targets, None

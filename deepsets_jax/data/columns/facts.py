@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -170,8 +171,16 @@ class Facts:
 
   @property
   def looks_like_pictures(self) -> bool:
-    """Whether strings are mostly paths of pictures."""
+    """Whether strings, of lists or not, are mostly paths of pictures."""
     return self.pictures > 0.9 * self.counted > 0
+
+  @property
+  def picture_separator(self) -> str | None:
+    """What stands between paths of pictures in one string, if anything."""
+    for mark, marked in self.marked.items():
+      if marked.cells and marked.parts and all(map(_is_picture, marked.parts)):
+        return mark
+    return None
 
   def add(self, column: pa.Array) -> None:
     """Takes in some cells.
@@ -268,6 +277,10 @@ class Facts:
 
 def _mask(array: pa.Array) -> np.ndarray:
   return np.array(array.to_numpy(zero_copy_only=False), bool)
+
+
+def _is_picture(path: str) -> bool:
+  return re.search(_IMAGES, path, re.IGNORECASE) is not None
 
 
 def _tally(counter: collections.Counter[int], lengths: np.ndarray) -> None:

@@ -157,7 +157,8 @@ def elements(facts: Facts, kind: Kind) -> Facts:
     return facts.as_words()
   if getattr(kind, "separator", None) is not None:
     return facts.as_parts(kind.separator)
-  one = kind.kind in ("number", "vector", "category", "image")
+  one = kind.kind in ("number", "vector", "category")
+  one |= kind.kind == "image" and not cells.is_list(facts.type)
   return facts.as_one() if one else facts
 
 
@@ -225,10 +226,13 @@ def _kind(fact: Facts, by_name: Mapping[str, Facts]) -> Kind | str:
       return f"tells of {name.removesuffix(end)!r}"
   if not fact.present:
     return "there is nothing in it"
+  beside = by_name.get(f"{name.removesuffix('.path')}.bytes")
+  if name.endswith(".path") and beside is not None and beside.present:
+    return f"names the pictures of {beside.name!r}"
+  if Image.accepts(fact.type) and not pa.types.is_string(fact.inner):
+    return Image(name)
   if fact.is_many:
     return _of_many(fact)
-  if pa.types.is_binary(fact.type):
-    return Image(name)
   if cells.is_list(fact.type):
     return _list(fact)
   if pa.types.is_string(fact.type):
@@ -273,6 +277,8 @@ def _list(fact: Facts) -> Kind | str:
   name, inner = fact.name, fact.inner
   if cells.is_list(inner) and cells.is_number(inner.value_type):
     return Vectors(name)
+  if pa.types.is_string(inner) and fact.looks_like_pictures:
+    return Image(name)
   if pa.types.is_string(inner):
     return Text(name) if fact.looks_like_sentences else Tokens(name, hash=_hash(fact))
   if not cells.is_number(inner):
@@ -287,7 +293,7 @@ def _list(fact: Facts) -> Kind | str:
 def _string(fact: Facts) -> Kind | str:
   name = fact.name
   if fact.looks_like_pictures:
-    return Image(name)
+    return Image(name, separator=fact.picture_separator)
   if fact.separator is not None:
     return Tokens(name, separator=fact.separator, hash=_hash(fact))
   if _is_constant(fact):

@@ -7,6 +7,7 @@ another error: it is an example without that modality, and no crash.
 from __future__ import annotations
 
 import io
+import pathlib
 import warnings
 
 import numpy as np
@@ -29,6 +30,32 @@ _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 class PictureError(ValueError):
   """Why something cannot be read as a picture."""
+
+
+def read(path: str, folder: str) -> bytes:
+  """The bytes of a picture's file, no more than are decoded.
+
+  Args:
+    path: Of the file; backslashes may stand between its parts, as on Windows.
+    folder: Where a path begins that is not absolute.
+
+  Raises:
+    PictureError: It is a URL, or the file cannot be read.
+  """
+  if "://" in path:
+    raise PictureError(f"{path[:200]} is a URL; download the picture and give its path")
+  file = pathlib.Path(folder, path)
+  try:
+    if "\\" in path and not file.exists():
+      file = pathlib.Path(folder, path.replace("\\", "/"))
+    if file.is_dir():
+      raise PictureError(f"{file} is a folder")
+    with file.open("rb") as opened:
+      return opened.read(MOST_BYTES + 1)
+  except (OSError, ValueError) as error:
+    if isinstance(error, PictureError):
+      raise
+    raise PictureError(f"{file} cannot be read ({error})") from error
 
 
 def decode(data: bytes, max_side: int) -> np.ndarray:
