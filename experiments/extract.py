@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import functools
 import pathlib
+from collections.abc import Mapping
 
 import tqdm
 from absl import app, flags, logging
@@ -75,6 +76,14 @@ def report(summary: Summary, output: str) -> str:
   return "\n".join(lines)
 
 
+def left_out(suffixes: Mapping[str, int]) -> str:
+  """The line on files of a folder that are not read, by their suffix."""
+  return (
+    f"left out: {inputs.counted(suffixes)}; these formats are not read: save pictures"
+    " as JPEG or PNG, texts as .txt"
+  )
+
+
 def main(argv: list[str]) -> None:
   """Extracts what the command line names."""
   if len(argv) > 1:
@@ -93,6 +102,9 @@ def main(argv: list[str]) -> None:
   workers = 1 if given.beam else config.workers or worker.available_cores()
   settings = Settings(config.batch_size, config.max_side, workers)
   make = maker(config, workers)
+  source = inputs.open_input(given.input, given.images, given.texts)
+  if source.left_out:
+    print(left_out(source.left_out))
   if given.beam:
     from deepsets_jax.extract import beam
 
@@ -102,7 +114,6 @@ def main(argv: list[str]) -> None:
     )
     print(report(beam.run(job, given.beam_options), output))
     return
-  source = inputs.open_input(given.input, given.images, given.texts)
   with tqdm.tqdm(total=source.source.num_rows, unit=" rows", disable=None) as bar:
     summary = pipeline.run(
       *(source, output, make, settings, cache),

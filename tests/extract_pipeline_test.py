@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs.extraction import base, onnx
+from deepsets_jax.data import pictures
 from deepsets_jax.data.table import DataError
 from deepsets_jax.extract import (
   EXTRACTORS,
@@ -27,7 +28,6 @@ from deepsets_jax.extract import (
   inputs,
   lines,
   output,
-  pictures,
   pipeline,
   regions,
   texts,
@@ -220,6 +220,23 @@ class TestAFolder:
     (tmp_path / "notes.md").write_text("")
     with pytest.raises(DataError, match=r"no picture and no text.*\.jpg"):
       inputs.open_input(str(tmp_path))
+
+  def test_files_of_other_formats_are_counted_and_named(self, tmp_path, photos):
+    before = inputs.Folder(str(photos)).left_out
+    for name in ("a/1.HEIC", "a/2.heic", "3.pdf", ".hidden.pdf", "b/none"):
+      (photos / name).parent.mkdir(exist_ok=True)
+      (photos / name).write_bytes(b"")
+    given = inputs.open_input(str(photos))
+    assert given.left_out - before == {".heic": 2, ".pdf": 1, "without an ending": 1}
+    line = extract.left_out({".heic": 2, ".pdf": 1})
+    assert line == (
+      "left out: 2 .heic, 1 .pdf; these formats are not read: save pictures as JPEG or"
+      " PNG, texts as .txt"
+    )
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "1.heic").write_bytes(b"")
+    with pytest.raises(DataError, match=r"no picture and no text .*1 \.heic"):
+      inputs.open_input(str(tmp_path / "other"))
 
 
 class TestATable:

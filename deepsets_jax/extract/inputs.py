@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import os
 import pathlib
@@ -24,6 +25,9 @@ class Folder:
   `cat.jpg` and `cat.txt` are one row, each may be missing. The id is the path without
   its suffix; ids and paths begin in the folder. Folders in it are looked into; hidden
   files and those with other suffixes are left out. Sorted by id.
+
+  Attributes:
+    left_out: Number of files by suffix that are not hidden and are left out.
   """
 
   def __init__(self, where: str):
@@ -36,7 +40,7 @@ class Folder:
     self.schema = pa.schema(
       {"id": pa.string(), "path": pa.string(), "text": pa.string()}
     )
-    self._images, self._texts = _listed(pathlib.Path(where))
+    self._images, self._texts, self.left_out = _listed(pathlib.Path(where))
     self._ids = sorted(self._images.keys() | self._texts.keys())
     self.num_rows = len(self._ids)
 
@@ -75,17 +79,23 @@ class Folder:
       ) from error
 
 
-def _listed(folder: pathlib.Path) -> tuple[dict[str, str], dict[str, str]]:
-  """The pictures and the texts in a folder: by id, their paths in it."""
+def _listed(
+  folder: pathlib.Path,
+) -> tuple[dict[str, str], dict[str, str], collections.Counter[str]]:
+  """The pictures and the texts in a folder, their paths by id; and the other files."""
   images: dict[str, str] = {}
   texts: dict[str, str] = {}
+  left_out: collections.Counter[str] = collections.Counter()
   for parent, folders, names in os.walk(folder):
     folders[:] = [name for name in folders if not name.startswith(".")]
     for name in sorted(names):
       path = pathlib.Path(parent, name).relative_to(folder)
       suffix = path.suffix.lower()
       found = texts if suffix == ".txt" else images
-      if name.startswith(".") or suffix not in (*pictures.SUFFIXES, ".txt"):
+      if name.startswith("."):
+        continue
+      if suffix not in (*pictures.SUFFIXES, ".txt"):
+        left_out[suffix or "without an ending"] += 1
         continue
       stem = path.with_suffix("").as_posix()
       if stem in found:
@@ -102,10 +112,17 @@ def _listed(folder: pathlib.Path) -> tuple[dict[str, str], dict[str, str]]:
       found[stem] = path.as_posix()
   if not images and not texts:
     raise DataError(
-      f"{folder}: no picture and no text in it; expected names that end in"
-      f" {', '.join((*pictures.SUFFIXES, '.txt'))}"
+      f"{folder}: no picture and no text in it"
+      + (f", but {counted(left_out)}" if left_out else "")
+      + f"; expected names that end in {', '.join((*pictures.SUFFIXES, '.txt'))}"
     )
-  return images, texts
+  return images, texts, left_out
+
+
+def counted(suffixes: Mapping[str, int]) -> str:
+  """Numbers of files by suffix, most frequent first: "2 .heic, 1 .pdf"."""
+  ranked = sorted(suffixes.items(), key=lambda item: (-item[1], item[0]))
+  return ", ".join(f"{count} {suffix}" for suffix, count in ranked)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +140,12 @@ class Input:
   root: str
   images: Sequence[str]
   texts: Sequence[str]
+
+  @property
+  def left_out(self) -> collections.Counter[str]:
+    """Number of files by suffix that are in a folder and are not read."""
+    folder = isinstance(self.source, Folder)
+    return self.source.left_out if folder else collections.Counter()
 
   @property
   def kept(self) -> list[str]:
