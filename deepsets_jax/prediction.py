@@ -70,6 +70,8 @@ def write(
   output = _free(pathlib.Path(output), evaluate)
   encoding = predictor.encoding.at(paths.folder(path))
   source = encoding.spec.open(path, _wanted(encoding, path, evaluate))
+  for note in source.notes:
+    report(f"{path}: {note}")
   columns = _columns(encoding, source, evaluate, report)
   parts = output.with_name(f"{output.name}.parts")
   done = _adopt(parts, predictor, path, evaluate, report)

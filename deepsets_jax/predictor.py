@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import pathlib
+from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
@@ -42,6 +43,16 @@ class Predictor:
   def target(self) -> Target:
     """What is predicted."""
     return self.encoding.schema.target
+
+  def with_many(self, files: Mapping[str, str]) -> Predictor:
+    """The same for other files of the tables that belong to the input, by name.
+
+    Raises:
+      ValueError: The run has no such table.
+    """
+    spec = self.encoding.spec.with_many(files)
+    encoding = dataclasses.replace(self.encoding, spec=spec)
+    return dataclasses.replace(self, encoding=encoding)
 
   def columns(self, table: Table) -> dict[str, pa.Array]:
     """What is said of each example of a table.

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import pathlib
 import time
+from collections.abc import Sequence
 
 import tqdm
 from absl import app, flags, logging
@@ -33,6 +34,7 @@ def main(argv: list[str]) -> None:
   check_folder(output.parent)
   try:
     predictor = prediction.load(given.workdir, given.importance)
+    predictor = predictor.with_many(_files(given.many))
   except ValueError as error:
     raise SystemExit(f"error: {error}") from error
   start = time.monotonic()
@@ -54,6 +56,19 @@ def main(argv: list[str]) -> None:
     print(measures(measured.file_beside(output)))
 
 
+def _files(texts: Sequence[str]) -> dict[str, str]:
+  """Files by the names of their tables, of texts NAME=FILE.
+
+  Raises:
+    ValueError: A text is not of this form.
+  """
+  pairs = [text.partition("=") for text in texts]
+  for name, _, file in pairs:
+    if not (name and file):
+      raise ValueError(f"--many={name}: expected NAME=FILE")
+  return {name: file for name, _, file in pairs}
+
+
 def measures(file: pathlib.Path) -> str:
   """The line with the metrics in a file, see `measured.measure`."""
   found = json.loads(file.read_text())
@@ -70,6 +85,12 @@ def define_flags() -> None:
   flags.DEFINE_string("input", None, "File to predict.", required=True)
   flags.DEFINE_string(
     "output", None, "File to write: .parquet, .csv or .jsonl.", required=True
+  )
+  flags.DEFINE_multi_string(
+    "many",
+    [],
+    "NAME=FILE, for a table of which many rows belong to one row; by default the file"
+    " of its name beside the input.",
   )
   flags.DEFINE_bool("evaluate", False, "Whether to measure by the label in the input.")
   flags.DEFINE_bool(

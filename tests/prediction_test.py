@@ -189,7 +189,7 @@ def test_whole_numbers_that_no_float_holds_are_rounded(finished, predictor, tmp_
 
 
 def test_a_file_with_nothing_to_predict_from_is_told(finished, predictor, tmp_path):
-  (tmp_path / "a.jsonl").write_text('{"other": 1}\n{"other": 2}\n')
+  (tmp_path / "a.jsonl").write_text('{"other": 1, "plot": null}\n{"other": 2}\n')
   found, said = write(predictor, str(tmp_path / "a.jsonl"), tmp_path / "b.parquet")
   assert len(found) == 2 and "no row has anything to predict from" in said[-1]
   pq.write_table(pa.table({"faces": pa.nulls(2)}), tmp_path / "c.parquet")

@@ -22,7 +22,7 @@ import pyarrow as pa
 from deepsets_jax.data import cache
 from deepsets_jax.data.columns import encoding
 from deepsets_jax.data.columns.encoding import Encoding
-from deepsets_jax.data.columns.images import Unreadable
+from deepsets_jax.data.columns.images import Image, Unreadable
 from deepsets_jax.data.columns.spec import PARTS, Spec
 from deepsets_jax.data.columns.survey import parted, survey
 from deepsets_jax.data.files import paths
@@ -43,7 +43,7 @@ def tables(path: str, spec: Spec, seed: int, report: Report) -> dict[str, Table]
     path: Of the file, see `opening.open_source`.
     spec: What its columns are.
     seed: Of a random split.
-    report: Told what takes long, and which pictures cannot be read.
+    report: Told what takes long, how files are read, and which pictures cannot be.
 
   Raises:
     DataError: Bad data; names file, row and column.
@@ -51,7 +51,7 @@ def tables(path: str, spec: Spec, seed: int, report: Report) -> dict[str, Table]
   folder = folder_of(path, spec, seed)
   if not folder.exists():
     report(f"reading {path} into {folder}")
-    make(path, spec, seed, folder)
+    make(path, spec, seed, folder, report)
   if text := unreadable(folder, path):
     report(f"{text}\n  once they are repaired, remove {folder}, where tables are kept")
   return read(folder)
@@ -95,9 +95,17 @@ def read(folder: pathlib.Path) -> dict[str, Table]:
   return {part: open_table(folder / part) for part in PARTS}
 
 
-def make(path: str, spec: Spec, seed: int, folder: pathlib.Path) -> None:
+def make(
+  path: str,
+  spec: Spec,
+  seed: int,
+  folder: pathlib.Path,
+  report: Report = lambda line: None,
+) -> None:
   """Makes a folder of tables, or nothing; see `tables`."""
   source = spec.open(path)
+  for note in source.notes:
+    report(f"{path}: {note}")
   surveyed = survey(source, spec, seed)
   fitted = encoding.fit(source, spec, surveyed).at(paths.folder(path))
   with made_whole(folder) as made:
@@ -134,7 +142,7 @@ def _check_some_readable(
 ) -> None:
   """Raises if no picture of a column can be read: its paths may begin elsewhere."""
   for name, kind in fitted.spec.modalities.items():
-    count = absent.counts[kind.column]
+    count = absent.counts[kind.column] if isinstance(kind, Image) else 0
     if count and not any(len(t.modalities[name].values) for t in read(folder).values()):
       raise DataError(
         f"{absent.describe(where)}\nnone of the pictures of column {kind.column!r} can"

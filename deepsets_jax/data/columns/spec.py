@@ -22,6 +22,7 @@ from deepsets_jax.data.columns.labels import Label
 from deepsets_jax.data.columns.numeric import Number, Numbers, Vector, Vectors
 from deepsets_jax.data.columns.tokens import Category, Text, Tokens
 from deepsets_jax.data.files import paths
+from deepsets_jax.data.files.formats import Format
 from deepsets_jax.data.files.joins import Many
 from deepsets_jax.data.files.opening import open_source
 from deepsets_jax.data.files.paths import SQL, TFDS
@@ -54,7 +55,8 @@ class Spec:
       words "train", "validation" and "test".
     shares: Of the rows (or groups), by part of a random split. With a split column that
       knows no validation, the share of the training part that is taken for it.
-    reading: How the files are read: separators, and formats of columns of strings.
+    reading: How the files are read: separators, and formats of columns of strings. None
+      for texts and categories as they are written, and to find the rest.
     many: Tables of which many rows belong to one row of this one, by name. Their
       columns are columns of lists here, `name.column`.
   """
@@ -66,7 +68,7 @@ class Spec:
   group: str | None = None
   parts: Mapping[str, Sequence[str]] | None = None
   shares: Sequence[float] = (0.8, 0.1, 0.1)
-  reading: Reading = dataclasses.field(default_factory=Reading)
+  reading: Reading | None = None
   many: Mapping[str, Many] = dataclasses.field(default_factory=dict)
 
   def __post_init__(self):
@@ -108,8 +110,29 @@ class Spec:
       path: See `opening.open_source`.
       schema: Types that columns of these names shall have; None for those found.
     """
+    reading = self.reading
+    if reading is None:
+      words = ("category", "text", "image")
+      named = [k.column for k in self.modalities.values() if k.kind in words]
+      reading = Reading(columns=dict.fromkeys(named, Format("text")))
     labels = [self.label.column.lower()]
-    return open_source(path, self.reading, schema, many=self.many, labels=labels)
+    return open_source(path, reading, schema, many=self.many, labels=labels)
+
+  def with_many(self, files: Mapping[str, str]) -> Spec:
+    """The same with other files of the tables that belong to this one, by name.
+
+    Raises:
+      ValueError: There is no such table.
+    """
+    if unknown := sorted(set(files) - set(self.many)):
+      raise ValueError(
+        f"no table {unknown[0]!r} belongs to this one: {list(self.many)}"
+      )
+    many = {
+      name: dataclasses.replace(one, path=files.get(name, one.path))
+      for name, one in self.many.items()
+    }
+    return dataclasses.replace(self, many=many)
 
   def files(self, path: str) -> list[pathlib.Path]:
     """The files of the tables that belong to the one at a path."""
@@ -130,7 +153,7 @@ class Spec:
       "group": self.group,
       "parts": self.parts and {part: list(self.parts[part]) for part in self.parts},
       "shares": list(self.shares),
-      "reading": self.reading.to_json(),
+      "reading": self.reading and self.reading.to_json(),
       "many": {name: one.to_json() for name, one in self.many.items()},
     }
 
@@ -264,7 +287,7 @@ def _spec(value: Any) -> Spec:
     raise ValueError("label: there is none; name the column to predict")
   label = _made("label", _mapping(given["label"], "label"), Label)
   rest = {k: v for k, v in given.items() if k not in ("modalities", "label")}
-  if "reading" in rest:
+  if rest.get("reading") is not None:
     rest["reading"] = Reading.from_json(rest["reading"])
   if "many" in rest:
     many = _mapping(rest["many"], "many")

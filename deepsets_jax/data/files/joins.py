@@ -208,7 +208,7 @@ class Joined:
     link.register("given", _reader(self._main, [of]))
     link.execute(
       f"CREATE TEMP TABLE {keys} AS SELECT row_number() OVER () - 1 AS _row,"
-      f" {duck.name(of)}::VARCHAR AS _key FROM given"
+      f" {_key(self._main, of)} AS _key FROM given"
     )
     link.unregister("given")
     twice = link.execute(
@@ -228,7 +228,8 @@ class Joined:
       _check_column(table, order, f"it is the order of {name!r}")
     link.register("given", _reader(table, None))
     link.execute(
-      f"CREATE TEMP TABLE {rows} AS SELECT *, row_number() OVER () AS _place FROM given"
+      f"CREATE TEMP TABLE {rows} AS SELECT *, row_number() OVER () AS _place,"
+      f" {_key(table, one.key)} AS _key FROM given"
     )
     link.unregister("given")
     by = [*([f"m.{duck.name(order)}"] if order else []), "m._place"]
@@ -236,7 +237,7 @@ class Joined:
     link.execute(
       f"CREATE TEMP TABLE {made} AS SELECT k._row,"
       f" row_number() OVER (ORDER BY k._row, {', '.join(by)}) AS _place, {picked}"
-      f" FROM {rows} m JOIN {keys} k ON m.{duck.name(one.key)}::VARCHAR = k._key"
+      f" FROM {rows} m JOIN {keys} k USING (_key)"
       " ORDER BY k._row, _place"
     )
     self._report(name, one, of, keys, rows, made)
@@ -244,7 +245,7 @@ class Joined:
     places = {f"{name}.{f.name}": f"c{i}" for i, f in enumerate(columns)}
     self._tables[name] = (made, places)
     self.lists |= dict.fromkeys(places, name)
-    return [pa.field(f"{name}.{f.name}", _list_of(f.type)) for f in columns]
+    return [pa.field(f"{name}.{f.name}", pa.list_(f.type)) for f in columns]
 
   def _report(
     self, name: str, one: Many, of: str, keys: str, rows: str, made: str
@@ -264,8 +265,8 @@ class Joined:
     )
     if matched < total:
       odd = self._connection.execute(
-        f"SELECT m.{duck.name(one.key)}::VARCHAR FROM {rows} m ANTI JOIN {keys} k ON"
-        f" m.{duck.name(one.key)}::VARCHAR = k._key ORDER BY m._place LIMIT 1"
+        f"SELECT m._key FROM {rows} m ANTI JOIN {keys} k USING (_key)"
+        " ORDER BY m._place LIMIT 1"
       ).fetchone()[0]
       note += (
         f"; without a match: {total - matched:,}, such as {odd!r}, which are left out"
@@ -293,8 +294,15 @@ class Joined:
     }
 
 
-def _list_of(kind: pa.DataType) -> pa.DataType:
-  return pa.list_(kind)
+def _key(table: Source, column: str) -> str:
+  """The values of a column in SQL as strings, the same for 1 and 1.0."""
+  name, kind = duck.name(column), table.schema.field(column).type
+  if not pa.types.is_floating(kind):
+    return f"{name}::VARCHAR"
+  return (
+    f"CASE WHEN {name} = floor({name}) THEN {name}::BIGINT::VARCHAR"
+    f" ELSE {name}::VARCHAR END"
+  )
 
 
 def _reader(table: Source, columns: Sequence[str] | None) -> pa.RecordBatchReader:
