@@ -189,12 +189,11 @@ def _columns_of(summary: Mapping[str, Any]) -> list[str]:
     names = next(iter(shares.values()))
     largest = {name: max(each[name] for each in shares.values()) for name in names}
     shown = sorted(largest, key=lambda name: -largest[name])[:_MOST_COLUMNS]
-    left_out = len(largest) - len(shown)
-    more = f", of the {len(shown)} columns with the largest" if left_out else ""
     parts += [
       f"<h3>Columns of {_text(modality)}</h3>",
       "<p>The mean share of each column in the scores of an example's elements of"
-      f" this modality, without their sign{more}.</p>",
+      f" this modality, without their sign: {len(shown)} of {len(names)} columns, those"
+      " with the largest shares.</p>",
       _table(
         ["column", *shares],
         [[_text(c), *(_number(each[c]) for each in shares.values())] for c in shown],
