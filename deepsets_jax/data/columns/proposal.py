@@ -6,6 +6,7 @@ corrects it.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -321,5 +322,5 @@ def _hash(fact: Facts) -> int | None:
 def _name(column: str, taken: Iterable[str]) -> str:
   """The column's name with "_" for what is no letter, and a number if it is taken."""
   name = re.sub(r"\W+", "_", column).strip("_") or "column"
-  names = [name, *(f"{name}_{number}" for number in range(2, 10_000))]
-  return next(n for n in names if n not in taken)
+  numbered = (f"{name}_{number}" for number in itertools.count(2))
+  return next(n for n in itertools.chain([name], numbered) if n not in taken)
