@@ -8,7 +8,7 @@ from typing import Any
 
 import ml_collections
 
-from deepsets_jax.data.columns import build
+from deepsets_jax.data.columns import build, spec
 from deepsets_jax.data.columns.encoding import Encoding
 from deepsets_jax.data.table import DataError
 from deepsets_jax.writers import write_json
@@ -37,6 +37,10 @@ def adopt(
   if not (workdir / _CONFIG).exists():
     return config
   stored = read(workdir)
+  if stored.data.get("columns"):
+    # With the settings that were not there when the run began.
+    columns = spec.from_json(stored.data.columns.to_dict(), str(workdir / _CONFIG))
+    stored.data.columns = ml_collections.ConfigDict(columns.to_json())
   config = config.copy_and_resolve_references()
   with config.unlocked():
     if config.data.shards is None:

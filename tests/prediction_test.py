@@ -525,6 +525,21 @@ def test_another_spec_beside_the_file_is_another_config(finished, tmp_path):
     train.train_and_evaluate(config, workdir)
 
 
+def test_a_run_from_before_a_setting_of_its_columns_goes_on(finished, tmp_path):
+  folder = tmp_path / "run"
+  shutil.copytree(finished[0], folder)
+  config = json.loads((folder / "config.json").read_text())
+  columns = json.loads((folder / "columns.json").read_text())
+  for of_spec in (config["data"]["columns"], columns["spec"]):
+    for name in ("separator", "unreadable"):
+      del of_spec["modalities"]["poster"][name]
+  write_json(folder / "config.json", config)
+  write_json(folder / "columns.json", columns)
+  now = run_folder.read(finished[0])
+  assert run_folder.adopt(now, folder) == now
+  run_folder.keep_encoding(run_folder.encoding(finished[0]), folder)
+
+
 @pytest.mark.slow
 def test_a_run_of_fewer_shards_than_devices_predicts(finished, predictor, tmp_path):
   folder = tmp_path / "run"
