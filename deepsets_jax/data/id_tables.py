@@ -18,6 +18,7 @@ import pyarrow as pa
 from deepsets_jax.data.columns import cells, spec
 from deepsets_jax.data.columns.encoding import Encoding
 from deepsets_jax.data.columns.facts import gather
+from deepsets_jax.data.columns.images import Unreadable
 from deepsets_jax.data.columns.labels import Answers, Label
 from deepsets_jax.data.columns.proposal import propose
 from deepsets_jax.data.columns.spec import Kind, Spec
@@ -63,7 +64,7 @@ def read(path: str, column: str, report: Report) -> IdTable:
   Args:
     path: Of the file, see `opening.open_source`.
     column: Of the ids.
-    report: Told of each field of a proposal, in a line.
+    report: Told of each field of a proposal, and of pictures that cannot be read.
 
   Raises:
     DataError: The file cannot be read, a row has no id or that of another, or a value
@@ -93,7 +94,10 @@ def read(path: str, column: str, report: Report) -> IdTable:
   of_fields = Spec(kinds, _no_label(column))
   encoding = Encoding(of_fields, fitted, Answers(), source.schema)
   encoding = encoding.at(paths.folder(path))
-  table = _encoded(source, encoding, ids)
+  absent = Unreadable()
+  table = _encoded(source, encoding, ids, absent)
+  if absent.counts:
+    report(absent.describe(source.where))
   return IdTable(table, titles, encoding.names())
 
 
@@ -227,11 +231,15 @@ def _fit(source: Source, kinds: Mapping[str, Kind]) -> tuple[Fields, dict[str, s
   return fields, unfit
 
 
-def _encoded(source: Source, encoding: Encoding, ids: np.ndarray) -> Table:
-  """The table of all rows."""
+def _encoded(
+  source: Source, encoding: Encoding, ids: np.ndarray, absent: Unreadable
+) -> Table:
+  """The table of all rows; takes in the pictures that cannot be read."""
   columns = encoding.spec.columns
   parts = [
-    encoding.table(batch, rows, source.where, labelled=False).modalities
+    encoding.table(
+      batch, rows, source.where, labelled=False, unreadable=absent
+    ).modalities
     for rows, batch in numbered(source, columns)
   ]
   schema = encoding.schema.modalities
