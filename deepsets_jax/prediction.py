@@ -137,8 +137,7 @@ def _wanted(encoding: Encoding, path: str, evaluate: bool) -> pa.Schema:
 
   Pictures may be bytes or paths. Files that have types keep them, see `_matched`.
   """
-  typed = {paths.KIND_OF.get(paths.suffix(file)) for file in paths.files(path)}
-  if typed <= {"Parquet", "Arrow"}:
+  if paths.have_types(path):
     return pa.schema([])
   of_spec = encoding.spec
   names = {

@@ -494,6 +494,7 @@ def test_the_command_says_what_is_wrong(finished, tmp_path, monkeypatch):
   for define in ("workdir", "input", "output"):
     flags.DEFINE_string(define, None, "", flag_values=values)
   flags.DEFINE_string("importance", "none", "", flag_values=values)
+  flags.DEFINE_multi_string("many", [], "", flag_values=values)
   for define in ("evaluate", "strict"):
     flags.DEFINE_bool(define, False, "", flag_values=values)
 

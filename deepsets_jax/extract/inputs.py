@@ -189,7 +189,9 @@ def open_input(
   """
   if pathlib.Path(path).is_dir() and not images and not texts:
     return Input(Folder(path), path, ["path"], ["text"])
-  source = opening.open_source(path)
+  # Strings with types around them are copied as they are.
+  schema = pa.schema([]) if paths.have_types(path) else None
+  source = opening.open_source(path, schema=schema)
   if not images and not texts:
     raise DataError(
       f"{path}: which columns are pictures or texts? Give --images=COLUMN,"

@@ -90,6 +90,12 @@ def suffix(path: pathlib.Path) -> str | None:
   return max(fitting, key=len, default=None)
 
 
+def have_types(name: str) -> bool:
+  """Whether all files have types of their own, as Parquet and Arrow have."""
+  kinds = {KIND_OF.get(suffix(file)) for file in files(name)}
+  return kinds <= {"Parquet", "Arrow"}
+
+
 def part_of(path: pathlib.Path, table: str) -> str | None:
   """The part of a table that a file's name says it is, or that of a folder within it.
 
