@@ -1,5 +1,6 @@
 """What a file is taken for, and what a person reads of it."""
 
+import collections
 import datetime
 import json
 import sys
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from deepsets_jax.data.columns import proposal, spec
+from deepsets_jax.data.columns import leaks, proposal, spec
 from deepsets_jax.data.columns.facts import gather
 from deepsets_jax.data.columns.images import Image
 from deepsets_jax.data.columns.tokens import Tokens
@@ -291,3 +292,196 @@ def test_rows_that_are_left_out_and_many_columns_are_told(
   assert "; 10 rows without a label are left out" in printed
   assert f"at most: fields {61 * 128:,}\n" in printed
   assert "x60     double" in printed and "number (fields)" in printed
+
+
+@pytest.mark.parametrize(
+  "name, column, reason",
+  [
+    ("Unnamed: 0", np.random.default_rng(0).permutation(400), "index of the rows"),
+    ("__index_level_0__", np.arange(ROWS) * 3, "index of the rows"),
+    ("index", np.arange(ROWS), "numbers the rows"),
+    ("row_number", np.arange(1, ROWS + 1), "numbers the rows"),
+    ("zeros", [0.0] * (ROWS - 1) + [None], "same in every row that has it"),
+    ("due", [f"0{i % 9 + 1}/0{i % 7 + 1}/2020" for i in range(ROWS)], "--dates=dmy or"),
+  ],
+)
+def test_a_row_index_and_what_is_not_clear_are_left_out(tmp_path, name, column, reason):
+  label = ["a", "b"] * (len(column) // 2)
+  columns = {"label": label, "x": np.arange(len(label)) / 3, name: column}
+  found, unused = proposed(tmp_path, columns)
+  assert list(found.modalities) == ["x"] and found.id is None
+  assert reason in unused[name]
+
+
+@pytest.mark.parametrize(
+  "name, column, parts",
+  [
+    ("Split", ["train", "val", "TEST", "train"] * 10, None),
+    ("split", [0, 0, 1, 2] * 10, {"train": ["0"], "validation": ["1"], "test": ["2"]}),
+    ("part", [0, 0, 1, 0] * 10, {"train": ["0"], "test": ["1"]}),
+    ("is_test", [False, True] * 20, {"train": ["false"], "test": ["true"]}),
+    ("is_train", [1, 0] * 20, {"test": ["0"], "train": ["1"]}),
+    ("valid", [0, 1] * 20, {"train": ["0"], "validation": ["1"]}),
+  ],
+)
+def test_a_column_that_says_the_part_is_the_split(tmp_path, name, column, parts):
+  columns = LABEL | {"x": np.arange(ROWS) / 3, name: column}
+  found, _ = proposed(tmp_path, columns)
+  assert (found.split, list(found.modalities)) == (name, ["x"])
+  assert found.parts == parts
+  assert spec.from_json(found.to_json(), "spec") == found
+  source = opening.open_source(str(tmp_path / "a.parquet"))
+  rows = describe.survey.survey(source, found, 0).rows()
+  said = {part: len(values) for part, values in (parts or {}).items()}
+  wanted = collections.Counter(
+    next(
+      (part for part, values in (parts or {}).items() if str(v).lower() in values),
+      {"val": "validation"}.get(str(v), str(v).lower()),
+    )
+    for v in column
+  )
+  assert all(rows[part] == count for part, count in wanted.items() if part != "train")
+  assert not said or set(said) <= set(rows)
+
+
+def test_folds_are_left_out_and_said(tmp_path):
+  columns = LABEL | {"x": np.arange(ROWS) / 3, "fold": np.arange(ROWS) % 5}
+  found, unused = proposed(tmp_path, columns)
+  assert found.split is None and list(found.modalities) == ["x"]
+  assert 'name it as "split" in the spec' in unused["fold"]
+
+
+def test_a_group_is_proposed_where_one_looks_like_it(tmp_path):
+  patients = np.random.default_rng(0).integers(0, 12, ROWS)
+  columns = LABEL | {"x": np.arange(ROWS) / 3, "patient_id": patients}
+  found, _ = proposed(tmp_path, columns)
+  assert found.group == "patient_id" and list(found.modalities) == ["x"]
+  facts = gather(opening.open_source(str(tmp_path / "a.parquet")))
+  (sentence,) = proposal.remarks(facts, found)
+  assert "patient_id: 12 values in 40 rows; rows of one value stay in one" in sentence
+  # Of each its own, it is no group.
+  found, _ = proposed(tmp_path, columns | {"patient_id": np.arange(ROWS) * 7})
+  assert found.group is None and found.id == "patient_id"
+
+
+def test_names_between_commas_are_told_by_the_whole_column(tmp_path):
+  # Nothing but the last rows shows that cells are lists.
+  people = ["Ada Pine"] * 300 + ["Ada Pine, Ben Oak", "Ben Oak, Cy Yew, Ada Pine"] * 50
+  places = ["Paris, France", "Rome, Italy", "Oslo, Norway", "Nice, France"] * 100
+  columns = {"label": ["a", "b"] * 200, "people": people, "places": places}
+  found, _ = proposed(tmp_path, columns)
+  assert found.modalities["people"].separator == ","
+  assert found.modalities["places"].kind == "category"
+
+
+def test_strings_that_are_all_different_are_texts_unless_they_look_like_ids(tmp_path):
+  rng = np.random.default_rng(0)
+  smiles = ["".join(rng.choice(["C", "N(=O)", "c1cc", "Cl"], 9)) for _ in range(ROWS)]
+  found, _ = proposed(tmp_path, LABEL | {"smiles": smiles})
+  assert found.id is None and found.modalities["smiles"].kind == "text"
+  keys = [f"tt{i:07}" for i in range(ROWS)]
+  found, _ = proposed(tmp_path, LABEL | {"smiles": smiles, "code": keys})
+  assert found.id == "code"
+
+
+def test_where_nothing_can_be_a_modality_it_is_said_what_was_taken_for_what(tmp_path):
+  columns = LABEL | {"key": [f"a-{i:04}" for i in range(ROWS)], "same": [1] * ROWS}
+  match = "label: the label .multiclass.; key: the id; same: it is the same.*--label"
+  with pytest.raises(DataError, match=match):
+    proposed(tmp_path, columns)
+
+
+def leaking(tmp_path, columns, **arguments):
+  found, _ = proposed(tmp_path, columns, **arguments)
+  source = opening.open_source(str(tmp_path / "a.parquet"))
+  return "\n".join(leaks.find(source, found, describe.survey.survey(source, found, 0)))
+
+
+def test_columns_that_tell_the_answer_are_said_with_their_figures(tmp_path):
+  rng = np.random.default_rng(0)
+  label = rng.integers(0, 2, 400)
+  columns = {
+    "label": label,
+    "noise": rng.normal(size=400),
+    "tells": label * 3.0 + rng.random(400),
+    "word": np.where(label > 0, "paid", "open"),
+    "helps": label + rng.normal(size=400),
+    "gap": [1.5 + i if one else None for i, one in enumerate(label)],
+  }
+  said = leaking(tmp_path, columns)
+  for name in ("tells", "word", "gap"):
+    assert f"{name}: alone it predicts the label of 100.0% of the rows" in said
+  assert "noise" not in said and "helps" not in said
+  number = rng.normal(size=400)
+  columns = {"label": number, "same": number * 2 + 1, "noise": rng.normal(size=400)}
+  said = leaking(tmp_path, columns)
+  assert "same: alone it explains " in said and "noise" not in said
+
+
+def test_rows_that_are_in_two_parts_are_counted(tmp_path):
+  rng = np.random.default_rng(0)
+  x, split = rng.normal(size=100), ["train"] * 80 + ["validation"] * 10 + ["test"] * 10
+  x[80:83], x[95] = x[:3], x[1]
+  label = np.where(rng.random(100) < 0.5, "a", "b")
+  label[[80, 81, 82, 95]] = label[[0, 1, 2, 1]]
+  said = leaking(tmp_path, {"x": x, "label": label, "split": split})
+  assert "3 of 10 rows (30.0%) of the validation part equal a training row" in said
+  assert "1 of 10 rows (10.0%) of the test part equal a training row" in said
+  label[80] = "b" if label[80] == "a" else "a"
+  said = leaking(tmp_path, {"x": x, "label": label, "split": split})
+  assert "2 of 10 rows (20.0%) of the validation part" in said
+
+
+def test_labels_that_differ_in_case_are_said(tmp_path, monkeypatch, capsys):
+  rows = [
+    "x,label",
+    *(f"{i / 3},{w}" for i, w in enumerate(["Yes", "yes ", " NO"] * 10)),
+  ]
+  (tmp_path / "a.csv").write_text("\n".join(rows))
+  run(monkeypatch, str(tmp_path / "a.csv"))
+  printed = capsys.readouterr().out
+  assert "'Yes' (10), 'yes' (10) differ only in case" in printed
+  assert "3 labels: Yes 10, yes 10, NO 10" in printed
+
+
+def test_how_a_file_is_read_is_said_written_and_settable(tmp_path, monkeypatch, capsys):
+  rows = ["sep=;", "preis;ja;wann;label"]
+  rows += [
+    f"{i},5;{'ja' if i % 2 else '?'};0{i}.0{i}.2020;{i % 2}" for i in range(1, 9)
+  ]
+  path = tmp_path / "a.csv"
+  path.write_text("\n".join(rows))
+  run(monkeypatch, str(path))
+  printed = capsys.readouterr().out
+  for sentence in (
+    "cells are separated by ';'; the first line, 'sep=;', is not read",
+    "preis: numbers with a decimal comma, as in '1,5'",
+    "wann: dates whose order is not clear",
+    "- day or month first? say --dates=dmy or --dates=mdy",
+  ):
+    assert sentence in printed
+  found = spec.read(tmp_path / "a.spec.json")
+  assert found.reading.columns["preis"].decimal == ","
+  assert "wann" not in [kind.column for kind in found.modalities.values()]
+  run(monkeypatch, str(path), "--dates=dmy", "--overwrite")
+  assert "wann: dates, day first as told" in capsys.readouterr().out
+  found = spec.read(tmp_path / "a.spec.json")
+  assert found.reading.columns["wann"].order == "dmy"
+  assert found.open(str(path)).schema.field("wann").type == pa.date32()
+  path.write_text(
+    "\n".join(row.replace(";", ",").replace(",5,", ";5,") for row in rows[2:])
+  )
+  run(monkeypatch, str(path), "--header=none", "--overwrite", "--label=column_3")
+  assert list(spec.read(tmp_path / "a.spec.json").open(str(path)).schema.names) == [
+    f"column_{place}" for place in range(4)
+  ]
+
+
+def test_a_header_that_looks_like_data_is_said(tmp_path, monkeypatch, capsys):
+  (tmp_path / "a.csv").write_text(
+    "\n".join(f"{i}.5,{i % 2},{'ab'[i % 3 > 0]}" for i in range(3, 30))
+  )
+  run(monkeypatch, str(tmp_path / "a.csv"), "--label=a")
+  assert "looks like data: if the file has no header, say --header=none" in (
+    capsys.readouterr().out
+  )

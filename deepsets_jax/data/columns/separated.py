@@ -82,4 +82,4 @@ class Separated:
     (size, most), *_ = self.sizes.most_common(1)
     varies = size == 1 or most < 0.9 * sum(self.sizes.values())
     repeat = self.cells > strings / 3 and len(self.parts) <= 0.7 * self.total
-    return varies and (len(self.parts) < different or repeat)
+    return varies and (len(self.parts) <= different or repeat)
