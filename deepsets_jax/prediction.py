@@ -228,9 +228,18 @@ def _columns(
       )
     else:
       used[column] = None
+      if _is_now_a_string(found, encoding.columns.field(column).type):
+        report(
+          f"{source.where}: column {column!r} is {found}, in training it was string: 7"
+          " is read as '7'"
+        )
   used |= {spec.id: None} if spec.id in there.names else {}
   used |= {measured.label_column(encoding, source): None} if evaluate else {}
   return list(used)
+
+
+def _is_now_a_string(found: pa.DataType, trained: pa.DataType) -> bool:
+  return pa.types.is_string(trained) and cells.is_number(found)
 
 
 def _adopt(

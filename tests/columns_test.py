@@ -90,6 +90,11 @@ class TestNumbers:
       (pa.array([18_263], pa.date32()), pa.timestamp("s"), ["2020-01-02 00:00:00"]),
       (pa.array([20095.0]), pa.int64(), ["20095"]),
       (pa.array(["20095"]), pa.int64(), ["20095"]),
+      (pa.array(["20095.0", " 7", ""]), pa.int64(), ["20095", "7"]),
+      (pa.array(["20095.0", "x"]), pa.int64(), ["20095.0", "x"]),
+      (pa.array([str(2**53 + 1)]), pa.int64(), [str(2**53 + 1)]),
+      (pa.array(["True", "FALSE ", "1", None]), pa.bool_(), ["true", "false", "true"]),
+      (pa.array([7]), pa.string(), ["7"]),
     ],
   )
   def test_cells_of_another_type_than_in_training(self, column, wanted, want):
@@ -99,6 +104,11 @@ class TestNumbers:
     ("column", "wanted", "message"),
     [
       (pa.array([1, None, 2]), pa.bool_(), "cell 2: '2' is no bool; write 0 or 1"),
+      (
+        pa.array(["true", "maybe"]),
+        pa.bool_(),
+        "cell 1: 'maybe' is no bool; write true",
+      ),
       (pa.array([None, "4.11."]), pa.date32(), "cell 1: '4.11.' is no .*2019-11-04"),
       (
         pa.array([0, 3_600], pa.timestamp("s")),

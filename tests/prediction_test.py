@@ -178,6 +178,13 @@ def test_a_column_that_is_not_read_may_be_anything(finished, predictor, tmp_path
   assert found.equals(want) and not said
 
 
+def test_numbers_where_training_had_strings_are_said(finished, predictor, tmp_path):
+  pq.write_table(pa.table({"country": [7, 8]}), tmp_path / "a.parquet")
+  found, said = write(predictor, str(tmp_path / "a.parquet"), tmp_path / "b.parquet")
+  assert len(found) == 2
+  assert any("'country' is int64, in training it was string" in line for line in said)
+
+
 def test_whole_numbers_that_no_float_holds_are_rounded(finished, predictor, tmp_path):
   years = pa.array([2**62 + 1, 1990], pa.int64())
   pq.write_table(pa.table({"year": years}), tmp_path / "a.parquet")

@@ -217,8 +217,9 @@ def _whole(elements: pa.Array, lengths: np.ndarray) -> pa.Array:
 def matched(column: pa.Array, wanted: pa.DataType) -> pa.Array:
   """A column in the type that training had, where it is plain what its cells mean.
 
-  Numbers 0 and 1 are booleans, booleans are whole numbers, strings of ISO 8601 are
-  dates or times, and dates and times are each other where no time of day is lost. All
+  Numbers 0 and 1 are booleans, and so are the strings "true" and "false", in letters of
+  any case; booleans are whole numbers, and so are strings of such; strings of ISO 8601
+  are dates or times; dates and times are each other where no time of day is lost. All
   else stays as it is, such as the whole float that is a category.
 
   Raises:
@@ -232,8 +233,16 @@ def matched(column: pa.Array, wanted: pa.DataType) -> pa.Array:
     legal = pc.or_(column.is_null(), pc.is_in(column, pa.array([0, 1], found)))
     _check_cells(column, legal, wanted, "write 0 or 1, or true or false")
     return column.cast(pa.bool_())
+  if is_a.is_boolean(wanted) and is_a.is_string(found):
+    words = pc.utf8_lower(_trimmed(column))
+    legal = pc.is_in(words, pa.array(["true", "false", "1", "0", None], pa.string()))
+    _check_cells(column, legal, wanted, "write true or false")
+    true = pc.is_in(words, pa.array(["true", "1"]))
+    return pc.if_else(words.is_null(), pa.scalar(None, pa.bool_()), true)
   if is_a.is_integer(wanted) and is_a.is_boolean(found):
     return column.cast(wanted)
+  if is_a.is_integer(wanted) and is_a.is_string(found):
+    return _whole_strings(column)
   if moment and is_a.is_string(found):
     return _parsed(column, wanted)
   if moment and (is_a.is_date(found) or is_a.is_timestamp(found)):
@@ -249,14 +258,30 @@ def _parsed(column: pa.Array, wanted: pa.DataType) -> pa.Array:
   zoned = pa.types.is_timestamp(wanted) and wanted.tz
   between = pa.timestamp("us", "UTC" if zoned else None)
   advice = "write it as 2019-11-04 or 2019-11-04T12:30:00" + ("Z" if zoned else "")
-  filled = pc.utf8_trim_whitespace(column)
-  filled = pc.if_else(pc.equal(filled, ""), pa.scalar(None, pa.string()), filled)
+  filled = _trimmed(column)
   try:
     return matched(filled.cast(between), wanted)
   except pa.ArrowInvalid:
     legal = [_casts(filled[index : index + 1], between) for index in range(len(filled))]
     _check_cells(column, pa.array(legal), wanted, advice)
     raise
+
+
+def _trimmed(column: pa.Array) -> pa.Array:
+  """Strings without white space around them; null where nothing is left."""
+  column = pc.utf8_trim_whitespace(column)
+  return pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
+
+
+def _whole_strings(column: pa.Array) -> pa.Array:
+  """Strings as whole numbers, if all are; else as they are."""
+  column = _trimmed(column)
+  for between in (pa.int64(), pa.float64()):  # Floats hold no large number exactly.
+    try:
+      return column.cast(between).cast(pa.int64())
+    except pa.ArrowInvalid:
+      continue
+  return column
 
 
 def _casts(column: pa.Array, kind: pa.DataType) -> bool:
