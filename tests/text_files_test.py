@@ -103,7 +103,12 @@ class TestCsvTypes:
       "b.csv": b"\xef\xbb\xbfa,b\r\n1,x y\r\n,\r\n",
       "c.csv": b'a,b\n"1","x y"\n\n,',
       "d.tsv": b"a\tb\n1\tx y\n\t\n",
-      "e.csv.gz": gzip.compress(b"a,b\n1,x y\n") + gzip.compress(b",\n"),
+      "e.csv.gz": gzip.compress(b"a,b\n1,x y\n", mtime=0)
+      + gzip.compress(b",\n", mtime=0),
+      "f.csv.zst": pa.Codec("zstd").compress(b"a,b\n1,x y\n,\n", asbytes=True),
+      "g.csv": b"sep=;\r\na;b\r\n1;x y\r\n;\r\n",
+      "h.csv": b"\n\na|b\n1|x y\n|\n",
+      "i.csv": b" a , b\n 1 , x y \n , \n",
     }.items(),
   )
   def test_do_not_depend_on_how_the_file_is_written(self, tmp_path, name, content):
