@@ -477,10 +477,10 @@ def test_how_a_file_is_read_is_said_written_and_settable(tmp_path, monkeypatch, 
   ]
 
 
-def test_a_header_that_looks_like_data_is_said(tmp_path, monkeypatch, capsys):
-  (tmp_path / "a.csv").write_text(
-    "\n".join(f"{i}.5,{i % 2},{'ab'[i % 3 > 0]}" for i in range(3, 30))
-  )
+@pytest.mark.parametrize("first", ["3.5,1,a", "some,words,a"])
+def test_a_header_that_looks_like_data_is_said(tmp_path, monkeypatch, capsys, first):
+  rows = [first, *(f"{i}.5,{i % 2},{'ab'[i % 3 > 0]}" for i in range(3, 30))]
+  (tmp_path / "a.csv").write_text("\n".join(rows))
   run(monkeypatch, str(tmp_path / "a.csv"), "--label=a")
   assert "looks like data: if the file has no header, say --header=none" in (
     capsys.readouterr().out

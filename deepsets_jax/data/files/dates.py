@@ -32,6 +32,7 @@ ORDERS: dict[str, tuple[str, ...]] = {
     rf"{_WEEKDAY}{_DAY}(?:st|nd|rd|th)?[ -]{_NAME}[ ,-]\s*{_YEAR}",
     rf"{_WEEKDAY}{_NAME}\s+{_DAY}(?:st|nd|rd|th)?,?\s+{_YEAR}",
     rf"{_DAY}[ -]{_NAME}[ -]{_SHORT}",
+    rf"{_NAME}[ -]{_YEAR}",
   ),
   "dmy": (
     *(f"{_DAY}{mark}{_MONTH}{mark}{_YEAR}" for mark in ("/", r"\.", "-")),

@@ -212,8 +212,11 @@ def _suspicion(rows: Sequence[Sequence[str]]) -> str:
   """A sentence if the header looks like a row of data."""
   header = rows[0]
   for place, name in enumerate(header):
-    column = [row[place] for row in rows[1:] if place < len(row)]
-    if column and all(map(_NUMBER.fullmatch, [name, *column])):
+    column = [row[place].strip() for row in rows[1:] if place < len(row)]
+    if not column or not name.strip():
+      continue
+    # A name that is a value of its own column, or a number above numbers.
+    if name.strip() in column or all(map(_NUMBER.fullmatch, [name, *column])):
       return (
         f"the first row, {shorten(list(header))}, looks like data: if the file has no"
         " header, say --header=none"
