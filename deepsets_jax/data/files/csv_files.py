@@ -18,7 +18,7 @@ from deepsets_jax.data.table import DataError
 LONGEST_ROW = 1 << 27
 
 
-class CsvSource:
+class CsvSource(source.Streamed):
   """A file of comma-separated values, or of values with another separator between.
 
   Quotes are as in RFC 4180: a cell is quoted as a whole or not at all, and a quote in a
@@ -41,7 +41,6 @@ class CsvSource:
     self.where = where
     self.dialect = dialect.detect(where, separator, header)
     self.schema = pa.schema([(name, pa.string()) for name in self.dialect.names])
-    self.num_rows = None
     self.notes = [self.dialect.note] if self.dialect.note else []
 
   def at(self, row: int) -> str:
@@ -49,13 +48,6 @@ class CsvSource:
     return (
       f"{self.where}, row {row} (line {dialect.line_of(self.where, self.dialect, row)})"
     )
-
-  def batches(
-    self, columns: Sequence[str] | None = None, *, start: int = 0
-  ) -> Iterator[pa.RecordBatch]:
-    """Batches as `Source` describes; rows before `start` are read and dropped."""
-    names = source.select(self.where, self.schema, columns)
-    return source.joined(source.skipped(self._read(names), start))
 
   def _read(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
     places = [self.dialect.names.index(name) for name in names]

@@ -79,7 +79,7 @@ def parse_many(texts: Sequence[str]) -> dict[str, Many]:
   return found
 
 
-class QuerySource:
+class QuerySource(source.Streamed):
   """The result of a query of DuckDB as a `Source`."""
 
   def __init__(self, query: str):
@@ -101,18 +101,7 @@ class QuerySource:
         " SELECT over files, such as SELECT * FROM 'films.parquet'"
       ) from error
     self._layout = Layout.of(self.where, types)
-    self.schema, self.num_rows, self.notes = self._layout.schema, None, []
-
-  def at(self, row: int) -> str:
-    """Where a row is, for messages."""
-    return f"{self.where}, row {row}"
-
-  def batches(
-    self, columns: Sequence[str] | None = None, *, start: int = 0
-  ) -> Iterator[pa.RecordBatch]:
-    """Batches as `Source` describes; rows before `start` are computed and dropped."""
-    names = source.select(self.where, self.schema, columns)
-    return source.joined(source.skipped(self._read(names), start))
+    self.schema = self._layout.schema
 
   def _read(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
     row = 0

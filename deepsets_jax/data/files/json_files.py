@@ -25,7 +25,7 @@ _LARGEST_OBJECT = 1 << 27
 _INT64 = 1 << 63
 
 
-class JsonSource:
+class JsonSource(source.Streamed):
   """A file of JSON objects, all columns of the types that all objects have."""
 
   def __init__(self, where: str, columns: Sequence[tuple[str, str]], is_array: bool):
@@ -43,7 +43,6 @@ class JsonSource:
     picked = list(_leaves(columns, where))
     check_names(where, [name for name, _ in picked])
     self._picked = dict(picked)
-    self.num_rows, self.notes = None, []
     listed = ", ".join(f"{sql} AS c{i}" for i, sql in enumerate(self._picked.values()))
     found = duck.connect().sql(f"SELECT {listed} FROM {self._reader()} LIMIT 0")
     types = found.to_arrow_reader(1).schema.types
@@ -57,13 +56,6 @@ class JsonSource:
     rows = (n for n, text in enumerate(dialect.lines_of(self.where), 1) if text.strip())
     line = next((n for i, n in enumerate(rows) if i == row), None)
     return f"{self.where}, row {row}" + (f" (line {line})" if line else "")
-
-  def batches(
-    self, columns: Sequence[str] | None = None, *, start: int = 0
-  ) -> Iterator[pa.RecordBatch]:
-    """Batches as `Source` describes; rows before `start` are read and dropped."""
-    names = source.select(self.where, self.schema, columns)
-    return source.joined(source.skipped(self._read(names), start))
 
   def _reader(self) -> str:
     columns = ", ".join(f"{duck.text(k)}: {duck.text(t)}" for k, t in self._columns)

@@ -63,6 +63,32 @@ class Source(Protocol):
     ...
 
 
+class Streamed:
+  """A source of which rows before the first that is asked for are read, and dropped.
+
+  A subclass has `where`, `schema` and `_read`, which gives the batches of some columns.
+  """
+
+  where: str
+  schema: pa.Schema
+  num_rows: int | None = None
+  notes: Sequence[str] = ()
+
+  def at(self, row: int) -> str:
+    """Where a row is, for messages."""
+    return f"{self.where}, row {row}"
+
+  def batches(
+    self, columns: Sequence[str] | None = None, *, start: int = 0
+  ) -> Iterator[pa.RecordBatch]:
+    """Batches as `Source` describes."""
+    names = select(self.where, self.schema, columns)
+    return joined(skipped(self._read(names), start))
+
+  def _read(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    raise NotImplementedError
+
+
 def select(
   where: str, schema: pa.Schema, columns: Sequence[str] | None
 ) -> tuple[str, ...]:
