@@ -217,7 +217,8 @@ def _model() -> ml_collections.ConfigDict:
     # float32.
     dtype="float32",
     # Encoder of token modalities: an embedding, then these layers. For cells of many
-    # columns (kind "fields") a vector of the column and its value is the first layer.
+    # columns (kind "fields") a vector of the column and one of its value are the first
+    # of the layers.
     token=dict(mlp),
     # Encoder of vector modalities.
     dense=dict(mlp),

@@ -150,6 +150,8 @@ def test_field_encoder_is_a_loop_over_cells(hidden):
       x = np.tanh(x * norm["scale"] + norm["bias"])
     if hidden:
       x = x @ params["Dense_0"]["kernel"] + params["Dense_0"]["bias"]
+    else:
+      x = np.tanh(x)
     np.testing.assert_allclose(got.values[slot], factor * x, 1e-4, 1e-5)
   assert got.weights is None  # Values are used up: nothing weighs by them.
 

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from deepsets_jax.encoders.layers import MLP, to_common_space
+from deepsets_jax.encoders.layers import MLP, activation, to_common_space
 from deepsets_jax.ragged import Ragged
 
 
@@ -77,15 +77,16 @@ class TokenEncoder(nn.Module):
 class FieldEncoder(nn.Module):
   """Cells of a table to `[n, d]`: token ids `[n]` of its columns, values as weights.
 
-  The first layer is a vector of the column plus the value times a vector of the id. The
-  value of a category is 1, so that its vector is an embedding. The layers after it are
-  shared, so that there are as many arrays of parameters for any number of columns.
+  The first layer is a vector of the column plus the value times a vector of the id, and
+  the activation, so that each feature of a number bends at another value. The value of
+  a category is 1, so that its vector is an embedding. The layers after the first one
+  are shared, so that there are as many arrays of parameters for any number of columns.
 
   Attributes:
     groups: Number of ids of each column, as in `schema.Modality`.
     features: `d`.
     hidden: Widths of hidden layers before a last dense one, that of the first layer
-      included; none makes the first layer the result.
+      included; none makes the first layer the result, without norm and dropout.
     norm, dropout, activation, dtype: As in `MLP`.
   """
 
@@ -100,9 +101,9 @@ class FieldEncoder(nn.Module):
   @nn.compact
   def __call__(self, elements: Ragged, *, train: bool) -> Ragged:
     width = self.hidden[0] if self.hidden else self.features
-    # Hidden features start with a variance of 2, of which relu leaves 1; a result of
-    # the first layer starts at a length of about 1, as in `to_common_space`.
-    init = nn.initializers.normal(1.0 if self.hidden else (2 * width) ** -0.5)
+    # Features start with a variance of 2, of which relu leaves a mean square of 1; as a
+    # result they have a length of about 1, as in `to_common_space`.
+    init = nn.initializers.normal(1.0 if self.hidden else width**-0.5)
     embed = functools.partial(
       nn.Embed, features=width, dtype=self.dtype, embedding_init=init
     )
@@ -122,6 +123,8 @@ class FieldEncoder(nn.Module):
         first_given=True,
       )
       values = to_common_space(self.features, self.dtype)(mlp(values, train=train))
+    else:
+      values = activation(self.activation)(values)
     return _ModalityScale()(elements.replace(values=values, weights=None))
 
 
