@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -74,7 +74,8 @@ def write(
     report(f"{path}: {note}")
   columns = _columns(encoding, source, evaluate, report)
   parts = output.with_name(f"{output.name}.parts")
-  done = _adopt(parts, predictor, path, evaluate, report)
+  settings = {"evaluate": evaluate, "strict": strict}
+  done = _adopt(parts, predictor, path, settings, report)
   progress(done)
   something, absent = done > 0, None if strict else _absent(parts)
   for rows, batch in numbered(source, columns, done):
@@ -246,7 +247,7 @@ def _adopt(
   parts: pathlib.Path,
   predictor: Predictor,
   path: str,
-  evaluate: bool,
+  settings: Mapping[str, bool],
   report: Callable[[str], Any],
 ) -> int:
   """Makes the folder of parts, or takes it over; returns the rows that are done."""
@@ -257,7 +258,7 @@ def _adopt(
     "run": predictor.digest,
     "method": predictor.method,
     "input": facts,
-    "evaluate": evaluate,
+    **settings,
   }
   known = parts / _MANIFEST
   if not known.exists():
@@ -266,8 +267,8 @@ def _adopt(
     return 0
   if json.loads(known.read_text()) != manifest:
     raise DataError(
-      f"{parts} holds parts of another prediction (of another run, input, method or"
-      " --evaluate): remove it, or choose another --output"
+      f"{parts} holds parts of another prediction (of another run, input, method,"
+      " --evaluate or --strict): remove it, or choose another --output"
     )
   done = 0
   for part in sorted(parts.glob("*.parquet")):

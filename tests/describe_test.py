@@ -177,6 +177,10 @@ def test_the_names_of_pictures_that_are_there_as_bytes_are_left_out(tmp_path):
   found, unused = proposed(tmp_path, {"x": column} | LABEL)
   assert found.modalities == {"x_bytes": Image("x.bytes")}
   assert unused == {"x.path": "names the pictures of 'x.bytes'"}
+  kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+  paths = pa.array([{"bytes": None, "path": cell["path"]} for cell in column], kind)
+  found, unused = proposed(tmp_path, {"x": paths} | LABEL)
+  assert found.modalities == {"x_path": Image("x.path")} and set(unused) == {"x.bytes"}
 
 
 @pytest.mark.parametrize(("empty", "want"), [(1, "drop"), (4, "none")])

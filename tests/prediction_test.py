@@ -456,6 +456,8 @@ def test_a_picture_that_cannot_be_read_is_absent_unless_strict(
       output = tmp_path / "strict.parquet"
       with pytest.raises(DataError, match="row 5, column 'poster': it cannot be read"):
         prediction.write(predictor, str(path), output, print, strict=True)
+      with pytest.raises(DataError, match="of another prediction.*--strict"):
+        prediction.write(predictor, str(path), output, print)
     else:
       assert not said
   assert tables["broken"].equals(tables["without"])

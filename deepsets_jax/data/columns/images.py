@@ -64,12 +64,8 @@ class Unreadable:
   def describe(self, where: str) -> str:
     """Lines for a terminal; `where` is what to call the file."""
     count = self.counts.total()
-    several = (
-      "picture cannot be read, and is"
-      if count == 1
-      else ("pictures cannot be read, and are")
-    )
-    lines = [f"{where}: {count} {several} absent:"]
+    noun, verb = ("picture", "is") if count == 1 else ("pictures", "are")
+    lines = [f"{where}: {count} {noun} cannot be read, and {verb} absent:"]
     lines += [f"  {line}" for line in self._first]
     if count > len(self._first):
       lines.append(f"  and {count - len(self._first)} more")

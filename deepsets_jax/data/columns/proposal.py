@@ -228,7 +228,8 @@ def _kind(fact: Facts, by_name: Mapping[str, Facts]) -> Kind | str:
   if not fact.present:
     return "there is nothing in it"
   beside = by_name.get(f"{name.removesuffix('.path')}.bytes")
-  if name.endswith(".path") and beside is not None and beside.present:
+  there = beside is not None and beside.present and pa.types.is_binary(beside.type)
+  if name.endswith(".path") and there:
     return f"names the pictures of {beside.name!r}"
   if Image.accepts(fact.type) and not pa.types.is_string(fact.inner):
     return Image(name)
