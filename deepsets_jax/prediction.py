@@ -21,10 +21,10 @@ from deepsets_jax import measured, predicted_files
 from deepsets_jax.data.columns import cells
 from deepsets_jax.data.columns.encoding import Encoding
 from deepsets_jax.data.columns.images import Unreadable
-from deepsets_jax.data.columns.spec import NUMERIC, shortened
+from deepsets_jax.data.columns.spec import NUMERIC
 from deepsets_jax.data.columns.survey import located, numbered
 from deepsets_jax.data.files import paths
-from deepsets_jax.data.files.source import Source
+from deepsets_jax.data.files.source import Source, shorten_names
 from deepsets_jax.data.table import DataError, Table
 from deepsets_jax.predictor import Predictor, load
 from deepsets_jax.writers import write_json
@@ -70,8 +70,6 @@ def write(
   output = _free(pathlib.Path(output), evaluate)
   encoding = predictor.encoding.at(paths.folder(path))
   source = encoding.spec.open(path, _wanted(encoding, path, evaluate))
-  for note in source.notes:
-    report(f"{path}: {note}")
   columns = _columns(encoding, source, evaluate, report)
   parts = output.with_name(f"{output.name}.parts")
   settings = {"evaluate": evaluate, "strict": strict}
@@ -193,12 +191,14 @@ def _columns(
   encoding: Encoding, source: Source, evaluate: bool, report: Callable[[str], Any]
 ) -> list[str]:
   """The columns to read, after a look at all of the file's."""
+  for note in source.notes:
+    report(f"{source.where}: {note}")
   spec, there = encoding.spec, source.schema
   unknown = sorted(set(there.names) - set(encoding.columns.names))
   if unknown:
     report(
       f"{source.where}: columns that training had not are not read:"
-      f" {shortened(unknown)}"
+      f" {shorten_names(unknown)}"
     )
   kinds = [
     (name, column, kind)
@@ -206,9 +206,10 @@ def _columns(
     for column, kind in whole.by_column.items()
   ]
   if not any(column in there.names for _, column, _ in kinds):
+    named = shorten_names(sorted(column for _, column, _ in kinds))
     raise DataError(
-      f"{source.where}: no column of the run's spec; it has {shortened(there.names)},"
-      f" the spec {shortened(sorted(column for _, column, _ in kinds))}"
+      f"{source.where}: no column of the run's spec; it has"
+      f" {shorten_names(there.names)}, the spec {named}"
     )
   used = {}
   for name, column, kind in kinds:

@@ -325,7 +325,7 @@ def test_a_row_index_and_what_is_not_clear_are_left_out(tmp_path, name, column, 
     ("part", [0, 0, 1, 0] * 10, {"train": ["0"], "test": ["1"]}),
     ("is_test", [False, True] * 20, {"train": ["false"], "test": ["true"]}),
     ("is_train", [1, 0] * 20, {"test": ["0"], "train": ["1"]}),
-    ("valid", [0, 1] * 20, {"train": ["0"], "validation": ["1"]}),
+    ("in_valid", [0, 1] * 20, {"train": ["0"], "validation": ["1"]}),
   ],
 )
 def test_a_column_that_says_the_part_is_the_split(tmp_path, name, column, parts):
@@ -346,6 +346,11 @@ def test_a_column_that_says_the_part_is_the_split(tmp_path, name, column, parts)
   )
   assert all(rows[part] == count for part, count in wanted.items() if part != "train")
   assert not said or set(said) <= set(rows)
+
+
+def test_a_feature_called_test_is_no_split(tmp_path):
+  found, _ = proposed(tmp_path, LABEL | {"test": [0, 1] * (ROWS // 2)})
+  assert found.split is None and list(found.modalities) == ["test"]
 
 
 def test_folds_are_left_out_and_said(tmp_path):
@@ -468,7 +473,7 @@ def test_how_a_file_is_read_is_said_written_and_settable(tmp_path, monkeypatch, 
   assert found.reading.columns["preis"].decimal == ","
   assert "wann" not in [kind.column for kind in found.modalities.values()]
   run(monkeypatch, str(path), "--dates=dmy", "--overwrite")
-  assert "wann: dates, day first as told" in capsys.readouterr().out
+  assert "wann: dates, day first, as in '01.01.2020'" in capsys.readouterr().out
   found = spec.read(tmp_path / "a.spec.json")
   assert found.reading.columns["wann"].order == "dmy"
   assert found.open(str(path)).schema.field("wann").type == pa.date32()

@@ -65,6 +65,7 @@ DIRECTION = [
     "data.tfidf",
     "data.table_writer",
     "data.columns.cells",
+    "data.columns.settings",
     "data.builders.mm_imdb.genres",
     "data.builders.movielens_sequences.files",
     "extract.cache",

@@ -24,7 +24,7 @@ from deepsets_jax.data.columns.proposal import propose
 from deepsets_jax.data.columns.spec import Kind, Spec
 from deepsets_jax.data.columns.survey import located, numbered
 from deepsets_jax.data.files import opening, paths
-from deepsets_jax.data.files.source import Source, shorten
+from deepsets_jax.data.files.source import Source, shorten, shorten_names
 from deepsets_jax.data.table import DataError, Table
 from deepsets_jax.ragged import Ragged, from_lengths
 from deepsets_jax.schema import Schema, Target
@@ -106,7 +106,7 @@ def check_column(source: Source, column: str, advice: str) -> None:
   if column not in source.schema.names:
     raise DataError(
       f"{source.where}: no column {column!r}; there are"
-      f" {spec.shortened(source.schema.names)}: {advice}"
+      f" {shorten_names(source.schema.names)}: {advice}"
     )
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from deepsets_jax.data.files import formats
+
 # Seconds of a unit of time.
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
@@ -233,18 +235,14 @@ def matched(column: pa.Array, wanted: pa.DataType) -> pa.Array:
     legal = pc.or_(column.is_null(), pc.is_in(column, pa.array([0, 1], found)))
     _check_cells(column, legal, wanted, "write 0 or 1, or true or false")
     return column.cast(pa.bool_())
-  if is_a.is_boolean(wanted) and is_a.is_string(found):
-    words = pc.utf8_lower(_trimmed(column))
-    legal = pc.is_in(words, pa.array(["true", "false", "1", "0", None], pa.string()))
-    _check_cells(column, legal, wanted, "write true or false")
-    true = pc.is_in(words, pa.array(["true", "1"]))
-    return pc.if_else(words.is_null(), pa.scalar(None, pa.bool_()), true)
+  if is_a.is_string(found) and (moment or is_a.is_boolean(wanted)):
+    return _parsed(column, wanted)
+  if is_a.is_string(found) and is_a.is_integer(wanted):
+    # Another word is a category that training had not.
+    form = formats.of_type(wanted)
+    return form.convert(column) if form.fits(column) else column
   if is_a.is_integer(wanted) and is_a.is_boolean(found):
     return column.cast(wanted)
-  if is_a.is_integer(wanted) and is_a.is_string(found):
-    return _whole_strings(column)
-  if moment and is_a.is_string(found):
-    return _parsed(column, wanted)
   if moment and (is_a.is_date(found) or is_a.is_timestamp(found)):
     cast = column.cast(wanted, safe=False)
     kept = pc.equal(cast.cast(found, safe=False), column)
@@ -254,42 +252,14 @@ def matched(column: pa.Array, wanted: pa.DataType) -> pa.Array:
 
 
 def _parsed(column: pa.Array, wanted: pa.DataType) -> pa.Array:
-  """Strings as dates or times."""
-  zoned = pa.types.is_timestamp(wanted) and wanted.tz
-  between = pa.timestamp("us", "UTC" if zoned else None)
-  advice = "write it as 2019-11-04 or 2019-11-04T12:30:00" + ("Z" if zoned else "")
-  filled = _trimmed(column)
+  """Strings as values of a type."""
+  form = formats.of_type(wanted)
   try:
-    return matched(filled.cast(between), wanted)
-  except pa.ArrowInvalid:
-    legal = [_casts(filled[index : index + 1], between) for index in range(len(filled))]
-    _check_cells(column, pa.array(legal), wanted, advice)
-    raise
-
-
-def _trimmed(column: pa.Array) -> pa.Array:
-  """Strings without white space around them; null where nothing is left."""
-  column = pc.utf8_trim_whitespace(column)
-  return pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
-
-
-def _whole_strings(column: pa.Array) -> pa.Array:
-  """Strings as whole numbers, if all are; else as they are."""
-  column = _trimmed(column)
-  for between in (pa.int64(), pa.float64()):  # Floats hold no large number exactly.
-    try:
-      return column.cast(between).cast(pa.int64())
-    except pa.ArrowInvalid:
-      continue
-  return column
-
-
-def _casts(column: pa.Array, kind: pa.DataType) -> bool:
-  try:
-    column.cast(kind)
-  except pa.ArrowInvalid:
-    return False
-  return True
+    return form.convert(column).cast(wanted)
+  except pa.ArrowInvalid as error:
+    index = form.first_misfit(column)
+    problem = f"{column[index].as_py()!r} is not {form.type}, as in training"
+    raise CellError(index, problem, f"write it as {wanted}") from error
 
 
 def _check_cells(

@@ -24,7 +24,7 @@ from deepsets_jax.data.columns.survey import (
   parted,
 )
 from deepsets_jax.data.columns.tokens import Vocabulary
-from deepsets_jax.data.files.source import Source
+from deepsets_jax.data.files.source import Source, shorten_names
 from deepsets_jax.data.table import DataError, Table, blank
 from deepsets_jax.schema import Schema
 
@@ -237,7 +237,7 @@ class Fitting:
 
   def _of_column(self, name: str, error: ValueError) -> DataError:
     columns = list(self._spec.modalities[name].by_column)
-    called = repr(columns[0]) if len(columns) == 1 else spec.shortened(columns)
+    called = repr(columns[0]) if len(columns) == 1 else shorten_names(columns)
     return DataError(
       f"{self._where}: column {called}, modality {name!r}: {error}; mend it, or leave"
       " it out of the spec"

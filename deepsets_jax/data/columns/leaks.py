@@ -61,7 +61,7 @@ def _equal_rows(source: Source, spec: Spec, survey: Survey) -> Iterator[str]:
   except duckdb.NotImplementedException:
     return  # Of a type that DuckDB has not.
   (different,) = link.execute("SELECT count(DISTINCT row) FROM hashed").fetchone()
-  if different < 0.1 * len(survey.parts):
+  if different < 0.5 * len(survey.parts):
     return  # Few different rows are possible: they repeat by their nature.
   counts = link.execute(
     "SELECT _part, count(*), count(*) FILTER (row IN (SELECT row FROM hashed"

@@ -19,8 +19,9 @@ from deepsets_jax.data.columns.fields import Fields
 from deepsets_jax.data.columns.images import Image
 from deepsets_jax.data.columns.labels import Label
 from deepsets_jax.data.columns.numeric import Number, Numbers, Vector, Vectors
-from deepsets_jax.data.columns.spec import Kind, Spec, shortened
+from deepsets_jax.data.columns.spec import Kind, Spec
 from deepsets_jax.data.columns.tokens import Category, Text, Tokens
+from deepsets_jax.data.files.source import shorten_names
 from deepsets_jax.data.table import DataError
 
 LABEL_NAMES = (
@@ -60,7 +61,7 @@ def propose(
   for column in (label, group):
     if column is not None and column not in by_name:
       raise DataError(
-        f"{where}: no column {column!r}; there are {shortened(list(by_name))}"
+        f"{where}: no column {column!r}; there are {shorten_names(list(by_name))}"
       )
   chosen = _label(by_name, where, label)
   unused = {f.name: roles.reason_to_skip(f) for f in facts if f.name != chosen.column}
@@ -183,7 +184,7 @@ def _label(by_name: Mapping[str, Facts], where: str, column: str | None) -> Labe
   if column is None:
     raise DataError(
       f"{where}: no column is called {', '.join(LABEL_NAMES)}; say which is to be"
-      f" predicted with --label=COLUMN, one of {shortened(list(by_name))}"
+      f" predicted with --label=COLUMN, one of {shorten_names(list(by_name))}"
     )
   fact = by_name[column]
   missing = "drop" if fact.missing else "error"
@@ -264,6 +265,10 @@ def _of_many(fact: Facts) -> Kind | str:
     if len(fact.widths) == 1:
       return Vectors(name)
     return f"its lists of numbers are of different lengths: {sorted(fact.widths)[:5]}"
+  if fact.different > 0.9 and fact.counted > 20:
+    keys = pa.types.is_string(inner) and fact.looks_like_keys
+    if keys or (fact.whole and roles.is_id_name(name)):
+      return "nearly every row of its table has another value"
   if pa.types.is_string(inner):
     return _list(fact)
   if not cells.is_number(inner):

@@ -13,9 +13,9 @@ from deepsets_jax.data.files.paths import PART_WORDS
 
 _SPLIT_NAMES = ("split", "fold", "part", "partition", "subset", "set")
 # Names of columns of 0 and 1 that say of each row whether it is of a part.
-_IS_PART = r"(?:is_?)?(train|training|test|testing|holdout|valid|validation|val|dev)"
+_IS_PART = r"(?:is|in)_?(train|training|test|testing|holdout|valid|validation|val|dev)"
 # As pandas calls an index that it writes.
-_INDEX = r"Unnamed: \d+|__index_level_\d+__|level_0"
+_INDEX = r"Unnamed: [\d.]+|__index_level_\d+__|level_0|__null_dask_index__"
 _COUNTS = ("index", "idx", "row", "rownum", "row_number", "row_id", "row_index")
 _GROUPS = (
   r"(?:.*_)?(?:group|user|patient|subject|participant|customer|client|session|household"

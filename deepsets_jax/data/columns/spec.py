@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from deepsets_jax.data.columns import cells
+from deepsets_jax.data.columns import cells, settings
 from deepsets_jax.data.columns.fields import Fields
 from deepsets_jax.data.columns.images import Image
 from deepsets_jax.data.columns.labels import Label
@@ -27,7 +27,7 @@ from deepsets_jax.data.files.joins import Many
 from deepsets_jax.data.files.opening import open_source
 from deepsets_jax.data.files.paths import SQL, TFDS
 from deepsets_jax.data.files.reading import Reading
-from deepsets_jax.data.files.source import Source
+from deepsets_jax.data.files.source import Source, shorten_names
 from deepsets_jax.data.table import DataError
 
 Kind = Number | Numbers | Vector | Vectors | Category | Tokens | Text | Image | Fields
@@ -167,7 +167,7 @@ class Spec:
       if column not in schema.names:
         raise DataError(
           f"{where}: no column {column!r}, which the spec names; there are"
-          f" {shortened(schema.names)}"
+          f" {shorten_names(schema.names)}"
         )
     for name, kind in self.modalities.items():
       for column, one in kind.by_column.items():
@@ -274,77 +274,25 @@ def beside(path: str) -> pathlib.Path:
 
 
 def _spec(value: Any) -> Spec:
-  given = _mapping(value, "the spec")
-  _known("the spec", given, Spec)
+  given = settings.mapping(value, "the spec")
+  settings.known("the spec", given, Spec)
   modalities = {}
-  for name, settings in _mapping(given.get("modalities", {}), "modalities").items():
-    settings = dict(_mapping(settings, f"modalities.{name}"))
-    kind = settings.pop("kind", None)
+  named = settings.mapping(given.get("modalities", {}), "modalities")
+  for name, value in named.items():
+    own = dict(settings.mapping(value, f"modalities.{name}"))
+    kind = own.pop("kind", None)
     if kind not in KINDS:
       raise ValueError(f"modalities.{name}: kind {kind!r}; one of {list(KINDS)}")
-    modalities[name] = _made(f"modalities.{name}", settings, KINDS[kind])
+    modalities[name] = settings.made(f"modalities.{name}", own, KINDS[kind])
   if given.get("label") is None:
     raise ValueError("label: there is none; name the column to predict")
-  label = _made("label", _mapping(given["label"], "label"), Label)
+  label = settings.made("label", settings.mapping(given["label"], "label"), Label)
   rest = {k: v for k, v in given.items() if k not in ("modalities", "label")}
   if rest.get("reading") is not None:
     rest["reading"] = Reading.from_json(rest["reading"])
   if "many" in rest:
-    many = _mapping(rest["many"], "many")
+    many = settings.mapping(rest["many"], "many")
     rest["many"] = {name: Many.from_json(one) for name, one in many.items()}
-  return _made("the spec", rest | {"modalities": modalities, "label": label}, Spec)
-
-
-def _mapping(value: Any, where: str) -> Mapping[str, Any]:
-  if not isinstance(value, Mapping):
-    raise ValueError(f"{where}: {value!r}; expected an object of names and values")
-  return value
-
-
-def _known(where: str, settings: Mapping[str, Any], cls: type) -> None:
-  legal = [field.name for field in dataclasses.fields(cls)]
-  unknown = [key for key in settings if key not in legal]
-  if unknown:
-    raise ValueError(f"{where}: unknown {unknown[0]!r}; there are {legal}")
-
-
-# What a JSON value may be, by the annotation of its field.
-_TYPES: Mapping[str, tuple[type, ...]] = {
-  "str": (str,),
-  "str | None": (str, type(None)),
-  "int": (int,),
-  "int | None": (int, type(None)),
-  "bool": (bool,),
-  "Sequence[float]": (list, tuple),
-  "Sequence[str]": (list, tuple),
-}
-
-
-def _made(where: str, settings: Mapping[str, Any], cls: type) -> Any:
-  """A dataclass of settings whose types are looked at."""
-  _known(where, settings, cls)
-  for field in dataclasses.fields(cls):
-    required = (
-      field.default is dataclasses.MISSING
-      and field.default_factory is dataclasses.MISSING
-    )
-    if field.name not in settings:
-      if required:
-        raise ValueError(f"{where}: {field.name!r} is missing")
-      continue
-    value, legal = settings[field.name], _TYPES.get(str(field.type))
-    wrong = legal is not None and (
-      not isinstance(value, legal) or (isinstance(value, bool) and bool not in legal)
-    )
-    if wrong:
-      raise ValueError(f"{where}.{field.name}: {value!r}; expected {field.type}")
-  try:
-    return cls(**settings)
-  except ValueError as error:
-    raise ValueError(error if cls is Spec else f"{where}: {error}") from error
-
-
-def shortened(names: Sequence[str], most: int = 20) -> str:
-  """Names for a message, not too many of them."""
-  more = f" and {len(names) - most} more" if len(names) > most else ""
-  return f"{list(names[:most])}{more}"
+  return settings.made(
+    "the spec", rest | {"modalities": modalities, "label": label}, Spec
+  )

@@ -192,12 +192,15 @@ class Detector:
     """The marks with which all cells are numbers, but for the words for missing."""
     return [marks for marks, tally in self._numbers.items() if is_all(tally)]
 
-  def found(self, *, decimal_comma: bool = False) -> tuple[Format, str]:
+  def found(
+    self, *, decimal_comma: bool = False, dates: str | None = None
+  ) -> tuple[Format, str]:
     """The format, and a sentence on what is not obvious about it ("" for nothing).
 
     Args:
       decimal_comma: Whether other columns of the file have one, which decides what
         1,234 is.
+      dates: "dmy" or "mdy", the order of dates that could be in both.
     """
     if not self.rows:
       return Format("text"), ""
@@ -205,7 +208,7 @@ class Detector:
       return form, missing_sentence(self._booleans, "booleans")
     if marks := self._number_marks():
       return self._number(marks, decimal_comma)
-    if form := self._date():
+    if form := self._date(dates):
       return form
     if is_all(self._lists) and self._list_type is not None:
       name = list_type(self._list_type)
@@ -249,27 +252,28 @@ class Detector:
     if (".", ",") in able and (",", "") in able and (".", "") not in able:
       one = "thousands" if marks[0] == "." else "decimals"
       sentence += f"; the comma could mark thousands or decimals, it is read as {one}"
-    missing = missing_sentence(tally, "numbers")
-    return form, "; ".join(filter(None, [sentence, missing]))
+    said = [sentence, missing_sentence(tally, "numbers")]
+    return form, "; ".join(filter(None, said))
 
-  def _date(self) -> tuple[Format, str] | None:
+  def _date(self, told: str | None) -> tuple[Format, str] | None:
     able = [order for order, tally in self._dates.items() if is_all(tally)]
     if not able:
       return None
     tally = self._dates[able[0]]
-    missing = missing_sentence(tally, "dates")
-    if self.is_ambiguous_date:
+    order, first = able[0], {"ymd": "", "dmy": "day first", "mdy": "month first"}
+    if self.is_ambiguous_date and told is not None:
+      order = told
+    elif self.is_ambiguous_date:
       return (
         Format("text"),
         f"dates whose order is not clear: {shorten(self._sample)} can be day/month or"
         " month/day in every row; say which with --dates=dmy or --dates=mdy, or set"
         ' "type": "date" and "order" in the spec',
       )
-    words = {"ymd": "", "dmy": "day first", "mdy": "month first"}[able[0]]
-    sentence = f"dates, {words}, as in {shorten(self._sample)}" if words else ""
-    return (
-      Format(self._date_type, seen(tally), order=able[0]),
-      "; ".join(filter(None, [sentence, missing])),
+    sentence = f"dates, {first[order]}, as in {shorten(self._sample)}"
+    said = [sentence if first[order] else "", missing_sentence(tally, "dates")]
+    return Format(self._date_type, seen(tally), order=order), "; ".join(
+      filter(None, said)
     )
 
   @property
@@ -284,12 +288,6 @@ class Detector:
     able = [order for order, tally in self._dates.items() if is_all(tally)]
     return self.rows > 0 and "dmy" in able and "mdy" in able and "ymd" not in able
 
-  def found_date(self, order: str) -> tuple[Format, str]:
-    """The format of a column whose dates could be in two orders."""
-    first = "day" if order == "dmy" else "month"
-    sentence = f"dates, {first} first as told, as in {shorten(self._sample)}"
-    return Format(self._date_type, seen(self._dates[order]), order=order), sentence
-
   def _vector(self) -> tuple[Format, str] | None:
     for mark, tally in self._vectors.items():
       if not is_all(tally):
@@ -303,11 +301,9 @@ class Detector:
         sizes = sorted(self._widths[mark])
         many = str(sizes[0]) if same else f"{sizes[0]} to {sizes[-1]}"
         between = "spaces" if mark == " " else repr(mark)
-        return (
-          Format("list of numbers", seen(tally), separator=mark),
-          f"lists of {many} numbers with {between} between them, as in"
-          f" {shorten(self._sample)}",
-        )
+        said = f"lists of {many} numbers with {between} between them, as in"
+        form = Format("list of numbers", seen(tally), separator=mark)
+        return form, f"{said} {shorten(self._sample)}"
     return None
 
   def _text(self) -> tuple[Format, str]:
@@ -326,13 +322,15 @@ class Detector:
           " column"
         )
         break
+    if self._sample.startswith("[") and "..." in self._sample:
+      sentence = (
+        f"lists that numpy has cut short, as in {shorten(self._sample)}: read as text."
+        " Print them in full: np.set_printoptions(threshold=sys.maxsize)"
+      )
     # Categories are few words, each of them often.
     if self._parts <= 2 * self.rows and self._different <= 0.5 * self.rows:
       words = {w: n for w, n in self._words.items() if w.lower() in _NEVER_A_CATEGORY}
       if words and len(self._words) < max(self._different, 2):
-        gone = f"{shown(words)} read as missing"
-        return (
-          Format("text", tuple(sorted(words))),
-          "; ".join(filter(None, [sentence, gone])),
-        )
+        said = [sentence, f"{shown(words)} read as missing"]
+        return Format("text", tuple(sorted(words))), "; ".join(filter(None, said))
     return Format("text"), sentence

@@ -208,7 +208,7 @@ def check_same_names(
   if differing := sorted(set(names) ^ set(others)):
     raise DataError(
       f"{where}: column {differing[0]!r} is not in both this file and {other}; write"
-      " all files with the same columns"
+      " all files with the same columns, or read one of them alone"
     )
 
 

@@ -145,12 +145,9 @@ class Formatted:
         detectors[name].add(batch[name])
     commas = any(detector.has_decimal_comma for detector in detectors.values())
     for name, detector in detectors.items():
-      form, sentence = detector.found(decimal_comma=commas)
-      if detector.is_ambiguous_date:
-        if dates is None:
-          self.ambiguous.add(name)
-        else:
-          form, sentence = detector.found_date(dates)
+      form, sentence = detector.found(decimal_comma=commas, dates=dates)
+      if detector.is_ambiguous_date and dates is None:
+        self.ambiguous.add(name)
       self.formats[name] = form
       if sentence:
         self.told[name] = sentence

@@ -110,6 +110,12 @@ def shorten(value: object) -> str:
   return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
+def shorten_names(names: Sequence[str], most: int = 20) -> str:
+  """Names for a message, not too many of them."""
+  more = f" and {len(names) - most} more" if len(names) > most else ""
+  return f"{list(names[:most])}{more}"
+
+
 def reason(error: BaseException) -> str:
   """The first line of an error's message, without the frames that Arrow adds."""
   lines = str(error).strip().splitlines() or [type(error).__name__]
