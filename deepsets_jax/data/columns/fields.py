@@ -7,6 +7,7 @@ fast as one of a narrow table.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import functools
@@ -22,7 +23,7 @@ from deepsets_jax.data.columns.tokens import Category, Vocabulary
 from deepsets_jax.ragged import Ragged, from_lengths
 from deepsets_jax.schema import Modality
 
-# A column as a modality of its own, and what was fitted on it.
+# What is fitted on one column.
 State = Scale | Vocabulary
 
 
@@ -82,9 +83,9 @@ class Quantity:
 
 @dataclasses.dataclass(frozen=True)
 class Fields:
-  """Columns of numbers and categories, each present cell of a row an element.
+  """Columns of numbers and categories; each present cell of a row is an element.
 
-  A column without a value in the training part is left out.
+  A column without a value in the training part makes no elements.
 
   Attributes:
     number: Columns of numbers, dates or times; scaled as by `Number`.
@@ -106,7 +107,7 @@ class Fields:
     named = (*self.number, *self.log, *self.category)
     if not named:
       raise ValueError('no column: name some under "number", "log" or "category"')
-    twice = sorted({name for name in named if named.count(name) > 1})
+    twice = [n for n, count in collections.Counter(named).items() if count > 1]
     if twice:
       raise ValueError(f"column {twice[0]!r} is named twice; name each column once")
     Category("", self.min_count)  # Raises where it is too small.
