@@ -1,6 +1,7 @@
-"""From a Parquet file of a million rows and five modalities to tables and batches.
+"""From a file of a million rows and five modalities to tables and batches.
 
   python -m benchmarks.table --rows=1000000
+  python -m benchmarks.table --rows=1000000 --csv
 
 A text of 12 words on average, 8 tokens of 20,000, up to three vectors of 16 numbers, a
 number and a category, any of them missing, and a label. Prints the seconds from the
@@ -11,6 +12,8 @@ of training batches from them.
 from __future__ import annotations
 
 import argparse
+import csv
+import json
 import pathlib
 import resource
 import tempfile
@@ -26,6 +29,7 @@ from deepsets_jax.data.columns import build, spec
 from deepsets_jax.data.columns.facts import gather
 from deepsets_jax.data.columns.proposal import propose
 from deepsets_jax.data.files import opening
+from deepsets_jax.data.files.reading import Reading
 
 _CHUNK = 50_000
 
@@ -41,6 +45,16 @@ def write(path: pathlib.Path, rows: int, seed: int = 0) -> None:
     writer = writer or pq.ParquetWriter(path, table.schema)
     writer.write_table(table)
   writer.close()
+
+
+def write_csv(parquet: pathlib.Path, path: pathlib.Path) -> None:
+  """Writes the rows of a Parquet file as CSV, lists as JSON."""
+  with path.open("w", newline="") as file:
+    writer = csv.writer(file)
+    writer.writerow(pq.read_schema(parquet).names)
+    for batch in pq.ParquetFile(parquet).iter_batches(_CHUNK):
+      for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+        writer.writerow(json.dumps(x) if isinstance(x, list) else x for x in row)
 
 
 def _chunk(
@@ -86,15 +100,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
   """Prints seconds, memory and rates."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--rows", type=int, default=1_000_000)
-  rows = parser.parse_args(arguments).rows
+  parser.add_argument("--csv", action="store_true", help="a CSV file, not Parquet")
+  given = parser.parse_args(arguments)
+  rows = given.rows
   with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder, "rows.parquet")
     write(path, rows)
+    if given.csv:
+      parquet, path = path, path.with_suffix(".csv")
+      write_csv(parquet, path)
     size, before = path.stat().st_size, _peak()
     print(f"{rows:,} rows, {size / 1e9:.2f} GB; {before:.2f} GB of memory so far")
     start = time.perf_counter()
     source = opening.open_source(str(path))
     proposed, _ = propose(gather(source), source.where)
+    proposed = spec.with_reading(proposed, source, Reading())
     print(f"described in {time.perf_counter() - start:.0f} s, {_peak():.2f} GB")
     start = time.perf_counter()
     made = pathlib.Path(folder, "tables")

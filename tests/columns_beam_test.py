@@ -45,7 +45,14 @@ def check_same(got, want):
   )
   for part, one in build.read(want).items():
     other = build.read(got)[part]
-    assert other.schema == one.schema and other.ids.tolist() == one.ids.tolist()
+    assert other.schema.modalities == one.schema.modalities
+    for name, value in vars(one.schema.target).items():
+      found = getattr(other.schema.target, name)
+      if name in ("shift", "scale"):
+        np.testing.assert_allclose(found, value, rtol=1e-12)
+      else:
+        assert found == value
+    assert other.ids.tolist() == one.ids.tolist()
     np.testing.assert_allclose(other.targets, one.targets, rtol=1e-5, atol=1e-6)
     for name, wanted in one.modalities.items():
       found = other.modalities[name]
