@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
+import os
 import tempfile
 from collections.abc import Iterator
 
 import duckdb
 import pyarrow as pa
+
+# Beyond this much DuckDB writes to disk. Each thread that reads has buffers of its own.
+_MEMORY, _THREADS = "1GB", 4
 
 
 @functools.cache
@@ -16,6 +20,8 @@ def _database() -> tuple[duckdb.DuckDBPyConnection, tempfile.TemporaryDirectory]
   folder = tempfile.TemporaryDirectory(prefix="deepsets_jax_")
   config = {
     "temp_directory": folder.name,
+    "memory_limit": _MEMORY,
+    "threads": min(_THREADS, os.cpu_count() or 1),
     "preserve_insertion_order": True,
     "autoinstall_known_extensions": False,
   }
