@@ -77,6 +77,8 @@ CASES = [
   (["['a', 'b']", "[]", '["c"]'], "list of texts", [["a", "b"], [], ["c"]]),
   (["('a', 'b')", "{'c'}"], "list of texts", [["a", "b"], ["c"]]),
   (["[1, 2]", "", "[null]"], "list of integers", [[1, 2], None, [None]]),
+  (["[null, null]"], "list of texts", [[None, None]]),
+  (["[[0.5], []]", "[null]"], "list of lists of numbers", [[[0.5], []], [None]]),
   (["[1, 2.5]", "[]"], "list of numbers", [[1.0, 2.5], []]),
   (
     ["[ 0.5 -1.\n  2e-3]", "[1. 2. 3.]"],

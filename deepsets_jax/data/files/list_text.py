@@ -57,11 +57,12 @@ def parse_json(cells: pa.Array, kind: pa.DataType | None) -> pa.Array | None:
   try:
     read = pj.ReadOptions(use_threads=False, block_size=len(data.as_py()) + 1)
     table = pj.read_json(pa.BufferReader(data.as_buffer()), read, options)
+    if table.column_names != ["v"] or table.num_rows != len(cells):
+      return None
+    # Lists of nothing but null are broken in some versions of Arrow.
+    return table["v"].combine_chunks()
   except READ_ERRORS:
     return None
-  if table.column_names != ["v"] or table.num_rows != len(cells):
-    return None
-  return table["v"].combine_chunks()
 
 
 def _innermost(kind: pa.DataType) -> pa.DataType:
