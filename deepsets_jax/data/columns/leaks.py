@@ -20,7 +20,7 @@ from deepsets_jax.data.files.source import Source
 # Rows in which columns are tried one by one.
 _SAMPLE = 20_000
 _FEWEST = 40
-# A column that is right this often, where the most frequent label is not, is told.
+# A column that is right this often is reported, unless one label is this frequent.
 _RIGHT, _USUAL = 0.99, 0.95
 
 

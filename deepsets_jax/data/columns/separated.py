@@ -24,7 +24,7 @@ class Separated:
     cells: Number of strings that have the mark.
     sizes: Strings by their number of parts.
     words: Words of all parts of the strings that have the mark.
-    numbers: Of these parts, how many are numbers.
+    numbers: How many of these parts are numbers.
     parts: The different parts of all strings; None once they are sentences.
   """
 

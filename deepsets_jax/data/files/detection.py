@@ -224,7 +224,7 @@ class Detector:
       return None
     if self._spellings <= {"true", "false"}:
       return Format("boolean", missing=seen(self._booleans))
-    # "no" alone is a word, and a label of yes and no is told in these words.
+    # "no" alone is a word, and a label of yes and no keeps these words.
     if self._is_label or len(self._spellings) < 2:
       return None
     return Format("boolean", missing=seen(self._booleans))

@@ -34,7 +34,7 @@ class Dialect:
     separator: Between the cells of a row.
     header: Whether the first row holds the names of the columns.
     skip: Lines before the header that are not part of the table.
-    names: Of the columns.
+    names: Names of the columns.
     note: What a person should know about it; "" for nothing.
   """
 
@@ -63,7 +63,7 @@ def detect(
   first = text.partition("\n")[0].rstrip("\r")
   skip = 0
   if first.lower().startswith("sep=") and len(first) == 5:
-    # The line by which Excel is told the separator.
+    # Excel reads the separator from such a line.
     separator, skip = separator or first[4], 1
     text = text.partition("\n")[2]
   stripped = text.lstrip("\r\n")

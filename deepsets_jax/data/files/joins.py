@@ -124,7 +124,7 @@ class Joined:
   Attributes:
     lists: Names of the columns of lists, with the table they are of.
     ambiguous: Columns of dates that could be day or month first.
-    formats: Of the strings of the main table; those of the others are in `tables`.
+    formats: Formats of the main table's strings; `tables` has those of the others.
     tables: The others, by name.
   """
 

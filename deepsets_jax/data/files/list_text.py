@@ -96,7 +96,7 @@ def parse_one(text: str) -> list:
   """The list that a text is, as JSON, Python or numpy write it.
 
   Raises:
-    pa.ArrowInvalid: It is none.
+    pa.ArrowInvalid: It is not a list.
   """
   try:
     value = json.loads(text)

@@ -134,7 +134,7 @@ class _Files:
     Args:
       where: What to call them in a message.
       files: In their order.
-      parts: Of each file the part that its name says; None if names do not.
+      parts: The part that each file's name says; None if names do not.
 
     Raises:
       DataError: A column is not in all of them, or not of one type.

@@ -65,7 +65,7 @@ class Formatted:
   """A source with the strings of some columns as values of other types.
 
   Attributes:
-    formats: Of every column that is one of strings in the files.
+    formats: Format of every column that is one of strings in the files.
     told: What a person should know of how a column is read, by its name.
     ambiguous: Columns of dates that could be day or month first.
   """
