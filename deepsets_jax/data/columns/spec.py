@@ -56,7 +56,7 @@ class Spec:
     shares: Of the rows (or groups), by part of a random split. With a split column that
       knows no validation, the share of the training part that is taken for it.
     reading: How the files are read: separators, and formats of columns of strings. None
-      for texts and categories as they are written, and to find the rest.
+      for texts as they are written, words of categories kept, and the rest found.
     many: Tables of which many rows belong to one row of this one, by name. Their
       columns are columns of lists here, `name.column`.
   """
@@ -110,12 +110,14 @@ class Spec:
       path: See `opening.open_source`.
       schema: Types that columns of these names shall have; None for those found.
     """
-    reading = self.reading
-    if reading is None:
-      words = ("category", "text", "image")
-      named = [k.column for k in self.modalities.values() if k.kind in words]
-      reading = Reading(columns=dict.fromkeys(named, Format("text")))
-    labels = [self.label.column.lower()]
+    labels, reading = [self.label.column], self.reading or Reading()
+    if self.reading is None:
+      kinds = self.modalities.values()
+      labels += [kind.column for kind in kinds if kind.kind == "category"]
+      if schema is None:
+        texts = [kind.column for kind in kinds if kind.kind in ("text", "image")]
+        reading = Reading(columns=dict.fromkeys(texts, Format("text")))
+    labels = [name.lower() for name in labels]
     return open_source(path, reading, schema, many=self.many, labels=labels)
 
   def with_many(self, files: Mapping[str, str]) -> Spec:
