@@ -65,7 +65,7 @@ class TestCsvTypes:
       ),
       (["2020-01-02", "soon"], pa.string(), ["2020-01-02", "soon"]),
       (["2020-13-02"], pa.string(), ["2020-13-02"]),
-      (["", ""], pa.string(), [None, None]),
+      (["", " "], pa.null(), [None, None]),
       # Names made of digits stay as they are.
       (["007", "1"], pa.string(), ["007", "1"]),
       (["12345678901234567890", "1"], pa.string(), ["12345678901234567890", "1"]),

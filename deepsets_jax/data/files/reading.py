@@ -145,6 +145,8 @@ class Formatted:
         detectors[name].add(batch[name])
     commas = any(detector.has_decimal_comma for detector in detectors.values())
     for name, detector in detectors.items():
+      if not detector.rows:
+        continue  # Without a value it has the type of nulls.
       form, sentence = detector.found(decimal_comma=commas, dates=dates)
       if detector.is_ambiguous_date and dates is None:
         self.ambiguous.add(name)
@@ -155,6 +157,8 @@ class Formatted:
   def _field(self, field: pa.Field, wanted: pa.Schema | None) -> pa.Field:
     form = self.formats.get(field.name)
     kind = field.type if form is None else form.arrow
+    if form is None and pa.types.is_string(field.type):
+      kind = pa.null()
     if wanted is None or field.name not in wanted.names:
       return pa.field(field.name, kind)
     other = plain_type(wanted.field(field.name).type)
@@ -169,6 +173,8 @@ class Formatted:
     form, kind = self.formats.get(name), self.schema.field(name).type
     if form is None and cells.type == kind:
       return cells
+    if pa.types.is_null(kind):
+      return pa.nulls(len(cells))
 
     def convert(some: pa.Array) -> pa.Array:
       return as_type(some if form is None else form.convert(some), kind)
