@@ -21,7 +21,7 @@ from deepsets_jax.data.files.plain import check_names, plain_type
 from deepsets_jax.data.files.source import READ_ERRORS, reason, shorten
 from deepsets_jax.data.table import DataError
 
-_LARGEST_OBJECT = 1 << 27
+_LARGEST_OBJECT = 1 << 24
 _INT64 = 1 << 63
 
 
