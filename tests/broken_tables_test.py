@@ -284,7 +284,7 @@ def expected(kind, cell):
     case "vector":
       return [cell] if cell else []
     case "text":
-      text = cell.lower().replace("\u00e9", "\u00e9")
+      text = str(cell).lower()  # Numbers of a CSV file are read as the text they are.
       return [w for w in re.split(r"[^\w]|_", text) if w]
   return [element for element in cell if not absent(element)]
 
@@ -365,7 +365,8 @@ def one(seed, folder, monkeypatch):
   for text in (message, proposed):
     assert text == "table" or path.name in text, (seed, ways, suffix, text)
     assert text == "table" or len(text) > len(str(path)) + 20
-  if whole and len(ways) == 1 and named and named[0] is not None:
+  legal = suffix == ".csv" and "numbers_for_words" in ways
+  if whole and len(ways) == 1 and named and named[0] is not None and not legal:
     row, column = named[0]
     assert message != "table", (seed, ways, suffix)
     assert repr(column) in message, (seed, ways, suffix, message)
