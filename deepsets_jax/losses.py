@@ -78,7 +78,10 @@ def _cross_entropy(
   classes = _rarity(counts, balance)
   if target.kind == "binary":
     return _sigmoid(smoothing, classes[:1], classes[1:])
-  return _softmax(smoothing, classes)
+  softmax = _softmax(smoothing, target.size)
+  if not balance:
+    return softmax
+  return lambda logits, targets: softmax(logits, targets) * classes[targets]
 
 
 def _rarity(counts: np.ndarray, balance: float) -> Array:
@@ -93,7 +96,7 @@ def _sigmoid(
 ) -> Callable[[Array, Array], Array]:
   def per_example(logits, targets):
     targets = targets.reshape(logits.shape).astype(jnp.float32)
-    weights = jnp.where(targets > 0, positives[None], negatives[None])
+    weights = negatives[None] + (positives - negatives)[None] * targets
     targets = targets * (1 - smoothing) + 0.5 * smoothing
     losses = optax.sigmoid_binary_cross_entropy(logits, targets)
     return (losses * weights).mean(-1)
@@ -101,11 +104,11 @@ def _sigmoid(
   return per_example
 
 
-def _softmax(smoothing: float, classes: Array) -> Callable[[Array, Array], Array]:
+def _softmax(smoothing: float, size: int) -> Callable[[Array, Array], Array]:
   def per_example(logits, targets):
-    labels = jnp.eye(classes.size, dtype=jnp.float32)[targets]
+    labels = jnp.eye(size, dtype=jnp.float32)[targets]
     labels = optax.smooth_labels(labels, smoothing)
-    return optax.softmax_cross_entropy(logits, labels) * classes[targets]
+    return optax.softmax_cross_entropy(logits, labels)
 
   return per_example
 
