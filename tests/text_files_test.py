@@ -183,6 +183,13 @@ def test_a_row_that_never_ends_is_named(tmp_path, monkeypatch):
   check_error(path, r"row 1 \(line 2\): .* is not one JSON object")
 
 
+def test_a_long_cell_is_read_and_one_that_is_too_long_is_named(tmp_path):
+  text = f'a,b\n1,"{"x" * 3_000_000}"\n2,y\n'
+  assert read(write(tmp_path, "a.csv", text))["b"].to_pylist()[1] == "y"
+  path = write(tmp_path, "b.csv", text.replace("x" * 9, "x" * 18))
+  check_error(path, r"a row is longer than 4,194,304 bytes; close its quotes")
+
+
 @pytest.mark.parametrize("name", ["a.csv.gz", "a.jsonl.gz"])
 def test_damaged_gzip_is_named(tmp_path, name):
   text = b"a,b\n1,2\n" * 1000 if "csv" in name else b'{"a": 1}\n' * 1000

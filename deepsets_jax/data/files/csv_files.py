@@ -14,8 +14,8 @@ from deepsets_jax.data.files.dialect import Dialect
 from deepsets_jax.data.files.source import READ_ERRORS, reason, shorten
 from deepsets_jax.data.table import DataError
 
-# Bytes of the longest row. DuckDB takes 16 times as much for a compressed file.
-LONGEST_ROW = 1 << 24
+# Bytes of the longest row. DuckDB reads in blocks of 16 times as much.
+LONGEST_ROW = 1 << 22
 
 
 class CsvSource(source.Streamed):
@@ -128,6 +128,11 @@ def _fault(where: str, of: Dialect, error: Exception) -> str:
     return (
       f"{where} cannot be read ({reason(fault)}); it is truncated or damaged, write it"
       " again"
+    )
+  if "line size" in str(error).lower():
+    return (
+      f"{where}: a row is longer than {LONGEST_ROW:,} bytes; close its quotes, or give"
+      " the table as Parquet"
     )
   if "state" in str(error) or "quote" in str(error):
     return ""

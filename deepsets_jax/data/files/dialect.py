@@ -17,6 +17,7 @@ from deepsets_jax.data.files.source import READ_ERRORS, reason, shorten
 from deepsets_jax.data.table import DataError
 
 SEPARATORS = (",", ";", "\t", "|")
+csv.field_size_limit(1 << 30)  # Python's own is 128 KB.
 _LOOKED_AT = 1 << 20
 _ROWS = 200
 _NUMBER = re.compile(r"\s*[-+$€£]?\d+(?:[.,]\d+)*%?\s*")
@@ -189,7 +190,8 @@ def _rows(text: str, separator: str) -> list[list[str]]:
         rows.append(row)
   except csv.Error:
     pass  # The reader of the whole file says what is wrong, and where.
-  return rows[:-1] if len(text) >= _LOOKED_AT and len(rows) <= _ROWS else rows
+  is_cut = len(text) >= _LOOKED_AT and 1 < len(rows) <= _ROWS
+  return rows[:-1] if is_cut else rows
 
 
 def _separator(text: str, usual: str) -> str:
