@@ -9,11 +9,12 @@ import base64
 import html
 import io
 import pathlib
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+
+from deepsets_jax.figures import style
 
 # By method what it tells, and whether it knows what is explained.
 MEANINGS = {
@@ -58,10 +59,7 @@ def pictures(drawn: Mapping[str, Figure]) -> dict[str, bytes]:
   found = {}
   for name, figure in drawn.items():
     file = io.BytesIO()
-    with warnings.catch_warnings():
-      # A character that the font has not is drawn as a box.
-      warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-      figure.savefig(file, format="png", dpi=130)
+    style.write_png(figure, file, dpi=130)
     found[name] = file.getvalue()
   return found
 

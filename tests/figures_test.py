@@ -1,12 +1,15 @@
 """Pictures: what is drawn, of usual and of the least data."""
 
+import io
 import itertools
 
 import numpy as np
 import pytest
 from matplotlib import image
+from matplotlib.figure import Figure
 
 from deepsets_jax import figures
+from deepsets_jax.figures import style
 from deepsets_jax.figures.importance import Bar, Line
 
 RECORDS = [
@@ -253,3 +256,21 @@ class TestRankedElements:
     boxes = [t.get_window_extent() for t in figure.axes[0].get_yticklabels()]
     assert all(a.y0 >= b.y1 for a, b in itertools.pairwise(boxes))
     assert is_readable(figure, tmp_path / "a.png")
+
+
+def test_characters_that_no_font_has_are_escaped_and_none_is_a_box(monkeypatch):
+  figure = Figure()
+  axes = figure.subplots()
+  axes.set_yticks([0, 1], ["größe", "名前"], fontsize=7)
+  axes.set_title("名前 = 1")
+  axes.plot([0, 1], [0, 1], label="名")
+  axes.legend()
+  has = style._family
+  monkeypatch.setattr(style, "_family", lambda c: None if ord(c) > 0x4E00 else has(c))
+  # A warning of a missing glyph would be an error.
+  style.write_png(figure, io.BytesIO(), dpi=50)
+  labels = [label.get_text() for label in axes.get_yticklabels()]
+  assert labels == ["größe", r"\u540d\u524d"]
+  assert axes.get_title() == r"\u540d\u524d = 1"
+  assert axes.get_legend().get_texts()[0].get_text() == r"\u540d"
+  assert axes.get_yticklabels()[0].get_fontsize() == 7

@@ -20,6 +20,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from deepsets_jax.figures import style
 from deepsets_jax.figures.style import COLORS, GREY
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def _save_small(figure: Figure, path: pathlib.Path) -> None:
   import PIL.Image
 
   buffer = io.BytesIO()
-  figure.savefig(buffer, format="png", dpi=110)
+  style.write_png(figure, buffer, dpi=110)
   image = PIL.Image.open(buffer).convert("RGB")
   ours = [round(255 * x) for color in (*COLORS, "white") for x in to_rgb(color)]
   theirs = image.quantize(255 - len(COLORS)).getpalette()
