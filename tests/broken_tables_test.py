@@ -107,6 +107,15 @@ class Break:
     columns["number"][int(rng.integers(ROWS))] = math.nan
     columns["numbers"][int(rng.integers(ROWS))] = [math.nan, 1.0]
 
+  def words_for_missing(columns, rng):
+    for row in np.flatnonzero(rng.random(ROWS) < 0.3):
+      columns["number"][row] = str(rng.choice(["NA", "?", "null", " n/a"]))
+    columns["number"][0] = 0.5
+
+  def spaces_around(columns, rng):
+    columns["category"] = [f" {cell}\t" for cell in columns["category"]]
+    columns["text"] = [f"  {cell}" for cell in columns["text"]]
+
   def infinite(columns, rng):
     row = int(rng.integers(ROWS))
     columns["number"][row] = math.inf
@@ -207,6 +216,8 @@ HARMLESS = [
   "empty",
   "huge",
   "not_a_number",
+  "words_for_missing",
+  "spaces_around",
   "strange_words",
   "numbers_that_are_whole",
   "many_columns",
@@ -236,7 +247,11 @@ def _csv(columns, path, rng):
   def cell(value):
     if value is None:
       return ""
-    return json.dumps(value) if isinstance(value, list) else value
+    if not isinstance(value, list):
+      return value
+    # As JSON, or as Python writes a list, which has no word for NaN.
+    is_python = rng.random() < 0.5 and not re.search("nan|inf", repr(value))
+    return repr(value) if is_python else json.dumps(value)
 
   with path.open("w", newline="") as file:
     writer = csv.writer(file, lineterminator=str(rng.choice(["\n", "\r\n"])))
@@ -267,15 +282,14 @@ def damaged(path, rng):
 
 
 def absent(value):
-  return (
-    value is None or value == "" or (isinstance(value, float) and math.isnan(value))
-  )
+  return value in (None, "") or (isinstance(value, float) and math.isnan(value))
 
 
 def expected(kind, cell):
   """The elements that a cell has, by a loop: numbers, or strings."""
   if isinstance(cell, str):
     cell = cell.strip()  # White space around a cell is not part of it.
+    cell = None if kind == "number" else cell  # A word for missing.
   if absent(cell):
     return []
   match kind:
