@@ -27,7 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
     regression="absolute",
     # Moves the targets 0 and 1 this far towards the middle.
     label_smoothing=0.0,
-    # Of multi-label, a positive of a label rarer than the mean label weighs
+    # Multi-label: a positive of a label rarer than the mean label weighs
     # (mean frequency / its frequency) to this power; of binary and multi-class, so
     # does an example of a rare class.
     balance=0.0,

@@ -433,7 +433,7 @@ def test_rows_that_are_in_two_parts_are_counted(tmp_path):
   x[80:83], x[95] = x[:3], x[1]
   label = np.where(rng.random(100) < 0.5, "a", "b")
   label[[80, 81, 82, 95]] = label[[0, 1, 2, 1]]
-  said = leaking(tmp_path, {"x": x, "label": label, "split": split})
+  said = leaking(tmp_path, {"x": x, "X": x, "label": label, "split": split})
   assert "3 of 10 rows (30.0%) of the validation part equal a training row" in said
   assert "1 of 10 rows (10.0%) of the test part equal a training row" in said
   label[80] = "b" if label[80] == "a" else "a"

@@ -12,6 +12,7 @@ import pytest
 from deepsets_jax.data.columns import build, proposal, spec
 from deepsets_jax.data.columns.facts import gather
 from deepsets_jax.data.files import opening, source
+from deepsets_jax.data.files.formats import Format
 from deepsets_jax.data.files.joins import Many, parse_many
 from deepsets_jax.data.table import DataError
 
@@ -186,6 +187,32 @@ def test_whole_numbers_are_one_key_whatever_their_type(tmp_path):
   assert batch["b.x"].to_pylist() == [["r"], ["p"]]
 
 
+def test_columns_may_differ_in_case_and_keys_be_no_numbers(tmp_path):
+  pq.write_table(
+    pa.table({"id": [1.0, np.inf], "label": [0, 1]}), tmp_path / "a.parquet"
+  )
+  columns = {
+    "id": [1.0, np.nan, np.inf],
+    "x": [1, 2, 3],
+    "X": [4, 5, 6],
+    "_key": [7] * 3,
+  }
+  pq.write_table(pa.table(columns), tmp_path / "b.parquet")
+  many = {"b": Many("b.parquet", "id")}
+  opened = opening.open_source(tmp_path / "a.parquet", many=many)
+  (batch,) = opened.batches()
+  rows = [(row["b.x"], row["b.X"], row["b._key"]) for row in batch.to_pylist()]
+  assert rows == [([1], [4], [7]), ([3], [6], [7])]
+
+
+def test_a_bad_cell_of_a_table_that_belongs_is_named(tmp_path):
+  pq.write_table(pa.table({"id": [1], "label": [0]}), tmp_path / "a.parquet")
+  (tmp_path / "b.csv").write_text("id,x\n1,2\n1,many\n")
+  many = {"b": Many("b.csv", "id", columns={"x": Format("number")})}
+  with pytest.raises(DataError, match=r"b.csv, row 1 \(line 3\), column 'x': 'many'"):
+    opening.open_source(tmp_path / "a.parquet", many=many)
+
+
 def test_tables_of_the_command_line():
   assert parse_many(["a=x/b.csv:key", "c=d.parquet:k=of"]) == {
     "a": Many("x/b.csv", "key"),
@@ -201,7 +228,7 @@ class TestQueries:
     films = folder / "films.parquet"
     opened = opening.open_source(
       f"sql:SELECT film, label, '$1,2' || film[2:] AS price FROM '{films}'"
-      " WHERE film < 'f2' ORDER BY film DESC"
+      " WHERE film < 'f2' ORDER BY film DESC;"
     )
     rows = [row for batch in opened.batches() for row in batch.to_pylist()]
     wanted = sorted((film for film in FILMS if film < "f2"), reverse=True)

@@ -31,7 +31,7 @@ from deepsets_jax.data.table_writer import TableWriter
 
 _ENCODING = "encoding.json"
 _UNREADABLE = "unreadable.json"
-# Of the tables that are kept: those of another format are made again.
+# Format of the tables that are kept; those of another format are made again.
 _FORMAT = "tables 2"
 Report = Callable[[str], Any]
 
@@ -116,7 +116,7 @@ def make(
 
 
 def unreadable(folder: pathlib.Path, where: str) -> str:
-  """What to say of the pictures that tables lack; "" if there is none."""
+  """A sentence on the pictures that tables lack; "" if they lack none."""
   path = folder / _UNREADABLE
   if not path.exists():
     return ""

@@ -54,7 +54,7 @@ class OneColumn:
 
   @property
   def by_column(self) -> dict[str, Any]:
-    """What each column is that is read."""
+    """The columns that are read, with the kind of each."""
     return {self.column: self}
 
   def cells_in(self, batch: pa.RecordBatch) -> pa.Array | None:

@@ -58,7 +58,7 @@ class Encoding:
     return Schema(modalities, self.spec.label.target(self.answers))
 
   def names(self) -> dict[str, tuple[str | Quantity, ...]]:
-    """What every token id is called, by modality; not of buckets."""
+    """Names of the token ids, by modality; hash buckets have none."""
     found: dict[str, tuple[str | Quantity, ...]] = {}
     for name, fitted in self.fitted.items():
       if isinstance(fitted, States):
@@ -239,7 +239,7 @@ class Fitting:
     columns = list(self._spec.modalities[name].by_column)
     called = repr(columns[0]) if len(columns) == 1 else shorten_names(columns)
     return DataError(
-      f"{self._where}: column {called}, modality {name!r}: {error}; mend it, or leave"
+      f"{self._where}: column {called}, modality {name!r}: {error}; fix it, or leave"
       " it out of the spec"
     )
 

@@ -147,7 +147,7 @@ class Facts:
 
   @property
   def separator(self) -> str | None:
-    """What stands between the names in the strings of the column, if anything."""
+    """The mark between the names in each string, or None if strings are not lists."""
     for mark, marked in self.marked.items():
       if marked.are_names(mark, self.counted, len(self.distinct)):
         return mark
@@ -176,7 +176,7 @@ class Facts:
 
   @property
   def picture_separator(self) -> str | None:
-    """What stands between paths of pictures in one string, if anything."""
+    """The mark between paths of pictures in one string, or None."""
     for mark, marked in self.marked.items():
       if marked.cells and marked.parts and all(map(_is_picture, marked.parts)):
         return mark
@@ -298,7 +298,7 @@ def gather(source: Source) -> list[Facts]:
   Raises:
     DataError: A value that is no data; names row and column.
   """
-  # Of a table that is joined to this one, each row is an element.
+  # Each row of a table that is joined to this one is an element.
   many, unclear = getattr(source, "lists", {}), getattr(source, "ambiguous", ())
   facts = [
     Facts(f.name, f.type, is_many=f.name in many, is_ambiguous=f.name in unclear)

@@ -23,7 +23,7 @@ from deepsets_jax.data.columns.tokens import Category, Vocabulary
 from deepsets_jax.ragged import Ragged, from_lengths
 from deepsets_jax.schema import Modality
 
-# What is fitted on one column.
+# The state that is fitted on one column.
 State = Scale | Vocabulary
 
 

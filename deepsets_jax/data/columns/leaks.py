@@ -41,8 +41,10 @@ def _equal_rows(source: Source, spec: Spec, survey: Survey) -> Iterator[str]:
     dict.fromkeys([*(c for k in spec.modalities.values() for c in k.by_column)])
   )
   columns += [spec.label.column]
-  schema = pa.schema([source.schema.field(name) for name in columns])
-  schema = schema.append(pa.field("_part", pa.int8()))
+  # By number, as names of SQL do not distinguish "a" from "A".
+  numbered = [f"c{place}" for place in range(len(columns))]
+  types = [_type(source, name) for name in columns]
+  schema = pa.schema([*zip(numbered, types, strict=True), ("_part", pa.int8())])
 
   def batches() -> Iterator[pa.RecordBatch]:
     for _, parts, batch in parted(source, columns, survey.parts):
@@ -53,7 +55,7 @@ def _equal_rows(source: Source, spec: Spec, survey: Survey) -> Iterator[str]:
   reader = pa.RecordBatchReader.from_batches(schema, batches())
   try:
     link.register("given", reader)
-    picked = ", ".join(duck.name(name) for name in columns)
+    picked = ", ".join(numbered)
     link.execute(
       f"CREATE OR REPLACE TEMP TABLE hashed AS SELECT _part, hash({picked}) AS row"
       " FROM given"

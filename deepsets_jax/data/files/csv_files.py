@@ -65,7 +65,7 @@ class CsvSource(source.Streamed):
       try:
         for batch in source.skipped(self._stream(picked, is_strict=False), row):
           yield _named(batch, schema)
-      except duckdb.Error as again:
+      except (duckdb.Error, *READ_ERRORS) as again:
         raise DataError(
           f"{self.where} cannot be read: lines end in several ways (\\r\\n, \\n, \\r);"
           " make them alike (dos2unix)"

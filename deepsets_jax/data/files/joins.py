@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -91,6 +92,7 @@ class QuerySource(source.Streamed):
     Raises:
       DataError: The query cannot be run.
     """
+    query = query.strip().rstrip(";")
     self.where, self._query = f"sql:{query}", query
     try:
       found = duck.connect().sql(f"SELECT * FROM ({query}) LIMIT 0")
@@ -110,7 +112,9 @@ class QuerySource(source.Streamed):
         for piece in source.cut(batch):
           yield self._layout.read(piece, names, row)
           row += piece.num_rows
-    except duckdb.Error as error:
+    except DataError:
+      raise
+    except (duckdb.Error, *source.READ_ERRORS) as error:
       raise DataError(f"{self.where}, after row {row}: {reason(error)}") from error
 
 
@@ -163,7 +167,15 @@ class Joined:
         f" it is with --many={name}={one.path}:{one.key}=COLUMN",
       )
       _check_column(tables[name], one.key, f"it is the key of {name!r}")
-      fields += self._sort(name, one, of, tables[name])
+      try:
+        fields += self._sort(name, one, of, tables[name])
+      except (duckdb.Error, pa.ArrowException, OSError) as error:
+        # A bad cell of a table is an error of DuckDB's here: reading it alone names it.
+        for table in (main, tables[name]):
+          collections.deque(table.batches(), maxlen=0)
+        raise DataError(
+          f"{tables[name].where} cannot be joined to {main.where}: {reason(error)}"
+        ) from error
     self.schema = pa.schema(fields)
 
   def at(self, row: int) -> str:
@@ -197,7 +209,7 @@ class Joined:
     link.register("given", _reader(self._main, [of]))
     link.execute(
       f"CREATE TEMP TABLE {keys} AS SELECT row_number() OVER () - 1 AS _row,"
-      f" {_key(self._main, of)} AS _key FROM given"
+      f" {_key(self._main.schema.field(of).type, 0)} AS _key FROM given"
     )
     link.unregister("given")
     twice = link.execute(
@@ -215,14 +227,16 @@ class Joined:
     )
     if order is not None:
       _check_column(table, order, f"it is the order of {name!r}")
-    link.register("given", _reader(table, None))
+    names = table.schema.names
+    link.register("given", _reader(table, names))
     link.execute(
       f"CREATE TEMP TABLE {rows} AS SELECT *, row_number() OVER () AS _place,"
-      f" {_key(table, one.key)} AS _key FROM given"
+      f" {_key(table.schema.field(one.key).type, names.index(one.key))} AS _key"
+      " FROM given"
     )
     link.unregister("given")
-    by = [*([f"m.{duck.name(order)}"] if order else []), "m._place"]
-    picked = ", ".join(f"m.{duck.name(f.name)} AS c{i}" for i, f in enumerate(columns))
+    by = [*([f"m.c{names.index(order)}"] if order else []), "m._place"]
+    picked = ", ".join(f"m.c{names.index(f.name)}" for f in columns)
     link.execute(
       f"CREATE TEMP TABLE {made} AS SELECT k._row,"
       f" row_number() OVER (ORDER BY k._row, {', '.join(by)}) AS _place, {picked}"
@@ -231,7 +245,7 @@ class Joined:
     )
     self._report(name, one, of, keys, rows, made)
     link.execute(f"DROP TABLE {keys}; DROP TABLE {rows}")
-    places = {f"{name}.{f.name}": f"c{i}" for i, f in enumerate(columns)}
+    places = {f"{name}.{f.name}": f"c{names.index(f.name)}" for f in columns}
     self._tables[name] = (made, places)
     self.lists |= dict.fromkeys(places, name)
     return [pa.field(f"{name}.{f.name}", pa.list_(f.type)) for f in columns]
@@ -283,21 +297,28 @@ class Joined:
     }
 
 
-def _key(table: Source, column: str) -> str:
-  """The values of a column in SQL as strings, the same for 1 and 1.0."""
-  name, kind = duck.name(column), table.schema.field(column).type
+def _key(kind: pa.DataType, place: int) -> str:
+  """The values of a column in SQL as strings, the same for 1 and 1.0; NaN is null."""
+  name = f"c{place}"
   if not pa.types.is_floating(kind):
     return f"{name}::VARCHAR"
+  whole = f"coalesce(TRY_CAST({name} AS BIGINT)::VARCHAR, {name}::VARCHAR)"
   return (
-    f"CASE WHEN {name} = floor({name}) THEN {name}::BIGINT::VARCHAR"
+    f"CASE WHEN isnan({name}) THEN NULL WHEN {name} = floor({name}) THEN {whole}"
     f" ELSE {name}::VARCHAR END"
   )
 
 
-def _reader(table: Source, columns: Sequence[str] | None) -> pa.RecordBatchReader:
-  names = source.select(table.where, table.schema, columns)
-  schema = pa.schema([table.schema.field(name) for name in names])
-  return pa.RecordBatchReader.from_batches(schema, table.batches(names))
+def _reader(table: Source, columns: Sequence[str]) -> pa.RecordBatchReader:
+  """The columns by number, as names of SQL do not distinguish "a" from "A"."""
+  names = [f"c{place}" for place in range(len(columns))]
+  types = [table.schema.field(column).type for column in columns]
+  schema = pa.schema(list(zip(names, types, strict=True)))
+  batches = (
+    pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+    for batch in table.batches(columns)
+  )
+  return pa.RecordBatchReader.from_batches(schema, batches)
 
 
 def _check_column(table: Source, column: str, why: str) -> None:
