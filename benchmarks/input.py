@@ -12,11 +12,11 @@ import time
 
 import numpy as np
 
-from deepsets_jax.data import budgets, loader
-from deepsets_jax.data.batching import Budget
-from deepsets_jax.data.table import Table
+from deepsets_jax.data.tables import budgets, loader
+from deepsets_jax.data.tables.batching import Budget
+from deepsets_jax.data.tables.schema import Modality, Schema, Target
+from deepsets_jax.data.tables.table import Table
 from deepsets_jax.ragged import from_lengths
-from deepsets_jax.schema import Modality, Schema, Target
 
 EXAMPLES, FEATURES, MEAN, BATCH = 100_000, 32, 16, 1024
 

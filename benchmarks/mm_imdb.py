@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   print("| step | time | memory | test |\n|---|---|---|---|")
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
-    builders = "deepsets_jax.data.builders"
+    builders = "deepsets_jax.data.datasets.builders"
     file = f"--output={folder}/manual/multimodal_imdb.hdf5"
     print(step("generate", f"{builders}.mm_imdb.synthetic", file, folder=folder))
     places = (f"--data_dir={folder}/tfds", f"--manual_dir={folder}/manual")

@@ -18,8 +18,8 @@ import numpy as np
 
 from benchmarks.pooling import medians
 from deepsets_jax.ragged import from_lengths
-from deepsets_jax.recall import ranks
-from deepsets_jax.recall.nearest import nearest
+from deepsets_jax.tasks.retrieval import ranks
+from deepsets_jax.tasks.retrieval.nearest import nearest
 
 # (items, width, users): memory is that of the largest so far, so these grow.
 CELLS = (

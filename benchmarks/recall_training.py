@@ -18,13 +18,13 @@ import jax
 import numpy as np
 
 from configs import movielens_recall
-from deepsets_jax import sharding
-from deepsets_jax.data import histories
-from deepsets_jax.data.catalogue import Catalogue
-from deepsets_jax.data.table import Table
+from deepsets_jax.data.interactions import histories
+from deepsets_jax.data.interactions.catalog import Catalogue
+from deepsets_jax.data.tables.schema import Modality, Schema, Target
+from deepsets_jax.data.tables.table import Table
 from deepsets_jax.ragged import Ragged, from_lengths
-from deepsets_jax.schema import Modality, Schema, Target
-from deepsets_jax.tasks.recall import Recall
+from deepsets_jax.tasks.retrieval.task import Recall
+from deepsets_jax.training import sharding
 
 ITEMS = (1_682, 10_000, 100_000, 1_000_000)
 USERS, EVENTS, TOKENS, VOCABULARY = 2_000, 60, 5, 10_000

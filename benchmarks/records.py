@@ -21,9 +21,10 @@ import grain
 import numpy as np
 import tensorflow_datasets as tfds
 
-from deepsets_jax.data import budgets, builders, debian_programs, loader
-from deepsets_jax.data.batching import Budget
-from deepsets_jax.data.table import Table
+from deepsets_jax.data.datasets import builders, debian_programs
+from deepsets_jax.data.tables import budgets, loader
+from deepsets_jax.data.tables.batching import Budget
+from deepsets_jax.data.tables.table import Table
 from deepsets_jax.ragged import from_lengths
 
 BATCH, REPEATS = 128, 5

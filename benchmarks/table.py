@@ -25,11 +25,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.input import examples_per_second
-from deepsets_jax.data.columns import build, spec
-from deepsets_jax.data.columns.facts import gather
-from deepsets_jax.data.columns.proposal import propose
-from deepsets_jax.data.files import opening
-from deepsets_jax.data.files.reading import Reading
+from deepsets_jax.data.ingest.columns import build, spec
+from deepsets_jax.data.ingest.columns.facts import gather
+from deepsets_jax.data.ingest.columns.proposal import propose
+from deepsets_jax.data.ingest.files import opening
+from deepsets_jax.data.ingest.files.reading import Reading
 
 _CHUNK = 50_000
 

@@ -1,13 +1,14 @@
 """MM-IMDb: the 23 genres of 25,959 films, from a vector of the plot and of the poster.
 
-  python -m deepsets_jax.data.builders.build mm_imdb/features --manual_dir=FOLDER
+  python -m deepsets_jax.data.datasets.builders.build mm_imdb/features \\
+      --manual_dir=FOLDER
   python -m experiments.main --config=configs/mm_imdb.py:concat
 
 FOLDER holds multimodal_imdb.hdf5, which is not ours to give: see
-deepsets_jax/data/builders/mm_imdb/README.md. The vectors are the public ones, word2vec
-and VGG. With them a concatenation is published at 58.8 micro and 49.2 macro F1, on the
-test part: that is the figure to meet, and it was not run here. The arguments are the
-model, one of `MODELS`, and the seed.
+deepsets_jax/data/datasets/builders/mm_imdb/README.md. The vectors are the public ones,
+word2vec and VGG. With them a concatenation is published at 58.8 micro and 49.2 macro F1
+on the test split; it was not run here. The arguments are the model, one of `MODELS`,
+and the seed.
 """
 
 import ml_collections

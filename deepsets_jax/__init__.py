@@ -14,7 +14,7 @@ _PUBLIC = {
   "Batch": "ragged",
   "Ragged": "ragged",
   "attention": "ragged.attention",
-  "explain": "explanation",
+  "explain": "analysis.explanation",
   "ordering": "ragged.ordering",
   "pool": "ragged.pooling",
   "pooling": "ragged.pooling",

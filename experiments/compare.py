@@ -26,9 +26,11 @@ from collections.abc import Mapping, Sequence
 
 from absl import app, flags, logging
 
-from deepsets_jax import figures, metrics, run_folder, train
-from deepsets_jax.data import sources
-from deepsets_jax.writers import write_json
+from deepsets_jax import figures
+from deepsets_jax.data.datasets import registry
+from deepsets_jax.foundation.files import write_json
+from deepsets_jax.tasks import fit
+from deepsets_jax.training import loop, metrics, run_folder
 from experiments.comparison import Model, Runs, draw, markdown, rows
 
 
@@ -80,7 +82,7 @@ def check(models: Sequence[Model], names: Sequence[str], baseline: str) -> None:
   for model in models:
     data = json.dumps(model.config.data.to_dict(), sort_keys=True)
     if data not in legal:
-      tables = sources.load(model.config.data, model.config.seed)
+      tables = registry.load(model.config.data, model.config.seed)
       legal[data] = sorted((*metrics.names(tables["train"].schema.target), "loss"))
     for name in names:
       if name not in legal[data]:
@@ -96,8 +98,8 @@ def run(models: Sequence[Model], seeds: Sequence[int], workdir: pathlib.Path) ->
     for seed in seeds:
       folder = workdir / model.name / f"seed_{seed}"
       try:
-        runs[model.name].finished[seed] = train.train_once(model.seeded(seed), folder)
-      except train.NonFiniteError as error:
+        runs[model.name].finished[seed] = fit.train_once(model.seeded(seed), folder)
+      except loop.NonFiniteError as error:
         runs[model.name].failed[seed] = str(error)
         print(f"{model.name}, seed {seed}: {error}", file=sys.stderr)
   return runs

@@ -12,7 +12,8 @@ import ml_collections
 from matplotlib.figure import Figure
 from scipy import stats
 
-from deepsets_jax import figures, summary
+from deepsets_jax import figures
+from deepsets_jax.training import costs as summary
 
 
 @dataclasses.dataclass(frozen=True)

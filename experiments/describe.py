@@ -19,21 +19,21 @@ from collections.abc import Mapping, Sequence
 
 from absl import app, flags, logging
 
-from deepsets_jax.data.columns import leaks, spec, survey
-from deepsets_jax.data.columns.facts import MOST_DISTINCT, Facts, gather
-from deepsets_jax.data.columns.proposal import (
+from deepsets_jax.data.ingest.columns import leaks, spec, survey
+from deepsets_jax.data.ingest.columns.facts import MOST_DISTINCT, Facts, gather
+from deepsets_jax.data.ingest.columns.proposal import (
   LABEL_NAMES,
   budget,
   elements,
   propose,
   remarks,
 )
-from deepsets_jax.data.columns.spec import Spec
-from deepsets_jax.data.files import opening
-from deepsets_jax.data.files.joins import Many, parse_many
-from deepsets_jax.data.files.reading import Reading
-from deepsets_jax.data.table import DataError
-from deepsets_jax.writers import write_json
+from deepsets_jax.data.ingest.columns.spec import Spec
+from deepsets_jax.data.ingest.files import opening
+from deepsets_jax.data.ingest.files.joins import Many, parse_many
+from deepsets_jax.data.ingest.files.reading import Reading
+from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.files import write_json
 
 _EXAMPLES = 128
 _HEADER = ("column", "type", "missing", "mean", "p99", "max", "size", "distinct", "is")

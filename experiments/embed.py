@@ -17,7 +17,7 @@ import pyarrow as pa
 from absl import app, flags, logging
 
 from deepsets_jax import tasks
-from deepsets_jax.recall import embeddings
+from deepsets_jax.serving import embeddings
 from experiments.explain import check_folder
 
 

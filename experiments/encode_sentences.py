@@ -6,7 +6,7 @@
     --config.data.debian_programs.text=sentences \
     --config.data.debian_programs.sentences=sentences.parquet
 
-INDEX is what `deepsets_jax.data.debian_builder` takes: a Parquet file, a folder of
+INDEX is what `tools.build_debian_programs` takes: a Parquet file, a folder of
 apt's lists, or "apt". Summary and description are split into sentences, which a
 pretrained MiniLM encodes. A few minutes on one core; a file that is already of these
 sentences and this model is left as it is.
@@ -24,9 +24,10 @@ import numpy as np
 from absl import app, flags
 
 from deepsets_jax import ragged
-from deepsets_jax.data import debian_builder, debian_programs, sentences
-from deepsets_jax.data.table import DataError
-from deepsets_jax.extract import minilm
+from deepsets_jax.data.datasets import debian_programs, sentences
+from deepsets_jax.extraction import minilm
+from deepsets_jax.foundation.errors import DataError
+from tools import build_debian_programs
 
 _INPUT = flags.DEFINE_string("input", None, 'Parquet file, folder, or "apt".')
 _OUTPUT = flags.DEFINE_string("output", None, "Parquet file to write.")
@@ -43,7 +44,7 @@ def read_sentences(source: str) -> dict[str, list[str]]:
   """
   wrapped = source == "apt" or pathlib.Path(source).is_dir()
   texts: dict[str, str] = {}
-  for package in debian_builder.read_packages(source):
+  for package in build_debian_programs.read_packages(source):
     texts.setdefault(package.name, package.text)
   names = debian_programs.packages()
   missing = [name for name in names if name not in texts]
@@ -52,7 +53,7 @@ def read_sentences(source: str) -> dict[str, list[str]]:
       f"{source}: {len(missing)} of {len(names)} programs are not in the index, the"
       f" first {missing[0]!r}; give the index that {debian_programs.PATH.name} is of,"
       " or build that file of this index, with python -m"
-      " deepsets_jax.data.debian_builder"
+      " tools.build_debian_programs"
     )
   return {name: sentences.split(_paragraphs(texts[name], wrapped)) for name in names}
 

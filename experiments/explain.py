@@ -18,7 +18,7 @@ from typing import Any
 from absl import app, flags, logging
 
 import deepsets_jax
-from deepsets_jax import run_folder
+from deepsets_jax.training import run_folder
 
 
 def table(summary: Mapping[str, Any]) -> str:

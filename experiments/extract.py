@@ -27,9 +27,9 @@ import tqdm
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from deepsets_jax.extract import EXTRACTORS, inputs, pipeline, worker
-from deepsets_jax.extract.pipeline import Settings, Summary
-from deepsets_jax.extract.worker import Make
+from deepsets_jax.extraction import EXTRACTORS, inputs, pipeline, worker
+from deepsets_jax.extraction.pipeline import Settings, Summary
+from deepsets_jax.extraction.worker import Make
 from experiments.explain import check_folder
 
 _BASE = pathlib.Path(__file__).parents[1] / "configs/extraction/base.py"
@@ -106,7 +106,7 @@ def main(argv: list[str]) -> None:
   if source.left_out:
     print(left_out(source.left_out))
   if given.beam:
-    from deepsets_jax.extract import beam
+    from deepsets_jax.extraction import beam
 
     job = beam.Job(
       *(given.input, given.images, given.texts, output, cache, make, settings),

@@ -16,9 +16,9 @@ from absl import app, flags
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
-from deepsets_jax import metrics
-from deepsets_jax.data import debian_programs
-from deepsets_jax.data.table import Table
+from deepsets_jax.data.datasets import debian_programs
+from deepsets_jax.data.tables.table import Table
+from deepsets_jax.training import metrics
 
 _SEED = flags.DEFINE_integer("seed", 0, "Of the split.")
 MODALITIES = ("description", "depends")

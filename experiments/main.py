@@ -11,8 +11,9 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from deepsets_jax import run_folder, sharding, train
-from deepsets_jax.data.table import DataError
+from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.tasks import fit
+from deepsets_jax.training import run_folder, sharding
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config",
@@ -39,7 +40,7 @@ def main(argv: list[str]) -> None:
   print(f"process {jax.process_index()} of {jax.process_count()}, devices: {devices}")
   workdir = _WORKDIR.value or run_folder.default(flags.FLAGS["config"].config_filename)
   try:
-    results = train.train_and_evaluate(_CONFIG.value, workdir)
+    results = fit.train_and_evaluate(_CONFIG.value, workdir)
   except DataError as error:
     raise SystemExit(f"error: {error}") from error
   if not sharding.is_main_process():

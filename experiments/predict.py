@@ -5,8 +5,8 @@
 
 The file is one like that of the training: Parquet, Arrow, JSON lines or CSV, of any
 size. A column that is missing is an absent modality. The output is Parquet, CSV or JSON
-lines, by its ending (see `deepsets_jax.predicted_files`). With --evaluate the input has
-the label, too, and metrics are printed and written beside the output, to
+lines, by its ending (see `deepsets_jax.serving.predicted_files`). With --evaluate the
+input has the label, too, and metrics are printed and written beside the output, to
 predictions.metrics.json. The same command goes on where it was stopped.
 """
 
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import tqdm
 from absl import app, flags, logging
 
-from deepsets_jax import measured, prediction
+from deepsets_jax.serving import measured, prediction
 from experiments.explain import check_folder
 
 

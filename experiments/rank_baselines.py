@@ -18,12 +18,13 @@ from collections.abc import Callable
 import numpy as np
 from absl import app, flags
 
-from deepsets_jax.data import movielens
-from deepsets_jax.data.histories import Histories, Split
-from deepsets_jax.data.list_sources import RatingLists, last_part
-from deepsets_jax.data.table import DataError, element_slots
+from deepsets_jax.data.datasets import movielens
+from deepsets_jax.data.interactions.histories import Histories, Split
+from deepsets_jax.data.interactions.lists import RatingLists, last_part
+from deepsets_jax.data.tables.table import element_slots
+from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.ragged import Ragged
-from deepsets_jax.ranking import metrics
+from deepsets_jax.tasks.ranking import metrics
 
 Scores = Callable[[np.ndarray, np.ndarray], np.ndarray]
 

@@ -19,10 +19,10 @@ import numpy as np
 import scipy.sparse
 from absl import app, flags
 
-from deepsets_jax.data import movielens
-from deepsets_jax.data.histories import Histories, Split, leave_out
-from deepsets_jax.data.table import DataError
-from deepsets_jax.recall import metrics, ranks
+from deepsets_jax.data.datasets import movielens
+from deepsets_jax.data.interactions.histories import Histories, Split, leave_out
+from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.tasks.retrieval import metrics, ranks
 
 Scores = Callable[[np.ndarray], np.ndarray]
 

@@ -87,14 +87,7 @@ def put(path: pathlib.Path, name: str, text: str) -> None:
   page = path.read_text()
   begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
   pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-  replace(path, pattern.sub(lambda _: f"{begin}{text.strip()}\n{end}", page))
-
-
-def replace(path: pathlib.Path, text: str) -> None:
-  """Writes to a temporary name and renames."""
-  temporary = path.with_name(f".{path.name}.tmp")
-  temporary.write_text(text)
-  temporary.replace(path)
+  write_text(path, pattern.sub(lambda _: f"{begin}{text.strip()}\n{end}", page))
 
 
 def main(argv: list[str]) -> None:

@@ -25,8 +25,11 @@ from typing import Any, NamedTuple
 import ml_collections
 from absl import app, flags, logging
 
-from deepsets_jax import figures, robustness, run_folder, trained
-from deepsets_jax.writers import write_json
+from deepsets_jax import figures
+from deepsets_jax.analysis import robustness
+from deepsets_jax.foundation.files import write_json
+from deepsets_jax.tasks import trained
+from deepsets_jax.training import run_folder
 from experiments.robustness_tables import (
   Measured,
   draw_curves,

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from deepsets_jax import figures, metrics
-from deepsets_jax.robustness import CORRUPTIONS, Curve
+from deepsets_jax import figures
+from deepsets_jax.analysis.robustness import CORRUPTIONS, Curve
+from deepsets_jax.training import metrics
 from experiments.comparison import spread
 
 # Of the subsets of modalities, how many are told.

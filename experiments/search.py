@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import app, flags, logging
 
-from deepsets_jax.recall.searcher import Event, Hit, Searcher
+from deepsets_jax.serving.searcher import Event, Hit, Searcher
 
 # Events of a user that are shown.
 _LAST = 5

@@ -17,7 +17,8 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from deepsets_jax import run_folder, train
+from deepsets_jax.tasks import fit
+from deepsets_jax.training import run_folder
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _SWEEP = flags.DEFINE_string("sweep", None, "A module with overrides().")
@@ -37,7 +38,7 @@ def validation_metrics(
     config = _CONFIG.value.copy_and_resolve_references()
     config.update_from_flattened_dict(overrides)
     config.seed = int(seed)
-    results.append(train.train_once(config, folder / f"seed_{seed}")["validation"])
+    results.append(fit.train_once(config, folder / f"seed_{seed}")["validation"])
   return {
     name: statistics.mean(values[name] for values in results) for name in _METRICS.value
   }

@@ -25,7 +25,7 @@ jaxtyping.install_import_hook(
     "deepsets_jax.ragged.ordering",
     "deepsets_jax.ragged.pooling",
     "deepsets_jax.ragged.segments",
-    "deepsets_jax.losses",
+    "deepsets_jax.training.losses",
   ],
   "beartype.beartype",
 )

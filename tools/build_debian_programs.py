@@ -1,6 +1,6 @@
 """Builds the embedded file of `debian_programs` from a Debian package index.
 
-  python -m deepsets_jax.data.debian_builder --input=INDEX --output=FILE
+  python -m tools.build_debian_programs --input=INDEX --output=FILE
 
 INDEX is a Parquet file with one package a row (package, source, summary, paragraphs,
 depends, recommends, suggests, size_kb, tags), or a folder with the lists that apt
@@ -22,8 +22,9 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deepsets_jax.data import debian_programs, parquet
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.datasets import debian_programs
+from deepsets_jax.data.tables import parquet
+from deepsets_jax.foundation.errors import DataError
 
 FACETS = frozenset(
   "use works-with interface uitoolkit implemented-in network admin field game web sound"

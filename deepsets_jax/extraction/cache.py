@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from deepsets_jax.data.table import DataError
-from deepsets_jax.extract.protocol import Found
+from deepsets_jax.extraction.protocol import Found
+from deepsets_jax.foundation.errors import DataError
 
 FORMAT = 1
 _FILE = "found.sqlite"

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
-from deepsets_jax.data.pictures import PictureError
-from deepsets_jax.extract import cache, inputs
-from deepsets_jax.extract.inputs import Input
+from deepsets_jax.data.ingest.pictures import PictureError
+from deepsets_jax.extraction import cache, inputs
+from deepsets_jax.extraction.inputs import Input
 
 # Bytes of pictures and texts that are read for one chunk, about.
 _BYTES = 1 << 25

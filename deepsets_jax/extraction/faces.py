@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from deepsets_jax.extract import boxes, weights
-from deepsets_jax.extract.protocol import Found
+from deepsets_jax.extraction import boxes, weights
+from deepsets_jax.extraction.protocol import Found
 
 _PACKAGE = "face_recognition_models"
 # Of the two models of points the one whose training data allow any use.

@@ -3,7 +3,7 @@
 The one in the README, of three pictures that scikit-image has (with the extra
 `extract`):
 
-  python -m deepsets_jax.figures.extracts --output=docs/extract.png
+  python -m deepsets_jax.extraction.figure --output=docs/extract.png
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from matplotlib.patches import Rectangle
 
 from deepsets_jax.figures import style
 from deepsets_jax.figures.style import COLORS, GREY
+from deepsets_jax.foundation.files import replacing
 
 if TYPE_CHECKING:
-  from deepsets_jax.extract.protocol import Found
+  from deepsets_jax.extraction.protocol import Found
 
 # In inches: of a picture with its margins, of a margin, of a line of text.
 _WIDTH, _MARGIN, _LINE = 4.4, 0.14, 0.19
@@ -124,7 +125,7 @@ def main(output: str) -> None:
   """Writes the figure of three pictures of scikit-image's."""
   import skimage.data
 
-  from deepsets_jax.extract import registry
+  from deepsets_jax.extraction import registry
 
   extractors = [
     registry.build("image"),
@@ -155,9 +156,8 @@ def _save_small(figure: Figure, path: pathlib.Path) -> None:
   theirs = image.quantize(255 - len(COLORS)).getpalette()
   palette = PIL.Image.new("P", (1, 1))
   palette.putpalette(ours + theirs[: 768 - len(ours)])
-  temporary = path.with_name(f".{path.name}.tmp")
-  image.quantize(palette=palette).save(temporary, format="png", optimize=True)
-  temporary.replace(path)
+  with replacing(path) as temporary:
+    image.quantize(palette=palette).save(temporary, format="png", optimize=True)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
-from deepsets_jax.data import pictures
-from deepsets_jax.data.files import opening, paths
-from deepsets_jax.data.files.source import Source
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.ingest import pictures
+from deepsets_jax.data.ingest.files import opening, paths
+from deepsets_jax.data.ingest.files.source import Source
+from deepsets_jax.foundation.errors import DataError
 
 # Rows of a batch of a folder.
 _ROWS = 64

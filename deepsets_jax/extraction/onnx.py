@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from deepsets_jax.data.table import DataError
-from deepsets_jax.extract import boxes, weights
-from deepsets_jax.extract.protocol import Found
+from deepsets_jax.extraction import boxes, weights
+from deepsets_jax.extraction.protocol import Found
+from deepsets_jax.foundation.errors import DataError
 
 _DTYPES = {
   "tensor(float)": np.float32,

@@ -18,10 +18,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deepsets_jax.data.table import DataError
-from deepsets_jax.extract.inputs import Input
-from deepsets_jax.extract.protocol import Found
-from deepsets_jax.extract.worker import Facts
+from deepsets_jax.extraction.inputs import Input
+from deepsets_jax.extraction.protocol import Found
+from deepsets_jax.extraction.worker import Facts
+from deepsets_jax.foundation.errors import DataError
 
 FORMAT = "deepsets_jax extraction 1"
 # A row group is written when it has this many bytes or rows.

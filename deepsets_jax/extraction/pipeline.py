@@ -19,16 +19,16 @@ from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol
 
-from deepsets_jax.data.table import DataError
-from deepsets_jax.extract import chunks, output, worker
-from deepsets_jax.extract.cache import Cache
-from deepsets_jax.extract.chunks import Chunk, Problem
-from deepsets_jax.extract.inputs import Input
-from deepsets_jax.extract.output import Column
-from deepsets_jax.extract.protocol import Found
-from deepsets_jax.extract.results import Results
-from deepsets_jax.extract.worker import Done, Facts, Make, Task, Worker
-from deepsets_jax.writers import write_json
+from deepsets_jax.extraction import chunks, output, worker
+from deepsets_jax.extraction.cache import Cache
+from deepsets_jax.extraction.chunks import Chunk, Problem
+from deepsets_jax.extraction.inputs import Input
+from deepsets_jax.extraction.output import Column
+from deepsets_jax.extraction.protocol import Found
+from deepsets_jax.extraction.results import Results
+from deepsets_jax.extraction.worker import Done, Facts, Make, Task, Worker
+from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.files import write_json
 
 # Chunks that are read ahead of the one to be written, for each worker.
 _AHEAD = 2

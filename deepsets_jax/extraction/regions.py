@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from deepsets_jax.extract import boxes, efficientnet, weights
-from deepsets_jax.extract.protocol import Found
+from deepsets_jax.extraction import boxes, efficientnet, weights
+from deepsets_jax.extraction.protocol import Found
 
 # Of the windows, as shares of the shorter side.
 _SIZES = (0.75, 0.5, 0.33)

@@ -6,8 +6,8 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from deepsets_jax.extract.protocol import Extractor
-from deepsets_jax.extract.weights import EXTRA
+from deepsets_jax.extraction.protocol import Extractor
+from deepsets_jax.extraction.weights import EXTRA
 
 
 def _lazy(module: str, kind: str) -> Callable[..., Extractor]:

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from deepsets_jax.data.table import DataError
-from deepsets_jax.extract.cache import Cache
-from deepsets_jax.extract.chunks import Chunk, Problem
-from deepsets_jax.extract.output import Column
-from deepsets_jax.extract.protocol import Found
-from deepsets_jax.extract.worker import Done, Task
+from deepsets_jax.extraction.cache import Cache
+from deepsets_jax.extraction.chunks import Chunk, Problem
+from deepsets_jax.extraction.output import Column
+from deepsets_jax.extraction.protocol import Found
+from deepsets_jax.extraction.worker import Done, Task
+from deepsets_jax.foundation.errors import DataError
 
 
 class Results:

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from deepsets_jax.data import sentences
-from deepsets_jax.data.table import DataError
-from deepsets_jax.extract import minilm, weights
-from deepsets_jax.extract.protocol import Found
+from deepsets_jax.data.datasets import sentences
+from deepsets_jax.extraction import minilm, weights
+from deepsets_jax.extraction.protocol import Found
+from deepsets_jax.foundation.errors import DataError
 
 _TABLE = "wordllama/weights/l2_supercat_256.safetensors"
 _TOKENIZER = "wordllama/tokenizers/l2_supercat_tokenizer_config.json"

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from deepsets_jax.data import pictures
-from deepsets_jax.data.pictures import PictureError
-from deepsets_jax.extract.protocol import Extractor, Found
-from deepsets_jax.extract.registry import build
+from deepsets_jax.data.ingest import pictures
+from deepsets_jax.data.ingest.pictures import PictureError
+from deepsets_jax.extraction.protocol import Extractor, Found
+from deepsets_jax.extraction.registry import build
 
 # Builds all extractors; goes to other processes, so that it is a function of a module,
 # or a `functools.partial` of one.

@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from deepsets_jax.foundation.files import replacing
+
 # Colours that are told apart whatever one's eyes (Okabe and Ito, 2008).
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#8c8c8c"
 LIGHT_BLUE = "#9ccfee"
@@ -18,11 +20,9 @@ COLORS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", G
 
 
 def save(figure: Figure, path: str | pathlib.Path) -> None:
-  """Writes a PNG to a temporary name and renames it."""
-  path = pathlib.Path(path)
-  temporary = path.with_name(f".{path.name}.tmp")
-  write_png(figure, temporary, dpi=150)
-  temporary.replace(path)
+  """Writes a figure as PNG, replacing the file."""
+  with replacing(path) as temporary:
+    write_png(figure, temporary, dpi=150)
 
 
 def write_png(figure: Figure, file: str | pathlib.Path | IO[bytes], dpi: int) -> None:

@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import ml_collections
 from jaxtyping import Array, Float
 
-from deepsets_jax import towers
+from deepsets_jax.data.tables.schema import Schema
 from deepsets_jax.encoders import MLP
+from deepsets_jax.models import two_tower
 from deepsets_jax.ragged import Ragged
-from deepsets_jax.schema import Schema
 
 
 class Scorer(nn.Module):
@@ -33,7 +33,7 @@ class Scorer(nn.Module):
     dtype: Of the MLP; logits are float32.
   """
 
-  towers: towers.TwoTowers
+  two_tower: two_tower.TwoTowers
   hidden: Sequence[int] = ()
   dropout: float = 0.0
   dtype: Any = jnp.float32
@@ -81,5 +81,5 @@ def build(config: ml_collections.ConfigDict, users: Schema, items: Schema) -> Sc
   """
   ranking = config.ranking
   return Scorer(
-    towers.build(config, users, items), tuple(ranking.hidden), ranking.dropout
+    two_tower.build(config, users, items), tuple(ranking.hidden), ranking.dropout
   )

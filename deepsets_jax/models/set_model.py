@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import ml_collections
 from jaxtyping import Float
 
+from deepsets_jax.data.tables.schema import Modality, Schema
 from deepsets_jax.encoders import (
   MLP,
   DenseEncoder,
@@ -27,7 +28,6 @@ from deepsets_jax.encoders.importance import (
 from deepsets_jax.encoders.sequence import POSITIONS
 from deepsets_jax.fusion import FUSIONS, Fusion
 from deepsets_jax.ragged import Ragged, pooling
-from deepsets_jax.schema import Modality, Schema
 
 
 class Head(nn.Module):

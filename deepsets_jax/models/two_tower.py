@@ -15,11 +15,11 @@ import ml_collections
 import numpy as np
 from jaxtyping import Float
 
-from deepsets_jax import models
-from deepsets_jax.data.prefixes import HISTORY
+from deepsets_jax.data.interactions.next_item import HISTORY
+from deepsets_jax.data.tables.schema import Modality, Schema
 from deepsets_jax.encoders import l2_normalize
+from deepsets_jax.models import set_model
 from deepsets_jax.ragged import Ragged
-from deepsets_jax.schema import Modality, Schema
 
 
 class TwoTowers(nn.Module):
@@ -103,8 +103,8 @@ def build(config: ml_collections.ConfigDict, users: Schema, items: Schema) -> Tw
     users = Schema({**users.modalities, HISTORY: vectors}, users.target)
   start = np.zeros(recall.dimensions, np.float32)
   return TwoTowers(
-    users=models.build(config.model, users, start),
-    items=models.build(config.item_model, items, start),
+    users=set_model.build(config.model, users, start),
+    items=set_model.build(config.item_model, items, start),
     shared=recall.shared,
     normalize=recall.normalize,
   )

@@ -16,9 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Float, PyTree
 
-from deepsets_jax.data import parquet, prefixes
-from deepsets_jax.data.table import DataError
-from deepsets_jax.tasks.recall import Recall
+from deepsets_jax.data.interactions import next_item
+from deepsets_jax.data.tables import parquet
+from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.files import replacing
+from deepsets_jax.tasks.retrieval.task import Recall
 
 KINDS = ("items", "users")
 # Of users: as they are after all their events.
@@ -90,7 +92,7 @@ def of_users(
     rows, ends = np.arange(len(histories.users)), histories.offsets[1:]
   else:
     rows, ends = task.splits[split].user_rows, task.splits[split].known_ends
-  before = prefixes.users_before(
+  before = next_item.users_before(
     histories, rows, ends, task.config.data.histories.window
   )
   begins = histories.offsets[:-1][rows]
@@ -117,8 +119,7 @@ def write(table: pa.Table, path: str | pathlib.Path) -> None:
   """Writes the file in row groups, or nothing at all; its folder is made."""
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f".{path.name}.tmp")
-  try:
+  with replacing(path) as temporary:
     pq.write_table(
       table,
       temporary,
@@ -126,9 +127,6 @@ def write(table: pa.Table, path: str | pathlib.Path) -> None:
       row_group_size=_ROWS,
       write_page_checksum=True,
     )
-    temporary.replace(path)
-  finally:
-    temporary.unlink(missing_ok=True)
 
 
 def is_there(

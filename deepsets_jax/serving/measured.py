@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deepsets_jax import metrics
-from deepsets_jax.data.columns import cells
-from deepsets_jax.data.columns.encoding import Encoding
-from deepsets_jax.data.columns.survey import located
-from deepsets_jax.data.files.source import Source
-from deepsets_jax.data.table import DataError
-from deepsets_jax.predictor import Predictor
+from deepsets_jax.data.ingest.columns import cells
+from deepsets_jax.data.ingest.columns.encoding import Encoding
+from deepsets_jax.data.ingest.columns.survey import located
+from deepsets_jax.data.ingest.files.source import Source
+from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.serving.predictor import Predictor
+from deepsets_jax.training import metrics
 
 # Of the parts of a prediction, see `truth`.
 COLUMNS = ("targets", "measured")

@@ -17,17 +17,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deepsets_jax import measured, predicted_files
-from deepsets_jax.data.columns import cells
-from deepsets_jax.data.columns.encoding import Encoding
-from deepsets_jax.data.columns.images import Unreadable
-from deepsets_jax.data.columns.spec import NUMERIC
-from deepsets_jax.data.columns.survey import located, numbered
-from deepsets_jax.data.files import paths
-from deepsets_jax.data.files.source import Source, shorten_names
-from deepsets_jax.data.table import DataError, Table
-from deepsets_jax.predictor import Predictor, load
-from deepsets_jax.writers import write_json
+from deepsets_jax.data.ingest.columns import cells
+from deepsets_jax.data.ingest.columns.encoding import Encoding
+from deepsets_jax.data.ingest.columns.images import Unreadable
+from deepsets_jax.data.ingest.columns.spec import NUMERIC
+from deepsets_jax.data.ingest.columns.survey import located, numbered
+from deepsets_jax.data.ingest.files import paths
+from deepsets_jax.data.ingest.files.source import Source, shorten_names
+from deepsets_jax.data.tables.table import Table
+from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.files import replacing, write_json
+from deepsets_jax.serving import measured, predicted_files
+from deepsets_jax.serving.predictor import Predictor, load
 
 __all__ = ["Predictor", "load", "write"]
 
@@ -285,15 +286,10 @@ def _keep(
   parts: pathlib.Path, rows: np.ndarray, part: pa.Table, absent: Unreadable | None
 ) -> None:
   """Writes the part of some rows, and which pictures could not be read so far."""
-  _write_part(parts / f"{rows[0]:015d}.parquet", part)
+  with replacing(parts / f"{rows[0]:015d}.parquet") as temporary:
+    pq.write_table(part, temporary)
   if absent is not None:
     write_json(parts / _UNREADABLE, absent.to_json())
-
-
-def _write_part(path: pathlib.Path, table: pa.Table) -> None:
-  temporary = path.with_suffix(".tmp")
-  pq.write_table(table, temporary)
-  temporary.replace(path)
 
 
 def _finish(

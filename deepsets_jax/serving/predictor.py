@@ -12,15 +12,18 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import PyTree
 
-from deepsets_jax import importance, losses, run_folder, trained
-from deepsets_jax.data.columns import cells
-from deepsets_jax.data.columns.encoding import Encoding
-from deepsets_jax.data.table import Table
-from deepsets_jax.importance import outputs
-from deepsets_jax.importance.shapley import MOST_EXACT
+from deepsets_jax.analysis import attribution
+from deepsets_jax.analysis.attribution import outputs
+from deepsets_jax.analysis.attribution.shapley import MOST_EXACT
+from deepsets_jax.data.ingest.columns import cells
+from deepsets_jax.data.ingest.columns.encoding import Encoding
+from deepsets_jax.data.tables.schema import Target
+from deepsets_jax.data.tables.table import Table
 from deepsets_jax.ragged import Batch
-from deepsets_jax.schema import Target
-from deepsets_jax.trained import Trained
+from deepsets_jax.tasks import trained
+from deepsets_jax.tasks.supervised import encodings
+from deepsets_jax.tasks.trained import Trained
+from deepsets_jax.training import losses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Predictor:
     found["logits"] = _vectors(logits)
     if self.method != "none":
       output = outputs.predicted(self.target, logits, self.trained.threshold)
-      scores = importance.compute(self.method, self.trained, table, output).modalities
+      scores = attribution.compute(self.method, self.trained, table, output).modalities
       arrays = {k: pa.array(np.asarray(v, np.float32)) for k, v in scores.items()}
       found["importance"] = pa.StructArray.from_arrays(
         list(arrays.values()), names=list(arrays)
@@ -140,13 +143,13 @@ def load(workdir: str | pathlib.Path, method: str = "usual") -> Predictor:
       method is none of its model.
   """
   workdir = pathlib.Path(workdir)
-  encoding = run_folder.encoding(workdir)
+  encoding = encodings.read(workdir)
   run = trained.load(workdir, encoding.schema)
   modalities = len(encoding.schema.modalities)
   if method == "usual":
     method = "shapley" if modalities <= MOST_EXACT else "leave_one_out"
   if method != "none":
-    importance.check([method], run)
+    attribution.check([method], run)
   if method == "shapley" and modalities > MOST_EXACT:
     raise ValueError(
       f"{modalities} modalities, and Shapley values of each row are for up to"

@@ -19,13 +19,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from deepsets_jax import tasks
-from deepsets_jax.data import prefixes
-from deepsets_jax.data.histories import Histories
-from deepsets_jax.data.table import blank
+from deepsets_jax.data.interactions import next_item
+from deepsets_jax.data.interactions.histories import Histories
+from deepsets_jax.data.tables.table import blank
 from deepsets_jax.ragged import Ragged
-from deepsets_jax.recall import embeddings as files
-from deepsets_jax.recall.nearest import nearest
-from deepsets_jax.recall.titles import Titles, row_of
+from deepsets_jax.serving import embeddings as files
+from deepsets_jax.serving.titles import Titles, row_of
+from deepsets_jax.tasks.retrieval.nearest import nearest
 
 # Seconds between the events of a history that is typed, which has no times.
 APART = 60
@@ -211,7 +211,7 @@ class Searcher:
     """What the user of a row comes to after all its events."""
     begin, end = histories.offsets[row : row + 2]
     window = self.task.config.data.histories.window
-    before = prefixes.users_before(histories, np.array([row]), np.array([end]), window)
+    before = next_item.users_before(histories, np.array([row]), np.array([end]), window)
     (vector,) = self.task.users(self._params, self.items, before)
     return self._hits(vector, self.items, k, histories.rows[begin:end], approximate)
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 import ml_collections
 from jaxtyping import PyTree
 
-from deepsets_jax import trained
-from deepsets_jax.tasks.base import Task
-from deepsets_jax.tasks.labels import Labels
-from deepsets_jax.tasks.ranking import Ranking
-from deepsets_jax.tasks.recall import Recall
+from deepsets_jax.tasks import trained
+from deepsets_jax.tasks.ranking.task import Ranking
+from deepsets_jax.tasks.retrieval.task import Recall
+from deepsets_jax.tasks.supervised.task import Labels
+from deepsets_jax.training.task import Task
 
 # By config.task.
 TASKS: Mapping[str, Callable[[ml_collections.ConfigDict], Task]] = {

@@ -12,15 +12,18 @@ import ml_collections
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from deepsets_jax import figures, report, sharding, train_step
-from deepsets_jax import run as runs
-from deepsets_jax.checkpoint import Position
-from deepsets_jax.data import loader
-from deepsets_jax.data.batching import Absence, Budget, EpochPlan
-from deepsets_jax.recall import fit
-from deepsets_jax.tasks import base
-from deepsets_jax.train_step import State, Step
-from deepsets_jax.writers import read_metrics, write_json
+from deepsets_jax import figures
+from deepsets_jax.data.tables import loader
+from deepsets_jax.data.tables.batching import Absence, Budget, EpochPlan
+from deepsets_jax.foundation.files import write_json
+from deepsets_jax.tasks import report
+from deepsets_jax.tasks.retrieval import shapes
+from deepsets_jax.tasks.supervised import run as runs
+from deepsets_jax.training import sharding, task
+from deepsets_jax.training import step as train_step
+from deepsets_jax.training.checkpoints import Position
+from deepsets_jax.training.step import State, Step
+from deepsets_jax.training.writers import read_metrics
 
 
 class Examples(Protocol):
@@ -102,8 +105,8 @@ class OnHistories:
 
   def fill(self, batch: Any) -> dict[str, float]:
     """See `base.fill`; those of items have a prefix."""
-    items = {f"{fit.ITEM}{k}": v for k, v in batch.items.modalities.items()}
-    return base.fill({**batch.users.modalities, **items})
+    items = {f"{shapes.ITEM}{k}": v for k, v in batch.items.modalities.items()}
+    return task.fill({**batch.users.modalities, **items})
 
   def keep(self, workdir: pathlib.Path) -> None:
     """Nothing: the data is read again."""

@@ -13,12 +13,14 @@ from absl import logging
 from jaxtyping import PyTree
 
 import deepsets_jax
-from deepsets_jax import evaluate, figures, metrics, sharding
-from deepsets_jax.checkpoint import Position
-from deepsets_jax.data import budgets
-from deepsets_jax.data.table import Table
-from deepsets_jax.run import Run
-from deepsets_jax.writers import read_metrics, write_json
+from deepsets_jax import figures
+from deepsets_jax.data.tables import budgets
+from deepsets_jax.data.tables.table import Table
+from deepsets_jax.foundation.files import write_json
+from deepsets_jax.tasks.supervised.run import Run
+from deepsets_jax.training import evaluation, metrics, sharding
+from deepsets_jax.training.checkpoints import Position
+from deepsets_jax.training.writers import read_metrics
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
@@ -49,9 +51,11 @@ def write(
   for name in splits:
     _warn_of_undefined(name, run.tables[name])
   logits = {name: run.logits(params, name) for name in splits}
-  threshold = evaluate.choose_threshold(run.tables["validation"], logits["validation"])
+  threshold = evaluation.choose_threshold(
+    run.tables["validation"], logits["validation"]
+  )
   results = {
-    name: evaluate.evaluate(run.tables[name], logits[name], run.loss, threshold)
+    name: evaluation.evaluate(run.tables[name], logits[name], run.loss, threshold)
     for name in splits
   }
   results |= facts(params, position) | {"threshold": threshold}
@@ -64,7 +68,7 @@ def write(
 
 
 def _warn_of_undefined(split: str, table: Table) -> None:
-  names = evaluate.undefined(table)
+  names = evaluation.undefined(table)
   if names and sharding.is_main_process():
     logging.warning(
       "%s: %s say nothing of its %d examples, which are too few or all of one class",

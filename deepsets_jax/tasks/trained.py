@@ -15,25 +15,27 @@ import ml_collections
 import numpy as np
 from jaxtyping import PyTree
 
-from deepsets_jax import evaluate, metrics, run_folder
-from deepsets_jax import run as runs
-from deepsets_jax.checkpoint import Checkpoints
-from deepsets_jax.data import sources
-from deepsets_jax.data.batching import Budget
-from deepsets_jax.data.table import Table, blank
+from deepsets_jax.data.datasets import registry
+from deepsets_jax.data.tables.batching import Budget
+from deepsets_jax.data.tables.schema import Schema
+from deepsets_jax.data.tables.table import Table, blank
 from deepsets_jax.ragged import Batch
-from deepsets_jax.schema import Schema
-from deepsets_jax.train_step import State
+from deepsets_jax.tasks.supervised import encodings
+from deepsets_jax.tasks.supervised import run as runs
+from deepsets_jax.training import evaluation, metrics, run_folder
+from deepsets_jax.training.checkpoints import Checkpoints
+from deepsets_jax.training.step import State
 
 _SPLITS = ("train", "validation", "test")
 # What to do with a run that was for something else, by its task.
 _ASKED_BY = {
   "labels": (
-    "use experiments.predict or experiments.explain, and deepsets_jax.trained.load"
+    "use experiments.predict or experiments.explain, and"
+    " deepsets_jax.tasks.trained.load"
   ),
   "recall": (
     "use experiments.search or experiments.embed, and"
-    " deepsets_jax.recall.searcher.Searcher"
+    " deepsets_jax.serving.searcher.Searcher"
   ),
 }
 
@@ -65,14 +67,14 @@ class Trained:
   def per_example(self, step: Callable[..., Any], table: Table) -> np.ndarray:
     """A vector for every example of a table, see `evaluate.predict`."""
     run, budget = self.run, fitting(table, self.run.budget)
-    return evaluate.predict(step, self.params, table, budget, run.shards, run.mesh)
+    return evaluation.predict(step, self.params, table, budget, run.shards, run.mesh)
 
   def per_element(
     self, step: Callable[..., Any], table: Table
   ) -> dict[str, np.ndarray]:
     """A number for every element of a table, see `evaluate.predict_elements`."""
     run, budget = self.run, fitting(table, self.run.budget)
-    return evaluate.predict_elements(
+    return evaluation.predict_elements(
       step, self.params, table, budget, run.shards, run.mesh
     )
 
@@ -84,7 +86,7 @@ class Trained:
     So that what is asked twice is compiled once.
     """
     if key not in self._steps:
-      self._steps[key] = evaluate.build(of_shard, self.run.mesh)
+      self._steps[key] = evaluation.build(of_shard, self.run.mesh)
     return self._steps[key]
 
   def untrained(self, seed: int) -> Trained:
@@ -114,13 +116,13 @@ def load(workdir: str | pathlib.Path, schema: Schema | None = None) -> Trained:
       tables = dict.fromkeys(_SPLITS, blank(schema))
       fit_devices(config)
     run = runs.build(config.lock(), tables)
-  if schema is None and (found := sources.encoding(config.data, config.seed)):
-    run_folder.keep_encoding(found, workdir)  # Or raises.
+  if schema is None and (found := registry.encoding(config.data, config.seed)):
+    encodings.keep(found, workdir)  # Or raises.
   higher = metrics.higher_is_better(run.config.train.metric)
   params = best_params(workdir, run.abstract_state, higher_is_better=higher)
   if schema is None:
     logits = run.logits(params, "validation")
-    threshold = evaluate.choose_threshold(run.tables["validation"], logits)
+    threshold = evaluation.choose_threshold(run.tables["validation"], logits)
   else:
     threshold = _threshold(workdir)
   return Trained(run, params, threshold)

@@ -13,7 +13,7 @@ import jax
 from jaxtyping import PyTree
 from orbax.checkpoint import v1 as ocp
 
-from deepsets_jax.train_step import State
+from deepsets_jax.training.step import State
 
 
 @dataclasses.dataclass(frozen=True)

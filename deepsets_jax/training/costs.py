@@ -28,46 +28,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from deepsets_jax import flops
-from deepsets_jax.data import budgets
-from deepsets_jax.data.batching import Batcher, EpochPlan, lengths_of
-from deepsets_jax.models import SetModel
+from deepsets_jax.data.tables import budgets
+from deepsets_jax.models.set_model import SetModel
 from deepsets_jax.ragged import Batch, Ragged
-from deepsets_jax.run import Run
+from deepsets_jax.training import flops
 
 # Forward, and a backward pass that recomputes the scores: five products to two.
 _ATTENTION_PASSES = 1 + 2.5
 # Real shards over which what attention reports is averaged.
 SHARDS = 8
-
-
-def of_parts(run: Run) -> dict[str, Any]:
-  """What each part of the model costs; a value for `json.dump`.
-
-  Returns:
-    "parts": by "encoders.<modality>", "fusion" and "head", in this order, the number of
-      "parameters", "flops_per_example" and, of an encoder, the fields of
-      `budgets.Usage`.
-    "parameters", "flops_per_example": the sums; of the latter,
-      "attention_flops_per_example" are those that modules report.
-    "examples_per_shard": the median.
-  """
-  table = run.tables["train"]
-  examples = budgets.examples_per_shard(table, run.budget)
-  shard = of_shard(run.abstract_batch)
-  params = run.abstract_state.params
-
-  def lose(logits: Array, shard: Batch) -> Array:
-    return run.loss(logits, shard.targets, shard.weights)[0]
-
-  batcher = Batcher(table, run.budget, run.absence)
-  plan = EpochPlan(lengths_of(table), len(table), run.budget, 1, run.config.seed)
-  batches = [batcher.shard(plan.rows(i)[0], i) for i in range(SHARDS)]
-  counted = model_flops(run.model, params, shard, lose)
-  counted = {name: number / examples for name, number in counted.items()}
-  attention = attention_flops(run.model, params, batches)
-  usage = budgets.usage(table, run.budget)
-  return assembled(model_parts(params, counted, attention, usage), attention, examples)
 
 
 def model_parts(

@@ -10,11 +10,11 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Array, Float, PyTree
 
-from deepsets_jax import losses, metrics, sharding
-from deepsets_jax.data import loader
-from deepsets_jax.data.batching import Budget
-from deepsets_jax.data.table import Table
+from deepsets_jax.data.tables import loader
+from deepsets_jax.data.tables.batching import Budget
+from deepsets_jax.data.tables.table import Table
 from deepsets_jax.ragged import Batch
+from deepsets_jax.training import losses, metrics, sharding
 
 Predict = Callable[[PyTree, Batch], Array]
 

@@ -1,9 +1,8 @@
-"""Training and evaluation of one config, from data to the files of a run."""
+"""The training loop: steps, evaluations, checkpoints, early stopping, interruption."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import pathlib
 import signal
@@ -11,38 +10,35 @@ import time
 from typing import Any
 
 import jax
-import ml_collections
 from jax.experimental import multihost_utils
 from jaxtyping import Array, PyTree
 
-from deepsets_jax import run_folder, sharding, summary, tasks
-from deepsets_jax.checkpoint import Checkpoints, Position
-from deepsets_jax.data import sources
-from deepsets_jax.tasks.base import Task
-from deepsets_jax.train_step import State, Step
-from deepsets_jax.writers import MetricsWriter, Progress
+from deepsets_jax.training import costs as summary
+from deepsets_jax.training import run_folder, sharding
+from deepsets_jax.training.checkpoints import Checkpoints, Position
+from deepsets_jax.training.step import State, Step
+from deepsets_jax.training.task import Task
+from deepsets_jax.training.writers import MetricsWriter, Progress
 
 
 class NonFiniteError(RuntimeError):
   """The loss or the gradient is not finite; the last good checkpoint stays."""
 
 
-def train_and_evaluate(
-  config: ml_collections.ConfigDict, workdir: str | pathlib.Path
-) -> dict[str, Any]:
-  """Trains, or goes on training, and returns what `results.json` holds.
+def run(task: Task, workdir: pathlib.Path) -> dict[str, Any]:
+  """Trains a task, or goes on training, and returns what `results.json` holds.
 
-  In this order: the folder (which must be of this config), data and model, the summary
-  and the compiled step, the latest checkpoint if there is one, training, then every
-  split but the training one at the best checkpoint. Nothing is written before config
-  and data are good.
+  In this order: the summary of costs and the compiled step, the folder, the latest
+  checkpoint if there is one, training, then every split but the training one at the
+  best checkpoint. Nothing is written before the step is compiled.
+
+  Args:
+    task: Its data loaded and its functions built.
+    workdir: The run's folder; it is empty, or of the same config.
 
   Raises:
-    ValueError: Of config, data or folder; says what and the way out.
-    NonFiniteError: Training failed; the last good checkpoint stays.
+    NonFiniteError: The loss or the gradient is not finite.
   """
-  workdir = pathlib.Path(workdir)
-  task = tasks.build(run_folder.adopt(sources.resolve(config), workdir))
   step, costs = _prepare(task)
   if sharding.is_main_process():
     run_folder.create(task.config, workdir)
@@ -53,18 +49,6 @@ def train_and_evaluate(
     position = _train(task, step, workdir, checkpoints)
     best, _ = checkpoints.restore(task.abstract_state, position.best_step)
   return task.report(workdir, best.eval_params, position, costs)
-
-
-def train_once(
-  config: ml_collections.ConfigDict, workdir: str | pathlib.Path
-) -> dict[str, Any]:
-  """As `train_and_evaluate`, but reads the results of a run that is finished."""
-  results = pathlib.Path(workdir) / "results.json"
-  if results.exists():
-    # Refuses another config.
-    run_folder.adopt(sources.resolve(config), pathlib.Path(workdir))
-    return json.loads(results.read_text())
-  return train_and_evaluate(config, workdir)
 
 
 def _prepare(task: Task) -> tuple[Step, dict[str, Any]]:

@@ -10,7 +10,7 @@ import optax
 import scipy.special
 from jaxtyping import Array, Float, Shaped
 
-from deepsets_jax.schema import Target
+from deepsets_jax.data.tables.schema import Target
 
 Loss = Callable[[Array, Array, Array], tuple[Array, Array]]
 

@@ -10,8 +10,8 @@ import numpy as np
 import sklearn.metrics
 from jaxtyping import Bool, Float, Shaped
 
-from deepsets_jax import losses
-from deepsets_jax.schema import Target
+from deepsets_jax.data.tables.schema import Target
+from deepsets_jax.training import losses
 
 _NAMES = {
   "multilabel": (

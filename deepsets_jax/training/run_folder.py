@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import ml_collections
 
-from deepsets_jax.data.columns import build, spec
-from deepsets_jax.data.columns.encoding import Encoding
-from deepsets_jax.data.table import DataError
-from deepsets_jax.writers import write_json
+from deepsets_jax.foundation.files import write_json
 
 _CONFIG = "config.json"
-_COLUMNS = "columns.json"
 
 
 def default(config_file: str) -> pathlib.Path:
@@ -25,11 +22,19 @@ def default(config_file: str) -> pathlib.Path:
 
 
 def adopt(
-  config: ml_collections.ConfigDict, workdir: pathlib.Path
+  config: ml_collections.ConfigDict,
+  workdir: pathlib.Path,
+  upgrade: Callable[[ml_collections.ConfigDict], None],
 ) -> ml_collections.ConfigDict:
   """The config, with shards, budgets and metric that it leaves open from the folder.
 
   A run keeps the shapes that it began with, also on another number of devices.
+
+  Args:
+    config: The config to train.
+    workdir: The run's folder.
+    upgrade: Adds to a stored config the settings that were not there when its run
+      began, at the values that they had without being settings.
 
   Raises:
     ValueError: The folder is of another config; names the keys that differ.
@@ -37,10 +42,7 @@ def adopt(
   if not (workdir / _CONFIG).exists():
     return config
   stored = read(workdir)
-  if stored.data.get("columns"):
-    # With the settings that were not there when the run began.
-    columns = spec.from_json(stored.data.columns.to_dict(), str(workdir / _CONFIG))
-    stored.data.columns = ml_collections.ConfigDict(columns.to_json())
+  upgrade(stored)
   config = config.copy_and_resolve_references()
   with config.unlocked():
     if config.data.shards is None:
@@ -84,47 +86,6 @@ def read(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     raise ValueError(
       f"{workdir / _CONFIG} is damaged ({error}): train the run anew, in another folder"
     ) from error
-
-
-def keep_encoding(encoding: Encoding, workdir: pathlib.Path) -> None:
-  """Writes how columns of files become tables, for predictions of other files.
-
-  Raises:
-    DataError: It is not what is there: the file is not as it was when the run began.
-  """
-  wanted = json.loads(json.dumps(encoding.to_json()))
-  if not (workdir / _COLUMNS).exists():
-    write_json(workdir / _COLUMNS, wanted)
-  # Read and written again, it has the settings that were not there when it was made.
-  kept = build.read_encoding(workdir / _COLUMNS).to_json()
-  kept = json.loads(json.dumps(kept))
-  differing = [
-    name
-    for name in encoding.fitted
-    if kept.get("fitted", {}).get(name) != wanted["fitted"][name]
-  ]
-  if kept != wanted:
-    what = f"modality {differing[0]!r}" if differing else "its columns or labels"
-    raise DataError(
-      f"{workdir}: the file of the run has changed since it began ({what}): give"
-      " another --workdir, or the file as it was"
-    )
-
-
-def encoding(workdir: pathlib.Path) -> Encoding:
-  """What `keep_encoding` wrote.
-
-  Raises:
-    ValueError: No run there, or one that was not trained on a file of columns.
-  """
-  if not (workdir / _COLUMNS).exists():
-    name = read(workdir).data.name
-    raise ValueError(
-      f"{workdir} is a run on {name!r}, and predictions of a file need one that was"
-      " trained on a file: python -m experiments.main --config=configs/table.py"
-      " --config.data.path=FILE"
-    )
-  return build.read_encoding(workdir / _COLUMNS)
 
 
 def _plain(config: ml_collections.ConfigDict) -> dict[str, Any]:

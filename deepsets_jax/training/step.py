@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int, PyTree
 
-from deepsets_jax.losses import Loss
 from deepsets_jax.ragged import Batch
-from deepsets_jax.sharding import AXIS
+from deepsets_jax.training.losses import Loss
+from deepsets_jax.training.sharding import AXIS
 
 
 @flax.struct.dataclass

@@ -11,9 +11,9 @@ import jax
 import ml_collections
 from jaxtyping import PyTree
 
-from deepsets_jax.checkpoint import Position
 from deepsets_jax.ragged import Ragged
-from deepsets_jax.train_step import State
+from deepsets_jax.training.checkpoints import Position
+from deepsets_jax.training.step import State
 
 
 class Task(Protocol):

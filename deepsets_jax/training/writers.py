@@ -9,23 +9,13 @@ import sys
 import time
 from typing import IO, Any
 
-import numpy as np
 import tensorboardX
 import tqdm
 
+from deepsets_jax.foundation.files import to_json, write_text
+
 # Seconds between two plain lines of progress, where there is no terminal.
 _LINE_EVERY = 10.0
-
-
-def write_json(path: str | pathlib.Path, value: Any) -> None:
-  """Writes indented JSON to a temporary name and renames it.
-
-  Numbers that are not finite, which JSON has no word for, become null.
-  """
-  path = pathlib.Path(path)
-  temporary = path.with_name(f".{path.name}.tmp")
-  temporary.write_text(json.dumps(_plain(value), indent=2) + "\n")
-  temporary.replace(path)
 
 
 def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
@@ -49,18 +39,6 @@ def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
   return records
 
 
-def _plain(value: Any) -> Any:
-  if isinstance(value, dict):
-    return {str(k): _plain(v) for k, v in value.items()}
-  if isinstance(value, list | tuple):
-    return [_plain(v) for v in value]
-  if isinstance(value, np.generic | np.ndarray):
-    return _plain(value.tolist())
-  if isinstance(value, float) and not math.isfinite(value):
-    return None
-  return value
-
-
 class MetricsWriter:
   """Appends to `metrics.jsonl` and to TensorBoard events; a context manager.
 
@@ -78,9 +56,7 @@ class MetricsWriter:
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / "metrics.jsonl"
     kept = [r for r in read_metrics(workdir) if r["step"] <= resume_step]
-    temporary = path.with_name(".metrics.jsonl.tmp")
-    temporary.write_text("".join(json.dumps(r) + "\n" for r in kept))
-    temporary.replace(path)
+    write_text(path, "".join(json.dumps(r) + "\n" for r in kept))
     self._file = path.open("a")
     self._events = tensorboardX.SummaryWriter(
       str(workdir / "tensorboard"), purge_step=resume_step + 1 if resume_step else None
@@ -99,7 +75,7 @@ class MetricsWriter:
     if not self._enabled:
       return
     record = {"step": step, "split": split} | values
-    self._file.write(json.dumps(_plain(record)) + "\n")
+    self._file.write(json.dumps(to_json(record)) + "\n")
     self._file.flush()
     for name, value in values.items():
       if math.isfinite(value):  # TensorBoard cannot show another, and warns each time.

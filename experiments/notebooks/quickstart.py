@@ -42,7 +42,7 @@ sys.path.insert(0, str(clone))  # The configs are beside the package.
 # seed.
 
 # %%
-from deepsets_jax.data import debian_programs
+from deepsets_jax.data.datasets import debian_programs
 
 tables = debian_programs.load(seed=0, text="bag")
 words = debian_programs.vocabularies(seed=0)
@@ -70,7 +70,7 @@ print("\nlabels:", *[labels[i] for i in test.targets[row].nonzero()[0]])
 
 # %%
 from deepsets_jax import figures
-from deepsets_jax.data import batching, budgets
+from deepsets_jax.data.tables import batching, budgets
 
 slots = budgets.propose(tables, examples=128)
 usage = budgets.usage(tables["train"], batching.Budget(128, slots))
@@ -90,12 +90,12 @@ display(figures.set_sizes(lengths, slots, fills))
 import tempfile
 
 from configs import debian_programs as job
-from deepsets_jax import train
+from deepsets_jax.tasks import fit
 
 config = job.get_config("set_pool,0")
 config.total_steps = 140
 workdir = pathlib.Path(tempfile.mkdtemp()) / "quickstart"
-results = train.train_and_evaluate(config.lock(), workdir)
+results = fit.train_and_evaluate(config.lock(), workdir)
 print(f"micro F1 on test: {results['test']['f1_micro']:.3f}")
 
 # %% [markdown]
@@ -108,11 +108,12 @@ print(f"micro F1 on test: {results['test']['f1_micro']:.3f}")
 # %%
 import numpy as np
 
-from deepsets_jax import importance, trained
+from deepsets_jax.analysis import attribution
+from deepsets_jax.tasks import trained
 
 model = trained.load(workdir)
 test = model.run.tables["test"]
-found = importance.compute("shapley", model, test.select(np.arange(200)))
+found = attribution.compute("shapley", model, test.select(np.arange(200)))
 for name, share in sorted(found.shares().items(), key=lambda item: -item[1]):
   print(f"{name:12}{share:6.1%}")
 
@@ -121,7 +122,7 @@ for name, share in sorted(found.shares().items(), key=lambda item: -item[1]):
 # of the predicted labels falls without each.
 
 # %%
-found = importance.compute("leave_one_out", model, test.select(np.array([row])))
+found = attribution.compute("leave_one_out", model, test.select(np.array([row])))
 for element in found.ranked(0)[:10]:
   known = element.modality in words
   text = words[element.modality][element.value] if known else element.value
@@ -143,7 +144,7 @@ deepsets_jax.explain(model, examples=50, ids=["geeqie"])
 # for it; `config.data.modality_dropout` does that.
 
 # %%
-from deepsets_jax import robustness
+from deepsets_jax.analysis import robustness
 
 rates = (0, 0.25, 0.5, 0.75, 1)
 curve = robustness.curve(model, test, robustness.missing, rates, draws=1)

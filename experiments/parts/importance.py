@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from configs import debian_programs, debian_structures, digits_planted
-from deepsets_jax import importance
-from deepsets_jax.data import digits
-from deepsets_jax.data.ablation import Bags, keep_modalities
-from deepsets_jax.data.table import Table
-from deepsets_jax.importance import faithfulness, outputs
-from deepsets_jax.importance.result import Importance
-from deepsets_jax.trained import Trained
+from deepsets_jax.analysis import attribution
+from deepsets_jax.analysis.attribution import faithfulness, outputs
+from deepsets_jax.analysis.attribution.result import Importance
+from deepsets_jax.data.datasets import digits
+from deepsets_jax.data.tables.ablation import Bags, keep_modalities
+from deepsets_jax.data.tables.table import Table
+from deepsets_jax.tasks.trained import Trained
 from experiments.parts import runs
 
 # Of the methods to compare with, how many random orders.
@@ -93,8 +93,8 @@ def explained(trained: Trained, table: Table) -> dict[str, Importance]:
     table.schema.target, trained.logits(table), trained.threshold
   )
   return {
-    method: importance.compute(method, trained, table, output)
-    for method in importance.possible(trained)
+    method: attribution.compute(method, trained, table, output)
+    for method in attribution.possible(trained)
   }
 
 
@@ -104,25 +104,25 @@ def planted_tables(models: Mapping[str, Sequence[Trained]]) -> str:
   Args:
     models: Runs of configs/digits_planted.py, one per seed.
   """
-  of_elements = [m for m in importance.METHODS if m != "shapley"]
+  of_elements = [m for m in attribution.METHODS if m != "shapley"]
   elements, modalities = [], []
   for name, seeds in models.items():
     found = [_auc(trained) for trained in seeds]
     accuracy = runs.spread([one["accuracy"] for one in found])
     elements.append([name, accuracy, *_cells(found, "elements", of_elements)])
     modalities.append(
-      [name, accuracy, *_cells(found, "modalities", importance.METHODS)]
+      [name, accuracy, *_cells(found, "modalities", attribution.METHODS)]
     )
   random = [_auc(trained.untrained(100 + i)) for i, trained in enumerate(models["max"])]
   row = ["max, random weights", runs.spread([one["accuracy"] for one in random])]
   elements.append([*row, *_cells(random, "elements", of_elements)])
-  modalities.append([*row, *_cells(random, "modalities", importance.METHODS)])
+  modalities.append([*row, *_cells(random, "modalities", attribution.METHODS)])
   return "\n\n".join(
     [
       "Elements that make the label, ROC AUC:",
       runs.table(["model", "accuracy", *of_elements], elements),
       "Modalities that hold such an element, ROC AUC:",
-      runs.table(["model", "accuracy", *importance.METHODS], modalities),
+      runs.table(["model", "accuracy", *attribution.METHODS], modalities),
     ]
   )
 
@@ -166,7 +166,7 @@ def sanity_table(models: Mapping[str, Sequence[Trained]]) -> str:
     models: Runs whose data is the same whatever the seed, or one run; with several,
       the second explains the first one's test part, too.
   """
-  methods = [m for m in importance.METHODS if m != "shapley"]
+  methods = [m for m in attribution.METHODS if m != "shapley"]
   rows = []
   for name, seeds in models.items():
     table = seeds[0].run.tables["test"]
@@ -198,10 +198,10 @@ def removal_table(models: Mapping[str, Sequence[Trained]], examples: int) -> str
     areas = [_areas(trained, examples) for trained in seeds]
     cells = [
       _area_cell([one[method] for one in areas]) if method in areas[0] else ""
-      for method in (*importance.METHODS, "random")
+      for method in (*attribution.METHODS, "random")
     ]
     rows.append([name, *cells])
-  return runs.table(["model", *importance.METHODS, "random order"], rows)
+  return runs.table(["model", *attribution.METHODS, "random order"], rows)
 
 
 def _area_cell(areas: Sequence[tuple[float, float]]) -> str:
@@ -244,7 +244,7 @@ def _times(trained: Trained, table: Table) -> tuple[str, str, str]:
   output = outputs.predicted(target, logits, trained.threshold)
 
   def values() -> None:
-    importance.compute("shapley", trained, table, output)
+    attribution.compute("shapley", trained, table, output)
 
   values()
   ratios = [

@@ -10,12 +10,13 @@ from typing import Any
 import ml_collections
 
 from configs import debian_programs, digits_planted, multiple_features
-from deepsets_jax import figures, importance
-from deepsets_jax import robustness as robustness_of_runs
-from deepsets_jax.data import digits
-from deepsets_jax.data.multiple_features import VIEWS
-from deepsets_jax.data.table import Table
-from deepsets_jax.trained import Trained
+from deepsets_jax import figures
+from deepsets_jax.analysis import attribution
+from deepsets_jax.analysis import robustness as robustness_of_runs
+from deepsets_jax.data.datasets import digits
+from deepsets_jax.data.datasets.multiple_features import VIEWS
+from deepsets_jax.data.tables.table import Table
+from deepsets_jax.tasks.trained import Trained
 from experiments import robustness, robustness_tables
 from experiments.parts import runs
 
@@ -128,8 +129,8 @@ def _shares(
   """By method, the share of each view."""
   trained = runs.loaded(config, folder)
   table = trained.run.tables["test"]
-  methods = [m for m in ("argmax", "shapley") if m in importance.possible(trained)]
-  return {m: importance.compute(m, trained, table).shares() for m in methods}
+  methods = [m for m in ("argmax", "shapley") if m in attribution.possible(trained)]
+  return {m: attribution.compute(m, trained, table).shares() for m in methods}
 
 
 def _shares_table(shares: Mapping[str, Sequence[dict[str, dict[str, float]]]]) -> str:

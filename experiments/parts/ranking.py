@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from configs import movielens_rank
-from deepsets_jax.data import movielens
-from deepsets_jax.data.list_sources import last_part
+from deepsets_jax.data.datasets import movielens
+from deepsets_jax.data.interactions.lists import last_part
 from experiments import rank_baselines
 from experiments.parts import runs
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from typing import Any
 
-from deepsets_jax import report
+from deepsets_jax.tasks import report
 
 _BENCHMARKS = ("table", "records", "mm_imdb")
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from configs import movielens_recall
 from deepsets_jax import tasks
-from deepsets_jax.data import movielens
-from deepsets_jax.data.ablation import keep_modalities
-from deepsets_jax.data.histories import leave_out
-from deepsets_jax.data.prefixes import HISTORY, users_before
-from deepsets_jax.recall import metrics, ranks
+from deepsets_jax.data.datasets import movielens
+from deepsets_jax.data.interactions.histories import leave_out
+from deepsets_jax.data.interactions.next_item import HISTORY, users_before
+from deepsets_jax.data.tables.ablation import keep_modalities
+from deepsets_jax.tasks.retrieval import metrics, ranks
 from experiments import recall_baselines
 from experiments.parts import runs
 from experiments.parts.reading import printed

@@ -10,8 +10,8 @@ from typing import Any
 
 import ml_collections
 
-from deepsets_jax import train, trained
-from deepsets_jax.trained import Trained
+from deepsets_jax.tasks import fit, trained
+from deepsets_jax.tasks.trained import Trained
 
 RUNS = pathlib.Path("runs/reproduce")
 SEEDS = (0, 1, 2)
@@ -19,7 +19,7 @@ SEEDS = (0, 1, 2)
 
 def once(config: ml_collections.ConfigDict, name: str) -> Mapping[str, Any]:
   """The results of a run, which is made where it is not finished."""
-  return train.train_once(config, RUNS / name)
+  return fit.train_once(config, RUNS / name)
 
 
 def loaded(config: ml_collections.ConfigDict, name: str) -> Trained:

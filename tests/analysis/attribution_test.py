@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from configs import smoke
-from deepsets_jax import importance, losses, robustness
-from deepsets_jax import run as runs
-from deepsets_jax.data.ablation import Bags, keep_elements, keep_modalities
-from deepsets_jax.importance import coalitions, outputs, result, shapley
-from deepsets_jax.trained import Trained
-from tests.models_trained import MODELS, few, untrained, weighted
+from deepsets_jax.analysis import attribution, robustness
+from deepsets_jax.analysis.attribution import coalitions, outputs, result, shapley
+from deepsets_jax.data.tables.ablation import Bags, keep_elements, keep_modalities
+from deepsets_jax.tasks.supervised import run as runs
+from deepsets_jax.tasks.trained import Trained
+from deepsets_jax.training import losses
+from tests.analysis.models_trained import MODELS, few, untrained, weighted
 
 # They take long to compile.
 ATTENDING = ("set_transformer", "single_stream")
@@ -60,7 +61,7 @@ class TestShapley:
         keep[:, subset] = True
         known[subset] = output.of(trained.logits(keep_modalities(table, keep)))
     want = by_orders(lambda s: known[tuple(sorted(s))], range(len(names)))
-    found = importance.compute("shapley", trained, table, output)
+    found = attribution.compute("shapley", trained, table, output)
     for index, modality in enumerate(names):
       np.testing.assert_allclose(
         found.modalities[modality], want[index], rtol=1e-4, atol=1e-5
@@ -74,7 +75,7 @@ class TestShapley:
       for x in (True, False)
     )
     for method in ("shapley", "element_shapley"):
-      found = importance.compute(method, trained, table, output)
+      found = attribution.compute(method, trained, table, output)
       total = sum(found.modalities.values())
       np.testing.assert_allclose(total, every - none, atol=1e-4)
 
@@ -88,7 +89,7 @@ class TestShapley:
       return worth_of(trained, table, output, keep)[row]
 
     want = by_orders(worth, range(3))
-    found = importance.compute("element_shapley", trained, table, output)
+    found = attribution.compute("element_shapley", trained, table, output)
     got = bags.join(found.elements)[bags.example == row]
     np.testing.assert_allclose(got, [want[i] for i in range(3)], rtol=1e-4, atol=1e-5)
     assert found.error is None  # Sets of at most five elements are exact.
@@ -106,11 +107,11 @@ def test_merged_states_give_what_single_evaluations_give(monkeypatch):
 @pytest.mark.parametrize("size", [1, 1000])
 def test_how_many_run_together_does_not_matter(monkeypatch, size):
   trained, table, output = setting("concat")
-  together = importance.compute("element_shapley", trained, table, output)
+  together = attribution.compute("element_shapley", trained, table, output)
   monkeypatch.setattr(coalitions, "_CHUNK", size)
   rows = np.array([0, 3])
   some = table.select(rows)
-  apart = importance.compute("element_shapley", trained, some, output.select(rows))
+  apart = attribution.compute("element_shapley", trained, some, output.select(rows))
   bags, fewer = Bags(table), Bags(some)
   want = bags.join(together.elements)[np.isin(bags.example, rows)]
   np.testing.assert_allclose(fewer.join(apart.elements), want, atol=1e-5)
@@ -119,7 +120,7 @@ def test_how_many_run_together_does_not_matter(monkeypatch, size):
 class TestSampledShapley:
   def test_is_near_the_exact_and_adds_up(self, monkeypatch):
     trained, table, output = setting("max")
-    exact = importance.compute("element_shapley", trained, table, output)
+    exact = attribution.compute("element_shapley", trained, table, output)
     monkeypatch.setattr(shapley, "MOST_EXACT", 2)
     sampled = shapley.of_elements(trained, table, output, permutations=64)
     bags = Bags(table)
@@ -134,12 +135,12 @@ class TestSampledShapley:
 
   def test_of_too_many_modalities_needs_permutations(self, monkeypatch):
     trained, table, output = setting("concat")
-    exact = importance.compute("shapley", trained, table, output)
+    exact = attribution.compute("shapley", trained, table, output)
     monkeypatch.setattr(shapley, "MOST_EXACT", 1)
     with pytest.raises(ValueError, match="4 modalities have 2[*][*]4 subsets.*give a"):
-      importance.compute("shapley", trained, table, output)
+      attribution.compute("shapley", trained, table, output)
     with pytest.raises(ValueError, match="3 permutations.*an even number from 4"):
-      importance.compute("shapley", trained, table, output, permutations=3)
+      attribution.compute("shapley", trained, table, output, permutations=3)
     sampled = shapley.of_modalities(trained, table, output, permutations=48)
     for modality, values in exact.modalities.items():
       error = sampled.error[modality]
@@ -150,7 +151,7 @@ class TestSampledShapley:
 @EVERY_MODEL
 def test_leave_one_out_is_what_is_lost(name):
   trained, table, output = setting(name)
-  found = importance.compute("leave_one_out", trained, table, output)
+  found = attribution.compute("leave_one_out", trained, table, output)
   bags = Bags(table)
   everything = np.ones(len(bags.modality), bool)
   full = worth_of(trained, table, output, everything)
@@ -171,7 +172,7 @@ class TestGradients:
   def test_are_those_of_the_elements_weights(self, name):
     trained, table, output = setting(name)
     bags = Bags(table)
-    found = importance.compute("gradient_x_input", trained, table, output)
+    found = attribution.compute("gradient_x_input", trained, table, output)
     elements, step = bags.join(found.elements), 1e-2
     for slot in (0, 7, len(elements) - 1):
       ends = []
@@ -186,7 +187,7 @@ class TestGradients:
   def test_integrated_along_the_path_add_up_to_its_ends(self, name):
     trained, table, output = setting(name)
     bags = Bags(table)
-    found = importance.compute("integrated_gradients", trained, table, output)
+    found = attribution.compute("integrated_gradients", trained, table, output)
     full, zero = (
       output.of(
         trained.logits(weighted(table, bags.split(np.full(len(bags.modality), x))))
@@ -205,7 +206,7 @@ class TestGradients:
 @pytest.mark.parametrize("method", ["gradient_x_input", "integrated_gradients"])
 def test_gradients_of_an_ordinary_model_are_shared_out_whole(name, method):
   trained, table, output = setting(name)
-  found = importance.compute(method, trained, table, output)
+  found = attribution.compute(method, trained, table, output)
   scores = np.abs(np.stack(list(found.modalities.values()), axis=1))
   some = Bags(table).lengths > 0
   want = (scores[some] / scores[some].sum(axis=1, keepdims=True)).mean(axis=0)
@@ -218,7 +219,7 @@ class TestGradientsOfAModelThatIgnoresScale:
   @pytest.mark.parametrize("method", ["gradient_x_input", "integrated_gradients"])
   def test_are_rounding_and_have_no_shares(self, method):
     trained, table, output = setting(SCALE_INVARIANT)
-    found = importance.compute(method, trained, table, output)
+    found = attribution.compute(method, trained, table, output)
     scores = np.abs(np.stack(list(found.modalities.values()), axis=1))
     assert 0 < scores.max() < 1e-5
     assert found.shares() == dict.fromkeys(found.modalities, 0.0)
@@ -228,7 +229,7 @@ class TestGradientsOfAModelThatIgnoresScale:
 
   def test_the_gap_is_all_that_the_output_changes(self):
     trained, table, output = setting(SCALE_INVARIANT)
-    found = importance.compute("integrated_gradients", trained, table, output)
+    found = attribution.compute("integrated_gradients", trained, table, output)
     zeros = {k: np.zeros(len(v.values)) for k, v in table.modalities.items()}
     ends = [trained.logits(each) for each in (table, weighted(table, zeros))]
     change = output.of(ends[0]) - output.of(ends[1])
@@ -240,7 +241,7 @@ class TestGradientsOfAModelThatIgnoresScale:
 
   def test_other_methods_have_shares_and_no_gap(self):
     trained, table, output = setting(SCALE_INVARIANT)
-    found = importance.compute("shapley", trained, table, output)
+    found = attribution.compute("shapley", trained, table, output)
     assert sum(found.shares().values()) == pytest.approx(1)
     assert found.gap is None and found.notes() == []
 
@@ -256,12 +257,12 @@ def test_of_a_linear_model_integrated_gradients_leave_no_gap():
   run = runs.build(config)
   trained = Trained(run, run.init(1).eval_params, 0.5)
   table = few(trained)
-  found = importance.compute("integrated_gradients", trained, table)
+  found = attribution.compute("integrated_gradients", trained, table)
   scores = sum(found.modalities.values())
   assert np.abs(scores).mean() > 0.05
   np.testing.assert_allclose(found.gap, 0, atol=1e-5)
   assert found.notes() == []
-  other = importance.compute("gradient_x_input", trained, table)
+  other = attribution.compute("gradient_x_input", trained, table)
   np.testing.assert_allclose(sum(other.modalities.values()), scores, atol=1e-5)
 
 
@@ -275,7 +276,7 @@ def test_of_a_linear_model_integrated_gradients_leave_no_gap():
 )
 def test_what_a_model_tells_of_itself_adds_up_to_one(method, name):
   trained, table, output = setting(name)
-  found = importance.compute(method, trained, table, output)
+  found = attribution.compute(method, trained, table, output)
   some = Bags(table).lengths > 0
   np.testing.assert_allclose(sum(found.modalities.values()), some, atol=1e-5)
   assert min(x.min() for x in found.elements.values()) >= 0
@@ -283,7 +284,7 @@ def test_what_a_model_tells_of_itself_adds_up_to_one(method, name):
 
 def test_argmax_counts_the_features_won():
   trained, table, output = setting("max")
-  found = importance.compute("argmax", trained, table, output)
+  found = attribution.compute("argmax", trained, table, output)
   encoders = trained.run.model.bind({"params": trained.params}).encoders
   bags = Bags(table)
   vectors = np.zeros((len(bags.modality), trained.run.config.model.features))
@@ -297,21 +298,21 @@ def test_argmax_counts_the_features_won():
   np.testing.assert_allclose(bags.join(found.elements), want, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", importance.METHODS)
+@pytest.mark.parametrize("method", attribution.METHODS)
 def test_batch_mates_do_not_matter(method):
   name = "mil" if method == "attention" else "max"
   trained, table, output = setting(name)
   rows = np.array([7, 2, 11])
-  found = importance.compute(method, trained, table, output)
-  alone = importance.compute(method, trained, table.select(rows), output.select(rows))
+  found = attribution.compute(method, trained, table, output)
+  alone = attribution.compute(method, trained, table.select(rows), output.select(rows))
   for modality, scores in found.modalities.items():
     np.testing.assert_allclose(alone.modalities[modality], scores[rows], atol=1e-5)
 
 
-@pytest.mark.parametrize("method", importance.METHODS)
+@pytest.mark.parametrize("method", attribution.METHODS)
 def test_what_is_not_there_counts_nothing(method):
   trained, table, output = setting("mil" if method == "attention" else "max")
-  found = importance.compute(method, trained, table, output)
+  found = attribution.compute(method, trained, table, output)
   for modality, scores in found.modalities.items():
     absent = table.lengths(modality) == 0
     assert absent.any() and not scores[absent].any()
@@ -320,7 +321,7 @@ def test_what_is_not_there_counts_nothing(method):
 class TestResult:
   def test_elements_are_ranked_with_their_place_and_value(self):
     trained, table, output = setting("max")
-    found = importance.compute("leave_one_out", trained, table, output)
+    found = attribution.compute("leave_one_out", trained, table, output)
     ranked = found.ranked(0)
     scores = [element.score for element in ranked]
     assert scores == sorted(scores, reverse=True) and len(set(scores)) > 1
@@ -430,29 +431,29 @@ class TestRefusals:
   def test_argmax_of_a_mean_names_what_is_possible(self):
     trained, table, output = setting("mean")
     with pytest.raises(ValueError, match="'max' or 'min'.*'mean'.*possible.*'shapley'"):
-      importance.compute("argmax", trained, table, output)
+      attribution.compute("argmax", trained, table, output)
 
   def test_attention_of_a_model_without(self):
     trained, table, output = setting("max")
     with pytest.raises(ValueError, match="a fusion with attention.*possible here"):
-      importance.compute("attention", trained, table, output)
+      attribution.compute("attention", trained, table, output)
 
   def test_an_unknown_method(self):
     trained, table, output = setting("max")
     with pytest.raises(ValueError, match="unknown method 'lime'; one of .*'shapley'"):
-      importance.compute("lime", trained, table, output)
+      attribution.compute("lime", trained, table, output)
 
   def test_no_examples(self):
     trained, table, _ = setting("max")
     with pytest.raises(ValueError, match="no examples to explain"):
-      importance.compute("shapley", trained, table.select(np.zeros(0, int)))
+      attribution.compute("shapley", trained, table.select(np.zeros(0, int)))
 
   def test_an_example_of_too_many_elements(self):
     trained, table, output = setting("max")
     many = robustness.repeated(table, 10_000, np.random.default_rng(0))
     for method in ("element_shapley", "leave_one_out"):
       with pytest.raises(ValueError, match="example 'test .*' has .*0000 elements"):
-        importance.compute(method, trained, many, output)
+        attribution.compute(method, trained, many, output)
 
 
 def test_of_twins_leave_one_out_sees_neither_and_the_others_share():
@@ -460,7 +461,7 @@ def test_of_twins_leave_one_out_sees_neither_and_the_others_share():
   twins = robustness.repeated(table, 2, np.random.default_rng(0))
   for method in ("argmax", "element_shapley", "leave_one_out"):
     single, double = (
-      importance.compute(method, trained, each, output).elements
+      attribution.compute(method, trained, each, output).elements
       for each in (table, twins)
     )
     for modality, scores in single.items():

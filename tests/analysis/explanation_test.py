@@ -10,15 +10,16 @@ import pytest
 
 import deepsets_jax
 from configs import smoke
-from deepsets_jax import explanation, importance, page, train, trained
-from deepsets_jax import run as runs
-from deepsets_jax.data import digits
-from deepsets_jax.data.ablation import Bags
-from deepsets_jax.importance import faithfulness, outputs, result
-from deepsets_jax.trained import Trained
-from tests.page_test import Reader
+from deepsets_jax.analysis import attribution, explanation, page
+from deepsets_jax.analysis.attribution import faithfulness, outputs, result
+from deepsets_jax.data.datasets import digits
+from deepsets_jax.data.tables.ablation import Bags
+from deepsets_jax.tasks import fit, trained
+from deepsets_jax.tasks.supervised import run as runs
+from deepsets_jax.tasks.trained import Trained
+from tests.analysis.page_test import Reader
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 IDS = ("test 900", "test 3")
 SAMPLED = 20
 
@@ -42,7 +43,7 @@ def small_config(task="multimodal", fusion="set_pool"):
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
   folder = tmp_path_factory.mktemp("runs") / "tiny"
-  train.train_and_evaluate(small_config(), folder)
+  fit.train_and_evaluate(small_config(), folder)
   return folder
 
 
@@ -67,21 +68,21 @@ def sample(model):
 
 class TestTheDataSet:
   def test_has_every_method_of_the_model(self, explained, model):
-    methods = importance.possible(model)
+    methods = attribution.possible(model)
     assert "argmax" in methods and "attention" not in methods
     assert list(explained.importances) == methods
     assert list(explained.summary["methods"]) == methods
 
   @pytest.mark.parametrize("method", ["argmax", "shapley", "integrated_gradients"])
   def test_shares_are_those_of_the_sample_alone(self, explained, model, sample, method):
-    alone = importance.compute(method, model, *sample).shares()
+    alone = attribution.compute(method, model, *sample).shares()
     told = explained.summary["methods"][method]["shares"]
     assert told == pytest.approx(alone, rel=1e-4)
     assert sum(told.values()) == pytest.approx(1)
 
   def test_curves_are_those_of_the_scores(self, explained, model, sample):
     table, output = sample
-    alone = importance.compute("leave_one_out", model, table, output)
+    alone = attribution.compute("leave_one_out", model, table, output)
     scores = faithfulness.scores_of(alone, Bags(table))
     told = explained.summary["methods"]["leave_one_out"]
     for name in ("deletion", "insertion"):
@@ -186,7 +187,7 @@ class TestOutputs:
     assert {each["explained"] for each in found.summary["chosen"]} == {"nine"}
     one = found.importances["leave_one_out"]
     output = outputs.of_label(one.table.schema.target, "nine", len(one.table))
-    want = importance.compute("leave_one_out", model, one.table, output)
+    want = attribution.compute("leave_one_out", model, one.table, output)
     for name, scores in want.modalities.items():
       np.testing.assert_allclose(one.modalities[name], scores, atol=1e-5)
 
@@ -215,7 +216,7 @@ class TestAModelThatIgnoresScale:
     random = Trained(run, run.init(0).eval_params, 0.5)
     found = explanation.explain(random, examples=8)
     methods = found.summary["methods"]
-    assert set(methods) == set(importance.possible(random))
+    assert set(methods) == set(attribution.possible(random))
     text = Reader(found._repr_html_()).text
     for name, facts in methods.items():
       zero = "gradient" in name
@@ -245,7 +246,7 @@ class TestErrors:
   def test_come_before_the_work_and_name_what_is_possible(
     self, model, monkeypatch, wrong, words
   ):
-    monkeypatch.setattr(importance, "compute", None)  # Would fail otherwise.
+    monkeypatch.setattr(attribution, "compute", None)  # Would fail otherwise.
     monkeypatch.setattr(Trained, "logits", None)
     with pytest.raises(ValueError, match=words):
       explanation.explain(model, **wrong)

@@ -6,10 +6,10 @@ import pytest
 import sklearn.metrics
 from scipy import stats
 
-from deepsets_jax.data.ablation import Bags
-from deepsets_jax.importance import faithfulness, result
-from deepsets_jax.schema import Target
-from tests.models_trained import few, untrained
+from deepsets_jax.analysis.attribution import faithfulness, result
+from deepsets_jax.data.tables.ablation import Bags
+from deepsets_jax.data.tables.schema import Target
+from tests.analysis.models_trained import few, untrained
 
 
 def importance_of(table, scores):

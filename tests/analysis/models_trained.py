@@ -6,11 +6,11 @@ import functools
 import numpy as np
 
 from configs import smoke
-from deepsets_jax import run as runs
-from deepsets_jax.data.ablation import keep_modalities
-from deepsets_jax.data.table import Table
+from deepsets_jax.data.tables.ablation import keep_modalities
+from deepsets_jax.data.tables.table import Table
 from deepsets_jax.ragged import Ragged
-from deepsets_jax.trained import Trained
+from deepsets_jax.tasks.supervised import run as runs
+from deepsets_jax.tasks.trained import Trained
 
 POOLS = ("sum", "mean", "max", "min", "logsumexp", "softmax", "var", "std")
 MODELS = {

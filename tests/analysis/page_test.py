@@ -8,8 +8,8 @@ import re
 import numpy as np
 import pytest
 
-from deepsets_jax import importance, page
-from deepsets_jax.figures.importance import draw
+from deepsets_jax.analysis import attribution, page
+from deepsets_jax.figures.attribution import draw
 
 NASTY = "<script>alert('x') & \"y\"</script> http://example.org"
 VOID = {"img", "meta", "br", "rect"}
@@ -207,7 +207,7 @@ def test_columns_are_the_first_twenty_by_share(read):
 
 
 def test_says_what_each_method_means():
-  assert set(page.MEANINGS) == set(importance.METHODS)
+  assert set(page.MEANINGS) == set(attribution.METHODS)
   body = Reader(page.fragment(SUMMARY, page.pictures(draw(SUMMARY)))).text
   for method in SUMMARY["methods"]:
     assert page.MEANINGS[method][0] in body

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 from configs import smoke
-from deepsets_jax import ragged, robustness, run
-from deepsets_jax.data.ablation import keep_modalities
-from deepsets_jax.data.table import Table
-from deepsets_jax.schema import Modality, Schema, Target
-from deepsets_jax.trained import Trained
+from deepsets_jax import ragged
+from deepsets_jax.analysis import robustness
+from deepsets_jax.data.tables.ablation import keep_modalities
+from deepsets_jax.data.tables.schema import Modality, Schema, Target
+from deepsets_jax.data.tables.table import Table
+from deepsets_jax.tasks.supervised import run
+from deepsets_jax.tasks.trained import Trained
 
 EXAMPLES = 400
 

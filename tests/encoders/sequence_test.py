@@ -8,7 +8,7 @@ import pytest
 from deepsets_jax.encoders import DenseEncoder, FieldEncoder, SequenceEncoder
 from deepsets_jax.encoders.transformer import rotate, sinusoids
 from deepsets_jax.ragged import Ragged
-from tests.fusions.transformer import dense, transformer
+from tests.fusion.reference.transformer import dense, transformer
 from tests.sets import FEATURES, NUM_EXAMPLES, pack
 
 WIDTH = 6

@@ -14,10 +14,11 @@ from matplotlib import image
 from matplotlib.text import Text
 from scipy import stats
 
-from deepsets_jax import figures, train
+from deepsets_jax import figures
+from deepsets_jax.training import loop
 from experiments import compare, comparison
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = """
 from configs import smoke
 
@@ -112,7 +113,7 @@ def test_a_finished_run_is_not_repeated(compared, config, monkeypatch, capsys):
   def never(*arguments):
     raise AssertionError("ran again")
 
-  monkeypatch.setattr(train, "train_and_evaluate", never)
+  monkeypatch.setattr(fit, "train_and_evaluate", never)
   before = (compared / "compare.json").read_text()
   models = [compare.load(config), compare.load(f"wide={config}:concat,16")]
   names = ["accuracy", "loss"]
@@ -139,10 +140,10 @@ def test_a_run_that_fails_is_named_and_the_others_count(
   def once(one, folder):
     wide = one.model.features == 16
     if one.seed == 1 and wide:
-      raise train.NonFiniteError("loss is nan at step 7")
+      raise loop.NonFiniteError("loss is nan at step 7")
     return results(0.5 + 0.1 * wide + 0.01 * one.seed**2)
 
-  monkeypatch.setattr(train, "train_once", once)
+  monkeypatch.setattr(fit, "train_once", once)
   models = [compare.load(config), compare.load(f"wide={config}:set_pool,16")]
   assert not compare.compare(models, [0, 1, 2], ["accuracy"], "tiny", tmp_path)
   page = (tmp_path / "compare.md").read_text()
@@ -154,14 +155,14 @@ def test_a_run_that_fails_is_named_and_the_others_count(
   against = wide["against_baseline"]["accuracy"]
   assert against["n"] == 2 and against["mean"] == pytest.approx(0.1)
   assert against["sd"] == pytest.approx(0, abs=1e-9)
-  monkeypatch.setattr(train, "train_once", _fail)
+  monkeypatch.setattr(fit, "train_once", _fail)
   assert not compare.compare(models, [0], ["accuracy"], "tiny", tmp_path)
   assert "| tiny (1 failed) |  |  |  |  |  |" in (tmp_path / "compare.md").read_text()
   assert "wide, seed 0: no good" in capsys.readouterr().err
 
 
 def _fail(config, folder):
-  raise train.NonFiniteError("no good")
+  raise loop.NonFiniteError("no good")
 
 
 def test_a_metric_that_is_not_defined_is_left_out():

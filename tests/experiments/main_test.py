@@ -2,7 +2,7 @@ import pathlib
 
 import pytest
 
-from deepsets_jax import run_folder
+from deepsets_jax.training import run_folder
 from experiments import logistic_regression
 
 

@@ -9,7 +9,7 @@ import nbclient
 import nbformat
 import pytest
 
-FOLDER = pathlib.Path(__file__).parents[1] / "experiments" / "notebooks"
+FOLDER = pathlib.Path(__file__).parents[2] / "experiments" / "notebooks"
 NOTEBOOK = FOLDER / "quickstart.ipynb"
 # A cell of the test's own: what the last cells found.
 _FOUND = """

@@ -4,13 +4,13 @@ import re
 import numpy as np
 import pytest
 
-from deepsets_jax import importance
+from deepsets_jax.analysis import attribution
 from experiments import reproduce
 from experiments.parts import importance as evidence
 from experiments.parts import runs
-from tests.models_trained import few, untrained
+from tests.analysis.models_trained import few, untrained
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def cells(table):
@@ -38,7 +38,7 @@ def test_every_part_has_its_place_and_its_notes():
 def test_random_weights_find_nothing_that_was_planted():
   found = evidence._auc(untrained("max"))
   assert found["accuracy"] < 0.6
-  assert set(found["modalities"]) == set(importance.METHODS) - {"attention"}
+  assert set(found["modalities"]) == set(attribution.METHODS) - {"attention"}
   assert set(found["elements"]) == set(found["modalities"]) - {"shapley"}
   assert np.mean(list(found["elements"].values())) == pytest.approx(0.5, abs=0.15)
 

@@ -3,12 +3,13 @@ import itertools
 import numpy as np
 import pytest
 
-from deepsets_jax.data import cache, movielens
-from deepsets_jax.data.list_sources import last_part
+from deepsets_jax.data.datasets import movielens
+from deepsets_jax.data.interactions.lists import last_part
+from deepsets_jax.foundation import cache
 from deepsets_jax.ragged import from_lengths
-from deepsets_jax.ranking import metrics
+from deepsets_jax.tasks.ranking import metrics
 from experiments import rank_baselines as baselines
-from tests.rated import make_histories
+from tests.data.interactions.rated import make_histories
 
 WHEEL = cache.folder("wheels") / movielens.RECBOLE.file
 

@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 
-from deepsets_jax.data import cache, catalogue, movielens
-from deepsets_jax.data.histories import leave_out, of_events
-from deepsets_jax.data.table import Table
+from deepsets_jax.data.datasets import movielens
+from deepsets_jax.data.interactions import catalog
+from deepsets_jax.data.interactions.histories import leave_out, of_events
+from deepsets_jax.data.tables.schema import Modality, Schema, Target
+from deepsets_jax.data.tables.table import Table
+from deepsets_jax.foundation import cache
 from deepsets_jax.ragged import from_lists
-from deepsets_jax.schema import Modality, Schema, Target
 from experiments import recall_baselines as baselines
 
 WHEEL = cache.folder("wheels") / movielens.RECBOLE.file
@@ -122,7 +124,7 @@ def test_every_baseline_is_ranked_in_full_and_among_100():
 
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_the_command_is_of_a_split_of_movielens(split, monkeypatch):
-  data = catalogue.Catalogue(histories_of_ten(), np.array([]), {})
+  data = catalog.Catalogue(histories_of_ten(), np.array([]), {})
   monkeypatch.setattr(movielens, "load", lambda path: data if path == "a.whl" else None)
   lines = baselines.table("a.whl", split).splitlines()
   assert len(lines) == 2 + len(baselines.BASELINES)

@@ -1,4 +1,4 @@
-"""The command over `deepsets_jax.robustness`: what it refuses, writes and draws."""
+"""The command `experiments.robustness`: what it refuses, writes and draws."""
 
 import itertools
 import json
@@ -12,11 +12,14 @@ from matplotlib import image
 from matplotlib.container import BarContainer
 
 from configs import smoke
-from deepsets_jax import figures, robustness, run_folder, train, trained
+from deepsets_jax import figures
+from deepsets_jax.analysis import robustness
+from deepsets_jax.tasks import fit, trained
+from deepsets_jax.training import run_folder
 from experiments import robustness as command
 from experiments import robustness_tables as tables
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 OPTIONS = {"split": "test", "draws": 1, "seed": 0}
 
 
@@ -38,7 +41,7 @@ def runs(tmp_path_factory):
   """Folders of two runs, seeds 0 and 1."""
   folder = tmp_path_factory.mktemp("runs")
   for seed in (0, 1):
-    train.train_and_evaluate(config(seed), folder / str(seed))
+    fit.train_and_evaluate(config(seed), folder / str(seed))
   return folder
 
 

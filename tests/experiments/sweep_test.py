@@ -6,7 +6,7 @@ import sys
 from configs import base
 from configs.sweeps import debian_programs
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def test_overrides_are_settings_of_the_base():

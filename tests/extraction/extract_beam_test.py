@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from deepsets_jax.data.table import DataError
-from deepsets_jax.extract import inputs
+from deepsets_jax.extraction import inputs
+from deepsets_jax.foundation.errors import DataError
 
 with warnings.catch_warnings():
   warnings.simplefilter("ignore")  # Of Beam's own modules.
   pytest.importorskip("apache_beam", reason="needs the extra: beam")
-  from deepsets_jax.extract import beam
+  from deepsets_jax.extraction import beam
 
 pytestmark = [
   # Of Beam's own modules and its default options.

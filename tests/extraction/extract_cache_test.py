@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from deepsets_jax.data.table import DataError
-from deepsets_jax.extract.cache import Cache, digest
-from deepsets_jax.extract.protocol import Found
+from deepsets_jax.extraction.cache import Cache, digest
+from deepsets_jax.extraction.protocol import Found
+from deepsets_jax.foundation.errors import DataError
 
 RNG = np.random.default_rng(0)
 
@@ -95,8 +95,8 @@ def test_what_was_put_is_there_after_a_kill(tmp_path):
   code = (
     "import os, signal, sys\n"
     "import numpy as np\n"
-    "from deepsets_jax.extract.cache import Cache\n"
-    "from deepsets_jax.extract.protocol import Found\n"
+    "from deepsets_jax.extraction.cache import Cache\n"
+    "from deepsets_jax.extraction.protocol import Found\n"
     "cache = Cache(sys.argv[1])\n"
     "cache.put({'a': {b'x': Found(np.ones((2, 3), np.float32))}})\n"
     "cache._connection.execute('BEGIN')\n"

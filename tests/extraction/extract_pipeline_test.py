@@ -17,9 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs.extraction import base, onnx
-from deepsets_jax.data import pictures
-from deepsets_jax.data.table import DataError
-from deepsets_jax.extract import (
+from deepsets_jax.data.ingest import pictures
+from deepsets_jax.extraction import (
   EXTRACTORS,
   cache,
   chunks,
@@ -33,12 +32,13 @@ from deepsets_jax.extract import (
   texts,
   worker,
 )
-from deepsets_jax.extract import onnx as network
-from deepsets_jax.extract.pipeline import Settings
-from deepsets_jax.extract.protocol import Found
+from deepsets_jax.extraction import onnx as network
+from deepsets_jax.extraction.pipeline import Settings
+from deepsets_jax.extraction.protocol import Found
+from deepsets_jax.foundation.errors import DataError
 from experiments import extract
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 SMALL = Settings(batch_size=4, max_side=16)
 
 

@@ -10,10 +10,10 @@ import sys
 import numpy as np
 import pytest
 
-from deepsets_jax import extract
-from deepsets_jax.data.table import DataError
-from deepsets_jax.extract import boxes, efficientnet, regions, registry
-from deepsets_jax.figures import extracts
+from deepsets_jax import extraction
+from deepsets_jax.extraction import boxes, efficientnet, regions, registry
+from deepsets_jax.extraction import figure as extracts
+from deepsets_jax.foundation.errors import DataError
 
 PICTURES = ("astronaut", "chelsea", "coffee", "page")
 
@@ -208,13 +208,15 @@ class TestNetwork:
 
 class TestFigure:
   def test_shows_each_box_and_lists_each_element(self):
-    faces = extract.Found(
+    faces = extraction.Found(
       np.zeros((2, 128), np.float32),
       boxes=np.array([[0.25, 0.5, 0.5, 1], [0, 0, 1, 0.5]], np.float32),
       scores=np.array([1.5, 0.25], np.float32),
     )
-    words = extract.Found(np.zeros((9, 4), np.float32), strings=["a$x$", *"bcdefghi"])
-    none = extract.Found(np.zeros((0, 3), np.float32), strings=[])
+    words = extraction.Found(
+      np.zeros((9, 4), np.float32), strings=["a$x$", *"bcdefghi"]
+    )
+    none = extraction.Found(np.zeros((0, 3), np.float32), strings=[])
     image = np.zeros((40, 80, 3), np.uint8)
     figure = extracts.draw(image, {"faces": faces, "words": words, "lines": none})
     figure.draw_without_rendering()
@@ -234,7 +236,7 @@ class TestFigure:
     assert places == sorted(places, reverse=True) and places[-1] > 0
 
   def test_of_several_pictures_gives_a_modality_one_colour(self):
-    one = extract.Found(
+    one = extraction.Found(
       np.zeros((1, 2), np.float32), boxes=np.zeros((1, 4), np.float32)
     )
     image = np.zeros((40, 80, 3), np.uint8)
@@ -249,7 +251,7 @@ class TestRegistry:
     with pytest.raises(
       ValueError, match=r"no extractor 'face'; there are image, .*faces"
     ):
-      extract.build("face")
+      extraction.build("face")
 
   def test_a_missing_package_gets_the_extra(self, monkeypatch):
     def make(**settings):
@@ -258,18 +260,18 @@ class TestRegistry:
     monkeypatch.setattr(registry, "EXTRACTORS", {"faces": make})
     advice = r"'faces': No module named 'no_such_module': pip install 'deepsets-jax\["
     with pytest.raises(ModuleNotFoundError, match=advice) as raised:
-      extract.build("faces")
+      extraction.build("faces")
     assert raised.value.name == "no_such_module"
 
   def test_importing_it_imports_no_extractor(self):
-    code = "import sys, deepsets_jax.extract; print(*sys.modules)"
+    code = "import sys, deepsets_jax.extraction; print(*sys.modules)"
     result = subprocess.run(
       [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     found = result.stdout.split()
-    assert "deepsets_jax.extract.registry" in found
+    assert "deepsets_jax.extraction.registry" in found
     own = {
-      f"deepsets_jax.extract.{name}" for name in ("efficientnet", "faces", "lines")
+      f"deepsets_jax.extraction.{name}" for name in ("efficientnet", "faces", "lines")
     }
     assert not {"PIL", "dlib", "onnxruntime", *own}.intersection(found)
 
@@ -287,7 +289,7 @@ def pictures():
 
 def build_or_skip(name, **settings):
   try:
-    return extract.build(name, **settings)
+    return extraction.build(name, **settings)
   except (ModuleNotFoundError, FileNotFoundError) as error:
     pytest.skip(str(error))
 
@@ -343,7 +345,7 @@ class TestRegions:
 
   def test_settings_out_of_range_are_named(self):
     with pytest.raises(ValueError, match="count=0"):
-      extract.build("regions", count=0)
+      extraction.build("regions", count=0)
 
 
 class TestFaces:
@@ -403,7 +405,7 @@ class TestLines:
     with pytest.raises(
       ValueError, match="'bert' of texts; there are sentences, static_"
     ):
-      extract.build("lines", encoder="bert")
+      extraction.build("lines", encoder="bert")
 
 
 class TestTexts:
@@ -433,7 +435,7 @@ class TestTexts:
     from safetensors.numpy import load_file
     from tokenizers import Tokenizer
 
-    from deepsets_jax.extract import texts
+    from deepsets_jax.extraction import texts
 
     (_, (table_path, tokenizer_path)) = texts.load_static()
     table = load_file(table_path)["embedding.weight"].astype(np.float64)
@@ -564,7 +566,7 @@ class TestOnnx:
   @pytest.mark.parametrize("batch", ["b", 1, 2])
   def test_gives_the_numbers_of_numpy(self, tmp_path, plain, batch):
     path = write_model(tmp_path / "m.onnx", POOLED, (batch, 3, 8, 6), {"y": (batch, 5)})
-    extractor = extract.build("onnx", path=path, mean=MEAN, std=STD, name="mine")
+    extractor = extraction.build("onnx", path=path, mean=MEAN, std=STD, name="mine")
     found = extractor(plain)
     assert (extractor.name, extractor.kind, extractor.dimension) == ("mine", "image", 5)
     assert len(found) == len(plain)
@@ -575,7 +577,7 @@ class TestOnnx:
   def test_three_dimensions_are_several_elements(self, tmp_path):
     path = write_model(tmp_path / "m.onnx", PLACES, ("b", 3, 2, 4), {"z": ("b", 8, 3)})
     picture = np.random.default_rng(0).integers(0, 256, (2, 4, 3), np.uint8)
-    (found,) = extract.build("onnx", path=path, mean=MEAN, std=STD)([picture])
+    (found,) = extraction.build("onnx", path=path, mean=MEAN, std=STD)([picture])
     want = [(picture[i, j] / 255 - MEAN) / STD for i in range(2) for j in range(4)]
     np.testing.assert_allclose(found.vectors, want, rtol=1e-4, atol=1e-5)
 
@@ -585,7 +587,7 @@ class TestOnnx:
       tmp_path / "m.onnx", body, (1, 2, 2, 3), {"y": (1, 2, 2, 3)}, kind=2
     )
     picture = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    (found,) = extract.build("onnx", path=path)([picture])
+    (found,) = extraction.build("onnx", path=path)([picture])
     np.testing.assert_array_equal(found.vectors, [np.arange(12)])  # Uint8: as it is.
 
   def test_what_the_file_leaves_open_is_a_setting(self, tmp_path, plain):
@@ -598,15 +600,15 @@ class TestOnnx:
     )
     path = write_model(tmp_path / "m.onnx", body, ("b", "h", "w", "c"), {"y": ("b", 5)})
     with pytest.raises(DataError, match="set the layout to one that fits"):
-      extract.build("onnx", path=path, size=(4, 5))
+      extraction.build("onnx", path=path, size=(4, 5))
     with pytest.raises(DataError, match=r"set the size to two numbers"):
-      extract.build("onnx", path=path, layout="NHWC")
+      extraction.build("onnx", path=path, layout="NHWC")
     settings = dict(path=path, size=(4, 5), mean=MEAN, std=STD)
-    (found,) = extract.build("onnx", layout="NHWC", **settings)(plain[:1])
+    (found,) = extraction.build("onnx", layout="NHWC", **settings)(plain[:1])
     want = (plain[0][0, 0] / 255 - MEAN) / STD @ WEIGHT
     np.testing.assert_allclose(found.vectors[0], want, rtol=1e-4, atol=1e-5)
     with pytest.raises(DataError, match=r"m\.onnx fails on float32 \[1, 3, 4, 5\]"):
-      extract.build("onnx", layout="NCHW", **settings)
+      extraction.build("onnx", layout="NCHW", **settings)
 
   @pytest.mark.parametrize(
     ("settings", "message"),
@@ -625,12 +627,12 @@ class TestOnnx:
     outputs = {"y": ("b", 5), "mean": ("b", 3, 1, 1)}
     path = write_model(tmp_path / "m.onnx", POOLED, ("b", 3, 8, 6), outputs)
     with pytest.raises(DataError, match=message):
-      extract.build("onnx", path=path, **settings)
+      extraction.build("onnx", path=path, **settings)
 
   def test_the_fingerprint_is_of_the_file_and_of_each_setting(self, tmp_path):
     outputs = {"y": ("b", 5), "mean": ("b", 3, 1, 1)}
     path = write_model(tmp_path / "m.onnx", POOLED, ("b", 3, 8, 6), outputs)
-    build = extract.EXTRACTORS["onnx"]
+    build = extraction.EXTRACTORS["onnx"]
     found = [
       build(path=path, output="y").fingerprint,
       build(path=path, output="mean").fingerprint,
@@ -644,10 +646,10 @@ class TestOnnx:
   def test_what_is_no_network_of_pictures_is_named(self, tmp_path):
     path = tmp_path / "m.onnx"
     with pytest.raises(FileNotFoundError, match=r"m\.onnx: no such ONNX file"):
-      extract.build("onnx", path=path)
+      extraction.build("onnx", path=path)
     path.write_bytes(b"no protocol buffer")
     with pytest.raises(DataError, match=r"m\.onnx is no ONNX file"):
-      extract.build("onnx", path=path)
+      extraction.build("onnx", path=path)
     write_model(path, node("Identity", ["x"], "y"), ("b", 7), {"y": ("b", 7)})
     with pytest.raises(DataError, match=r"x: tensor\(float\) \['b', 7\].*4 dimensions"):
-      extract.build("onnx", path=path)
+      extraction.build("onnx", path=path)

@@ -9,8 +9,8 @@ import struct
 import numpy as np
 import pytest
 
-from deepsets_jax.data.table import DataError
-from deepsets_jax.extract import weights
+from deepsets_jax.extraction import weights
+from deepsets_jax.foundation.errors import DataError
 
 MAGIC = 0x1950A86A20F9469CFC6C
 ORDERED_DICT = b"ccollections\nOrderedDict\n"

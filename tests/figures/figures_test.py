@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from deepsets_jax import figures
 from deepsets_jax.figures import style
-from deepsets_jax.figures.importance import Bar, Line
+from deepsets_jax.figures.attribution import Bar, Line
 
 RECORDS = [
   {"step": 10, "split": "train", "loss": 0.5},

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from deepsets_jax import fusion
-from tests.fusions.bottleneck import bottleneck_loop
+from tests.fusion.reference.bottleneck import bottleneck_loop
 from tests.sets import FEATURES, NAMES, pack
 
 RNG = np.random.default_rng(0)

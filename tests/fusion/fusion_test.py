@@ -7,8 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deepsets_jax import fusion, sharding
-from tests.fusions import ATTENTION, FUSIONS, ROUNDED, SLOW, bottleneck, transformer
+from deepsets_jax import fusion
+from deepsets_jax.training import sharding
+from tests.fusion.reference import (
+  ATTENTION,
+  FUSIONS,
+  ROUNDED,
+  SLOW,
+  bottleneck,
+  transformer,
+)
 from tests.sets import (
   BUDGETS,
   FEATURES,

@@ -3,8 +3,9 @@ import functools
 import jax
 import numpy as np
 
-from deepsets_jax import encoders, fusion, models
-from tests.fusions.hierarchical import importance, modality_vectors
+from deepsets_jax import encoders, fusion
+from deepsets_jax.models import set_model
+from tests.fusion.reference.hierarchical import importance, modality_vectors
 from tests.sets import FEATURES, NAMES, pack
 
 RNG = np.random.default_rng(0)
@@ -92,10 +93,10 @@ def test_parameters_learn_from_what_is_there_and_finitely():
 
 
 def test_in_a_model_importances_are_where_the_docstring_says():
-  model = models.SetModel(
+  model = set_model.SetModel(
     encoders={name: encoders.DenseEncoder(FEATURES) for name in NAMES},
     fusion=MODULE,
-    head=models.Head((0.0,)),
+    head=set_model.Head((0.0,)),
   )
   variables = model.init(jax.random.key(0), MODALITIES)
   _, sown = model.apply(

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from configs import base
-from deepsets_jax import encoders, models
+from deepsets_jax import encoders
+from deepsets_jax.data.tables.schema import Modality, Schema, Target
 from deepsets_jax.encoders.channels import (
   ChannelAttention,
   ChannelConcat,
@@ -25,9 +26,9 @@ from deepsets_jax.encoders.deepset import (
   p_normalize,
 )
 from deepsets_jax.fusion import TorchMultimodalFusion
+from deepsets_jax.models import set_model
 from deepsets_jax.ragged import Ragged
 from deepsets_jax.ragged.ordering import segment_median
-from deepsets_jax.schema import Modality, Schema, Target
 from tests.sets import pack
 
 A, B = jnp.array([[3.0, 4.0]]), jnp.array([[0.0, 5.0]])
@@ -441,6 +442,6 @@ def test_every_kind_is_built_from_a_config(kind):
   config.update(features=8, fusion="torchmultimodal")
   config.torchmultimodal.update(kind=kind, ffn=4, apply_attention=True, hidden=(3,))
   schema = Schema({"a": Modality("vectors", 5)}, Target("regression", 1))
-  model = models.build(config, schema, [0.0])
+  model = set_model.build(config, schema, [0.0])
   got, _ = run(model, {"a": pack(bags((2, 0)))})
   assert got.shape == (2, 1)

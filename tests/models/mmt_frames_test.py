@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepsets_jax import frames, ragged
+from deepsets_jax import ragged
+from deepsets_jax.models.mmt import frames
 from deepsets_jax.ragged import Ragged
 
 SLOTS, LIMIT = 24, 3

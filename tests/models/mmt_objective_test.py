@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deepsets_jax import retrieval
+from deepsets_jax.models.mmt import objective
 
 NAMES = (
   *("r1", "r5", "r10", "r50", "geometric_mean"),
@@ -58,8 +58,8 @@ def test_metrics_are_those_of_a_loop(case):
     if own:
       videos.append(min(own))
   for ranks, metrics in (
-    (texts, retrieval.text_to_video),
-    (videos, retrieval.video_to_text),
+    (texts, objective.text_to_video),
+    (videos, objective.video_to_text),
   ):
     for form in (mask, mask.ravel()):
       got = metrics(similarities, form)
@@ -79,13 +79,13 @@ def golden_cases():
 
 # Of the metrics of gabeur/mmt, commit 8f53717, for `golden_cases`.
 PUBLISHED = {
-  retrieval.text_to_video: [
+  objective.text_to_video: [
     [8.33333333, 41.66666667, 100, 100, 32.62389701, 6, 5.41666667],
     [50, 91.66666667, 100, 100, 77.10108349, 1.5, 2.29166667],
     [41.17647059, 100, 100, 100, 74.39602064, 2, 2.35294118],
     [0, 0, 0, 100, 0, 35.5, 35.5],
   ],
-  retrieval.video_to_text: [
+  objective.video_to_text: [
     [8.33333333, 58.33333333, 100, 100, 36.49599283, 5.5, 5.54166667],
     [37.5, 100, 100, 100, 72.11247852, 2, 1.8125],
     [25, 100, 100, 100, 62.99605249, 2, 2.25],
@@ -110,14 +110,14 @@ def test_what_is_masked_does_not_matter():
 def embedded(rng, b, e=3, d=4):
   vectors = rng.normal(size=(b, e, d)).astype(np.float32)
   weights = rng.uniform(size=(b, e)).astype(np.float32)
-  return retrieval.Embedded(jnp.asarray(vectors), jnp.asarray(weights))
+  return objective.Embedded(jnp.asarray(vectors), jnp.asarray(weights))
 
 
 def test_similarities_are_means_over_the_experts_that_a_video_has():
   rng = np.random.default_rng(0)
   text, video = embedded(rng, 5), embedded(rng, 3)
   weights = video.weights.at[1, 0].set(0).at[2].set(0)
-  got = retrieval.similarities(text, video._replace(weights=weights))
+  got = objective.similarities(text, video._replace(weights=weights))
   for q in range(5):
     for b in range(3):
       pair = np.asarray(text.weights[q] * weights[b])
@@ -137,7 +137,7 @@ def test_max_margin_is_the_mean_over_wrong_pairs(diagonal):
       if i != j or diagonal:
         terms.append(max(0, 0.2 - SQUARE[i, i] + SQUARE[i, j]))
         terms.append(max(0, 0.2 - SQUARE[i, i] + SQUARE[j, i]))
-  got = retrieval.max_margin_loss(SQUARE, margin=0.2, diagonal=diagonal)
+  got = objective.max_margin_loss(SQUARE, margin=0.2, diagonal=diagonal)
   np.testing.assert_allclose(got, np.mean(terms), 1e-6)
   assert 0 < sum(term > 0 for term in terms) < len(terms)  # Some pairs are apart.
 
@@ -147,21 +147,21 @@ def test_info_nce_is_the_cross_entropy_in_both_directions():
   for matrix in (SQUARE, SQUARE.T):
     odds = np.exp(matrix)
     want -= np.mean(np.log(np.diag(odds) / odds.sum(1)))
-  np.testing.assert_allclose(retrieval.info_nce_loss(SQUARE), want, 1e-6)
+  np.testing.assert_allclose(objective.info_nce_loss(SQUARE), want, 1e-6)
   # It stays finite where the exponentials do not.
-  assert np.isfinite(retrieval.info_nce_loss(SQUARE * 1e5))
+  assert np.isfinite(objective.info_nce_loss(SQUARE * 1e5))
 
 
 def test_max_margin_moves_right_pairs_up_and_violating_ones_down():
   similarities = jnp.array([[0.5, 0.48, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 0.5]])
-  gradient = jax.grad(retrieval.max_margin_loss)(similarities)
+  gradient = jax.grad(objective.max_margin_loss)(similarities)
   # Text 0 finds video 1 too similar, and video 1 text 0; 12 terms in all.
   want = np.array([[-1, 2, 0], [0, -1, 0], [0, 0, 0]]) / 12
   np.testing.assert_allclose(gradient, want, atol=1e-7)
 
 
 def test_bad_input_is_named():
-  for loss in (retrieval.max_margin_loss, retrieval.info_nce_loss):
+  for loss in (objective.max_margin_loss, objective.info_nce_loss):
     with pytest.raises(ValueError, match="a single pair"):
       loss(jnp.zeros((1, 1)))
     with pytest.raises(ValueError, match="one text per video"):

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deepsets_jax import frames, retrieval
-from deepsets_jax.fusion import mmt, mmt_weights
+from deepsets_jax.models.mmt import frames, objective, weights
+from deepsets_jax.models.mmt import model as mmt
 from deepsets_jax.ragged import Ragged
-from tests import mmt_golden
+from tests.models import mmt_golden
 
 EXPERTS = {"face": 3, "s3d": 4, "vggish": 2}
 # Of four videos: more frames than become tokens, absent experts, a video of nothing.
@@ -76,7 +76,7 @@ def recipe():
 
 
 STATE, VALUES, SECONDS, TEXTS = recipe()
-VARIABLES = mmt_weights.from_torch_state(STATE)
+VARIABLES = weights.from_torch_state(STATE)
 FIRST = TEXTS[::CAPTIONS]
 
 
@@ -131,7 +131,7 @@ def compiled(keep_missing=True, names=tuple(EXPERTS), **settings):
 
   def outputs(model, text, experts, keep):
     video = model.video(experts, keep=keep, train=False)
-    return video, retrieval.similarities(model.text(text, train=False), video)
+    return video, objective.similarities(model.text(text, train=False), video)
 
   return jax.jit(lambda variables, *x: model.apply(variables, *x, method=outputs))
 
@@ -151,10 +151,10 @@ def losses_and_gradients(keep_missing):
     experts = {k: v.replace(values=values[k]) for k, v in experts.items()}
     found = model.apply(variables, text, experts, keep=keep, train=False)
     others = {
-      "margin_diag": retrieval.max_margin_loss(found, diagonal=True),
-      "nce": retrieval.info_nce_loss(found),
+      "margin_diag": objective.max_margin_loss(found, diagonal=True),
+      "nce": objective.info_nce_loss(found),
     }
-    return retrieval.max_margin_loss(found), others
+    return objective.max_margin_loss(found), others
 
   experts = pack()
   values = {k: v.values for k, v in experts.items()}
@@ -303,15 +303,15 @@ def test_from_torch_state_takes_what_is_saved_and_names_what_it_does_not_know():
   saved["module.vid_bert.pooler.dense.bias"] = np.ones(3)
   saved["module.text_GU.face.cg.batch_norm.num_batches_tracked"] = np.array(1)
   jax.tree.map(
-    np.testing.assert_array_equal, mmt_weights.from_torch_state(saved), VARIABLES
+    np.testing.assert_array_equal, weights.from_torch_state(saved), VARIABLES
   )
   with pytest.raises(ValueError, match="'moe_fc_vid.face.weight' is not of"):
-    mmt_weights.from_torch_state(STATE | {"moe_fc_vid.face.weight": np.ones((1, 6))})
+    weights.from_torch_state(STATE | {"moe_fc_vid.face.weight": np.ones((1, 6))})
   with pytest.raises(ValueError, match="no token type of 's3d'"):
-    mmt_weights.from_torch_state(STATE, token_types={"face": 3})
+    weights.from_torch_state(STATE, token_types={"face": 3})
   name = "vid_bert.embeddings.position_embeddings.weight"
   with pytest.raises(ValueError, match=f"no '{name}'"):
-    mmt_weights.from_torch_state({k: v for k, v in STATE.items() if k != name})
+    weights.from_torch_state({k: v for k, v in STATE.items() if k != name})
 
 
 def test_bad_input_is_named():

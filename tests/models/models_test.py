@@ -9,13 +9,15 @@ import pytest
 from ml_collections import config_dict
 
 from configs import base, debian_programs, debian_structures
-from deepsets_jax import encoders, models, sharding
-from deepsets_jax.data import debian_programs as programs
+from deepsets_jax import encoders
+from deepsets_jax.data.datasets import debian_programs as programs
+from deepsets_jax.data.tables.schema import Modality, Schema, Target
 from deepsets_jax.fusion import MILFusion, SetPoolFusion, SingleStreamFusion
+from deepsets_jax.models import set_model
 from deepsets_jax.ragged import Batch, Ragged, without
-from deepsets_jax.schema import Modality, Schema, Target
-from tests.fusions.mil import mil_attention
-from tests.fusions.transformer import dense, rollout, transformer
+from deepsets_jax.training import sharding
+from tests.fusion.reference.mil import mil_attention
+from tests.fusion.reference.transformer import dense, rollout, transformer
 from tests.sets import FEATURES, NUM_EXAMPLES, pack, set_lists
 
 SCHEMA = Schema(
@@ -64,7 +66,7 @@ def built(fusion):
   config.update_from_flattened_dict(SETTINGS[fusion])
   config.head.hidden = (6,)
   config.dense.hidden = (4,)
-  model = models.build(config, SCHEMA, np.zeros(4))
+  model = set_model.build(config, SCHEMA, np.zeros(4))
   sets = {k: [np.ones((1, FEATURES))] * NUM_EXAMPLES for k in SCHEMA.modalities}
   variables = model.init(jax.random.key(0), to_batch(sets).modalities)
   return model, variables, jax.jit(model.apply)
@@ -111,10 +113,10 @@ def of_sequences(fusion, layers=2):
     hidden=5,
     remat=True,
   )
-  return models.SetModel(
+  return set_model.SetModel(
     encoders={"face": sequence, "image": encoders.DenseEncoder(FEATURES)},
     fusion=fusion,
-    head=models.Head((0.0,)),
+    head=set_model.Head((0.0,)),
   )
 
 
@@ -234,14 +236,14 @@ def test_positions_and_sequences_that_cannot_be_are_named(overrides, message):
     config.positions[name] = config_dict.placeholder(str)
   config.update_from_flattened_dict(overrides)
   with pytest.raises(ValueError, match=message):
-    models.build(config, SCHEMA, np.zeros(4))
+    set_model.build(config, SCHEMA, np.zeros(4))
 
 
 @pytest.mark.parametrize("fusion", ["two_stage", "single_stream"])
 def test_heads_that_do_not_divide_the_width_are_named(fusion):
   config = base.get_config().model
   config.update(features=FEATURES, fusion=fusion)
-  model = models.build(config, SCHEMA, np.zeros(4))
+  model = set_model.build(config, SCHEMA, np.zeros(4))
   sets = {k: [np.ones((1, FEATURES))] * NUM_EXAMPLES for k in SCHEMA.modalities}
   with pytest.raises(ValueError, match="fusion/transformer.*4 heads do not divide"):
     jax.eval_shape(model.init, jax.random.key(0), to_batch(sets).modalities)
@@ -251,7 +253,7 @@ def test_a_readout_of_fused_tokens_needs_them():
   config = base.get_config().model
   config.update(fusion="single_stream")
   config.single_stream.readout = "fused"
-  model = models.build(config, SCHEMA, np.zeros(4))
+  model = set_model.build(config, SCHEMA, np.zeros(4))
   sets = {k: [np.ones((1, FEATURES))] * NUM_EXAMPLES for k in SCHEMA.modalities}
   with pytest.raises(ValueError, match="readout 'fused' without fused tokens"):
     jax.eval_shape(model.init, jax.random.key(0), to_batch(sets).modalities)
@@ -264,7 +266,7 @@ def test_a_readout_of_fused_tokens_needs_them():
 def test_a_head_of_each_kind_starts_at_its_bias(kind, size):
   schema = Schema(SCHEMA.modalities, Target(kind, size))
   bias = np.arange(size, dtype=np.float32)
-  model = models.build(base.get_config().model, schema, bias)
+  model = set_model.build(base.get_config().model, schema, bias)
   sets = {
     k: [np.zeros((0, FEATURES), np.float32)] * NUM_EXAMPLES for k in SCHEMA.modalities
   }
@@ -288,7 +290,7 @@ def test_the_models_compared_on_debian_programs_match_in_parameters(
   for argument in names:
     config = get_config(argument)
     schema = _schema(config.data.debian_programs.text)
-    model = models.build(config.model, schema, np.zeros(schema.target.size))
+    model = set_model.build(config.model, schema, np.zeros(schema.target.size))
     modalities = {
       name: Ragged(
         jax.ShapeDtypeStruct(
@@ -308,14 +310,14 @@ class TestHead:
   x = jnp.arange(12.0).reshape(3, 4)
 
   def test_without_a_projection_the_vector_and_a_bias_come_out(self):
-    head = models.Head((0.5, 0.0, -1.0, 2.0), project=False)
+    head = set_model.Head((0.5, 0.0, -1.0, 2.0), project=False)
     variables = head.init(jax.random.key(0), self.x, train=False)
     assert jax.tree.map(jnp.shape, variables["params"]) == {"bias": (4,)}
     got = head.apply(variables, self.x, train=False)
     np.testing.assert_array_equal(got, self.x + jnp.array([[0.5, 0.0, -1.0, 2.0]]))
 
   def test_without_a_projection_the_last_hidden_layer_comes_out(self):
-    head = models.Head((0.0,) * 3, hidden=(3,), activation="tanh", project=False)
+    head = set_model.Head((0.0,) * 3, hidden=(3,), activation="tanh", project=False)
     variables = head.init(jax.random.key(0), self.x, train=False)
     got = head.apply(variables, self.x, train=False)
     layer = jax.device_get(variables["params"]["MLP_0"]["Dense_0"])
@@ -323,7 +325,7 @@ class TestHead:
     np.testing.assert_allclose(got, want, 1e-5)
 
   def test_without_a_projection_another_width_is_refused(self):
-    head = models.Head((0.0,) * 3, project=False)
+    head = set_model.Head((0.0,) * 3, project=False)
     with pytest.raises(ValueError, match="project is False.* is 4 wide, not 3"):
       head.init(jax.random.key(0), self.x, train=False)
 
@@ -345,9 +347,9 @@ def test_vectors_that_are_encoded_to_the_width_are_taken_as_they_are(
     {"face": Modality("vectors", FEATURES, ordered=True, encoded=encoded)},
     SCHEMA.target,
   )
-  assert isinstance(models.build(config, schema, np.zeros(4)).encoders["face"], kind)
+  assert isinstance(set_model.build(config, schema, np.zeros(4)).encoders["face"], kind)
   config.fading = ("face",)
-  faded = models.build(config, schema, np.zeros(4)).encoders["face"]
+  faded = set_model.build(config, schema, np.zeros(4)).encoders["face"]
   assert faded.fading and faded.layers == 0 and isinstance(faded.elements, kind)
 
 

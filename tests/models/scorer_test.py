@@ -5,16 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deepsets_jax import scorer
-from deepsets_jax.data.batching import Budget
-from deepsets_jax.data.candidates import ListBatcher
-from deepsets_jax.data.histories import leave_out
-from deepsets_jax.data.list_sources import CANDIDATES, RatingLists
-from deepsets_jax.data.prefixes import HISTORY
+from deepsets_jax.data.interactions.candidates import ListBatcher
+from deepsets_jax.data.interactions.histories import leave_out
+from deepsets_jax.data.interactions.lists import CANDIDATES, RatingLists
+from deepsets_jax.data.interactions.next_item import HISTORY
+from deepsets_jax.data.tables.batching import Budget
+from deepsets_jax.models import scorer
 from deepsets_jax.ragged import Ragged
-from deepsets_jax.ranking import losses
-from tests.clicks import small_config
-from tests.rated import make_histories
+from deepsets_jax.tasks.ranking import losses
+from tests.data.interactions.clicks import small_config
+from tests.data.interactions.rated import make_histories
 
 BUDGET = Budget(6, {"taste": 6, "age": 6, HISTORY: 24, CANDIDATES: 24})
 

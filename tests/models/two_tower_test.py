@@ -5,13 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deepsets_jax import fusion, towers
-from deepsets_jax.data import prefixes
-from deepsets_jax.data.batching import Batcher, Budget
-from deepsets_jax.data.prefixes import HISTORY, users_before
-from deepsets_jax.data.table import take_rows
+from deepsets_jax import fusion
+from deepsets_jax.data.interactions import next_item
+from deepsets_jax.data.interactions.next_item import HISTORY, users_before
+from deepsets_jax.data.tables.batching import Batcher, Budget
+from deepsets_jax.data.tables.table import take_rows
+from deepsets_jax.models import two_tower
 from deepsets_jax.ragged import without
-from tests.clicks import ITEMS, WITHOUT_FIELDS, make_histories, small_config
+from tests.data.interactions.clicks import (
+  ITEMS,
+  WITHOUT_FIELDS,
+  make_histories,
+  small_config,
+)
 
 SLOTS = {"taste": 8, "age": 8, HISTORY: 72}
 ITEM_BUDGET = Budget(ITEMS, {"word": 160, "picture": 32})
@@ -43,7 +49,7 @@ def user_batch(table=None, examples=6):
 def built(changes=()):
   """Towers, their parameters, and the jitted functions of both sides."""
   histories, config = make_histories(), small_config(**dict(changes))
-  model = towers.build(config, prefixes.schema(histories), histories.items.schema)
+  model = two_tower.build(config, next_item.schema(histories), histories.items.schema)
   given = user_batch().modalities, item_batch().modalities
   params = jax.jit(model.init)(jax.random.key(0), *given)
 
@@ -149,7 +155,7 @@ def test_a_history_tells_the_item_tower_alone_where_towers_are_shared():
 
 def test_a_width_of_its_own_projects_the_history():
   histories, config = make_histories(), small_config(**{"model.features": 16})
-  model = towers.build(config, prefixes.schema(histories), histories.items.schema)
+  model = two_tower.build(config, next_item.schema(histories), histories.items.schema)
   given = user_batch().modalities, item_batch().modalities
   params = jax.eval_shape(model.init, jax.random.key(0), *given)["params"]["users"]
   encoder = params["encoders_history"]["elements"]
@@ -291,6 +297,6 @@ class TestNormalize:
 def test_settings_that_cannot_be_are_named(changes, message):
   histories = make_histories()
   with pytest.raises(ValueError, match=message):
-    towers.build(
-      small_config(**changes), prefixes.schema(histories), histories.items.schema
+    two_tower.build(
+      small_config(**changes), next_item.schema(histories), histories.items.schema
     )

@@ -10,7 +10,7 @@ from jax import export
 
 from deepsets_jax.ragged import attention
 from deepsets_jax.ragged.attention import plans
-from tests.attention_test import HEADS, attention_loop, dense, inputs
+from tests.ragged.attention_test import HEADS, attention_loop, dense, inputs
 
 
 @pytest.fixture(autouse=True)

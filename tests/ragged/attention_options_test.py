@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deepsets_jax import sharding
 from deepsets_jax.ragged import attention
 from deepsets_jax.ragged.attention import blocks, options, plans
-from tests.attention_test import attention_loop, dense, inputs, received_loop
+from deepsets_jax.training import sharding
+from tests.ragged.attention_test import attention_loop, dense, inputs, received_loop
 
 HEADS = 4
 STATIC = ("causal", "window", "dropout_rate", "shared", "most")

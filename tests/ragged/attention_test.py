@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deepsets_jax import sharding
 from deepsets_jax.ragged import attention
+from deepsets_jax.training import sharding
 
 HEADS, KEY_FEATURES, VALUE_FEATURES = 2, 4, 3
 

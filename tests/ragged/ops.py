@@ -1,6 +1,6 @@
 """Every op on ragged arrays, and what is found out about each by trying it.
 
-  python -m tests.ops
+  python -m tests.ragged.ops
 
 writes the table of docs/ops.md; the tests check that it is true.
 """
@@ -37,7 +37,7 @@ from deepsets_jax.ragged.segments import (
   segment_sum,
 )
 
-DOCS = pathlib.Path(__file__).parents[1] / "docs" / "ops.md"
+DOCS = pathlib.Path(__file__).parents[2] / "docs" / "ops.md"
 LENGTHS = (3, 0, 1, 5)
 NUM_EXAMPLES, NUM_SLOTS, FEATURES = 4, 12, 4  # As many features as examples.
 SLOT_EXAMPLES = np.repeat(np.arange(5), (*LENGTHS, NUM_SLOTS - sum(LENGTHS)))

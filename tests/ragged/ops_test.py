@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests import ops
-from tests.ops import (
+from tests.ragged import ops
+from tests.ragged.ops import (
   FEATURES,
   LENGTHS,
   NUM_EXAMPLES,

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from benchmarks import pooling as benchmark
-from deepsets_jax import ragged, sharding
+from deepsets_jax import ragged
 from deepsets_jax.fusion import SetPoolFusion
 from deepsets_jax.ragged import pooling
+from deepsets_jax.training import sharding
 from tests.sets import BUDGETS, FEATURES, NUM_EXAMPLES, pack, set_lists, shuffled
 
 # What each pool is, of one non-empty set `[n, d]` and its scores `[n, 1]`.

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from deepsets_jax.ragged import Ragged, pooling, reductions, tiles
-from tests import ops
+from tests.ragged import ops
 
 SUMS = [name for name, op in ops.OPS.items() if op.sums]
 

@@ -9,10 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from deepsets_jax import tasks
-from deepsets_jax.data.table import DataError
-from deepsets_jax.recall import embeddings, metrics, ranks
+from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.serving import embeddings
+from deepsets_jax.tasks.retrieval import metrics, ranks
 from experiments import embed
-from tests import small_movielens
+from tests.data.interactions import small_movielens
 
 
 @pytest.fixture(scope="module")

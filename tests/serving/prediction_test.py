@@ -13,16 +13,19 @@ import pytest
 from absl import flags
 
 from configs import table as table_config
-from deepsets_jax import measured, metrics, prediction, run_folder, train, trained
-from deepsets_jax.data.columns import facts, proposal, spec
-from deepsets_jax.data.columns.encoding import Encoding
-from deepsets_jax.data.columns.labels import Answers, Label
-from deepsets_jax.data.columns.numeric import Number
-from deepsets_jax.data.columns.tokens import Category, Vocabulary
-from deepsets_jax.data.files import opening, source
-from deepsets_jax.data.table import DataError
-from deepsets_jax.importance import outputs
-from deepsets_jax.writers import write_json
+from deepsets_jax.analysis.attribution import outputs
+from deepsets_jax.data.ingest.columns import facts, proposal, spec
+from deepsets_jax.data.ingest.columns.encoding import Encoding
+from deepsets_jax.data.ingest.columns.labels import Answers, Label
+from deepsets_jax.data.ingest.columns.numeric import Number
+from deepsets_jax.data.ingest.columns.tokens import Category, Vocabulary
+from deepsets_jax.data.ingest.files import opening, source
+from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.files import write_json
+from deepsets_jax.serving import measured, prediction
+from deepsets_jax.tasks import fit, trained
+from deepsets_jax.tasks.supervised import encodings
+from deepsets_jax.training import metrics, run_folder
 from experiments import predict
 
 
@@ -40,7 +43,7 @@ def run_on(folder, label):
   config.model.dense.hidden = config.model.head.hidden = ()
   config.optim.warmup_steps = 2
   config.train.update(eval_every=4)
-  train.train_and_evaluate(config, folder / "run")
+  fit.train_and_evaluate(config, folder / "run")
   return folder / "run", str(path)
 
 
@@ -210,20 +213,20 @@ def test_it_goes_on_where_it_was_stopped(finished, predictor, tmp_path, monkeypa
   pq.write_table(films.table(), path, row_group_size=10)
   want, _ = write(predictor, path, tmp_path / "want.parquet")
   written, output = [], tmp_path / "out.parquet"
-  real = prediction._write_part
+  real = prediction.pq.write_table
 
-  def stops(part, table):
+  def stops(part, path):
     if len(written) == 3:
       raise KeyboardInterrupt
-    written.append(part)
-    real(part, table)
+    written.append(path)
+    real(part, path)
 
-  monkeypatch.setattr(prediction, "_write_part", stops)
+  monkeypatch.setattr(prediction.pq, "write_table", stops)
   with pytest.raises(KeyboardInterrupt):
     prediction.write(predictor, path, output, print)
   assert not output.exists()
   monkeypatch.setattr(
-    prediction, "_write_part", lambda p, t: (written.append(p), real(p, t))
+    prediction.pq, "write_table", lambda t, p: (written.append(p), real(t, p))
   )
   found, said = write(predictor, path, output)
   assert len(written) == 6 and "30 rows are there already" in said[0]
@@ -532,7 +535,7 @@ def test_another_spec_beside_the_file_is_another_config(finished, tmp_path):
   with config.unlocked():
     config.data.columns.modalities.plot.min_count = 7
   with pytest.raises(ValueError, match="plot.min_count: 2 there, 7 here"):
-    train.train_and_evaluate(config, workdir)
+    fit.train_and_evaluate(config, workdir)
 
 
 def test_a_run_from_before_a_setting_of_its_columns_goes_on(finished, tmp_path):
@@ -547,7 +550,7 @@ def test_a_run_from_before_a_setting_of_its_columns_goes_on(finished, tmp_path):
   write_json(folder / "columns.json", columns)
   now = run_folder.read(finished[0])
   assert run_folder.adopt(now, folder) == now
-  run_folder.keep_encoding(run_folder.encoding(finished[0]), folder)
+  encodings.keep(encodings.read(finished[0]), folder)
 
 
 @pytest.mark.slow
@@ -575,7 +578,7 @@ def test_a_file_that_has_changed_is_refused(finished, tmp_path):
   with pytest.raises(DataError, match="has changed since it began .modality 'year'"):
     trained.load(folder)
   with pytest.raises(DataError, match="give another --workdir"):
-    train.train_and_evaluate(run_folder.read(folder).lock(), folder)
+    fit.train_and_evaluate(run_folder.read(folder).lock(), folder)
 
 
 @pytest.mark.slow

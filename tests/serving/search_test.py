@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from deepsets_jax.recall.searcher import Event, Hit, Searcher
+from deepsets_jax.serving.searcher import Event, Hit, Searcher
 from experiments import search
-from tests import small_movielens
+from tests.data.interactions import small_movielens
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from configs import smoke
-from deepsets_jax import run_folder, tasks, trained
-from deepsets_jax.data.table import DataError
-from deepsets_jax.recall import searcher as searchers
-from deepsets_jax.recall.searcher import Searcher
+from deepsets_jax import tasks
+from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.serving import searcher as searchers
+from deepsets_jax.serving.searcher import Searcher
+from deepsets_jax.tasks import trained
+from deepsets_jax.training import run_folder
 from experiments import embed
-from tests import small_movielens
+from tests.data.interactions import small_movielens
 
 COUNT = small_movielens.UNKNOWN
 

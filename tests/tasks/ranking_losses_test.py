@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deepsets_jax.ragged import Ragged
-from deepsets_jax.ranking import losses
+from deepsets_jax.tasks.ranking import losses
 
 BUDGET, LISTS, HIGHEST = 24, 5, 4.0
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from deepsets_jax.ragged import from_lengths
-from deepsets_jax.ranking import metrics
-from deepsets_jax.recall import metrics as recall_metrics
+from deepsets_jax.tasks.ranking import metrics
+from deepsets_jax.tasks.retrieval import metrics as recall_metrics
 
 KS = (3, 10)
 

@@ -7,14 +7,16 @@ import jax
 import numpy as np
 import pytest
 
-from deepsets_jax import sharding, tasks, train
-from deepsets_jax.data import sources
-from deepsets_jax.ranking import metrics, scoring
-from deepsets_jax.recall import metrics as recall_metrics
-from deepsets_jax.recall import ranks
+from deepsets_jax import tasks
+from deepsets_jax.data.datasets import registry
+from deepsets_jax.tasks import fit
+from deepsets_jax.tasks.ranking import metrics, scoring
+from deepsets_jax.tasks.retrieval import metrics as recall_metrics
+from deepsets_jax.tasks.retrieval import ranks
+from deepsets_jax.training import sharding
 from experiments import rank_baselines
-from tests.clicks import small_config
-from tests.rated import make_source
+from tests.data.interactions.clicks import small_config
+from tests.data.interactions.rated import make_source
 
 USERS, LONGEST = 100, 24
 # Of the weaker protocol: there are 64 items in all.
@@ -25,7 +27,7 @@ SAMPLED = 20
 def rated():
   with pytest.MonkeyPatch.context() as patched:
     source = make_source(users=USERS, longest=LONGEST)
-    patched.setattr(sources, "load_histories", lambda data: source)
+    patched.setattr(registry, "load_histories", lambda data: source)
     patched.setattr(scoring, "_SAMPLED", SAMPLED)
     yield
 
@@ -55,7 +57,7 @@ def config_of(lists, **changes):
 def finished(request, tmp_path_factory):
   """What lists there are, the folder of a run, and its results."""
   workdir = tmp_path_factory.mktemp(request.param) / "run"
-  results = train.train_and_evaluate(config_of(request.param), workdir)
+  results = fit.train_and_evaluate(config_of(request.param), workdir)
   return request.param, workdir, results
 
 

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import ndcg_score
 
-from deepsets_jax.recall import metrics
+from deepsets_jax.tasks.retrieval import metrics
 
 
 @st.composite

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from deepsets_jax.ragged import from_lists
-from deepsets_jax.recall.nearest import nearest
+from deepsets_jax.tasks.retrieval.nearest import nearest
 
 # Few shapes: neither number is a multiple of its block.
 USERS, ITEMS, WIDTH = 11, 37, 3

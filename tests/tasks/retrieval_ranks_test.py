@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deepsets_jax.ragged import from_lists
-from deepsets_jax.recall import blocks, ranks
+from deepsets_jax.tasks.retrieval import blocks, ranks
 
 # Few shapes: neither number is a multiple of its block, and 19 users are three blocks.
 USERS, ITEMS, WIDTH = 19, 37, 3

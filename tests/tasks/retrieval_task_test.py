@@ -11,13 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deepsets_jax import checkpoint, run_folder, tasks, train, trained
-from deepsets_jax.data import sources
-from deepsets_jax.data.batching import Batcher, Budget
-from deepsets_jax.data.histories import leave_out, of_events
-from deepsets_jax.data.prefixes import HISTORY, users_before
-from deepsets_jax.recall import nearest
-from tests.clicks import (
+from deepsets_jax import tasks
+from deepsets_jax.data.datasets import registry
+from deepsets_jax.data.interactions.histories import leave_out, of_events
+from deepsets_jax.data.interactions.next_item import HISTORY, users_before
+from deepsets_jax.data.tables.batching import Batcher, Budget
+from deepsets_jax.tasks import fit, trained
+from deepsets_jax.tasks.retrieval import nearest
+from deepsets_jax.training import checkpoints, run_folder
+from deepsets_jax.training import loop as train
+from tests.data.interactions.clicks import (
   AROUND,
   ITEMS,
   NEVER,
@@ -34,7 +37,7 @@ USERS = 200
 @pytest.fixture(scope="module", autouse=True)
 def clicks():
   with pytest.MonkeyPatch.context() as patched:
-    patched.setattr(sources, "load_histories", lambda data: make_source(users=USERS))
+    patched.setattr(registry, "load_histories", lambda data: make_source(users=USERS))
     yield
 
 
@@ -60,7 +63,7 @@ def finished(tmp_path_factory):
 
   jax.monitoring.register_event_duration_secs_listener(listen)
   workdir = tmp_path_factory.mktemp("runs") / "whole"
-  results = train.train_and_evaluate(config_of(), workdir)
+  results = fit.train_and_evaluate(config_of(), workdir)
   return workdir, results, list(compiled)
 
 
@@ -73,7 +76,7 @@ def best(finished):
 
 
 def final_state(task, workdir, *, best=False):
-  with checkpoint.Checkpoints(workdir / "checkpoints", higher_is_better=True) as kept:
+  with checkpoints.Checkpoints(workdir / "checkpoints", higher_is_better=True) as kept:
     state, position = kept.restore(task.abstract_state)
     if best:
       state, _ = kept.restore(task.abstract_state, position.best_step)
@@ -130,7 +133,7 @@ class TestARun:
   def test_resumes_bit_for_bit(self, finished, best, tmp_path, monkeypatch, how):
     whole, results, _ = finished
     interrupt(monkeypatch, tmp_path, at_step=31, how=how)
-    again = train.train_and_evaluate(config_of(), tmp_path)
+    again = fit.train_and_evaluate(config_of(), tmp_path)
     a, b = (final_state(best[0], folder) for folder in (tmp_path, whole))
     a, b = (x.replace(key=jax.random.key_data(x.key)) for x in (a, b))
     assert int(a.step) == STEPS
@@ -166,7 +169,7 @@ def interrupt(monkeypatch, workdir, at_step, how):
   with monkeypatch.context() as patched:
     patched.setattr(train, "_train", counting)
     with pytest.raises(SystemExit if how == "signal" else _PulledPlugError):
-      train.train_and_evaluate(config_of(), workdir)
+      fit.train_and_evaluate(config_of(), workdir)
 
 
 def loop(scores, histories, split):
@@ -355,7 +358,7 @@ def test_of_fewer_items_than_uniform_negatives_all_are_taken():
 def test_a_bad_setting_is_named_before_anything_is_written(tmp_path, changes, message):
   config = config_of(**changes)
   with pytest.raises(ValueError, match=message):
-    train.train_and_evaluate(config, tmp_path / "run")
+    fit.train_and_evaluate(config, tmp_path / "run")
   assert not (tmp_path / "run").exists()
 
 
@@ -429,6 +432,6 @@ def test_fields_whose_names_clash_are_named(monkeypatch):
       users, schema=schema, modalities={name: users.modalities["taste"]}
     )
     source.histories = dataclasses.replace(source.histories, users=clash)
-    monkeypatch.setattr(sources, "load_histories", lambda data: source)
+    monkeypatch.setattr(registry, "load_histories", lambda data: source)
     with pytest.raises(ValueError, match=message):
       tasks.build(config_of())

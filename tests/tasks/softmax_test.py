@@ -8,15 +8,17 @@ import numpy as np
 import optax
 import pytest
 
-from deepsets_jax import sharding, towers, train_step
-from deepsets_jax.data import prefixes as prefixes_module
-from deepsets_jax.data.batching import Batcher, Budget
-from deepsets_jax.data.histories import leave_out
-from deepsets_jax.data.pairs import PairBatcher
-from deepsets_jax.data.prefixes import HISTORY, Prefixes
+from deepsets_jax.data.interactions import next_item as prefixes_module
+from deepsets_jax.data.interactions.histories import leave_out
+from deepsets_jax.data.interactions.next_item import HISTORY, Prefixes
+from deepsets_jax.data.interactions.pairs import PairBatcher
+from deepsets_jax.data.tables.batching import Batcher, Budget
+from deepsets_jax.models import two_tower
 from deepsets_jax.ragged import Ragged, from_lists
-from deepsets_jax.recall import softmax
-from tests.clicks import ITEMS, make_histories, small_config
+from deepsets_jax.tasks.retrieval import softmax
+from deepsets_jax.training import sharding
+from deepsets_jax.training import step as train_step
+from tests.data.interactions.clicks import ITEMS, make_histories, small_config
 
 B, M, EXAMPLES, SHARDS = 5, 9, 6, 8
 TEMPERATURE = 0.5
@@ -158,7 +160,7 @@ def parts(**changes):
   config = small_config(**changes)
   histories = make_histories()
   schema = prefixes_module.schema(histories)
-  model = towers.build(config, schema, histories.items.schema)
+  model = two_tower.build(config, schema, histories.items.schema)
   one = jax.tree.map(lambda x: x[0], batcher().batch(0, [np.arange(1)], 0, 0))
   init = jax.jit(model.init)
   params = init(jax.random.key(0), one.users.modalities, one.items.modalities)

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from configs import smoke
-from deepsets_jax import evaluate, train, trained
 from deepsets_jax.ragged import Ragged
+from deepsets_jax.tasks import fit, trained
+from deepsets_jax.training import evaluation
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def finished(tmp_path_factory):
   config.model.update(features=8)
   config.optim.warmup_steps = 2
   config.train.update(eval_every=2)
-  return folder, train.train_and_evaluate(config, folder)
+  return folder, fit.train_and_evaluate(config, folder)
 
 
 def test_a_run_is_loaded_at_its_best(finished):
@@ -28,7 +29,7 @@ def test_a_run_is_loaded_at_its_best(finished):
   loaded = trained.load(folder)
   table = loaded.run.tables["test"]
   logits = loaded.logits(table)
-  values = evaluate.evaluate(table, logits, loaded.run.loss, loaded.threshold)
+  values = evaluation.evaluate(table, logits, loaded.run.loss, loaded.threshold)
   assert values == pytest.approx(results["test"])
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import optax
 import pytest
 
-from deepsets_jax import train_step
-from deepsets_jax.checkpoint import Checkpoints, Position
+from deepsets_jax.training import step as train_step
+from deepsets_jax.training.checkpoints import Checkpoints, Position
 
 TX = optax.adamw(1e-3)
 PARAMS = {"layer": {"kernel": jnp.ones((3, 2))}, "bias": jnp.zeros(2)}

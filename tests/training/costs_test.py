@@ -9,15 +9,17 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from deepsets_jax import run as runs
-from deepsets_jax import sharding, summary
-from deepsets_jax.data import budgets
-from deepsets_jax.data.batching import EpochPlan, lengths_of
+from deepsets_jax.data.tables import budgets
+from deepsets_jax.data.tables.batching import EpochPlan, lengths_of
 from deepsets_jax.encoders import DenseEncoder
 from deepsets_jax.fusion import Fusion
 from deepsets_jax.ragged import pooling
-from tests.train_step_test import mesh_of
-from tests.train_test import small_config
+from deepsets_jax.tasks.supervised import run as runs
+from deepsets_jax.tasks.supervised.costs import of_parts
+from deepsets_jax.training import costs as summary
+from deepsets_jax.training import sharding
+from tests.training.loop_test import small_config
+from tests.training.step_test import mesh_of
 
 SLOTS = {"image": 40, "profile": 40, "ocr": 24, "caption": 32}
 EXAMPLES = 2
@@ -41,7 +43,7 @@ def built(shards=8, devices=8, slots=40):
 def costs(shards=8, devices=8):
   """What the parts of such a run cost, and its step."""
   run = built(shards, devices)
-  parts = summary.of_parts(run)
+  parts = of_parts(run)
   return parts, summary.of_step(run.compile_step(), parts)
 
 
@@ -89,7 +91,7 @@ def test_costs_depend_on_neither_shards_nor_devices(shards, devices):
 
 
 def test_slots_cost_whether_they_are_full_or_not():
-  more = summary.of_parts(built(slots=80))["parts"]["encoders.image"]
+  more = of_parts(built(slots=80))["parts"]["encoders.image"]
   image = costs()[0]["parts"]["encoders.image"]
   assert more["fill"] == image["fill"] / 2 and more["slots"] == 2 * image["slots"]
   ratio = more["flops_per_example"] / image["flops_per_example"]
@@ -136,7 +138,7 @@ def test_what_modules_report_of_attention_is_added_where_they_are():
   plan = EpochPlan(lengths_of(table), len(table), run.budget, 1, run.config.seed)
   rows = [row for i in range(8) for row in plan.rows(i)[0]]
   per_example = {name: table.lengths(name)[rows].sum() / len(rows) for name in SLOTS}
-  found = summary.of_parts(attentive)
+  found = of_parts(attentive)
   extra = {
     name: part["flops_per_example"] - parts["parts"][name]["flops_per_example"]
     for name, part in found["parts"].items()

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 CODE = """
 import sys
@@ -19,9 +19,10 @@ jax.config.update("jax_num_cpu_devices", 8 // count)
 if count > 1:
   jax.distributed.initialize(address, count, index)
 assert jax.device_count() == 8 and jax.process_count() == count
+from deepsets_jax.tasks import fit
 from deepsets_jax import train
 from tests.train_test import small_config
-train.train_and_evaluate(small_config(), workdir)
+fit.train_and_evaluate(small_config(), workdir)
 """
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from deepsets_jax import evaluate, losses, metrics
-from deepsets_jax.data.table import Table
-from deepsets_jax.schema import Schema, Target
+from deepsets_jax.data.tables.schema import Schema, Target
+from deepsets_jax.data.tables.table import Table
+from deepsets_jax.training import evaluation, losses, metrics
 
 RNG = np.random.default_rng(0)
 
@@ -25,7 +25,7 @@ def f1(predicted, targets):
 def test_a_binary_threshold_has_the_best_f1_of_the_positives():
   target, targets = Target("binary", 1), (np.arange(40) % 8 == 0).astype(np.float32)
   logits = (RNG.normal(size=(40, 1)) + 2 * targets[:, None] - 4).astype(np.float32)
-  threshold = evaluate.choose_threshold(table_of(target, targets), logits)
+  threshold = evaluation.choose_threshold(table_of(target, targets), logits)
   chances = losses.probabilities(target, logits)
   best = max(f1(chances >= t, targets > 0) for t in chances)
   assert 0 < threshold < 0.5
@@ -45,7 +45,7 @@ def test_a_binary_threshold_has_the_best_f1_of_the_positives():
 )
 def test_a_threshold_that_nothing_decides_is_one_half(target, targets):
   logits = RNG.normal(size=(3, target.size)).astype(np.float32)
-  assert evaluate.choose_threshold(table_of(target, targets), logits) == 0.5
+  assert evaluation.choose_threshold(table_of(target, targets), logits) == 0.5
 
 
 def test_examples_without_a_label_raise_the_threshold():
@@ -56,7 +56,7 @@ def test_examples_without_a_label_raise_the_threshold():
   chances = losses.probabilities(target, logits)
 
   def threshold(rows):
-    return evaluate.choose_threshold(table_of(target, targets[rows]), logits[rows])
+    return evaluation.choose_threshold(table_of(target, targets[rows]), logits[rows])
 
   assert threshold(slice(0, 2)) < chances[1, 0]
   assert chances[2, 0] < threshold(slice(None)) < chances[0, 0]
@@ -79,7 +79,7 @@ LABELS = Target("multilabel", 4)
 )
 def test_what_says_nothing_is_the_same_for_all_predictions(target, targets, want):
   table = table_of(target, targets)
-  assert set(evaluate.undefined(table)) == want
+  assert set(evaluation.undefined(table)) == want
   for _ in range(3):
     logits = RNG.normal(size=(len(targets), target.size))
     got = metrics.for_target(target, logits, table.targets, np.ones(len(targets)), 0.5)

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from deepsets_jax import flops
+from deepsets_jax.training import flops
 
 X, W = (
   jax.ShapeDtypeStruct((6, 5), jnp.float32),

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from configs import smoke
-from deepsets_jax import checkpoint, run_folder, train
-from deepsets_jax import run as runs
-from deepsets_jax.data import sources
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.datasets import registry
+from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.tasks import fit
+from deepsets_jax.tasks.supervised import run as runs
+from deepsets_jax.training import checkpoints, loop, run_folder
 
 STEPS = 12
 
@@ -36,13 +37,13 @@ def small_config(**changes):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
   workdir = tmp_path_factory.mktemp("runs") / "whole"
-  results = train.train_and_evaluate(small_config(), workdir)
+  results = fit.train_and_evaluate(small_config(), workdir)
   return workdir, results
 
 
 def final_state(workdir):
   run = runs.build(run_folder.adopt(small_config(), workdir))
-  with checkpoint.Checkpoints(workdir / "checkpoints", higher_is_better=True) as kept:
+  with checkpoints.Checkpoints(workdir / "checkpoints", higher_is_better=True) as kept:
     return kept.restore(run.abstract_state)[0]
 
 
@@ -91,7 +92,7 @@ def test_a_run_says_what_it_costs_and_compiles_its_step_once(tmp_path, capsys):
       compiled.append(facts["fun_name"])
 
   jax.monitoring.register_event_duration_secs_listener(listen)
-  train.train_and_evaluate(small_config(), tmp_path)
+  fit.train_and_evaluate(small_config(), tmp_path)
   assert compiled.count("jit(device_step)") == 1
   said = capsys.readouterr().out
   assert said.index("parameters") < said.index("Compiled step: ")
@@ -103,7 +104,7 @@ class _PulledPlugError(Exception):
 
 def interrupted(monkeypatch, workdir, at_step, how):
   """A run that ends after some steps: by a signal, or as if the plug was pulled."""
-  run_steps, taken = train._train, []
+  run_steps, taken = loop._train, []
 
   def counting(run, step, *rest):
     def counted(state, batch):
@@ -117,9 +118,9 @@ def interrupted(monkeypatch, workdir, at_step, how):
     return run_steps(run, counted, *rest)
 
   with monkeypatch.context() as patched:
-    patched.setattr(train, "_train", counting)
+    patched.setattr(loop, "_train", counting)
     with pytest.raises(SystemExit if how == "signal" else _PulledPlugError):
-      train.train_and_evaluate(small_config(), workdir)
+      fit.train_and_evaluate(small_config(), workdir)
 
 
 @pytest.mark.parametrize(
@@ -128,9 +129,9 @@ def interrupted(monkeypatch, workdir, at_step, how):
 def test_resuming_is_bit_for_bit(monkeypatch, tmp_path, finished, at_step, how, latest):
   whole, results = finished
   interrupted(monkeypatch, tmp_path, at_step, how)
-  with checkpoint.Checkpoints(tmp_path / "checkpoints", higher_is_better=True) as kept:
+  with checkpoints.Checkpoints(tmp_path / "checkpoints", higher_is_better=True) as kept:
     assert kept.latest == latest
-  again = train.train_and_evaluate(small_config(), tmp_path)
+  again = fit.train_and_evaluate(small_config(), tmp_path)
   assert_same_state(final_state(tmp_path), final_state(whole))
   assert again["test"] == results["test"]
   metrics = [(f / "metrics.jsonl").read_text() for f in (tmp_path, whole)]
@@ -140,7 +141,7 @@ def test_resuming_is_bit_for_bit(monkeypatch, tmp_path, finished, at_step, how, 
 def test_a_finished_run_is_only_evaluated_again(finished):
   workdir, results = finished
   before = (workdir / "metrics.jsonl").read_text()
-  again = train.train_and_evaluate(small_config(), workdir)
+  again = fit.train_and_evaluate(small_config(), workdir)
   assert again["test"] == results["test"]
   assert (workdir / "metrics.jsonl").read_text() == before
 
@@ -149,7 +150,7 @@ def test_another_config_is_refused_and_nothing_changes(finished):
   workdir, _ = finished
   before = sorted(str(path) for path in workdir.rglob("*"))
   with pytest.raises(ValueError, match=r"model.features: 4 there, 8 here"):
-    train.train_and_evaluate(small_config(**{"model.features": 8}), workdir)
+    fit.train_and_evaluate(small_config(**{"model.features": 8}), workdir)
   assert sorted(str(path) for path in workdir.rglob("*")) == before
 
 
@@ -157,14 +158,14 @@ def test_a_checkpoint_of_another_model_is_refused(finished, tmp_path):
   workdir, _ = finished
   shutil.copytree(workdir / "checkpoints", tmp_path / "checkpoints")
   with pytest.raises(ValueError, match=r"is of another model: parameter .* is \(\d+"):
-    train.train_and_evaluate(small_config(**{"model.features": 8}), tmp_path)
+    fit.train_and_evaluate(small_config(**{"model.features": 8}), tmp_path)
 
 
 def test_early_stopping_keeps_the_best(tmp_path, monkeypatch):
   # Nothing is learned at rate 0, so that the first evaluation stays the best.
   config = small_config(**{"optim.learning_rate": 0.0, "train.patience": 2})
   config.update_from_flattened_dict({"total_steps": 50, "train.eval_every": 3})
-  results = train.train_and_evaluate(config, tmp_path)
+  results = fit.train_and_evaluate(config, tmp_path)
   assert results["best_step"] == 3
   steps = [int(path.name) for path in (tmp_path / "checkpoints").iterdir()]
   assert sorted(steps) == [3, 6, 9]
@@ -173,7 +174,7 @@ def test_early_stopping_keeps_the_best(tmp_path, monkeypatch):
 def test_a_loss_that_is_not_finite_stops_and_the_last_checkpoint_stays(
   tmp_path, monkeypatch
 ):
-  run_steps = train._train
+  run_steps = loop._train
 
   def poisoned(run, step, *rest):
     def nan_at_six(state, batch):
@@ -183,9 +184,9 @@ def test_a_loss_that_is_not_finite_stops_and_the_last_checkpoint_stays(
 
     return run_steps(run, nan_at_six, *rest)
 
-  monkeypatch.setattr(train, "_train", poisoned)
-  with pytest.raises(train.NonFiniteError) as error:
-    train.train_and_evaluate(small_config(), tmp_path)
+  monkeypatch.setattr(loop, "_train", poisoned)
+  with pytest.raises(loop.NonFiniteError) as error:
+    fit.train_and_evaluate(small_config(), tmp_path)
   for part in ("loss is nan at step 7", "checkpoint of step 5 stays", "learning_rate"):
     assert part in str(error.value)
   assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["5"]
@@ -193,7 +194,7 @@ def test_a_loss_that_is_not_finite_stops_and_the_last_checkpoint_stays(
 
 def _store(tmp_path, spoil):
   """The small data set as folders of tables, one of them spoiled; its config."""
-  tables = sources.load(small_config().data, seed=0)
+  tables = registry.load(small_config().data, seed=0)
   for split, table in tables.items():
     table.write(tmp_path / "tables" / split)
   spoil(tmp_path / "tables" / "train")
@@ -240,7 +241,7 @@ def _truncate(folder: pathlib.Path):
 def test_bad_data_is_named_before_anything_is_written(tmp_path, spoil, parts):
   config = _store(tmp_path, spoil)
   with pytest.raises(DataError) as error:
-    train.train_and_evaluate(config, tmp_path / "run")
+    fit.train_and_evaluate(config, tmp_path / "run")
   for part in parts:
     assert part in str(error.value)
   assert not (tmp_path / "run").exists()
@@ -248,7 +249,7 @@ def test_bad_data_is_named_before_anything_is_written(tmp_path, spoil, parts):
 
 def test_stored_tables_train_as_their_source_does(tmp_path, finished):
   config = _store(tmp_path, lambda folder: None)
-  results = train.train_and_evaluate(config, tmp_path / "run")
+  results = fit.train_and_evaluate(config, tmp_path / "run")
   assert results["test"] == finished[1]["test"]
 
 
@@ -276,7 +277,7 @@ def test_stored_tables_train_as_their_source_does(tmp_path, finished):
 )
 def test_a_bad_setting_is_named_before_anything_is_written(tmp_path, changes, named):
   with pytest.raises(ValueError, match=named):
-    train.train_and_evaluate(small_config(**changes), tmp_path / "run")
+    fit.train_and_evaluate(small_config(**changes), tmp_path / "run")
   assert not (tmp_path / "run").exists()
 
 
@@ -285,17 +286,17 @@ def test_a_validation_of_one_class_is_said_and_the_loss_chooses(
 ):
   config = small_config(**{"data.digits.task": "contains_nine"})
   config.train.metric = None
-  tables = sources.load(config.data, 0)
+  tables = registry.load(config.data, 0)
   without = np.flatnonzero(tables["validation"].targets == 0)
   tables["validation"] = tables["validation"].select(without)
-  monkeypatch.setattr(sources, "load", lambda *_: tables)
+  monkeypatch.setattr(registry, "load", lambda *_: tables)
   with caplog.at_level("WARNING", logger="absl"):
     run = runs.build(config)
   assert run.config.train.metric == "loss"
   assert caplog.text.count("roc_auc says nothing of its") == 1
   config.train.metric = "roc_auc"
   with pytest.raises(ValueError, match="'roc_auc' says nothing of the .*take 'loss'"):
-    train.train_and_evaluate(config, tmp_path / "run")
+    fit.train_and_evaluate(config, tmp_path / "run")
   assert not (tmp_path / "run").exists()
 
 
@@ -303,7 +304,7 @@ def test_an_unknown_budget_is_named(tmp_path):
   config = small_config()
   config.data.budgets.faces = 8
   with pytest.raises(ValueError, match=r"config.data.budgets.faces: .*'image'"):
-    train.train_and_evaluate(config, tmp_path / "run")
+    fit.train_and_evaluate(config, tmp_path / "run")
 
 
 @pytest.mark.parametrize("policy", ["first", "random"])

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from deepsets_jax import losses
-from deepsets_jax.schema import Target
+from deepsets_jax.data.tables.schema import Target
+from deepsets_jax.training import losses
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(6, 3)).astype(np.float32)

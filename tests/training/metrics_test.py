@@ -9,9 +9,9 @@ import pytest
 import sklearn.metrics as sk
 from sklearn.exceptions import UndefinedMetricWarning
 
-from deepsets_jax import metrics
-from deepsets_jax.importance import outputs
-from deepsets_jax.schema import Target
+from deepsets_jax.analysis.attribution import outputs
+from deepsets_jax.data.tables.schema import Target
+from deepsets_jax.training import metrics
 
 TARGETS = {
   "multilabel": Target("multilabel", 4),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from deepsets_jax import optimizer
+from deepsets_jax.training import optimizer
 
 
 def config(**changes):

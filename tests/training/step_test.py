@@ -8,11 +8,19 @@ import optax
 import pytest
 
 from configs import base
-from deepsets_jax import evaluate, losses, models, sharding, train_step
-from deepsets_jax.data.batching import Absence, Batcher, Budget, EpochPlan, lengths_of
-from deepsets_jax.data.table import Table
+from deepsets_jax.data.tables.batching import (
+  Absence,
+  Batcher,
+  Budget,
+  EpochPlan,
+  lengths_of,
+)
+from deepsets_jax.data.tables.schema import Modality, Schema, Target
+from deepsets_jax.data.tables.table import Table
+from deepsets_jax.models import set_model
 from deepsets_jax.ragged import from_lengths
-from deepsets_jax.schema import Modality, Schema, Target
+from deepsets_jax.training import evaluation, losses, sharding
+from deepsets_jax.training import step as train_step
 
 SHARDS = 8
 BUDGET = Budget(2, {"image": 12, "word": 16})
@@ -69,7 +77,7 @@ class Trainer:
     self.traces = 0
     self.mesh = mesh_of(self.devices)
     self.table = make_table()
-    self.model = models.build(self.config, SCHEMA, [0.0, 0.0, 0.0])
+    self.model = set_model.build(self.config, SCHEMA, [0.0, 0.0, 0.0])
     self.loss = losses.build(
       SCHEMA.target, self.table.targets, **base.get_config().loss
     )
@@ -224,8 +232,8 @@ def test_evaluation_takes_each_example_once_on_any_devices(devices, shards, rows
   trainer = Trainer(devices=devices)
   table = make_table(rows)
   params = trainer.init().params
-  predict = evaluate.build_predict(trainer.model.apply, trainer.mesh)
-  got = evaluate.predict(predict, params, table, BUDGET, shards, trainer.mesh)
+  predict = evaluation.build_predict(trainer.model.apply, trainer.mesh)
+  got = evaluation.predict(predict, params, table, BUDGET, shards, trainer.mesh)
   assert got.shape == (rows, 3)
   one = Budget(1, BUDGET.slots)
   apply = jax.jit(trainer.model.apply)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
-from deepsets_jax import writers
-from deepsets_jax.writers import MetricsWriter, Progress, read_metrics, write_json
+from deepsets_jax.foundation.files import write_json
+from deepsets_jax.training import writers
+from deepsets_jax.training.writers import MetricsWriter, Progress, read_metrics
 
 
 class Terminal(io.StringIO):

@@ -1,6 +1,6 @@
 """Which elements and modalities decided: several methods, one form of result.
 
-trained = deepsets_jax.trained.load("runs/debian_programs")
+trained = deepsets_jax.tasks.trained.load("runs/debian_programs")
 table = trained.run.tables["test"]
 found = importance.compute("shapley", trained, table)
 found.shares()      # of the data set, by modality
@@ -11,15 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from deepsets_jax.data.table import Table
-from deepsets_jax.importance import outputs
-from deepsets_jax.importance.gradients import gradient_x_input, integrated_gradients
-from deepsets_jax.importance.leave_one_out import leave_one_out
-from deepsets_jax.importance.outputs import Output
-from deepsets_jax.importance.result import Element, Importance
-from deepsets_jax.importance.shapley import of_elements, of_modalities
-from deepsets_jax.importance.sown import argmax, attention, tells
-from deepsets_jax.trained import Trained
+from deepsets_jax.analysis.attribution import outputs
+from deepsets_jax.analysis.attribution.gradients import (
+  gradient_x_input,
+  integrated_gradients,
+)
+from deepsets_jax.analysis.attribution.leave_one_out import leave_one_out
+from deepsets_jax.analysis.attribution.outputs import Output
+from deepsets_jax.analysis.attribution.result import Element, Importance
+from deepsets_jax.analysis.attribution.shapley import of_elements, of_modalities
+from deepsets_jax.analysis.attribution.sown import argmax, attention, tells
+from deepsets_jax.data.tables.table import Table
+from deepsets_jax.tasks.trained import Trained
 
 METHODS: Mapping[str, Callable[..., Importance]] = {
   "argmax": argmax,

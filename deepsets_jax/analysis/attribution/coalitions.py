@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from deepsets_jax.data.ablation import Bags, keep_elements
-from deepsets_jax.data.table import Table, element_slots
-from deepsets_jax.importance import merging
-from deepsets_jax.importance.outputs import Output
+from deepsets_jax.analysis.attribution import merging
+from deepsets_jax.analysis.attribution.outputs import Output
+from deepsets_jax.data.tables.ablation import Bags, keep_elements
+from deepsets_jax.data.tables.table import Table, element_slots
 from deepsets_jax.ragged import Ragged
-from deepsets_jax.trained import Trained
+from deepsets_jax.tasks.trained import Trained
 
 # Bytes of elements that are copied out and evaluated together.
 _CHUNK = 1 << 28

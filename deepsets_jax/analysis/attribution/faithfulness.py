@@ -9,12 +9,12 @@ import numpy as np
 import sklearn.metrics
 from scipy import stats
 
-from deepsets_jax import losses
-from deepsets_jax.data.ablation import Bags, keep_elements
-from deepsets_jax.data.table import Table
-from deepsets_jax.importance.result import Importance
-from deepsets_jax.schema import Target
-from deepsets_jax.trained import Trained
+from deepsets_jax.analysis.attribution.result import Importance
+from deepsets_jax.data.tables.ablation import Bags, keep_elements
+from deepsets_jax.data.tables.schema import Target
+from deepsets_jax.data.tables.table import Table
+from deepsets_jax.tasks.trained import Trained
+from deepsets_jax.training import losses
 
 FRACTIONS = tuple(np.linspace(0, 1, 11).tolist())
 _RESAMPLES = 200

@@ -17,15 +17,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from deepsets_jax import sharding
-from deepsets_jax.data.ablation import Bags
-from deepsets_jax.data.table import Table
-from deepsets_jax.importance import outputs, result
-from deepsets_jax.importance.outputs import Output
-from deepsets_jax.importance.result import Importance
-from deepsets_jax.models import SetModel
+from deepsets_jax.analysis.attribution import outputs, result
+from deepsets_jax.analysis.attribution.outputs import Output
+from deepsets_jax.analysis.attribution.result import Importance
+from deepsets_jax.data.tables.ablation import Bags
+from deepsets_jax.data.tables.table import Table
+from deepsets_jax.models.set_model import SetModel
 from deepsets_jax.ragged import Batch, Ragged
-from deepsets_jax.trained import Trained
+from deepsets_jax.tasks.trained import Trained
+from deepsets_jax.training import sharding
 
 # Points of the integral along the path.
 _POINTS = 32

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from deepsets_jax.data.ablation import Bags
-from deepsets_jax.data.table import Table
-from deepsets_jax.importance.coalitions import present_modalities, worth
-from deepsets_jax.importance.outputs import Output
-from deepsets_jax.importance.result import Importance
-from deepsets_jax.trained import Trained
+from deepsets_jax.analysis.attribution.coalitions import present_modalities, worth
+from deepsets_jax.analysis.attribution.outputs import Output
+from deepsets_jax.analysis.attribution.result import Importance
+from deepsets_jax.data.tables.ablation import Bags
+from deepsets_jax.data.tables.table import Table
+from deepsets_jax.tasks.trained import Trained
 
 
 def leave_one_out(trained: Trained, table: Table, output: Output) -> Importance:

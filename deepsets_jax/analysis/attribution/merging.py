@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, PyTree
 
-from deepsets_jax import sharding
-from deepsets_jax.data.table import Table
-from deepsets_jax.importance.outputs import Output, score
+from deepsets_jax.analysis.attribution.outputs import Output, score
+from deepsets_jax.data.tables.table import Table
 from deepsets_jax.ragged import Batch
-from deepsets_jax.trained import Trained
+from deepsets_jax.tasks.trained import Trained
+from deepsets_jax.training import sharding
 
 # Modalities whose subsets are held together: 16 states of an example.
 _INNER = 4

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from deepsets_jax import losses
-from deepsets_jax.data.table import Table
-from deepsets_jax.schema import Target
+from deepsets_jax.data.tables.schema import Target
+from deepsets_jax.data.tables.table import Table
+from deepsets_jax.training import losses
 
 
 @dataclasses.dataclass(frozen=True)

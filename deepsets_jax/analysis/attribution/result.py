@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deepsets_jax.data.ablation import Bags
-from deepsets_jax.data.table import Table
+from deepsets_jax.data.tables.ablation import Bags
+from deepsets_jax.data.tables.table import Table
 
 # Share of the output's change from which on a completeness gap is worth a note.
 _LARGE_GAP = 0.05

@@ -10,18 +10,18 @@ import math
 
 import numpy as np
 
-from deepsets_jax.data.ablation import Bags
-from deepsets_jax.data.table import Table
-from deepsets_jax.importance import result
-from deepsets_jax.importance.coalitions import (
+from deepsets_jax.analysis.attribution import result
+from deepsets_jax.analysis.attribution.coalitions import (
   output_of_subsets,
   present_modalities,
   subsets,
   worth,
 )
-from deepsets_jax.importance.outputs import Output
-from deepsets_jax.importance.result import Importance
-from deepsets_jax.trained import Trained
+from deepsets_jax.analysis.attribution.outputs import Output
+from deepsets_jax.analysis.attribution.result import Importance
+from deepsets_jax.data.tables.ablation import Bags
+from deepsets_jax.data.tables.table import Table
+from deepsets_jax.tasks.trained import Trained
 
 # Players whose coalitions are all evaluated: 4,096 of them.
 MOST_EXACT = 12

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import jax
 from jaxtyping import Array, PyTree
 
-from deepsets_jax.data.table import Table
-from deepsets_jax.importance import result
-from deepsets_jax.importance.outputs import Output
-from deepsets_jax.importance.result import Importance
+from deepsets_jax.analysis.attribution import result
+from deepsets_jax.analysis.attribution.outputs import Output
+from deepsets_jax.analysis.attribution.result import Importance
+from deepsets_jax.data.tables.table import Table
 from deepsets_jax.ragged import Batch
-from deepsets_jax.trained import Trained
+from deepsets_jax.tasks.trained import Trained
 
 # Where in the collection "importance" a model leaves each.
 _PATHS = {"argmax": ("fusion", "argmax"), "attention": ("attention",)}

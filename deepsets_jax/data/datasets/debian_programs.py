@@ -14,11 +14,13 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from deepsets_jax.data import parquet, tfidf
-from deepsets_jax.data import sentences as sentence_file
-from deepsets_jax.data.table import DataError, Table, take_elements, take_rows
+from deepsets_jax.data.datasets import sentences as sentence_file
+from deepsets_jax.data.ingest.columns import tfidf
+from deepsets_jax.data.tables import parquet
+from deepsets_jax.data.tables.schema import Modality, Schema, Target
+from deepsets_jax.data.tables.table import Table, take_elements, take_rows
+from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.ragged import Ragged, from_lengths
-from deepsets_jax.schema import Modality, Schema, Target
 
 PATH = pathlib.Path(__file__).with_name("debian_programs.parquet")
 FORMAT = "deepsets_jax debian programs 2"
@@ -133,7 +135,7 @@ def vocabularies(
 
 def _read() -> pa.Table:
   advice = (
-    "restore it, or rebuild it with python -m deepsets_jax.data.debian_builder"
+    "restore it, or rebuild it with python -m tools.build_debian_programs"
     f" --input=INDEX --output={PATH}"
   )
   return parquet.read(PATH, FORMAT, advice)

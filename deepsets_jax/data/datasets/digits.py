@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import sklearn.datasets
 
-from deepsets_jax.data.table import Table
+from deepsets_jax.data.tables.schema import Modality, Schema, Target
+from deepsets_jax.data.tables.table import Table
 from deepsets_jax.ragged import Ragged, from_lengths
-from deepsets_jax.schema import Modality, Schema, Target
 
 TASKS = ("sum", "max", "unique", "contains_nine", "multimodal")
 NUMBER_WORDS = tuple("zero one two three four five six seven eight nine".split())

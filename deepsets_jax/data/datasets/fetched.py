@@ -14,8 +14,8 @@ import subprocess
 import sys
 import tempfile
 
-from deepsets_jax.data import cache
-from deepsets_jax.data.table import DataError
+from deepsets_jax.foundation import cache
+from deepsets_jax.foundation.errors import DataError
 
 _WAY_OUT = "or give the file by config.data.path"
 

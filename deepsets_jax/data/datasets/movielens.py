@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from deepsets_jax.data import fetched
-from deepsets_jax.data.catalogue import Catalogue
-from deepsets_jax.data.histories import of_events
-from deepsets_jax.data.table import Table
+from deepsets_jax.data.datasets import fetched
+from deepsets_jax.data.interactions.catalog import Catalogue
+from deepsets_jax.data.interactions.histories import of_events
+from deepsets_jax.data.tables.schema import Modality, Schema, Target
+from deepsets_jax.data.tables.table import Table
 from deepsets_jax.ragged import Ragged, from_lists
-from deepsets_jax.schema import Modality, Schema, Target
 
 RECBOLE = fetched.Wheel(
   requirement="recbole==1.2.1",
@@ -49,7 +49,7 @@ def load(path: str | None = None) -> Catalogue:
     DataError: It cannot be fetched, or a file is missing or damaged.
   """
   # Here, since the package of the builders imports tensorflow_datasets.
-  from deepsets_jax.data.builders.movielens_sequences import files
+  from deepsets_jax.data.datasets.builders.movielens_sequences import files
 
   found = pathlib.Path(path) if path else fetched.fetch(RECBOLE)
   data = files.read(found)

@@ -15,10 +15,10 @@ import pathlib
 import numpy as np
 import pyarrow as pa
 
-from deepsets_jax.data import parquet
-from deepsets_jax.data.table import Table
+from deepsets_jax.data.tables import parquet
+from deepsets_jax.data.tables.schema import Modality, Schema, Target
+from deepsets_jax.data.tables.table import Table
 from deepsets_jax.ragged import Ragged, from_lengths
-from deepsets_jax.schema import Modality, Schema, Target
 
 PATH = pathlib.Path(__file__).with_name("multiple_features.parquet")
 FORMAT = "deepsets_jax multiple features 1"
@@ -65,7 +65,7 @@ def rows_of_splits(seed: int) -> tuple[pa.Table, dict[str, np.ndarray]]:
 def _read() -> pa.Table:
   advice = (
     "restore it, or rebuild it with python -m"
-    f" deepsets_jax.data.multiple_features_builder --input=WHEEL --output={PATH}"
+    f" tools.build_multiple_features --input=WHEEL --output={PATH}"
   )
   return parquet.read(PATH, FORMAT, advice)
 

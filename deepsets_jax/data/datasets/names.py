@@ -8,11 +8,11 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from deepsets_jax.data import debian_programs, digits
-from deepsets_jax.data.columns import build, spec
-from deepsets_jax.data.columns.fields import Fields, Quantity
-from deepsets_jax.data.table import Table
-from deepsets_jax.schema import Target
+from deepsets_jax.data.datasets import debian_programs, digits
+from deepsets_jax.data.ingest.columns import build, spec
+from deepsets_jax.data.ingest.columns.fields import Fields, Quantity
+from deepsets_jax.data.tables.schema import Target
+from deepsets_jax.data.tables.table import Table
 
 
 def element_names(

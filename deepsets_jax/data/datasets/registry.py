@@ -7,17 +7,18 @@ import pathlib
 import ml_collections
 from absl import logging
 
-from deepsets_jax.data import (
-  click_logs,
+from deepsets_jax.data.datasets import (
   debian_programs,
   digits,
   movielens,
   multiple_features,
 )
-from deepsets_jax.data.catalogue import Catalogue
-from deepsets_jax.data.columns import build, spec
-from deepsets_jax.data.columns.encoding import Encoding
-from deepsets_jax.data.table import DataError, Table, open_table
+from deepsets_jax.data.ingest.columns import build, spec
+from deepsets_jax.data.ingest.columns.encoding import Encoding
+from deepsets_jax.data.interactions import click_logs
+from deepsets_jax.data.interactions.catalog import Catalogue
+from deepsets_jax.data.tables.table import Table, open_table
+from deepsets_jax.foundation.errors import DataError
 
 _NAMES = ("debian_programs", "digits", "multiple_features", "table", "tables")
 _HISTORIES = ("movielens", "clicks")
@@ -42,6 +43,13 @@ def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     found = spec.read(spec.beside(data.path)).to_json()
     config.data.columns = ml_collections.ConfigDict(found)
   return config
+
+
+def upgrade_columns(config: ml_collections.ConfigDict) -> None:
+  """Adds the settings that are new since a run's spec of columns was written."""
+  if config.data.get("columns"):
+    found = spec.from_json(config.data.columns.to_dict(), "config.data.columns")
+    config.data.columns = ml_collections.ConfigDict(found.to_json())
 
 
 def encoding(config: ml_collections.ConfigDict, seed: int) -> Encoding | None:

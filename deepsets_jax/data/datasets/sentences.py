@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deepsets_jax.data import parquet
-from deepsets_jax.data.arrow_lists import from_arrow
+from deepsets_jax.data.tables import parquet
+from deepsets_jax.data.tables.arrow_lists import from_arrow
 from deepsets_jax.ragged import Ragged
 
 FORMAT = "deepsets_jax sentence vectors 1"

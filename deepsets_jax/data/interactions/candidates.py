@@ -11,12 +11,12 @@ import flax.struct
 import numpy as np
 from jaxtyping import Array, Float
 
-from deepsets_jax.data import distinct
-from deepsets_jax.data.batching import Absence, Budget
-from deepsets_jax.data.distinct import padded
-from deepsets_jax.data.list_sources import CANDIDATES, Source
-from deepsets_jax.data.prefixes import HISTORY
-from deepsets_jax.data.table import take_elements
+from deepsets_jax.data.interactions import distinct
+from deepsets_jax.data.interactions.distinct import padded
+from deepsets_jax.data.interactions.lists import CANDIDATES, Source
+from deepsets_jax.data.interactions.next_item import HISTORY
+from deepsets_jax.data.tables.batching import Absence, Budget
+from deepsets_jax.data.tables.table import take_elements
 from deepsets_jax.ragged import Batch, Ragged, stack
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from deepsets_jax.data.histories import Histories
+from deepsets_jax.data.interactions.histories import Histories
 
 
 @dataclasses.dataclass(frozen=True)

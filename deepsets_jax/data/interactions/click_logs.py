@@ -17,14 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deepsets_jax.data import histories, id_tables
-from deepsets_jax.data.catalogue import Catalogue
-from deepsets_jax.data.columns import cells
-from deepsets_jax.data.files import opening
-from deepsets_jax.data.files.formats import Format
-from deepsets_jax.data.files.source import shorten
-from deepsets_jax.data.id_tables import IdTable, Report
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.ingest.columns import cells
+from deepsets_jax.data.ingest.files import opening
+from deepsets_jax.data.ingest.files.formats import Format
+from deepsets_jax.data.ingest.files.source import shorten
+from deepsets_jax.data.interactions import histories, id_tables
+from deepsets_jax.data.interactions.catalog import Catalogue
+from deepsets_jax.data.interactions.id_tables import IdTable, Report
+from deepsets_jax.foundation.errors import DataError
 
 EVENTS, USERS, ITEMS = "events", "users", "items"
 _SETTINGS = "config.data.clicks."

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from deepsets_jax.data.histories import Histories
+from deepsets_jax.data.interactions.histories import Histories
 from deepsets_jax.ragged import Ragged
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from deepsets_jax.data import budgets
-from deepsets_jax.data.batching import Absence, Batcher, Budget
-from deepsets_jax.data.prefixes import HISTORY
-from deepsets_jax.data.table import Table
+from deepsets_jax.data.interactions.next_item import HISTORY
+from deepsets_jax.data.tables import budgets
+from deepsets_jax.data.tables.batching import Absence, Batcher, Budget
+from deepsets_jax.data.tables.table import Table
 from deepsets_jax.ragged import Batch
 
 _DRAWS = 100

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from deepsets_jax.data.histories import Histories
-from deepsets_jax.data.table import DataError, Table
+from deepsets_jax.data.interactions.histories import Histories
+from deepsets_jax.data.tables.schema import Modality, Schema
+from deepsets_jax.data.tables.table import Table
+from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.ragged import Ragged
-from deepsets_jax.schema import Modality, Schema
 
 ID = "id"
 

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from deepsets_jax.data.table import DataError, Table, element_slots
+from deepsets_jax.data.tables.table import Table, element_slots
+from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.ragged import Ragged
 
 

@@ -15,19 +15,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from deepsets_jax.data.columns import cells, spec
-from deepsets_jax.data.columns.encoding import Encoding
-from deepsets_jax.data.columns.facts import gather
-from deepsets_jax.data.columns.images import Unreadable
-from deepsets_jax.data.columns.labels import Answers, Label
-from deepsets_jax.data.columns.proposal import propose
-from deepsets_jax.data.columns.spec import Kind, Spec
-from deepsets_jax.data.columns.survey import located, numbered
-from deepsets_jax.data.files import opening, paths
-from deepsets_jax.data.files.source import Source, shorten, shorten_names
-from deepsets_jax.data.table import DataError, Table
+from deepsets_jax.data.ingest.columns import cells, spec
+from deepsets_jax.data.ingest.columns.encoding import Encoding
+from deepsets_jax.data.ingest.columns.facts import gather
+from deepsets_jax.data.ingest.columns.images import Unreadable
+from deepsets_jax.data.ingest.columns.labels import Answers, Label
+from deepsets_jax.data.ingest.columns.proposal import propose
+from deepsets_jax.data.ingest.columns.spec import Kind, Spec
+from deepsets_jax.data.ingest.columns.survey import located, numbered
+from deepsets_jax.data.ingest.files import opening, paths
+from deepsets_jax.data.ingest.files.source import Source, shorten, shorten_names
+from deepsets_jax.data.tables.schema import Schema, Target
+from deepsets_jax.data.tables.table import Table
+from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.ragged import Ragged, from_lengths
-from deepsets_jax.schema import Schema, Target
 
 Report = Callable[[str], Any]
 # By name, how a column is a field, and what was fitted.

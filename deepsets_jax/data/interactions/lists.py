@@ -14,12 +14,13 @@ from typing import Protocol
 
 import numpy as np
 
-from deepsets_jax.data import prefixes
-from deepsets_jax.data.histories import Histories, Split
-from deepsets_jax.data.prefixes import HISTORY, Prefixes
-from deepsets_jax.data.table import DataError, Table, element_slots
+from deepsets_jax.data.interactions import next_item
+from deepsets_jax.data.interactions.histories import Histories, Split
+from deepsets_jax.data.interactions.next_item import HISTORY, Prefixes
+from deepsets_jax.data.tables.schema import Schema
+from deepsets_jax.data.tables.table import Table, element_slots
+from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.ragged import Ragged, from_lengths
-from deepsets_jax.schema import Schema
 
 # Among the lengths of examples, and the budgets of a shard.
 CANDIDATES = "candidates"
@@ -136,7 +137,7 @@ class RatingLists:
 
   def schema(self) -> Schema:
     """See `Source`; an element of HISTORY has a weight, see `users_before`."""
-    found = prefixes.schema(self.histories)
+    found = next_item.schema(self.histories)
     history = dataclasses.replace(found.modalities[HISTORY], weighted=True)
     return Schema({**found.modalities, HISTORY: history}, found.target)
 
@@ -147,7 +148,7 @@ class RatingLists:
     that are trained on: what is liked counts more, and what is not less than nothing.
     """
     histories = self.histories
-    table = prefixes.users_before(histories, users, ends, self.window)
+    table = next_item.users_before(histories, users, ends, self.window)
     history = table.modalities[HISTORY]
     slots = element_slots(ends - history.lengths, history.lengths, history.offsets)
     mean, deviation = self._moments
@@ -217,7 +218,7 @@ class ClickLists:
     ValueError: Fewer than 1 negative.
   """
 
-  prefixes: Prefixes
+  next_item: Prefixes
   negatives: int
   room: int | None = None
 
@@ -264,11 +265,11 @@ class ClickLists:
 
   def schema(self) -> Schema:
     """See `prefixes.schema`."""
-    return prefixes.schema(self.histories)
+    return next_item.schema(self.histories)
 
   def users_before(self, users: np.ndarray, ends: np.ndarray) -> Table:
     """See `prefixes.users_before`."""
-    return prefixes.users_before(self.histories, users, ends, self.prefixes.window)
+    return next_item.users_before(self.histories, users, ends, self.prefixes.window)
 
   def candidates(
     self, users: np.ndarray, ends: np.ndarray, rng: np.random.Generator

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from deepsets_jax.data.histories import Histories
-from deepsets_jax.data.table import DataError, Table, element_slots, take_rows
+from deepsets_jax.data.interactions.histories import Histories
+from deepsets_jax.data.tables.schema import Modality, Schema
+from deepsets_jax.data.tables.table import Table, element_slots, take_rows
+from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.ragged import Ragged
-from deepsets_jax.schema import Modality, Schema
 
 HISTORY = "history"
 _MINUTE = 60

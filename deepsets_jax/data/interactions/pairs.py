@@ -8,10 +8,10 @@ import flax.struct
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from deepsets_jax.data import distinct
-from deepsets_jax.data.batching import Absence, Budget
-from deepsets_jax.data.distinct import padded
-from deepsets_jax.data.prefixes import HISTORY, Prefixes, users_before
+from deepsets_jax.data.interactions import distinct
+from deepsets_jax.data.interactions.distinct import padded
+from deepsets_jax.data.interactions.next_item import HISTORY, Prefixes, users_before
+from deepsets_jax.data.tables.batching import Absence, Budget
 from deepsets_jax.ragged import Batch, stack
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from deepsets_jax.data.table import Table, take_elements
+from deepsets_jax.data.tables.table import Table, take_elements
 
 
 class Bags:

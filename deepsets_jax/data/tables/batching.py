@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from deepsets_jax.data.table import Table, element_slots
+from deepsets_jax.data.tables.table import Table, element_slots
 from deepsets_jax.ragged import Batch, Ragged, stack
 
 

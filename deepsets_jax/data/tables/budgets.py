@@ -11,8 +11,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from deepsets_jax.data.batching import Budget, plan
-from deepsets_jax.data.table import DataError, Table, take_elements
+from deepsets_jax.data.tables.batching import Budget, plan
+from deepsets_jax.data.tables.table import Table, take_elements
+from deepsets_jax.foundation.errors import DataError
 
 # Slots are a multiple of this: what the vector units of all devices like.
 _MULTIPLE = 8

@@ -12,7 +12,7 @@ from typing import Any
 import grain
 import jax
 
-from deepsets_jax.data.batching import (
+from deepsets_jax.data.tables.batching import (
   Absence,
   Batcher,
   Budget,
@@ -20,7 +20,7 @@ from deepsets_jax.data.batching import (
   SequentialPlan,
   lengths_of,
 )
-from deepsets_jax.data.table import Table
+from deepsets_jax.data.tables.table import Table
 
 # One thread gathers while another waits for memory; batches ahead of the device.
 _READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)

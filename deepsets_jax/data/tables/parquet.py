@@ -5,15 +5,14 @@ Their metadata has a `format`, which names what is in them and its version.
 
 from __future__ import annotations
 
-import os
 import pathlib
-import tempfile
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deepsets_jax.data.table import DataError
+from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.files import replacing
 
 
 def read(path: str | pathlib.Path, format: str, advice: str) -> pa.Table:
@@ -51,10 +50,7 @@ def write(table: pa.Table, path: str | pathlib.Path, **options: Any) -> None:
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-  os.close(handle)
-  temporary = pathlib.Path(name)
-  try:
+  with replacing(path) as temporary:
     pq.write_table(
       table,
       temporary,
@@ -63,8 +59,3 @@ def write(table: pa.Table, path: str | pathlib.Path, **options: Any) -> None:
       write_page_checksum=True,
       **options,
     )
-    temporary.chmod(0o644)
-    temporary.replace(path)
-  except BaseException:
-    temporary.unlink()
-    raise

@@ -16,18 +16,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from deepsets_jax.data.tables.schema import Modality, Schema, Target
+from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.ragged import Ragged
-from deepsets_jax.schema import Modality, Schema, Target
 
 FORMAT = "deepsets_jax table 1"
 # Rows of a column looked at together: bounds the memory of a check.
 _CHECK_ROWS = 1 << 18
 # Kinds of target that are a row of numbers, `[b, k]`; of "none" the row is empty.
 _WIDE = ("multilabel", "regression", "none")
-
-
-class DataError(ValueError):
-  """Bad data: what, where, the value, and the way out."""
 
 
 @dataclasses.dataclass(frozen=True)

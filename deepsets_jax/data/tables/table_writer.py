@@ -10,8 +10,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from deepsets_jax.data.table import FORMAT, Table
-from deepsets_jax.schema import Schema
+from deepsets_jax.data.tables.schema import Schema
+from deepsets_jax.data.tables.table import FORMAT, Table
 
 
 class TableWriter:

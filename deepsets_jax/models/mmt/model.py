@@ -18,9 +18,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from deepsets_jax import frames, ragged, retrieval
+from deepsets_jax import ragged
 from deepsets_jax.encoders.layers import l2_normalize
 from deepsets_jax.fusion.base import check_present
+from deepsets_jax.models.mmt import frames, objective
 from deepsets_jax.ragged import Ragged, attention, pooling
 
 _NORMAL = nn.initializers.normal(0.02, jnp.float32)
@@ -72,7 +73,7 @@ class VideoTower(nn.Module):
     *,
     keep: Mapping[str, Bool[Array, "n"]] | None = None,
     train: bool,
-  ) -> retrieval.Embedded:
+  ) -> objective.Embedded:
     """Vectors `[b, e, d]` and weights `[b, e]`, alike for all experts that count.
 
     Args:
@@ -111,7 +112,7 @@ class VideoTower(nn.Module):
     if self.keep_missing_modalities:
       weights = jnp.ones_like(weights)
     weights = weights / jnp.maximum(weights.sum(1, keepdims=True), 1)
-    return retrieval.Embedded(l2_normalize(outputs), weights)
+    return objective.Embedded(l2_normalize(outputs), weights)
 
   def _check(self, experts: Mapping[str, Ragged]) -> None:
     check_present(experts)
@@ -235,7 +236,7 @@ class TextTower(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, text: Float[Array, "q t"], *, train: bool) -> retrieval.Embedded:
+  def __call__(self, text: Float[Array, "q t"], *, train: bool) -> objective.Embedded:
     """Vectors `[q, e, d]` and weights `[q, e]`.
 
     In training needs a "dropout" key and a mutable "batch_stats", and two texts.
@@ -250,7 +251,7 @@ class TextTower(nn.Module):
       embeddings.append(l2_normalize(x.astype(jnp.float32) * nn.sigmoid(gate)))
       scores.append(dense(1, name=f"weight_{name}")(dropped).astype(jnp.float32))
     weights = nn.softmax(jnp.concatenate(scores, axis=-1))
-    return retrieval.Embedded(jnp.stack(embeddings, axis=1), weights)
+    return objective.Embedded(jnp.stack(embeddings, axis=1), weights)
 
 
 class _BatchNorm(nn.Module):
@@ -304,4 +305,4 @@ class MMT(nn.Module):
         f" {list(self.video.experts)}"
       )
     video = self.video(experts, keep=keep, train=train)
-    return retrieval.similarities(self.text(text, train=train), video)
+    return objective.similarities(self.text(text, train=train), video)

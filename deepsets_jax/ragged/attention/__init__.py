@@ -16,7 +16,7 @@ layers. A kernel for a GPU or a TPU would take the place of the two functions of
 `passes.py` that see a plan and flat arrays only.
 """
 
-from deepsets_jax.ragged.attention.passes import attend, received
+from deepsets_jax.ragged.attention.op import attend, received
 from deepsets_jax.ragged.attention.plans import Plan, plan, uncounted_flops
 
 __all__ = ["Plan", "attend", "plan", "received", "uncounted_flops"]

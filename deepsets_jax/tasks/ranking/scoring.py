@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from deepsets_jax import flops
+from deepsets_jax.models.scorer import Scorer
 from deepsets_jax.ragged import Ragged
-from deepsets_jax.recall import blocks, ranks
-from deepsets_jax.recall import metrics as recall_metrics
-from deepsets_jax.scorer import Scorer
+from deepsets_jax.tasks.retrieval import blocks, ranks
+from deepsets_jax.tasks.retrieval import metrics as recall_metrics
+from deepsets_jax.training import flops
 
 _PAIRS = 1 << 14
 # Users whose scores of all items are there at a time.

@@ -14,25 +14,28 @@ import ml_collections
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from deepsets_jax import optimizer, scorer, sharding, train_step
-from deepsets_jax import run as runs
-from deepsets_jax.checkpoint import Position
-from deepsets_jax.data import fields, sources
-from deepsets_jax.data.batching import Budget
-from deepsets_jax.data.candidates import CANDIDATES, ListBatcher, Lists
-from deepsets_jax.data.histories import Histories, Split, leave_out
-from deepsets_jax.data.list_sources import ClickLists, RatingLists, last_part
-from deepsets_jax.data.prefixes import Prefixes
-from deepsets_jax.ranking import losses, metrics, scoring
-from deepsets_jax.ranking.scoring import PairScorer
-from deepsets_jax.recall import costs, fit
-from deepsets_jax.recall.vectors import Vectors
-from deepsets_jax.tasks import base, on_histories
-from deepsets_jax.train_step import State, Step
+from deepsets_jax.data.datasets import registry
+from deepsets_jax.data.interactions import field_selection
+from deepsets_jax.data.interactions.candidates import CANDIDATES, ListBatcher, Lists
+from deepsets_jax.data.interactions.histories import Histories, Split, leave_out
+from deepsets_jax.data.interactions.lists import ClickLists, RatingLists, last_part
+from deepsets_jax.data.interactions.next_item import Prefixes
+from deepsets_jax.data.tables.batching import Budget
+from deepsets_jax.models import scorer
+from deepsets_jax.tasks import interactions
+from deepsets_jax.tasks.ranking import losses, metrics, scoring
+from deepsets_jax.tasks.ranking.scoring import PairScorer
+from deepsets_jax.tasks.retrieval import costs, shapes
+from deepsets_jax.tasks.retrieval.vectors import Vectors
+from deepsets_jax.tasks.supervised import run as runs
+from deepsets_jax.training import optimizer, sharding, task
+from deepsets_jax.training import step as train_step
+from deepsets_jax.training.checkpoints import Position
+from deepsets_jax.training.step import State, Step
 
 
 @dataclasses.dataclass(frozen=True)
-class Ranking(on_histories.OnHistories):
+class Ranking(interactions.OnHistories):
   """A scorer on histories; see `base.Task`.
 
   Attributes:
@@ -64,12 +67,12 @@ class Ranking(on_histories.OnHistories):
     runs.check_positive(config)
     mesh = sharding.make_mesh()
     config = config.copy_and_resolve_references()
-    source = sources.load_histories(config.data)
+    source = registry.load_histories(config.data)
     splits, train_ends = _held_out(config, source.histories)
     popularity = source.histories.popularity(train_ends)
     settings = config.data.histories
     keys = ("user_fields", "item_fields", "id_events")
-    histories = fields.given(
+    histories = field_selection.given(
       source.histories, popularity, **{k: settings[k] for k in keys}
     )
     examples = _examples(config, histories, train_ends)
@@ -98,12 +101,12 @@ class Ranking(on_histories.OnHistories):
       batcher=batcher,
       model=model,
       step=step,
-      init=on_histories.init(config, params, tx, batcher, mesh),
+      init=interactions.init(config, params, tx, batcher, mesh),
     )
 
   def fill(self, batch: Lists) -> dict[str, float]:
     """See `OnHistories.fill`."""
-    return super().fill(batch) | base.fill({CANDIDATES: batch.candidates})
+    return super().fill(batch) | task.fill({CANDIDATES: batch.candidates})
 
   def vectors(
     self, params: PyTree, split: str
@@ -164,7 +167,7 @@ class Ranking(on_histories.OnHistories):
   ) -> dict[str, Any]:
     """Evaluates validation and test and writes results and pictures."""
     results = {split: self.evaluate(params, split) for split in self.splits}
-    return on_histories.write_results(
+    return interactions.write_results(
       workdir, self.config, results, params, position, summary
     )
 
@@ -222,14 +225,14 @@ def _fit(
 ) -> tuple[Budget, ListBatcher]:
   """Fills in what the config leaves open; the budget of lists, and the batcher."""
   items = examples.histories.items
-  settings = dict(shared=config.recall.shared, absence=on_histories.absence(config))
+  settings = dict(shared=config.recall.shared, absence=interactions.absence(config))
   with config.unlocked():
     if config.ranking.lists == "clicks":
-      fit.check_metrics(config, len(items))
+      shapes.check_metrics(config, len(items))
     else:
       _check_metric(config)
-    budget = fit.user_budget(config, examples.lengths(0), examples.longest())
-    batcher = fit.batcher(
+    budget = shapes.user_budget(config, examples.lengths(0), examples.longest())
+    batcher = shapes.batcher(
       config,
       budget,
       items.modalities,

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from deepsets_jax import summary
-from deepsets_jax.data import budgets
-from deepsets_jax.data.batching import Budget, EpochPlan
-from deepsets_jax.data.pairs import PairBatcher
-from deepsets_jax.data.prefixes import HISTORY, Prefixes
+from deepsets_jax.data.interactions.next_item import HISTORY, Prefixes
+from deepsets_jax.data.interactions.pairs import PairBatcher
+from deepsets_jax.data.tables import budgets
+from deepsets_jax.data.tables.batching import Budget, EpochPlan
+from deepsets_jax.models.two_tower import TwoTowers
 from deepsets_jax.ragged import Batch
-from deepsets_jax.towers import TwoTowers
+from deepsets_jax.training import costs
 
 
 class _Task(Protocol):
@@ -42,7 +42,7 @@ def of_towers(task: _Task) -> dict[str, Any]:
     jax.tree.map(
       lambda x: x[0], task.batcher.batch(*plan.epoch_and_rows(step), step, 0)
     )
-    for step in range(summary.SHARDS)
+    for step in range(costs.SHARDS)
   ]
   examples = float(np.median([shard.users.weights.sum() for shard in pairs]))
   parts, reported = {}, {}
@@ -50,19 +50,19 @@ def of_towers(task: _Task) -> dict[str, Any]:
     model = getattr(task.model, tower)
     params = task.abstract_state.params[tower]
     batches = [getattr(shard, tower) for shard in pairs]
-    shape = _as_given(task, getattr(summary.of_shard(task.abstract_batch), tower))
-    counted = summary.model_flops(model, params, shape, _length)
+    shape = _as_given(task, getattr(costs.of_shard(task.abstract_batch), tower))
+    counted = costs.model_flops(model, params, shape, _length)
     counted = {name: number / examples for name, number in counted.items()}
     filled = [_as_given(task, batch) for batch in batches]
-    attention = summary.attention_flops(model, params, filled)
+    attention = costs.attention_flops(model, params, filled)
     usage = {
       name: _usage([batch.modalities[name] for batch in batches], batches)
       for name in batches[0].modalities
     }
-    found = summary.model_parts(params, counted, attention, usage)
+    found = costs.model_parts(params, counted, attention, usage)
     parts |= {f"{tower}.{name}": part for name, part in found.items()}
     reported |= {f"{tower}.{name}": number for name, number in attention.items()}
-  return summary.assembled(parts, reported, examples)
+  return costs.assembled(parts, reported, examples)
 
 
 def _length(vectors: Array, shard: Batch) -> Array:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from deepsets_jax.data.table import take_elements
+from deepsets_jax.data.tables.table import take_elements
 from deepsets_jax.ragged import Ragged
-from deepsets_jax.recall import metrics, nearest, ranks
+from deepsets_jax.tasks.retrieval import metrics, nearest, ranks
 
 
 def evaluate(

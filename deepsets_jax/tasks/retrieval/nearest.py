@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from deepsets_jax.ragged import Ragged
-from deepsets_jax.recall import blocks
+from deepsets_jax.tasks.retrieval import blocks
 
 # Scores of which the maximum is taken first. 32 and 64 are as fast on a CPU (1.6 times
 # as fast as `top_k` alone); a vector register of a TPU holds 128.

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from deepsets_jax.ragged import Ragged, from_lengths
-from deepsets_jax.recall import blocks
+from deepsets_jax.tasks.retrieval import blocks
 
 # Targets of one row of a block; a user with more takes several rows.
 _MOST_TARGETS = 8

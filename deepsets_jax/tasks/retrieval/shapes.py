@@ -8,10 +8,10 @@ from typing import Protocol, TypeVar
 import ml_collections
 import numpy as np
 
-from deepsets_jax import run as runs
-from deepsets_jax.data import budgets
-from deepsets_jax.data.batching import Budget
-from deepsets_jax.data.prefixes import HISTORY
+from deepsets_jax.data.interactions.next_item import HISTORY
+from deepsets_jax.data.tables import budgets
+from deepsets_jax.data.tables.batching import Budget
+from deepsets_jax.tasks.supervised import run as runs
 
 # Of a modality of items among the budgets of both.
 ITEM = "item_"

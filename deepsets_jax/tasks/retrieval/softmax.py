@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from deepsets_jax.data.pairs import Pairs
-from deepsets_jax.data.prefixes import HISTORY
+from deepsets_jax.data.interactions.next_item import HISTORY
+from deepsets_jax.data.interactions.pairs import Pairs
+from deepsets_jax.models.two_tower import TwoTowers
 from deepsets_jax.ragged import Ragged
-from deepsets_jax.sharding import AXIS
-from deepsets_jax.towers import TwoTowers
+from deepsets_jax.training.sharding import AXIS
 
 
 def loss(

@@ -13,25 +13,28 @@ import ml_collections
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from deepsets_jax import optimizer, sharding, towers, train_step
-from deepsets_jax import run as runs
-from deepsets_jax.checkpoint import Position
-from deepsets_jax.data import cold, fields, prefixes, sources
-from deepsets_jax.data.batching import Budget
-from deepsets_jax.data.catalogue import Catalogue
-from deepsets_jax.data.cold import ColdSplit
-from deepsets_jax.data.histories import Histories, Split, leave_out
-from deepsets_jax.data.pairs import PairBatcher, Pairs
-from deepsets_jax.data.prefixes import Prefixes
-from deepsets_jax.data.table import Table
-from deepsets_jax.recall import costs, evaluation, fit, softmax
-from deepsets_jax.recall.vectors import Vectors
-from deepsets_jax.tasks import on_histories
-from deepsets_jax.train_step import State, Step
+from deepsets_jax.data.datasets import registry
+from deepsets_jax.data.interactions import cold, field_selection, next_item
+from deepsets_jax.data.interactions.catalog import Catalogue
+from deepsets_jax.data.interactions.cold import ColdSplit
+from deepsets_jax.data.interactions.histories import Histories, Split, leave_out
+from deepsets_jax.data.interactions.next_item import Prefixes
+from deepsets_jax.data.interactions.pairs import PairBatcher, Pairs
+from deepsets_jax.data.tables.batching import Budget
+from deepsets_jax.data.tables.table import Table
+from deepsets_jax.models import two_tower
+from deepsets_jax.tasks import interactions
+from deepsets_jax.tasks.retrieval import costs, evaluation, shapes, softmax
+from deepsets_jax.tasks.retrieval.vectors import Vectors
+from deepsets_jax.tasks.supervised import run as runs
+from deepsets_jax.training import optimizer, sharding
+from deepsets_jax.training import step as train_step
+from deepsets_jax.training.checkpoints import Position
+from deepsets_jax.training.step import State, Step
 
 
 @dataclasses.dataclass(frozen=True)
-class Recall(on_histories.OnHistories):
+class Recall(interactions.OnHistories):
   """Two towers on histories; see `base.Task`.
 
   Attributes:
@@ -55,10 +58,10 @@ class Recall(on_histories.OnHistories):
   histories: Histories
   splits: dict[str, Split | ColdSplit]
   train_ends: np.ndarray
-  prefixes: Prefixes
+  next_item: Prefixes
   budget: Budget
   batcher: PairBatcher
-  model: towers.TwoTowers
+  model: two_tower.TwoTowers
   step: Step
   init: Callable[..., State]
 
@@ -71,7 +74,7 @@ class Recall(on_histories.OnHistories):
     mesh = sharding.make_mesh()
     config = config.copy_and_resolve_references()
     settings = config.data.histories
-    source = source or sources.load_histories(config.data)
+    source = source or registry.load_histories(config.data)
     histories, cold_split = source.histories, {}
     if settings.cold_items:
       histories, asked = cold.without(histories, settings.cold_items, config.seed)
@@ -79,18 +82,20 @@ class Recall(on_histories.OnHistories):
     splits, train_ends = leave_out(histories, settings.held_out)
     popularity = histories.popularity(train_ends)
     keys = ("user_fields", "item_fields", "id_events")
-    histories = fields.given(histories, popularity, **{k: settings[k] for k in keys})
+    histories = field_selection.given(
+      histories, popularity, **{k: settings[k] for k in keys}
+    )
     examples = Prefixes(
       histories, train_ends, settings.window, settings.examples, config.seed
     )
     budget, batcher = _fit(config, examples)
-    model = towers.build(config, prefixes.schema(histories), histories.items.schema)
+    model = two_tower.build(config, next_item.schema(histories), histories.items.schema)
     tx = optimizer.build(config.optim, config.total_steps)
 
     def params(key: Array, one: Pairs) -> PyTree:
       return model.init(key, one.users.modalities, one.items.modalities)["params"]
 
-    init = on_histories.init(config, params, tx, batcher, mesh)
+    init = interactions.init(config, params, tx, batcher, mesh)
     keys = ("temperature", "in_batch", "mask_seen")
     lose = softmax.SampledSoftmax(model, **{k: config.recall[k] for k in keys})
     step = train_step.build(
@@ -139,7 +144,7 @@ class Recall(on_histories.OnHistories):
   def before(self, split: str) -> Table:
     """The users of a split, as they are known."""
     chosen = self.splits[split]
-    return prefixes.users_before(
+    return next_item.users_before(
       self.histories, chosen.user_rows, chosen.known_ends, self.prefixes.window
     )
 
@@ -190,7 +195,7 @@ class Recall(on_histories.OnHistories):
     if "cold" in self.splits:
       among = self.splits["cold"].cold_rows
       results["cold_alone"] = self.evaluate(params, "cold", among=among)
-    return on_histories.write_results(
+    return interactions.write_results(
       workdir, self.config, results, params, position, summary
     )
 
@@ -206,13 +211,13 @@ def _fit(
   """Fills in what the config leaves open; the budget of users, and the batcher."""
   items, keys = examples.histories.items, ("uniform", "in_batch", "shared")
   settings = {k: config.recall[k] for k in keys}
-  settings["absence"] = on_histories.absence(config)
+  settings["absence"] = interactions.absence(config)
   # One config is for catalogues of any size.
   settings["uniform"] = min(settings["uniform"], len(items))
   with config.unlocked():
-    fit.check_metrics(config, len(items))
-    budget = fit.user_budget(config, examples.lengths(0), examples.longest())
-    batcher = fit.batcher(
+    shapes.check_metrics(config, len(items))
+    budget = shapes.user_budget(config, examples.lengths(0), examples.longest())
+    batcher = shapes.batcher(
       config,
       budget,
       items.modalities,

@@ -10,11 +10,11 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from deepsets_jax import evaluate, sharding
-from deepsets_jax.data.batching import Budget
-from deepsets_jax.data.table import Table
-from deepsets_jax.towers import TwoTowers
-from deepsets_jax.trained import fitting
+from deepsets_jax.data.tables.batching import Budget
+from deepsets_jax.data.tables.table import Table
+from deepsets_jax.models.two_tower import TwoTowers
+from deepsets_jax.tasks.trained import fitting
+from deepsets_jax.training import evaluation, sharding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,27 +53,27 @@ class Vectors:
     return self._vectors(self._embed_users, (params, placed), table, self.user_budget)
 
   @functools.cached_property
-  def _embed_items(self) -> evaluate.Predict:
+  def _embed_items(self) -> evaluation.Predict:
     def of_shard(params: PyTree, batch: Any) -> Array:
       return self.model.apply(
         {"params": params}, batch.modalities, method="embed_items"
       )
 
-    return evaluate.build(of_shard, self.mesh)
+    return evaluation.build(of_shard, self.mesh)
 
   @functools.cached_property
-  def _embed_users(self) -> evaluate.Predict:
+  def _embed_users(self) -> evaluation.Predict:
     def of_shard(inputs: tuple[PyTree, Array], batch: Any) -> Array:
       params, items = inputs
       return self.model.apply(
         {"params": params}, batch.modalities, items, method="embed_users"
       )
 
-    return evaluate.build(of_shard, self.mesh)
+    return evaluation.build(of_shard, self.mesh)
 
   def _vectors(
-    self, step: evaluate.Predict, params: PyTree, table: Table, budget: Budget
+    self, step: evaluation.Predict, params: PyTree, table: Table, budget: Budget
   ) -> np.ndarray:
     # Batches of training cut the largest items, and here none is.
     budget = fitting(table, budget)
-    return evaluate.predict(step, params, table, budget, self.shards, self.mesh)
+    return evaluation.predict(step, params, table, budget, self.shards, self.mesh)

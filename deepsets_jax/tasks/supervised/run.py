@@ -15,19 +15,14 @@ import optax
 from absl import logging
 from jaxtyping import PyTree
 
-from deepsets_jax import (
-  evaluate,
-  losses,
-  metrics,
-  models,
-  optimizer,
-  sharding,
-  train_step,
-)
-from deepsets_jax.data import budgets, sources
-from deepsets_jax.data.batching import Absence, Batcher, Budget
-from deepsets_jax.data.table import Table
+from deepsets_jax.data.datasets import registry
+from deepsets_jax.data.tables import budgets
+from deepsets_jax.data.tables.batching import Absence, Batcher, Budget
+from deepsets_jax.data.tables.table import Table
+from deepsets_jax.models import set_model
 from deepsets_jax.ragged import Batch
+from deepsets_jax.training import evaluation, losses, metrics, optimizer, sharding
+from deepsets_jax.training import step as train_step
 
 # Cells of a shard of a table, as elements of 256 features 8 MB. On a CPU of two cores a
 # step of 400 columns and 80 rows then takes half the time that it takes in one shard.
@@ -56,10 +51,10 @@ class Run:
   shards: int
   mesh: jax.sharding.Mesh
   absence: Absence | None
-  model: models.SetModel
+  model: set_model.SetModel
   loss: losses.Loss
   step: train_step.Step
-  predict: evaluate.Predict
+  predict: evaluation.Predict
   init: Callable[..., train_step.State]
 
   @property
@@ -79,7 +74,7 @@ class Run:
 
   def logits(self, params: PyTree, split: str) -> np.ndarray:
     """The logits of a split, `[b, k]`."""
-    return evaluate.predict(
+    return evaluation.predict(
       self.predict, params, self.tables[split], self.budget, self.shards, self.mesh
     )
 
@@ -117,14 +112,14 @@ def build(
   check_positive(config)
   mesh = sharding.make_mesh()
   if tables is None:
-    config = sources.resolve(config)
-    tables = sources.load(config.data, config.seed)
+    config = registry.resolve(config)
+    tables = registry.load(config.data, config.seed)
   schema = tables["train"].schema
   config, tables, budget = _fit(config, dict(tables))
   _check_metric(config.train.metric, metrics.names(schema.target))
   targets = np.asarray(tables["train"].targets)
   bias = losses.prior_logits(schema.target, targets)
-  model = models.build(config.model, schema, bias)
+  model = set_model.build(config.model, schema, bias)
   loss = losses.build(schema.target, targets, **config.loss)
   tx = optimizer.build(config.optim, config.total_steps)
   init = _init(config, model, tx, Batcher(tables["train"], budget), mesh)
@@ -144,7 +139,7 @@ def build(
       mesh,
       ema_decay=config.optim.ema_decay,
     ),
-    predict=evaluate.build_predict(model.apply, mesh),
+    predict=evaluation.build_predict(model.apply, mesh),
     init=init,
   )
 
@@ -182,7 +177,7 @@ def _absence(config: ml_collections.ConfigDict) -> Absence | None:
 
 def _init(
   config: ml_collections.ConfigDict,
-  model: models.SetModel,
+  model: set_model.SetModel,
   tx: optax.GradientTransformation,
   batcher: Batcher,
   mesh: jax.sharding.Mesh,
@@ -239,7 +234,7 @@ def _fit(
 def _usual_metric(validation: Table) -> str:
   """The metric that the best checkpoint is chosen by: one that validation has."""
   name = metrics.usual(validation.schema.target)
-  if name not in evaluate.undefined(validation):
+  if name not in evaluation.undefined(validation):
     return name
   logging.warning(
     "validation: %s says nothing of its %d examples, which are too few or all of one"

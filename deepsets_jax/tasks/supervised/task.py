@@ -12,14 +12,16 @@ import jax
 import ml_collections
 from jaxtyping import PyTree
 
-from deepsets_jax import evaluate, metrics, report, run_folder, sharding
-from deepsets_jax import run as runs
-from deepsets_jax.checkpoint import Position
-from deepsets_jax.data import loader, sources
+from deepsets_jax.data.datasets import registry
+from deepsets_jax.data.tables import loader
 from deepsets_jax.ragged import Batch
-from deepsets_jax.summary import of_parts
-from deepsets_jax.tasks import base
-from deepsets_jax.train_step import State
+from deepsets_jax.tasks import report
+from deepsets_jax.tasks.supervised import encodings
+from deepsets_jax.tasks.supervised import run as runs
+from deepsets_jax.tasks.supervised.costs import of_parts
+from deepsets_jax.training import evaluation, metrics, sharding, task
+from deepsets_jax.training.checkpoints import Position
+from deepsets_jax.training.step import State
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Labels:
     """
     run = runs.build(config)
     table, metric = run.tables["validation"], run.config.train.metric
-    if metric in evaluate.undefined(table):
+    if metric in evaluation.undefined(table):
       raise ValueError(
         f"config.train.metric {metric!r} says nothing of the {len(table)} examples of"
         " validation, which are too few or all of one class; take 'loss', or another"
@@ -95,18 +97,18 @@ class Labels:
     """Every metric, at the threshold that suits this part best."""
     run = self.run
     table, logits = run.tables["validation"], run.logits(params, "validation")
-    threshold = evaluate.choose_threshold(table, logits)
-    return evaluate.evaluate(table, logits, run.loss, threshold)
+    threshold = evaluation.choose_threshold(table, logits)
+    return evaluation.evaluate(table, logits, run.loss, threshold)
 
   def fill(self, batch: Batch) -> dict[str, float]:
     """See `base.fill`."""
-    return base.fill(batch.modalities)
+    return task.fill(batch.modalities)
 
   def keep(self, workdir: pathlib.Path) -> None:
     """How columns of a file became tables, where they did."""
-    encoding = sources.encoding(self.config.data, self.config.seed)
+    encoding = registry.encoding(self.config.data, self.config.seed)
     if encoding is not None and sharding.is_main_process():
-      run_folder.keep_encoding(encoding, workdir)
+      encodings.keep(encoding, workdir)
 
   def report(
     self,

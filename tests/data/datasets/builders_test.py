@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from deepsets_jax.data import builders, debian_programs, multiple_features
-from deepsets_jax.data.builders.mm_imdb import mm_imdb_dataset_builder
-from deepsets_jax.data.builders.movielens_sequences import (
+from deepsets_jax.data.datasets import builders, debian_programs, multiple_features
+from deepsets_jax.data.datasets.builders.mm_imdb import mm_imdb_dataset_builder
+from deepsets_jax.data.datasets.builders.movielens_sequences import (
   movielens_sequences_dataset_builder,
 )
-from deepsets_jax.data.table import DataError
-from tests.builders import fakes
-from tests.builders.building import prepare
+from deepsets_jax.foundation.errors import DataError
+from tests.data.datasets.builders import fakes
+from tests.data.datasets.builders.building import prepare
 
 ADS = {"train": 6, "validation": 2, "test": 2}
 
@@ -208,7 +208,7 @@ def test_a_missing_file_says_where_to_get_it_and_where_to_put_it(name, tmp_path)
 def test_the_command_builds_without_tensorflow_from_a_folder_as_by_name(tmp_path):
   """As `tfds build` does where TensorFlow is."""
   folder = builders.BUILDERS["multiple_features"].code_path.parent
-  command = [sys.executable, "-m", "deepsets_jax.data.builders.build"]
+  command = [sys.executable, "-m", "deepsets_jax.data.datasets.builders.build"]
   for cwd, extra in ((folder, ["--config=seed0"]), (".", ["multiple_features/seed1"])):
     subprocess.run(
       [*command, *extra, f"--data_dir={tmp_path}"],
@@ -225,7 +225,7 @@ def test_the_command_builds_without_tensorflow_from_a_folder_as_by_name(tmp_path
 
 
 def environment():
-  root = str(pathlib.Path(__file__).parents[1])
+  root = str(pathlib.Path(__file__).parents[3])
   return os.environ | {"PYTHONPATH": root}
 
 

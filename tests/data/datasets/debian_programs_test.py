@@ -6,8 +6,10 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 
-from deepsets_jax.data import debian_builder, debian_programs, parquet
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.datasets import debian_programs
+from deepsets_jax.data.tables import parquet
+from deepsets_jax.foundation.errors import DataError
+from tools import build_debian_programs
 
 TOKENS = ("summary", "description", "depends", "recommends", "suggests", "name")
 
@@ -40,7 +42,9 @@ class TestEmbeddedFile:
     labels = [label for labels in programs["labels"] for label in labels]
     assert len(set(labels)) == 74
     assert len(labels) == 28802  # 3.86 labels a program.
-    assert {label.partition("::")[0] for label in labels} <= debian_builder.FACETS
+    assert {
+      label.partition("::")[0] for label in labels
+    } <= build_debian_programs.FACETS
     assert min(len(labels) for labels in programs["labels"]) == 1
 
   def test_holds_no_other_tag_and_no_section(self, programs):
@@ -352,7 +356,7 @@ class TestBuilder:
     lists.mkdir()
     write_lists(lists)
     output = tmp_path / "new" / "programs.parquet"
-    debian_builder.main([f"--input={lists}", f"--output={output}"])
+    build_debian_programs.main([f"--input={lists}", f"--output={output}"])
     assert "120 programs of 60 source packages, 2 labels" in capsys.readouterr().out
     rows = pq.read_table(output).to_pylist()
     assert rows[7] == {
@@ -372,7 +376,7 @@ class TestBuilder:
 
   def test_what_it_writes_loads(self, tmp_path, monkeypatch):
     packages = [
-      debian_builder.Package(
+      build_debian_programs.Package(
         **PACKAGE
         | dict(
           name=f"tool{i:03}",
@@ -387,7 +391,7 @@ class TestBuilder:
       for i in range(100)
     ]
     path = tmp_path / "programs.parquet"
-    debian_builder.write(debian_builder.build(packages), path)
+    build_debian_programs.write(build_debian_programs.build(packages), path)
     monkeypatch.setattr(debian_programs, "PATH", path)
     tables = debian_programs.load(0)
     assert sum(len(table) for table in tables.values()) == 100
@@ -399,19 +403,21 @@ class TestBuilder:
 
   def test_gives_the_same_bytes_whatever_the_order_of_packages(self, tmp_path):
     packages = [
-      debian_builder.Package(
+      build_debian_programs.Package(
         **PACKAGE | dict(name=f"p{i}", text=f"word{i % 7} c++", depends=[f"d{i % 3}"])
       )
       for i in range(150)
     ]
-    debian_builder.write(debian_builder.build(packages), tmp_path / "a")
-    debian_builder.write(debian_builder.build(packages[::-1]), tmp_path / "b")
+    build_debian_programs.write(build_debian_programs.build(packages), tmp_path / "a")
+    build_debian_programs.write(
+      build_debian_programs.build(packages[::-1]), tmp_path / "b"
+    )
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
   def test_of_the_embedded_programs_gives_them_again(self, programs):
     """The embedded file is what the builder of today makes of its contents."""
     packages = [
-      debian_builder.Package(
+      build_debian_programs.Package(
         name=package,
         source=programs["source"][i],
         text=" ".join(programs["summary"][i])
@@ -425,16 +431,16 @@ class TestBuilder:
       )
       for i, package in enumerate(programs["package"])
     ]
-    table = debian_builder.build(packages)
+    table = build_debian_programs.build(packages)
     assert table.to_pydict() == programs
     assert table.schema.metadata == pq.read_schema(debian_programs.PATH).metadata
 
   def test_of_packages_of_one_name_the_first_counts(self):
     packages = [
-      debian_builder.Package(**PACKAGE | dict(name=f"p{i % 100}", size_kb=i))
+      build_debian_programs.Package(**PACKAGE | dict(name=f"p{i % 100}", size_kb=i))
       for i in range(150)
     ]
-    table = debian_builder.build(packages)
+    table = build_debian_programs.build(packages)
     assert sorted(table["size_kb"].to_pylist()) == list(range(100))
 
   def test_a_failed_write_leaves_the_old_file(self, tmp_path, monkeypatch):
@@ -447,37 +453,37 @@ class TestBuilder:
 
     monkeypatch.setattr(parquet.pq, "write_table", fail)
     packages = [
-      debian_builder.Package(**PACKAGE | {"name": f"p{i}"}) for i in range(100)
+      build_debian_programs.Package(**PACKAGE | {"name": f"p{i}"}) for i in range(100)
     ]
     with pytest.raises(OSError, match="disk full"):
-      debian_builder.write(debian_builder.build(packages), path)
+      build_debian_programs.write(build_debian_programs.build(packages), path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
   def test_too_few_programs_are_refused(self):
     packages = [
-      debian_builder.Package(**PACKAGE | {"name": f"p{i}"}) for i in range(99)
+      build_debian_programs.Package(**PACKAGE | {"name": f"p{i}"}) for i in range(99)
     ]
     with pytest.raises(DataError, match="99 packages are tagged role::program, and no"):
-      debian_builder.build(packages)
+      build_debian_programs.build(packages)
 
   def test_bad_input_is_named(self, tmp_path):
     with pytest.raises(
       DataError, match=r"no list \*Translation-en; run apt-get update"
     ):
-      debian_builder.read_packages(str(tmp_path))
+      build_debian_programs.read_packages(str(tmp_path))
     write_lists(tmp_path)
     lists = tmp_path / "mirror_main_binary-amd64_Packages"
     content = lists.read_text()
     lists.write_text(content + "no field\n")
     with pytest.raises(DataError, match=r"Packages, line \d+: 'no field' is no 'Field"):
-      debian_builder.read_packages(str(tmp_path))
+      build_debian_programs.read_packages(str(tmp_path))
     lists.rename(f"{lists}.lz4")
     with pytest.raises(DataError, match=r"Packages\.lz4: packed in a form"):
-      debian_builder.read_packages(str(tmp_path))
+      build_debian_programs.read_packages(str(tmp_path))
     with pytest.raises(DataError, match=r"is no Parquet file .* folder of apt's lists"):
-      debian_builder.read_packages(f"{lists}.lz4")
+      build_debian_programs.read_packages(f"{lists}.lz4")
     with pytest.raises(DataError, match="absent is no Parquet file"):
-      debian_builder.read_packages(str(tmp_path / "absent"))
+      build_debian_programs.read_packages(str(tmp_path / "absent"))
     with pytest.raises(DataError, match="no column 'paragraphs'"):
-      debian_builder.read_packages(str(debian_programs.PATH))
+      build_debian_programs.read_packages(str(debian_programs.PATH))

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import pytest
 
 from configs import digits_bags
-from deepsets_jax import losses, metrics, models
-from deepsets_jax.data import digits
+from deepsets_jax.data.datasets import digits
+from deepsets_jax.models import set_model
 from deepsets_jax.ragged import Ragged
+from deepsets_jax.training import losses, metrics
 
 POOLS = "sum mean max min logsumexp softmax std var mil mil_gated".split()
 POOLS += ["set_transformer", "set_transformer_isab"]
@@ -19,7 +20,7 @@ def shapes_of(pool):
   table = digits.load("max", 0, train_examples=8, test_sizes=())["train"]
   config = digits_bags.get_config(f"max,{pool}").model
   bias = losses.prior_logits(table.schema.target, table.targets)
-  model = models.build(config, table.schema, bias)
+  model = set_model.build(config, table.schema, bias)
   images = Ragged(jnp.zeros((16, 64), jnp.float32), jnp.array([0, 3, 3, 16], jnp.int32))
   variables = jax.eval_shape(model.init, jax.random.key(0), {"image": images})
   return jax.tree.map(lambda x: x.shape, variables["params"])

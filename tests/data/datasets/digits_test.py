@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import sklearn.datasets
 
-from deepsets_jax.data import digits
-from deepsets_jax.schema import Target
+from deepsets_jax.data.datasets import digits
+from deepsets_jax.data.tables.schema import Target
 
 FEW = {"train_examples": 300, "test_sizes": (7, 30)}
 

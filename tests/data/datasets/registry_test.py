@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 
 from configs import base
-from deepsets_jax.data import multiple_features, sources
-from deepsets_jax.data.table import DataError, Table
+from deepsets_jax.data.datasets import multiple_features, registry
+from deepsets_jax.data.tables.schema import Modality, Schema, Target
+from deepsets_jax.data.tables.table import Table
+from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.ragged import from_lists
-from deepsets_jax.schema import Modality, Schema, Target
 
 
 def write_tables(path, words):
@@ -22,7 +23,7 @@ def write_tables(path, words):
 
 
 def test_tables_of_a_folder(tmp_path):
-  tables = sources.load(write_tables(tmp_path, [[4], []]), 0)
+  tables = registry.load(write_tables(tmp_path, [[4], []]), 0)
   assert sorted(tables) == ["test", "train", "validation"]
   assert tables["train"].lengths("word").tolist() == [1, 0]
 
@@ -30,13 +31,13 @@ def test_tables_of_a_folder(tmp_path):
 def test_training_without_any_element_is_refused(tmp_path):
   config = write_tables(tmp_path, [[], []])
   with pytest.raises(DataError, match=r"no training example has.*of \['word'\]"):
-    sources.load(config, 0)
+    registry.load(config, 0)
 
 
 def test_multiple_features_by_name_and_seed():
   config = base.get_config().data
   config.name = "multiple_features"
-  got, want = sources.load(config, 3), multiple_features.load(3)
+  got, want = registry.load(config, 3), multiple_features.load(3)
   for split, table in want.items():
     assert got[split].ids.tolist() == table.ids.tolist()
 
@@ -45,4 +46,4 @@ def test_an_unknown_name_is_refused():
   config = base.get_config().data
   config.name = "imagenet"
   with pytest.raises(ValueError, match="name 'imagenet'; one of .*'multiple_features'"):
-    sources.load(config, 0)
+    registry.load(config, 0)

@@ -13,16 +13,12 @@ import tokenizers
 
 from configs import base
 from deepsets_jax import ragged
-from deepsets_jax.data import (
-  debian_builder,
-  debian_programs,
-  parquet,
-  sentences,
-  sources,
-)
-from deepsets_jax.data.table import DataError
-from deepsets_jax.extract import minilm
+from deepsets_jax.data.datasets import debian_programs, registry, sentences
+from deepsets_jax.data.tables import parquet
+from deepsets_jax.extraction import minilm
+from deepsets_jax.foundation.errors import DataError
 from experiments import encode_sentences
+from tools import build_debian_programs
 
 WORDS = "[PAD] [UNK] [CLS] [SEP] cat kit ##ten edits a text fast , .".split()
 LAYERS, HEADS, WIDTH, HIDDEN, EPSILON = 2, 2, 8, 16, 1e-12
@@ -299,7 +295,7 @@ class TestDataSet:
     data = base.get_config().data
     data.debian_programs.text = "sentences"
     data.debian_programs.sentences = None if path is None else str(path)
-    return sources.load(data, seed=0)
+    return registry.load(data, seed=0)
 
   def test_sentences_stand_in_for_the_words(self, made_up):
     path, vectors = made_up
@@ -369,8 +365,9 @@ class TestCommand:
     path = tmp_path / "index.parquet"
     pq.write_table(pa.Table.from_pylist(rows), path)
     programs = tmp_path / "programs.parquet"
-    debian_builder.write(
-      debian_builder.build(debian_builder.read_packages(str(path))), programs
+    build_debian_programs.write(
+      build_debian_programs.build(build_debian_programs.read_packages(str(path))),
+      programs,
     )
     monkeypatch.setattr(debian_programs, "PATH", programs)
     return path

@@ -17,9 +17,9 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
-from deepsets_jax.data.columns import build, facts, proposal, spec
-from deepsets_jax.data.files import opening
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.ingest.columns import build, facts, proposal, spec
+from deepsets_jax.data.ingest.files import opening
+from deepsets_jax.foundation.errors import DataError
 
 ROWS = 12
 SPEC = {

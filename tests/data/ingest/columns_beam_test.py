@@ -11,15 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs import table
-from deepsets_jax.data import sources
-from deepsets_jax.data.columns import build, proposal, spec
-from deepsets_jax.data.columns.facts import gather
-from deepsets_jax.data.files import opening
+from deepsets_jax.data.datasets import registry
+from deepsets_jax.data.ingest.columns import build, proposal, spec
+from deepsets_jax.data.ingest.columns.facts import gather
+from deepsets_jax.data.ingest.files import opening
 
 with warnings.catch_warnings():
   warnings.simplefilter("ignore")  # Of Beam's own modules.
   pytest.importorskip("apache_beam", reason="needs the extra: beam")
-  from deepsets_jax.data.columns import beam
+  from deepsets_jax.data.ingest.columns import beam
 
 # Of Beam's own modules and its default options.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -153,6 +153,6 @@ def test_the_command_makes_what_a_run_finds(tmp_path, monkeypatch, capsys):
   assert "'train': 48" in capsys.readouterr().out
   config = table.get_config()
   config.data.path = path
-  tables = sources.load(sources.resolve(config).data, 3)
+  tables = registry.load(registry.resolve(config).data, 3)
   assert sum(map(len, tables.values())) == 60
   assert len(list((tmp_path / "cache" / "tables").iterdir())) == 1

@@ -14,13 +14,12 @@ import PIL.ImageColor
 import pyarrow as pa
 import pytest
 
-from deepsets_jax.data import tfidf
-from deepsets_jax.data.columns import cells, settings, spec
-from deepsets_jax.data.columns.images import Folder, Image, Unreadable
-from deepsets_jax.data.columns.labels import Answers, Label
-from deepsets_jax.data.columns.numeric import Number, Numbers, Vector, Vectors
-from deepsets_jax.data.columns.tokens import UNKNOWN, Category, Text, Tokens
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.ingest.columns import cells, settings, spec, tfidf
+from deepsets_jax.data.ingest.columns.images import Folder, Image, Unreadable
+from deepsets_jax.data.ingest.columns.labels import Answers, Label
+from deepsets_jax.data.ingest.columns.numeric import Number, Numbers, Vector, Vectors
+from deepsets_jax.data.ingest.columns.tokens import UNKNOWN, Category, Text, Tokens
+from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.ragged import from_lists
 
 

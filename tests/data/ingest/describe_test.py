@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from deepsets_jax.data.columns import leaks, proposal, spec
-from deepsets_jax.data.columns.facts import gather
-from deepsets_jax.data.columns.images import Image
-from deepsets_jax.data.columns.tokens import Tokens
-from deepsets_jax.data.files import opening
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.ingest.columns import leaks, proposal, spec
+from deepsets_jax.data.ingest.columns.facts import gather
+from deepsets_jax.data.ingest.columns.images import Image
+from deepsets_jax.data.ingest.columns.tokens import Tokens
+from deepsets_jax.data.ingest.files import opening
+from deepsets_jax.foundation.errors import DataError
 from experiments import describe
 
 
@@ -118,8 +118,8 @@ def test_texts_are_no_ids(tmp_path):
 
 
 def test_what_repeats_before_counting_ends_is_no_id(tmp_path, monkeypatch):
-  monkeypatch.setattr("deepsets_jax.data.columns.facts.MOST_DISTINCT", 20)
-  monkeypatch.setattr("deepsets_jax.data.files.source.BATCH_ROWS", 8)
+  monkeypatch.setattr("deepsets_jax.data.ingest.columns.facts.MOST_DISTINCT", 20)
+  monkeypatch.setattr("deepsets_jax.data.ingest.files.source.BATCH_ROWS", 8)
   items = np.append(np.arange(1, 19) ** 2, [4, *np.arange(19, ROWS)])
   columns = {"item_id": items, "row_id": np.arange(ROWS) ** 2}
   found, _ = proposed(tmp_path, LABEL | columns)

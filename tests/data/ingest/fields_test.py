@@ -11,16 +11,27 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs import table as table_config
-from deepsets_jax import explanation, prediction, robustness, run, train
-from deepsets_jax.data import names
-from deepsets_jax.data.columns import cells, encoding, facts, proposal, spec, survey
-from deepsets_jax.data.columns.fields import Fields
-from deepsets_jax.data.columns.numeric import Number
-from deepsets_jax.data.columns.tokens import UNKNOWN, Category
-from deepsets_jax.data.files import opening
-from deepsets_jax.data.table import DataError, Table
+from deepsets_jax.analysis import explanation, robustness
+from deepsets_jax.data.datasets import names
+from deepsets_jax.data.ingest.columns import (
+  cells,
+  encoding,
+  facts,
+  proposal,
+  spec,
+  survey,
+)
+from deepsets_jax.data.ingest.columns.fields import Fields
+from deepsets_jax.data.ingest.columns.numeric import Number
+from deepsets_jax.data.ingest.columns.tokens import UNKNOWN, Category
+from deepsets_jax.data.ingest.files import opening
+from deepsets_jax.data.tables.schema import Modality, Schema, Target
+from deepsets_jax.data.tables.table import Table
+from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.ragged import from_lengths, from_lists
-from deepsets_jax.schema import Modality, Schema, Target
+from deepsets_jax.serving import prediction
+from deepsets_jax.tasks import fit
+from deepsets_jax.tasks.supervised import run
 
 KIND = Fields(number=["age", "born"], log=["pay"], category=["city", "vip"])
 ROWS = {
@@ -288,7 +299,7 @@ class TestWide:
     config.data.path = str(tmp_path / "wide.parquet")
     config.total_steps = 60
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    results = train.train_and_evaluate(config, tmp_path / "run")
+    results = fit.train_and_evaluate(config, tmp_path / "run")
     assert results["test"]["roc_auc"] > 0.9
     # Kilobytes; what the process had before is not of the run.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2e6
@@ -315,7 +326,7 @@ def finished(tmp_path_factory):
   config.optim.warmup_steps = 2
   with pytest.MonkeyPatch.context() as patch:
     patch.setenv("DEEPSETS_JAX_CACHE", str(folder / "cache"))
-    train.train_and_evaluate(config, folder / "run")
+    fit.train_and_evaluate(config, folder / "run")
     yield folder / "run", folder / "a.parquet"
 
 

@@ -11,8 +11,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from deepsets_jax.data.files import opening, source
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.ingest.files import opening, source
+from deepsets_jax.foundation.errors import DataError
 
 SCHEMA = pa.schema(
   {

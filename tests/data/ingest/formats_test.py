@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from deepsets_jax.data.files import formats
-from deepsets_jax.data.files.detection import Detector
-from deepsets_jax.data.files.formats import Format
+from deepsets_jax.data.ingest.files import formats
+from deepsets_jax.data.ingest.files.detection import Detector
+from deepsets_jax.data.ingest.files.formats import Format
 
 
 def found(cells, *, is_label=False, decimal_comma=False, size=None):

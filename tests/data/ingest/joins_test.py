@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from deepsets_jax.data.columns import build, proposal, spec
-from deepsets_jax.data.columns.facts import gather
-from deepsets_jax.data.files import opening, source
-from deepsets_jax.data.files.formats import Format
-from deepsets_jax.data.files.joins import Many, parse_many
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.ingest.columns import build, proposal, spec
+from deepsets_jax.data.ingest.columns.facts import gather
+from deepsets_jax.data.ingest.files import opening, source
+from deepsets_jax.data.ingest.files.formats import Format
+from deepsets_jax.data.ingest.files.joins import Many, parse_many
+from deepsets_jax.foundation.errors import DataError
 
 FILMS = [f"f{i}" for i in range(40)]
 

@@ -6,8 +6,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from deepsets_jax.data import pictures
-from deepsets_jax.data.pictures import PictureError
+from deepsets_jax.data.ingest import pictures
+from deepsets_jax.data.ingest.pictures import PictureError
 
 RNG = np.random.default_rng(0)
 # Red above blue, wider than high.

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pytest
 import tensorflow_datasets as tfds
 
-from deepsets_jax.data.builders.base import SetBuilder, optional_picture
-from deepsets_jax.data.files import records
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.datasets.builders.base import SetBuilder, optional_picture
+from deepsets_jax.data.ingest.files import records
+from deepsets_jax.foundation.errors import DataError
 
 F = tfds.features
 PIXELS = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)

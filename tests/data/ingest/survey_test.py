@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from deepsets_jax.data.columns import build, encoding, spec
-from deepsets_jax.data.columns.survey import LEFT_OUT, PARTS, survey
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.ingest.columns import build, encoding, spec
+from deepsets_jax.data.ingest.columns.survey import LEFT_OUT, PARTS, survey
+from deepsets_jax.foundation.errors import DataError
 
 
 class Memory:

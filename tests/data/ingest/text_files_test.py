@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from deepsets_jax.data.files import csv_files, opening
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.ingest.files import csv_files, opening
+from deepsets_jax.foundation.errors import DataError
 
 DAY = datetime.datetime(2020, 1, 2)
 WANTED = pa.schema(

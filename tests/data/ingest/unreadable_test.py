@@ -6,10 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from deepsets_jax.data.columns import build, spec
-from deepsets_jax.data.columns.images import Image
-from deepsets_jax.data.columns.labels import Label
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.ingest.columns import build, spec
+from deepsets_jax.data.ingest.columns.images import Image
+from deepsets_jax.data.ingest.columns.labels import Label
+from deepsets_jax.foundation.errors import DataError
 
 BROKEN = (3, 30, 31)
 SPEC = spec.Spec({"poster": Image("poster", size=4)}, Label("class", "multiclass"))

@@ -7,19 +7,19 @@ import jax
 import numpy as np
 import pytest
 
-from deepsets_jax.data import distinct
-from deepsets_jax.data.batching import Absence, Budget, EpochPlan
-from deepsets_jax.data.candidates import ListBatcher
-from deepsets_jax.data.histories import leave_out
-from deepsets_jax.data.list_sources import (
+from deepsets_jax.data.interactions import distinct
+from deepsets_jax.data.interactions.candidates import ListBatcher
+from deepsets_jax.data.interactions.histories import leave_out
+from deepsets_jax.data.interactions.lists import (
   CANDIDATES,
   ClickLists,
   RatingLists,
   last_part,
 )
-from deepsets_jax.data.prefixes import HISTORY, Prefixes
-from tests.clicks import ITEMS, SHORT
-from tests.rated import make_histories
+from deepsets_jax.data.interactions.next_item import HISTORY, Prefixes
+from deepsets_jax.data.tables.batching import Absence, Budget, EpochPlan
+from tests.data.interactions.clicks import ITEMS, SHORT
+from tests.data.interactions.rated import make_histories
 
 WINDOW, EXAMPLES, NEGATIVES, SIZE = 4, 6, 7, 3
 BUDGET = Budget(EXAMPLES, {"taste": 6, "age": 6, HISTORY: 24, CANDIDATES: 48})

@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs import base
-from deepsets_jax.data import click_logs, sources
-from deepsets_jax.data.histories import of_events
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.datasets import registry
+from deepsets_jax.data.interactions import click_logs
+from deepsets_jax.data.interactions.histories import of_events
+from deepsets_jax.foundation.errors import DataError
 
 USERS = {"user": ["b", "a", "c"], "age": [30, None, 50]}
 ITEMS = {"item": [30, 10, 20], "title": ["A b", None, "Two  of\nthem"]}
@@ -320,10 +321,10 @@ def test_a_source_by_its_name(tmp_path):
   config = base.get_config()
   config.data.update(name="clicks", path=str(tmp_path))
   config.data.clicks.update({k: k.upper() for k in EVENTS})
-  assert events_of(sources.load_histories(config.data).histories) == WANTED
+  assert events_of(registry.load_histories(config.data).histories) == WANTED
   config.data.name = "digits"
   with pytest.raises(ValueError, match=r"'digits' has no.*\['movielens', 'clicks'\]"):
-    sources.load_histories(config.data)
+    registry.load_histories(config.data)
 
 
 def write_shop(folder, circles=4, around=10, users=120):
@@ -351,7 +352,7 @@ def test_the_config_trains_on_a_folder(tmp_path):
   settings = dict(total_steps=200, **{"data.path": tmp_path, "recall.uniform": 40})
   command += [f"--config.{name}={value}" for name, value in settings.items()]
   command.append(f"--workdir={tmp_path / 'run'}")
-  root = pathlib.Path(__file__).parents[1]
+  root = pathlib.Path(__file__).parents[3]
   done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
   assert done.returncode == 0, done.stderr
   results = json.loads((tmp_path / "run" / "results.json").read_text())

@@ -9,10 +9,10 @@ import types
 import numpy as np
 
 from configs import base
-from deepsets_jax.data.histories import of_events
-from deepsets_jax.data.table import Table
+from deepsets_jax.data.interactions.histories import of_events
+from deepsets_jax.data.tables.schema import Modality, Schema, Target
+from deepsets_jax.data.tables.table import Table
 from deepsets_jax.ragged import from_lists
-from deepsets_jax.schema import Modality, Schema, Target
 
 CIRCLES, AROUND = 5, 12
 # The last so many items are of no circle, and no user comes to them.

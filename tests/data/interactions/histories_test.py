@@ -7,10 +7,11 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from deepsets_jax.data.histories import leave_out, of_events
-from deepsets_jax.data.table import DataError, Table
+from deepsets_jax.data.interactions.histories import leave_out, of_events
+from deepsets_jax.data.tables.schema import Modality, Schema, Target
+from deepsets_jax.data.tables.table import Table
+from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.ragged import from_lists
-from deepsets_jax.schema import Modality, Schema, Target
 
 
 def make_table(count, prefix):

@@ -5,9 +5,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from deepsets_jax.data import id_tables
-from deepsets_jax.data.files import source
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.ingest.files import source
+from deepsets_jax.data.interactions import id_tables
+from deepsets_jax.foundation.errors import DataError
 
 COUNT = 24
 FILMS = {

@@ -6,10 +6,15 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from deepsets_jax.data.histories import leave_out
-from deepsets_jax.data.prefixes import HISTORY, Prefixes, schema, users_before
-from deepsets_jax.schema import Modality
-from tests.clicks import ITEMS, SHORT, make_histories
+from deepsets_jax.data.interactions.histories import leave_out
+from deepsets_jax.data.interactions.next_item import (
+  HISTORY,
+  Prefixes,
+  schema,
+  users_before,
+)
+from deepsets_jax.data.tables.schema import Modality
+from tests.data.interactions.clicks import ITEMS, SHORT, make_histories
 
 EPOCHS = range(3)
 SEEDS = st.integers(0, 2**16)

@@ -7,12 +7,18 @@ import jax
 import numpy as np
 import pytest
 
-from deepsets_jax.data import fields
-from deepsets_jax.data.batching import Absence, Budget
-from deepsets_jax.data.histories import leave_out, of_events
-from deepsets_jax.data.pairs import PairBatcher
-from deepsets_jax.data.prefixes import HISTORY, Prefixes
-from tests.clicks import ITEMS, LARGEST, NEVER, WITHOUT_FIELDS, make_histories
+from deepsets_jax.data.interactions import field_selection
+from deepsets_jax.data.interactions.histories import leave_out, of_events
+from deepsets_jax.data.interactions.next_item import HISTORY, Prefixes
+from deepsets_jax.data.interactions.pairs import PairBatcher
+from deepsets_jax.data.tables.batching import Absence, Budget
+from tests.data.interactions.clicks import (
+  ITEMS,
+  LARGEST,
+  NEVER,
+  WITHOUT_FIELDS,
+  make_histories,
+)
 
 WINDOW, EXAMPLES, UNIFORM = 4, 6, 10
 BUDGET = Budget(EXAMPLES, {"taste": 6, "age": 6, HISTORY: 24})
@@ -196,15 +202,15 @@ class TestItemsThatDoNotFit:
       clicks.users, items, users, rng.choice(seen, 1500), np.arange(1500), where="log"
     )
     ends = leave_out(histories)[1]
-    items = fields.with_ids(items, histories.popularity(ends), 1)
+    items = field_selection.with_ids(items, histories.popularity(ends), 1)
     histories = dataclasses.replace(histories, items=items)
     prefixes = Prefixes(histories, ends, 4, "prefixes", 0)
     budget = Budget(64, {"taste": 64, "age": 64, HISTORY: 256})
     batcher = PairBatcher(prefixes, budget, uniform=32, in_batch=True, shared=True)
     pairs = shard_of(batcher, np.arange(64) * 17)
     rows = pairs.items.indices[pairs.items.indices >= 0]
-    got = pairs.items.modalities[fields.ID].lengths[: len(rows)]
-    np.testing.assert_array_equal(got, items.lengths_of(fields.ID, rows))
+    got = pairs.items.modalities[field_selection.ID].lengths[: len(rows)]
+    np.testing.assert_array_equal(got, items.lengths_of(field_selection.ID, rows))
 
 
 class TestRandomness:

@@ -1,12 +1,13 @@
-"""The shop of `tests.clicks` with ratings: one half of the users likes what others do
-not, of which nothing is known but how they rated before.
+"""The shop of `clicks` with ratings: one half of the users likes what others do not.
+
+Nothing is known of the users but how they rated before.
 """
 
 import dataclasses
 
 import numpy as np
 
-from tests import clicks
+from tests.data.interactions import clicks
 
 
 def make_histories(**settings):

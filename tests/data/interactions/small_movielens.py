@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 
 from configs import base
-from deepsets_jax import train
+from deepsets_jax.tasks import fit
 
 CIRCLES, AROUND, USERS = 3, 8, 60
 # Titles and years as the files have them, of the first films; others have a number.
@@ -91,5 +91,5 @@ def run(tmp_path_factory):
   if not folder.exists():
     folder.mkdir()
     write(folder / "small.whl")
-    train.train_and_evaluate(config(folder / "small.whl"), folder / "run")
+    fit.train_and_evaluate(config(folder / "small.whl"), folder / "run")
   return folder / "run"

@@ -1,7 +1,7 @@
 import numpy as np
 
-from deepsets_jax.data import digits
-from deepsets_jax.data.ablation import Bags, keep_elements, keep_modalities
+from deepsets_jax.data.datasets import digits
+from deepsets_jax.data.tables.ablation import Bags, keep_elements, keep_modalities
 
 TABLE = digits.planted(0, train_examples=8, max_size=6)[0]["train"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from deepsets_jax.data.arrow_lists import from_arrow
+from deepsets_jax.data.tables.arrow_lists import from_arrow
 
 
 def rows_of(got):

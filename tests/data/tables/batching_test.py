@@ -6,11 +6,17 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from deepsets_jax.data import batching, loader
-from deepsets_jax.data.batching import Absence, Batcher, Budget, EpochPlan, lengths_of
-from deepsets_jax.data.table import Table
+from deepsets_jax.data.tables import batching, loader
+from deepsets_jax.data.tables.batching import (
+  Absence,
+  Batcher,
+  Budget,
+  EpochPlan,
+  lengths_of,
+)
+from deepsets_jax.data.tables.schema import Modality, Schema, Target
+from deepsets_jax.data.tables.table import Table
 from deepsets_jax.ragged import from_lists
-from deepsets_jax.schema import Modality, Schema, Target
 
 SCHEMA = Schema(
   {"image": Modality("vectors", 2), "word": Modality("tokens", 1000, weighted=True)},

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from deepsets_jax.data import batching, budgets
-from deepsets_jax.data.batching import Budget
-from deepsets_jax.data.table import DataError
-from tests.batching_test import make_table
+from deepsets_jax.data.tables import batching, budgets
+from deepsets_jax.data.tables.batching import Budget
+from deepsets_jax.foundation.errors import DataError
+from tests.data.tables.batching_test import make_table
 
 LENGTHS = [(i % 3, (7 * i) % 5) for i in range(40)]
 

@@ -4,8 +4,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from deepsets_jax.data import parquet
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.tables import parquet
+from deepsets_jax.foundation.errors import DataError
 
 TABLE = pa.table({"a": list(range(1000))}, metadata={"format": "ours 1"})
 

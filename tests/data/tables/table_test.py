@@ -8,10 +8,11 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from deepsets_jax.data import table as table_module
-from deepsets_jax.data.table import DataError, Table, open_table
+from deepsets_jax.data.tables import table as table_module
+from deepsets_jax.data.tables.schema import Modality, Schema, Target
+from deepsets_jax.data.tables.table import Table, open_table
+from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.ragged import Ragged, from_lengths, from_lists
-from deepsets_jax.schema import Modality, Schema, Target
 
 FILES = (
   "image.values.npy",

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from deepsets_jax.data.table import Table, blank, open_table
-from deepsets_jax.data.table_writer import TableWriter
+from deepsets_jax.data.tables.schema import Modality, Schema, Target
+from deepsets_jax.data.tables.table import Table, blank, open_table
+from deepsets_jax.data.tables.table_writer import TableWriter
 from deepsets_jax.ragged import from_lists
-from deepsets_jax.schema import Modality, Schema, Target
 
 SCHEMA = Schema(
   {

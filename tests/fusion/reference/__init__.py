@@ -6,7 +6,7 @@ modality. Where the fusion attends, `ATTENTION` gives the weights of that exampl
 elements, `[n]` by modality, from the same arguments.
 """
 
-from tests.fusions import (
+from tests.fusion.reference import (
   bottleneck,
   concat,
   gated,

@@ -3,7 +3,7 @@
 import numpy as np
 
 from deepsets_jax import fusion
-from tests.fusions.transformer import dense, gelu, norm
+from tests.fusion.reference.transformer import dense, gelu, norm
 from tests.sets import FEATURES, NAMES
 
 LAYERS = 2  # The second one sees what the first has made of the shared tokens.

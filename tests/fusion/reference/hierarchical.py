@@ -3,7 +3,7 @@
 import numpy as np
 
 from deepsets_jax import fusion
-from tests.fusions.transformer import dense
+from tests.fusion.reference.transformer import dense
 from tests.sets import FEATURES, NAMES
 
 

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from deepsets_jax import fusion
-from tests.fusions.mil import mil_attention
+from tests.fusion.reference.mil import mil_attention
 from tests.sets import FEATURES, NAMES
 
 

@@ -5,7 +5,13 @@ import functools
 import numpy as np
 
 from deepsets_jax import fusion
-from tests.fusions.transformer import attention, attention_weights, dense, gelu, norm
+from tests.fusion.reference.transformer import (
+  attention,
+  attention_weights,
+  dense,
+  gelu,
+  norm,
+)
 from tests.sets import FEATURES, NAMES
 
 

@@ -6,13 +6,17 @@ an empty sequence, or a number that is NaN. `data.files.records` gives it back a
 absent. Records keep the order of their source.
 """
 
-from deepsets_jax.data.builders.ads_parallelity import ads_parallelity_dataset_builder
-from deepsets_jax.data.builders.debian_programs import debian_programs_dataset_builder
-from deepsets_jax.data.builders.mm_imdb import mm_imdb_dataset_builder
-from deepsets_jax.data.builders.movielens_sequences import (
+from deepsets_jax.data.datasets.builders.ads_parallelity import (
+  ads_parallelity_dataset_builder,
+)
+from deepsets_jax.data.datasets.builders.debian_programs import (
+  debian_programs_dataset_builder,
+)
+from deepsets_jax.data.datasets.builders.mm_imdb import mm_imdb_dataset_builder
+from deepsets_jax.data.datasets.builders.movielens_sequences import (
   movielens_sequences_dataset_builder,
 )
-from deepsets_jax.data.builders.multiple_features import (
+from deepsets_jax.data.datasets.builders.multiple_features import (
   multiple_features_dataset_builder,
 )
 

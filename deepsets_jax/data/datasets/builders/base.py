@@ -11,8 +11,8 @@ import numpy as np
 import PIL.Image
 import tensorflow_datasets as tfds
 
-from deepsets_jax.data.files.record_features import AT_MOST_ONE
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.ingest.files.record_features import AT_MOST_ONE
+from deepsets_jax.foundation.errors import DataError
 
 
 class SetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):

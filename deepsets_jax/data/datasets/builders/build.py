@@ -1,6 +1,6 @@
 """`tfds build` for machines without TensorFlow, with the same arguments.
 
-  python -m deepsets_jax.data.builders.build mm_imdb/features \\
+  python -m deepsets_jax.data.datasets.builders.build mm_imdb/features \\
     --data_dir=DATA --manual_dir=FOLDER
 
 The command `tfds` of tensorflow-datasets 4.9.10 imports TensorFlow for another of its
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import simple_parsing
 from tensorflow_datasets.scripts.cli import build
 
-import deepsets_jax.data.builders as builders
+import deepsets_jax.data.datasets.builders as builders
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

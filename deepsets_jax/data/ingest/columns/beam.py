@@ -1,6 +1,6 @@
 """The tables of a file of columns as an Apache Beam pipeline, for many machines.
 
-  python -m deepsets_jax.data.columns.beam 'films-*.parquet' --runner=FlinkRunner
+  python -m deepsets_jax.data.ingest.columns.beam 'films-*.parquet' --runner=FlinkRunner
   python -m experiments.main --config=configs/table.py \\
     --config.data.path='films-*.parquet'
 
@@ -27,14 +27,14 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from deepsets_jax.data.columns import build, spec
-from deepsets_jax.data.columns.encoding import Encoding, Fitting
-from deepsets_jax.data.columns.spec import PARTS, Spec
-from deepsets_jax.data.columns.survey import parted, survey
-from deepsets_jax.data.files import paths
-from deepsets_jax.data.files.source import BATCH_ROWS, Source
-from deepsets_jax.data.table import open_table
-from deepsets_jax.data.table_writer import TableWriter
+from deepsets_jax.data.ingest.columns import build, spec
+from deepsets_jax.data.ingest.columns.encoding import Encoding, Fitting
+from deepsets_jax.data.ingest.columns.spec import PARTS, Spec
+from deepsets_jax.data.ingest.columns.survey import parted, survey
+from deepsets_jax.data.ingest.files import paths
+from deepsets_jax.data.ingest.files.source import BATCH_ROWS, Source
+from deepsets_jax.data.tables.table import open_table
+from deepsets_jax.data.tables.table_writer import TableWriter
 
 # The first of some rows, and the part of each of them.
 Range = tuple[int, np.ndarray]

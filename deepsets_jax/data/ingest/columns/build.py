@@ -19,15 +19,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from deepsets_jax.data import cache
-from deepsets_jax.data.columns import encoding
-from deepsets_jax.data.columns.encoding import Encoding
-from deepsets_jax.data.columns.images import Image, Unreadable
-from deepsets_jax.data.columns.spec import PARTS, Spec
-from deepsets_jax.data.columns.survey import parted, survey
-from deepsets_jax.data.files import paths
-from deepsets_jax.data.table import DataError, Table, open_table
-from deepsets_jax.data.table_writer import TableWriter
+from deepsets_jax.data.ingest.columns import encoding
+from deepsets_jax.data.ingest.columns.encoding import Encoding
+from deepsets_jax.data.ingest.columns.images import Image, Unreadable
+from deepsets_jax.data.ingest.columns.spec import PARTS, Spec
+from deepsets_jax.data.ingest.columns.survey import parted, survey
+from deepsets_jax.data.ingest.files import paths
+from deepsets_jax.data.tables.table import Table, open_table
+from deepsets_jax.data.tables.table_writer import TableWriter
+from deepsets_jax.foundation import cache
+from deepsets_jax.foundation.errors import DataError
 
 _ENCODING = "encoding.json"
 _UNREADABLE = "unreadable.json"

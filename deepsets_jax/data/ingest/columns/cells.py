@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deepsets_jax.data.files import formats
+from deepsets_jax.data.ingest.files import formats
 
 # Seconds of a unit of time.
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}

@@ -10,23 +10,24 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from deepsets_jax.data.columns import cells, spec
-from deepsets_jax.data.columns.fields import Quantity, States
-from deepsets_jax.data.columns.images import Folder, Image, Unreadable
-from deepsets_jax.data.columns.labels import Answers
-from deepsets_jax.data.columns.numeric import Moments, Scale
-from deepsets_jax.data.columns.spec import Spec
-from deepsets_jax.data.columns.survey import (
+from deepsets_jax.data.ingest.columns import cells, spec
+from deepsets_jax.data.ingest.columns.fields import Quantity, States
+from deepsets_jax.data.ingest.columns.images import Folder, Image, Unreadable
+from deepsets_jax.data.ingest.columns.labels import Answers
+from deepsets_jax.data.ingest.columns.numeric import Moments, Scale
+from deepsets_jax.data.ingest.columns.spec import Spec
+from deepsets_jax.data.ingest.columns.survey import (
   TRAIN,
   Survey,
   located,
   names_of,
   parted,
 )
-from deepsets_jax.data.columns.tokens import Vocabulary
-from deepsets_jax.data.files.source import Source, shorten_names
-from deepsets_jax.data.table import DataError, Table, blank
-from deepsets_jax.schema import Schema
+from deepsets_jax.data.ingest.columns.tokens import Vocabulary
+from deepsets_jax.data.ingest.files.source import Source, shorten_names
+from deepsets_jax.data.tables.schema import Schema
+from deepsets_jax.data.tables.table import Table, blank
+from deepsets_jax.foundation.errors import DataError
 
 FORMAT = "deepsets_jax columns 1"
 

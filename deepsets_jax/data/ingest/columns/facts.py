@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deepsets_jax.data.columns import cells
-from deepsets_jax.data.columns.separated import SEPARATORS, Separated
-from deepsets_jax.data.columns.survey import located, numbered
-from deepsets_jax.data.columns.tokens import Text
-from deepsets_jax.data.files.source import Source
+from deepsets_jax.data.ingest.columns import cells
+from deepsets_jax.data.ingest.columns.separated import SEPARATORS, Separated
+from deepsets_jax.data.ingest.columns.survey import located, numbered
+from deepsets_jax.data.ingest.columns.tokens import Text
+from deepsets_jax.data.ingest.files.source import Source
 
 # Different values are counted to here.
 MOST_DISTINCT = 200_000

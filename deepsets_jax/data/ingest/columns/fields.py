@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from deepsets_jax.data.columns import cells
-from deepsets_jax.data.columns.numeric import Number, Scale
-from deepsets_jax.data.columns.tokens import Category, Vocabulary
+from deepsets_jax.data.ingest.columns import cells
+from deepsets_jax.data.ingest.columns.numeric import Number, Scale
+from deepsets_jax.data.ingest.columns.tokens import Category, Vocabulary
+from deepsets_jax.data.tables.schema import Modality
 from deepsets_jax.ragged import Ragged, from_lengths
-from deepsets_jax.schema import Modality
 
 # The state that is fitted on one column.
 State = Scale | Vocabulary

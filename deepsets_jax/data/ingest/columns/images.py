@@ -14,11 +14,11 @@ import numpy as np
 import PIL.Image
 import pyarrow as pa
 
-from deepsets_jax.data import pictures
-from deepsets_jax.data.columns import cells
-from deepsets_jax.data.pictures import PictureError
+from deepsets_jax.data.ingest import pictures
+from deepsets_jax.data.ingest.columns import cells
+from deepsets_jax.data.ingest.pictures import PictureError
+from deepsets_jax.data.tables.schema import Modality
 from deepsets_jax.ragged import Ragged, from_lengths
-from deepsets_jax.schema import Modality
 
 # Fields of a struct that is a picture, as Hugging Face writes it.
 _FIELDS = ("bytes", "path")

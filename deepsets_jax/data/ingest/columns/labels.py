@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from deepsets_jax.data.columns import cells
-from deepsets_jax.data.columns.numeric import Scale
-from deepsets_jax.schema import Target
+from deepsets_jax.data.ingest.columns import cells
+from deepsets_jax.data.ingest.columns.numeric import Scale
+from deepsets_jax.data.tables.schema import Target
 
 _KINDS = ("multilabel", "multiclass", "binary", "regression")
 # Classes of a class label: more are ids, not classes.

@@ -10,12 +10,12 @@ import pyarrow as pa
 import sklearn.metrics
 import sklearn.tree
 
-from deepsets_jax.data.columns import cells
-from deepsets_jax.data.columns.labels import Label
-from deepsets_jax.data.columns.spec import PARTS, Spec
-from deepsets_jax.data.columns.survey import TRAIN, Survey, parted
-from deepsets_jax.data.files import duck
-from deepsets_jax.data.files.source import Source
+from deepsets_jax.data.ingest.columns import cells
+from deepsets_jax.data.ingest.columns.labels import Label
+from deepsets_jax.data.ingest.columns.spec import PARTS, Spec
+from deepsets_jax.data.ingest.columns.survey import TRAIN, Survey, parted
+from deepsets_jax.data.ingest.files import duck
+from deepsets_jax.data.ingest.files.source import Source
 
 # Rows in which columns are tried one by one.
 _SAMPLE = 20_000

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from deepsets_jax.data.columns import cells
+from deepsets_jax.data.ingest.columns import cells
+from deepsets_jax.data.tables.schema import Modality
 from deepsets_jax.ragged import Ragged, from_lengths
-from deepsets_jax.schema import Modality
 
 _SCALES = ("standard", "log", "none")
 # Its square is a finite float64, and it is a finite float32.

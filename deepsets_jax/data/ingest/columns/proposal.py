@@ -13,16 +13,16 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pyarrow as pa
 
-from deepsets_jax.data.columns import cells, roles
-from deepsets_jax.data.columns.facts import MOST_DISTINCT, Facts
-from deepsets_jax.data.columns.fields import Fields
-from deepsets_jax.data.columns.images import Image
-from deepsets_jax.data.columns.labels import Label
-from deepsets_jax.data.columns.numeric import Number, Numbers, Vector, Vectors
-from deepsets_jax.data.columns.spec import Kind, Spec
-from deepsets_jax.data.columns.tokens import Category, Text, Tokens
-from deepsets_jax.data.files.source import shorten_names
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.ingest.columns import cells, roles
+from deepsets_jax.data.ingest.columns.facts import MOST_DISTINCT, Facts
+from deepsets_jax.data.ingest.columns.fields import Fields
+from deepsets_jax.data.ingest.columns.images import Image
+from deepsets_jax.data.ingest.columns.labels import Label
+from deepsets_jax.data.ingest.columns.numeric import Number, Numbers, Vector, Vectors
+from deepsets_jax.data.ingest.columns.spec import Kind, Spec
+from deepsets_jax.data.ingest.columns.tokens import Category, Text, Tokens
+from deepsets_jax.data.ingest.files.source import shorten_names
+from deepsets_jax.foundation.errors import DataError
 
 LABEL_NAMES = (
   "label", "labels", "target", "targets", "class", "classes", "y",

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 
-from deepsets_jax.data.columns import cells
-from deepsets_jax.data.columns.facts import Facts
-from deepsets_jax.data.files.paths import PART_WORDS
+from deepsets_jax.data.ingest.columns import cells
+from deepsets_jax.data.ingest.columns.facts import Facts
+from deepsets_jax.data.ingest.files.paths import PART_WORDS
 
 _SPLIT_NAMES = ("split", "fold", "part", "partition", "subset", "set")
 # Names of columns of 0 and 1 that say of each row whether it is of a part.

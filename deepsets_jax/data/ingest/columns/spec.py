@@ -15,20 +15,20 @@ from typing import Any
 
 import pyarrow as pa
 
-from deepsets_jax.data.columns import cells, settings
-from deepsets_jax.data.columns.fields import Fields
-from deepsets_jax.data.columns.images import Image
-from deepsets_jax.data.columns.labels import Label
-from deepsets_jax.data.columns.numeric import Number, Numbers, Vector, Vectors
-from deepsets_jax.data.columns.tokens import Category, Text, Tokens
-from deepsets_jax.data.files import paths
-from deepsets_jax.data.files.formats import Format
-from deepsets_jax.data.files.joins import Many
-from deepsets_jax.data.files.opening import open_source
-from deepsets_jax.data.files.paths import SQL, TFDS
-from deepsets_jax.data.files.reading import Reading
-from deepsets_jax.data.files.source import Source, shorten_names
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.ingest.columns import cells, settings
+from deepsets_jax.data.ingest.columns.fields import Fields
+from deepsets_jax.data.ingest.columns.images import Image
+from deepsets_jax.data.ingest.columns.labels import Label
+from deepsets_jax.data.ingest.columns.numeric import Number, Numbers, Vector, Vectors
+from deepsets_jax.data.ingest.columns.tokens import Category, Text, Tokens
+from deepsets_jax.data.ingest.files import paths
+from deepsets_jax.data.ingest.files.formats import Format
+from deepsets_jax.data.ingest.files.joins import Many
+from deepsets_jax.data.ingest.files.opening import open_source
+from deepsets_jax.data.ingest.files.paths import SQL, TFDS
+from deepsets_jax.data.ingest.files.reading import Reading
+from deepsets_jax.data.ingest.files.source import Source, shorten_names
+from deepsets_jax.foundation.errors import DataError
 
 Kind = Number | Numbers | Vector | Vectors | Category | Tokens | Text | Image | Fields
 KINDS: Mapping[str, type[Kind]] = {

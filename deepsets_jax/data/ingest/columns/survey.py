@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deepsets_jax.data.columns import cells
-from deepsets_jax.data.columns.spec import PARTS, Spec
-from deepsets_jax.data.files.paths import PART_WORDS
-from deepsets_jax.data.files.source import Source
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.ingest.columns import cells
+from deepsets_jax.data.ingest.columns.spec import PARTS, Spec
+from deepsets_jax.data.ingest.files.paths import PART_WORDS
+from deepsets_jax.data.ingest.files.source import Source
+from deepsets_jax.foundation.errors import DataError
 
 TRAIN, VALIDATION, TEST, LEFT_OUT = 0, 1, 2, -1
 

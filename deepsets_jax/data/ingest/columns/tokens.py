@@ -17,11 +17,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deepsets_jax.data import tfidf
-from deepsets_jax.data.columns import cells
-from deepsets_jax.data.table import take_elements
+from deepsets_jax.data.ingest.columns import cells, tfidf
+from deepsets_jax.data.tables.schema import Modality
+from deepsets_jax.data.tables.table import take_elements
 from deepsets_jax.ragged import Ragged, from_lengths
-from deepsets_jax.schema import Modality
 
 UNKNOWN = "<unknown>"
 

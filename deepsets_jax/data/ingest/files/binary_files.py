@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from deepsets_jax.data.files import source
-from deepsets_jax.data.files.checks import check_buffers
-from deepsets_jax.data.files.plain import Layout
-from deepsets_jax.data.files.source import READ_ERRORS, reason
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.ingest.files import source
+from deepsets_jax.data.ingest.files.checks import check_buffers
+from deepsets_jax.data.ingest.files.plain import Layout
+from deepsets_jax.data.ingest.files.source import READ_ERRORS, reason
+from deepsets_jax.foundation.errors import DataError
 
 # Bytes of a column that are read from disk at once. Without such a bound a whole row
 # group of a column is, however large.

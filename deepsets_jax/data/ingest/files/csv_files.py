@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 import duckdb
 import pyarrow as pa
 
-from deepsets_jax.data.files import dialect, duck, source
-from deepsets_jax.data.files.dialect import Dialect
-from deepsets_jax.data.files.source import READ_ERRORS, reason, shorten
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.ingest.files import dialect, duck, source
+from deepsets_jax.data.ingest.files.dialect import Dialect
+from deepsets_jax.data.ingest.files.source import READ_ERRORS, reason, shorten
+from deepsets_jax.foundation.errors import DataError
 
 # Bytes of the longest row. DuckDB reads in blocks of 16 times as much.
 LONGEST_ROW = 1 << 22

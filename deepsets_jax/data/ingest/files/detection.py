@@ -10,16 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deepsets_jax.data.files import dates, list_text, number_text
-from deepsets_jax.data.files.formats import (
+from deepsets_jax.data.ingest.files import dates, list_text, number_text
+from deepsets_jax.data.ingest.files.formats import (
   BOOLEANS,
   MISSING,
   Format,
   list_type,
   trimmed,
 )
-from deepsets_jax.data.files.source import READ_ERRORS, shorten
-from deepsets_jax.data.files.tally import (
+from deepsets_jax.data.ingest.files.source import READ_ERRORS, shorten
+from deepsets_jax.data.ingest.files.tally import (
   Tally,
   is_all,
   mask,

@@ -13,8 +13,8 @@ from typing import TextIO
 
 import pyarrow as pa
 
-from deepsets_jax.data.files.source import READ_ERRORS, reason, shorten
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.ingest.files.source import READ_ERRORS, reason, shorten
+from deepsets_jax.foundation.errors import DataError
 
 SEPARATORS = (",", ";", "\t", "|")
 csv.field_size_limit(1 << 30)  # Python's own is 128 KB.

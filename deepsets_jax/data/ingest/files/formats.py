@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deepsets_jax.data.files import dates, list_text, number_text
-from deepsets_jax.data.files.source import READ_ERRORS, check_all, first_failing
+from deepsets_jax.data.ingest.files import dates, list_text, number_text
+from deepsets_jax.data.ingest.files.source import READ_ERRORS, check_all, first_failing
 
 # Words for "no value" in a column of numbers, dates, booleans or lists, in any case.
 MISSING = frozenset(

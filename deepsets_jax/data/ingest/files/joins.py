@@ -11,11 +11,11 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from deepsets_jax.data.files import duck, formats, source
-from deepsets_jax.data.files.formats import Format
-from deepsets_jax.data.files.plain import Layout
-from deepsets_jax.data.files.source import Source, reason
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.ingest.files import duck, formats, source
+from deepsets_jax.data.ingest.files.formats import Format
+from deepsets_jax.data.ingest.files.plain import Layout
+from deepsets_jax.data.ingest.files.source import Source, reason
+from deepsets_jax.foundation.errors import DataError
 
 _numbers = itertools.count()
 

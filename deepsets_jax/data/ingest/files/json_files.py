@@ -15,11 +15,11 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from deepsets_jax.data.files import dialect, duck, source
-from deepsets_jax.data.files.csv_files import glob_free
-from deepsets_jax.data.files.plain import check_names, plain_type
-from deepsets_jax.data.files.source import READ_ERRORS, reason, shorten
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.ingest.files import dialect, duck, source
+from deepsets_jax.data.ingest.files.csv_files import glob_free
+from deepsets_jax.data.ingest.files.plain import check_names, plain_type
+from deepsets_jax.data.ingest.files.source import READ_ERRORS, reason, shorten
+from deepsets_jax.foundation.errors import DataError
 
 _LARGEST_OBJECT = 1 << 24
 _INT64 = 1 << 63

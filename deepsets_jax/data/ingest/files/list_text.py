@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
 
-from deepsets_jax.data.files.source import READ_ERRORS, check_all, shorten
+from deepsets_jax.data.ingest.files.source import READ_ERRORS, check_all, shorten
 
 PATTERN = r"(?s)^(?:\[.*\]|\(.*\)|\{.*\})$"
 # An integer that may not fit in 64 bits, and that a parser makes a float of.

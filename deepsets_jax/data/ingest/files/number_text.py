@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deepsets_jax.data.files.source import READ_ERRORS, check_all
+from deepsets_jax.data.ingest.files.source import READ_ERRORS, check_all
 
 CURRENCY = r"(?:US\$|R\$|[$€£¥₹₽₩₺₪]|USD|EUR|GBP|CHF|JPY|kr\.?|Rs\.?)"
 _BEFORE = rf"^(\(?)([+-]?)\s*(?:{CURRENCY}\s*)?([+-]?)\s*(\.?[0-9])"

@@ -8,14 +8,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 
-from deepsets_jax.data.files import joins, json_files, paths, source
-from deepsets_jax.data.files.binary_files import ArrowSource, ParquetSource
-from deepsets_jax.data.files.csv_files import CsvSource
-from deepsets_jax.data.files.joins import Many
-from deepsets_jax.data.files.plain import check_same_names
-from deepsets_jax.data.files.reading import Formatted, Reading
-from deepsets_jax.data.files.source import Source, reason
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.ingest.files import joins, json_files, paths, source
+from deepsets_jax.data.ingest.files.binary_files import ArrowSource, ParquetSource
+from deepsets_jax.data.ingest.files.csv_files import CsvSource
+from deepsets_jax.data.ingest.files.joins import Many
+from deepsets_jax.data.ingest.files.plain import check_same_names
+from deepsets_jax.data.ingest.files.reading import Formatted, Reading
+from deepsets_jax.data.ingest.files.source import Source, reason
+from deepsets_jax.foundation.errors import DataError
 
 __all__ = ["Source", "open_source"]
 
@@ -90,7 +90,7 @@ def _open_base(name: str, reading: Reading) -> Source:
   """The table with its strings as they are."""
   if name.startswith(paths.TFDS):
     # TFDS takes seconds to import.
-    from deepsets_jax.data.files import records
+    from deepsets_jax.data.ingest.files import records
 
     return records.open_tfds(name)
   if name.startswith(paths.SQL):

@@ -6,7 +6,7 @@ import glob
 import pathlib
 import re
 
-from deepsets_jax.data.table import DataError
+from deepsets_jax.foundation.errors import DataError
 
 TFDS = "tfds:"
 SQL = "sql:"
@@ -47,7 +47,7 @@ def files(name: str) -> list[pathlib.Path]:
     DataError: There is none.
   """
   if name.startswith(TFDS):
-    from deepsets_jax.data.files import records
+    from deepsets_jax.data.ingest.files import records
 
     return sorted(records.open_tfds(name).folder.iterdir())
   if name.startswith(SQL):

@@ -13,15 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deepsets_jax.data.files import source
-from deepsets_jax.data.files.checks import sound
-from deepsets_jax.data.files.source import (
+from deepsets_jax.data.ingest.files import source
+from deepsets_jax.data.ingest.files.checks import sound
+from deepsets_jax.data.ingest.files.source import (
   READ_ERRORS,
   first_failing,
   reason,
   shorten,
 )
-from deepsets_jax.data.table import DataError
+from deepsets_jax.foundation.errors import DataError
 
 _DAMAGED = "the file is damaged, write it again"
 

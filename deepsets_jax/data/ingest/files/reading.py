@@ -13,19 +13,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deepsets_jax.data.files import formats, source
-from deepsets_jax.data.files.checks import sound
-from deepsets_jax.data.files.detection import Detector
-from deepsets_jax.data.files.formats import Format
-from deepsets_jax.data.files.plain import converts, plain_type
-from deepsets_jax.data.files.source import (
+from deepsets_jax.data.ingest.files import formats, source
+from deepsets_jax.data.ingest.files.checks import sound
+from deepsets_jax.data.ingest.files.detection import Detector
+from deepsets_jax.data.ingest.files.formats import Format
+from deepsets_jax.data.ingest.files.plain import converts, plain_type
+from deepsets_jax.data.ingest.files.source import (
   READ_ERRORS,
   Source,
   first_failing,
   reason,
   shorten,
 )
-from deepsets_jax.data.table import DataError
+from deepsets_jax.foundation.errors import DataError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import tensorflow_datasets as tfds
 
-from deepsets_jax.data.table import DataError
+from deepsets_jax.foundation.errors import DataError
 
 # Value range, in the documentation of a feature, of a sequence that is one element or
 # none: how a picture that may be absent is declared, as TFDS has no null.

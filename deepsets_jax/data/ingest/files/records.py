@@ -18,13 +18,13 @@ import tensorflow_datasets as tfds
 from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
-from deepsets_jax.data.files.record_features import (
+from deepsets_jax.data.ingest.files.record_features import (
   Column,
   Lists,
   bytes_array,
   columns_of,
 )
-from deepsets_jax.data.files.source import (
+from deepsets_jax.data.ingest.files.source import (
   BATCH_BYTES,
   BATCH_ROWS,
   READ_ERRORS,
@@ -33,7 +33,7 @@ from deepsets_jax.data.files.source import (
   select,
   shorten,
 )
-from deepsets_jax.data.table import DataError
+from deepsets_jax.foundation.errors import DataError
 
 
 class TfdsSource:
@@ -157,7 +157,7 @@ def open_tfds(name: str, data_dir: str | None = None) -> TfdsSource:
   except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
     raise DataError(
       f"{where}: not built in {folder}; build it there with"
-      f" python -m deepsets_jax.data.builders.build {name} --data_dir={folder}"
+      f" python -m deepsets_jax.data.datasets.builders.build {name} --data_dir={folder}"
       " --file_format=array_record, or in Python with"
       f" tfds.builder({name!r}, data_dir={str(folder)!r}, file_format='array_record')"
       ".download_and_prepare(); where it has configs, name one: NAME/CONFIG"

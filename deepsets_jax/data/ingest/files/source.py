@@ -8,7 +8,7 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deepsets_jax.data.table import DataError
+from deepsets_jax.foundation.errors import DataError
 
 # Rows of a batch, fewer where they are wide: a batch is about this many bytes at most.
 BATCH_ROWS = 8192

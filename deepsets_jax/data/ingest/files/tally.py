@@ -9,8 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from deepsets_jax.data.files.formats import MISSING
-from deepsets_jax.data.files.source import shorten
+from deepsets_jax.data.ingest.files.formats import MISSING
+from deepsets_jax.data.ingest.files.source import shorten
 
 # Different cells that a way does not fit: more end it.
 _MOST_OTHERS = 1000

@@ -1,9 +1,9 @@
 import pytest
 import tensorflow_datasets as tfds
 
-from deepsets_jax.data.table import DataError
-from tests.builders import fakes
-from tests.builders.building import prepare
+from deepsets_jax.foundation.errors import DataError
+from tests.data.datasets.builders import fakes
+from tests.data.datasets.builders.building import prepare
 
 
 def ads(tmp_path, config="splits"):

@@ -2,7 +2,7 @@
 
 import tensorflow_datasets as tfds
 
-from deepsets_jax.data import builders
+from deepsets_jax.data.datasets import builders
 
 
 def prepare(name, data, manual=None):

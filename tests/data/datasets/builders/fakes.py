@@ -8,8 +8,8 @@ import zipfile
 import numpy as np
 import PIL.Image
 
-from deepsets_jax.data.builders.mm_imdb import synthetic
-from deepsets_jax.data.builders.movielens_sequences import files
+from deepsets_jax.data.datasets.builders.mm_imdb import synthetic
+from deepsets_jax.data.datasets.builders.movielens_sequences import files
 
 # Films of a fake MM-IMDb by split.
 FILMS = {"train": 5, "validation": 2, "test": 3}

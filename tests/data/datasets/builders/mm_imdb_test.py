@@ -5,16 +5,16 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from deepsets_jax.data.builders.mm_imdb import (
+from deepsets_jax.data.datasets.builders.mm_imdb import (
   features,
   genres,
   mm_imdb_dataset_builder,
   raw,
   synthetic,
 )
-from deepsets_jax.data.table import DataError
-from tests.builders import fakes
-from tests.builders.building import prepare
+from deepsets_jax.foundation.errors import DataError
+from tests.data.datasets.builders import fakes
+from tests.data.datasets.builders.building import prepare
 
 
 @pytest.fixture(autouse=True)

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from deepsets_jax.data.builders.movielens_sequences import (
+from deepsets_jax.data.datasets.builders.movielens_sequences import (
   files,
   movielens_sequences_dataset_builder,
 )
-from deepsets_jax.data.table import DataError
-from tests.builders import fakes
-from tests.builders.building import prepare
+from deepsets_jax.foundation.errors import DataError
+from tests.data.datasets.builders import fakes
+from tests.data.datasets.builders.building import prepare
 
 # The folder of recbole's wheel, to test with the data themselves.
 WHEEL = pathlib.Path(os.environ.get("MOVIELENS_MANUAL_DIR", "")) / files.WHEEL

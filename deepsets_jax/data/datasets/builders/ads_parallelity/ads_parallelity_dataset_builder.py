@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from deepsets_jax.data.builders import base
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.datasets.builders import base
+from deepsets_jax.foundation.errors import DataError
 
 _SPLITS = ("train", "validation", "test")
 _FOLDS = 5

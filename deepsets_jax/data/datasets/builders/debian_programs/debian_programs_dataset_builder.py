@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from deepsets_jax.data import debian_programs
-from deepsets_jax.data.builders import base
+from deepsets_jax.data.datasets import debian_programs
+from deepsets_jax.data.datasets.builders import base
 
 # Features that are sequences of strings, beside the labels.
 _SEQUENCES = ("summary", "description", "depends", "recommends", "suggests")

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from deepsets_jax.data.builders.mm_imdb.genres import GENRES
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.datasets.builders.mm_imdb.genres import GENRES
+from deepsets_jax.foundation.errors import DataError
 
 FILE = "multimodal_imdb.hdf5"
 SIZES = {"features": 300, "vgg_features": 4096}

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from deepsets_jax.data.builders import base
-from deepsets_jax.data.builders.mm_imdb import features, raw
-from deepsets_jax.data.builders.mm_imdb.genres import GENRES
+from deepsets_jax.data.datasets.builders import base
+from deepsets_jax.data.datasets.builders.mm_imdb import features, raw
+from deepsets_jax.data.datasets.builders.mm_imdb.genres import GENRES
 
 # Films of each split, in the order of the features' file.
 COUNTS = {"train": 15552, "validation": 2608, "test": 7799}

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from deepsets_jax.data.builders import base
-from deepsets_jax.data.builders.mm_imdb.genres import GENRES
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.datasets.builders import base
+from deepsets_jax.data.datasets.builders.mm_imdb.genres import GENRES
+from deepsets_jax.foundation.errors import DataError
 
 ARCHIVES = ("mmimdb.tar.gz", "mmimdb.zip")
 FOLDERS = ("mmimdb", "dataset")

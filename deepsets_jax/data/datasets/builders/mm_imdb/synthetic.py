@@ -1,6 +1,7 @@
 """A file of the schema of `multimodal_imdb.hdf5` with planted genres, of any size.
 
-  python -m deepsets_jax.data.builders.mm_imdb.synthetic --output=multimodal_imdb.hdf5
+  python -m deepsets_jax.data.datasets.builders.mm_imdb.synthetic \\
+      --output=multimodal_imdb.hdf5
 
 The genres' frequencies are the published ones (`genres.COUNTS`); which go together is
 invented. Each genre moves the vectors along a direction of its own, so that plots tell
@@ -18,9 +19,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from deepsets_jax.data.builders.mm_imdb import features
-from deepsets_jax.data.builders.mm_imdb.genres import COUNTS, GENRES
-from deepsets_jax.data.table import DataError
+from deepsets_jax.data.datasets.builders.mm_imdb import features
+from deepsets_jax.data.datasets.builders.mm_imdb.genres import COUNTS, GENRES
+from deepsets_jax.foundation.errors import DataError
 
 # Genres that go together, or, with -, that keep apart.
 _GROUPS = (

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from deepsets_jax.data.table import DataError
+from deepsets_jax.foundation.errors import DataError
 
 _Row = TypeVar("_Row")
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from deepsets_jax.data.builders import base
-from deepsets_jax.data.builders.movielens_sequences import files
+from deepsets_jax.data.datasets.builders import base
+from deepsets_jax.data.datasets.builders.movielens_sequences import files
 
 # What the data set holds.
 COUNTS = {"users": 943, "films": 1682, "events": 100_000}

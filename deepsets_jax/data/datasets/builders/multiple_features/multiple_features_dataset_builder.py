@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from deepsets_jax.data import multiple_features
-from deepsets_jax.data.builders import base
+from deepsets_jax.data.datasets import multiple_features
+from deepsets_jax.data.datasets.builders import base
 
 
 class Builder(base.SetBuilder):

@@ -1,0 +1,1 @@
+"""Users, items and the events between them, for retrieval and ranking."""

@@ -1,0 +1,1 @@
+"""Columnar tables of ragged modalities, and the batches that a device takes."""

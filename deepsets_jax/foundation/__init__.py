@@ -1,0 +1,1 @@
+"""What every room may use: the errors that users see, and how files are written."""

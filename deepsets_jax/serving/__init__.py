@@ -1,0 +1,1 @@
+"""Predictions, search and embeddings of a finished run."""

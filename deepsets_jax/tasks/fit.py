@@ -1,0 +1,50 @@
+"""Training and evaluation of one config, from its data to the files of a run."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+import ml_collections
+
+from deepsets_jax import tasks
+from deepsets_jax.data.datasets import registry
+from deepsets_jax.training import loop, run_folder
+
+
+def train_and_evaluate(
+  config: ml_collections.ConfigDict, workdir: str | pathlib.Path
+) -> dict[str, Any]:
+  """Trains a config, or resumes its training, and returns what `results.json` holds.
+
+  Args:
+    config: The config, see `configs`.
+    workdir: The run's folder, which is made. If it holds a run already, that must be of
+      the same config, and it is resumed from its latest checkpoint.
+
+  Raises:
+    ConfigError: A setting or the folder does not fit.
+    DataError: The data is bad.
+    NonFiniteError: Training failed; the last good checkpoint stays.
+  """
+  workdir = pathlib.Path(workdir)
+  return loop.run(tasks.build(_adopted(config, workdir)), workdir)
+
+
+def train_once(
+  config: ml_collections.ConfigDict, workdir: str | pathlib.Path
+) -> dict[str, Any]:
+  """Like `train_and_evaluate`, but reads the results of a run that has finished."""
+  workdir = pathlib.Path(workdir)
+  if (workdir / "results.json").exists():
+    _adopted(config, workdir)  # Refuses another config.
+    return json.loads((workdir / "results.json").read_text())
+  return train_and_evaluate(config, workdir)
+
+
+def _adopted(
+  config: ml_collections.ConfigDict, workdir: pathlib.Path
+) -> ml_collections.ConfigDict:
+  """The config with what it leaves open filled in from data and folder."""
+  return run_folder.adopt(registry.resolve(config), workdir, registry.upgrade_columns)

@@ -1,0 +1,1 @@
+"""Classification, multi-label classification and regression of sets."""
