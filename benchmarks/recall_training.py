@@ -19,11 +19,11 @@ import numpy as np
 
 from configs import movielens_recall
 from deepsets_jax.data.interactions import histories
-from deepsets_jax.data.interactions.catalog import Catalogue
+from deepsets_jax.data.interactions.catalog import ItemCatalog
 from deepsets_jax.data.tables.schema import Modality, Schema, Target
 from deepsets_jax.data.tables.table import Table
 from deepsets_jax.ragged import Ragged, from_lengths
-from deepsets_jax.tasks.retrieval.task import Recall
+from deepsets_jax.tasks.retrieval.task import RetrievalTask
 from deepsets_jax.training import sharding
 
 ITEMS = (1_682, 10_000, 100_000, 1_000_000)
@@ -31,7 +31,7 @@ USERS, EVENTS, TOKENS, VOCABULARY = 2_000, 60, 5, 10_000
 WARM_UP, STEPS = 2, 8
 
 
-def clicks(items: int) -> Catalogue:
+def clicks(items: int) -> ItemCatalog:
   """Random users, items and events."""
   rng = np.random.default_rng(0)
   nothing = Target("none", 0)
@@ -59,10 +59,10 @@ def clicks(items: int) -> Catalogue:
     np.arange(USERS * EVENTS),
     where="benchmark",
   )
-  return Catalogue(found, ids, {})
+  return ItemCatalog(found, ids, {})
 
 
-def measure(source: Catalogue, ids: bool) -> dict[str, float]:
+def measure(source: ItemCatalog, ids: bool) -> dict[str, float]:
   """ "parameters", "examples" per second, and "peak_gb" of the process so far."""
   config = movielens_recall.get_config("text")
   config.total_steps = WARM_UP + STEPS
@@ -70,7 +70,7 @@ def measure(source: Catalogue, ids: bool) -> dict[str, float]:
   config.data.histories.update(
     user_fields=(), item_fields=("token",), id_events=1 if ids else None
   )
-  task = Recall.build(config.lock(), source)
+  task = RetrievalTask.build(config.lock(), source)
   state = task.init()
   batches, step = task.train_batches(), task.compile_step()
   for number, batch in enumerate(batches):

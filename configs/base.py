@@ -14,7 +14,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.seed = 0
   # What is asked: "labels" of examples, "recall" of the items that users come to,
   # or "ranking" of some.
-  config.task = "labels"
+  config.task = "supervised"
   # Optimizer steps.
   config.total_steps = 1000
   config.data = _data()
@@ -32,12 +32,12 @@ def get_config() -> ml_collections.ConfigDict:
     # does an example of a rare class.
     balance=0.0,
   )
-  config.recall = config_dict.create(
+  config.retrieval = config_dict.create(
     # Width of the space of users and items.
     dimensions=64,
     # Whether a history is made of the item tower's vectors of its items; else users
     # have embeddings of items of their own.
-    shared=True,
+    tie_item_tower=True,
     # Whether users and items are scaled to length 1.
     normalize=False,
     # Divides the products of users and items in the loss.
@@ -49,9 +49,9 @@ def get_config() -> ml_collections.ConfigDict:
     mask_seen=True,
     # Negatives of a shard drawn uniformly from all items, all different; of fewer
     # items all.
-    uniform=256,
+    num_uniform_negatives=256,
     # Whether the negatives of all shards are those of each, gathered from all devices.
-    across=False,
+    cross_device_negatives=False,
     # Places of a list at which it is measured.
     cutoffs=(10,),
   )
@@ -140,7 +140,7 @@ def _data() -> ml_collections.ConfigDict:
       # before it; or "users": one event of each user, drawn anew in each epoch.
       examples="prefixes",
       # Of a longer history the latest so many events.
-      window=50,
+      max_history=50,
       # Events of each user held out for validation, and as many for test.
       held_out=1,
       # Share of the items, by seed, whose events are left out, so that nothing is

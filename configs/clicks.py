@@ -19,18 +19,18 @@ from configs import base
 def get_config(seed: str = "0") -> ml_collections.ConfigDict:
   """All fields, and ids of items that have some events; recent events count more."""
   config = base.get_config()
-  config.task = "recall"
+  config.task = "retrieval"
   config.seed = int(seed)
   config.total_steps = 2000
   config.data.update(name="clicks", batch_size=512)
-  config.data.histories.update(window=50, id_events=5)
+  config.data.histories.update(max_history=50, id_events=5)
   config.model.update(features=128, fading=("history",))
   config.model.set_pool.pools = ("sum",)
   config.model.head.update(input_dropout=0.5, project=False)
   config.item_model.update(features=128)
   config.item_model.set_pool.pools = ("sum",)
   config.item_model.head.project = False
-  config.recall.update(dimensions=128, uniform=1024)
+  config.retrieval.update(dimensions=128, num_uniform_negatives=1024)
   config.optim.update(learning_rate=3e-3, weight_decay=0.01, warmup_steps=100)
   config.train.update(eval_every=250, log_every=50)
   return config

@@ -30,21 +30,21 @@ def get_config(argument: str = "ratings") -> ml_collections.ConfigDict:
     model.set_pool.pools = ("sum",)
     model.head.project = False
   config.model.head.input_dropout = 0.5
-  config.recall.dimensions = 128
+  config.retrieval.dimensions = 128
   config.ranking.update(lists=lists, loss=loss or _LOSSES[lists])
   config.optim.update(learning_rate=1e-3, weight_decay=0.1, warmup_steps=100)
   if lists == "ratings":
     config.total_steps = 1000
     config.data.batch_size = 64
     # How films were rated long ago still says what is liked.
-    config.data.histories.update(window=200, item_fields=("title", "year", "genres"))
+    config.data.histories.update(max_history=200, item_fields=("title", "year", "genres"))
     config.model.set_pool.pools = ("mean",)
     config.model.head.project = True
   else:
     config.total_steps = 1000
     # The losses are square in the slots of a shard.
     config.data.update(batch_size=256, shards=8)
-    config.data.histories.update(window=50, user_fields=(), item_fields=())
+    config.data.histories.update(max_history=50, user_fields=(), item_fields=())
     config.model.fading = ("history",)
     config.optim.learning_rate = 3e-3
   config.train.update(eval_every=100, log_every=50)

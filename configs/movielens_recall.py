@@ -32,7 +32,7 @@ class Variant(NamedTuple):
     window: The latest events that a user is known by.
     width: Of elements, users and items.
     cold_items: Share of the items that nothing is trained on.
-    recall: Settings of `config.recall`.
+    retrieval: Settings of `config.retrieval`.
   """
 
   user_fields: tuple[str, ...] = ()
@@ -43,10 +43,10 @@ class Variant(NamedTuple):
   fading: bool = True
   ages: bool = False
   attends: bool = False
-  window: int = 50
+  max_history: int = 50
   width: int = 128
   cold_items: float = 0.0
-  recall: dict[str, Any] = {}  # noqa: RUF012
+  retrieval: dict[str, Any] = {}  # noqa: RUF012
 
 
 _BLOCK = dict(hidden=64, dropout=0.2)
@@ -58,28 +58,28 @@ VARIANTS = {
   "graph": Variant(_USER_FIELDS, _GRAPH),
   "ages": Variant(ages=True),
   "unordered": Variant(fading=False, settings=_MEAN),
-  "transformer": Variant(attends=True, window=10, width=64),
-  "set_pool": Variant(_USER_FIELDS, window=10, width=64),
+  "transformer": Variant(attends=True, max_history=10, width=64),
+  "set_pool": Variant(_USER_FIELDS, max_history=10, width=64),
   "two_stage": Variant(
     _USER_FIELDS,
     fusion="two_stage",
     settings=dict(pool="sum", readout=("mean",), **_BLOCK),
     attends=True,
-    window=10,
+    max_history=10,
     width=64,
   ),
   "single_stream": Variant(
     _USER_FIELDS,
     fusion="single_stream",
     settings=dict(readout="all", pools=("mean",), **_BLOCK),
-    window=10,
+    max_history=10,
     width=64,
   ),
-  "own_embeddings": Variant(recall=dict(shared=False)),
-  "seen_as_negatives": Variant(recall=dict(mask_seen=False)),
-  "in_batch_only": Variant(recall=dict(uniform=0)),
-  "full_softmax": Variant(recall=dict(in_batch=False, uniform=1682)),
-  "cosine": Variant(recall=dict(normalize=True, temperature=0.07)),
+  "own_embeddings": Variant(retrieval=dict(tie_item_tower=False)),
+  "seen_as_negatives": Variant(retrieval=dict(mask_seen=False)),
+  "in_batch_only": Variant(retrieval=dict(num_uniform_negatives=0)),
+  "full_softmax": Variant(retrieval=dict(in_batch=False, num_uniform_negatives=1682)),
+  "cosine": Variant(retrieval=dict(normalize=True, temperature=0.07)),
   "cold": Variant(item_fields=_GRAPH, cold_items=0.1),
   "cold_ids": Variant(cold_items=0.1),
 }
@@ -92,12 +92,12 @@ def get_config(argument: str = "history,0") -> ml_collections.ConfigDict:
     raise ValueError(f"unknown variant {name!r}; one of {sorted(VARIANTS)}")
   variant = VARIANTS[name]
   config = base.get_config()
-  config.task = "recall"
+  config.task = "retrieval"
   config.seed = int(seed or 0)
   config.total_steps = 1750
   config.data.update(name="movielens", batch_size=512)
   config.data.histories.update(
-    window=variant.window,
+    max_history=variant.max_history,
     user_fields=variant.user_fields,
     item_fields=variant.item_fields,
     id_events=1 if variant.ids else None,
@@ -117,8 +117,8 @@ def get_config(argument: str = "history,0") -> ml_collections.ConfigDict:
   config.item_model.update(features=variant.width)
   config.item_model.set_pool.pools = ("sum",)
   config.item_model.head.project = False
-  config.recall.update(dimensions=variant.width, uniform=1024)
-  config.recall.update(variant.recall)
+  config.retrieval.update(dimensions=variant.width, num_uniform_negatives=1024)
+  config.retrieval.update(variant.retrieval)
   config.optim.update(learning_rate=3e-3, weight_decay=0.01, warmup_steps=100)
   config.train.update(eval_every=250, log_every=50)
   return config

@@ -96,7 +96,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
   return "\n".join(line.rstrip() for line in lines)
 
 
-def labels_shown(found: survey.Survey, most: int = 10) -> str:
+def labels_shown(found: survey.SplitAssignment, most: int = 10) -> str:
   """How often each label is, the most frequent first."""
   counts = sorted(found.label_counts.items(), key=lambda item: -item[1])
   shown = ", ".join(f"{name} {count:,}" for name, count in counts[:most])

@@ -29,7 +29,7 @@ def embed(workdir: str, output: pathlib.Path, split: str) -> None:
     FileExistsError: There is a file of something else.
   """
   check_folder(output)
-  task, params = tasks.load(workdir, "recall")
+  task, params = tasks.load(workdir, "retrieval")
   embeddings.check_split(task, split)
   digest = embeddings.digest(task, workdir)
   paths = {kind: output / f"{kind}.parquet" for kind in embeddings.KINDS}

@@ -109,7 +109,7 @@ def random_order(labels: np.ndarray, lists: Ragged, relevant: float) -> dict:
 def evaluate(histories: Histories, split: Split) -> dict[str, dict[str, float]]:
   """The metrics of every baseline, by name; see `metrics.of_lists`."""
   ends = split.ends(histories)
-  source = RatingLists(histories, ends, window=1, list_size=1, seed=0)
+  source = RatingLists(histories, ends, max_history=1, list_size=1, seed=0)
   lists, labels = source.between(split.known_ends, split.target_ends)
   users = np.repeat(split.user_rows, lists.lengths)
   measure = functools.partial(

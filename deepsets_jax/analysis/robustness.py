@@ -68,7 +68,7 @@ def _repeat(values: np.ndarray | None, times: int) -> np.ndarray | None:
   return None if values is None else np.repeat(values, times, axis=0)
 
 
-class Kind(NamedTuple):
+class ColumnType(NamedTuple):
   """A corruption and how it is measured.
 
   Attributes:
@@ -82,10 +82,10 @@ class Kind(NamedTuple):
   by_chance: bool
 
 
-CORRUPTIONS: Mapping[str, Kind] = {
-  "missing": Kind(missing, RATES, by_chance=True),
-  "noise": Kind(noise, RATES, by_chance=True),
-  "repeated": Kind(repeated, TIMES, by_chance=False),
+CORRUPTIONS: Mapping[str, ColumnType] = {
+  "missing": ColumnType(missing, RATES, by_chance=True),
+  "noise": ColumnType(noise, RATES, by_chance=True),
+  "repeated": ColumnType(repeated, TIMES, by_chance=False),
 }
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from deepsets_jax.extraction.protocol import Found
+from deepsets_jax.extraction.protocol import Extraction
 from deepsets_jax.foundation.errors import DataError
 
 FORMAT = 1
@@ -91,12 +91,12 @@ class Cache:
     rows = self._select("content", extractor, contents)
     return {row[0] for row in rows}
 
-  def get(self, extractor: str, contents: Sequence[bytes]) -> dict[bytes, Found]:
+  def get(self, extractor: str, contents: Sequence[bytes]) -> dict[bytes, Extraction]:
     """The results that are there."""
     rows = self._select(_COLUMNS, extractor, contents)
     return {row[0]: _found(*row[1:]) for row in rows}
 
-  def put(self, results: Mapping[str, Mapping[bytes, Found]]) -> None:
+  def put(self, results: Mapping[str, Mapping[bytes, Extraction]]) -> None:
     """Keeps results by extractor and content: all of them, or none."""
     rows = [
       (extractor, content, *_values(found))
@@ -133,7 +133,7 @@ class Cache:
       ) from error
 
 
-def _values(found: Found) -> tuple[int, bytes, bytes | None, bytes | None, str | None]:
+def _values(found: Extraction) -> tuple[int, bytes, bytes | None, bytes | None, str | None]:
   strings = found.strings
   return (
     found.vectors.shape[1],
@@ -150,8 +150,8 @@ def _found(
   boxes: bytes | None,
   scores: bytes | None,
   strings: str | None,
-) -> Found:
-  return Found(
+) -> Extraction:
+  return Extraction(
     vectors=_array(vectors).reshape(-1, dimension),
     boxes=None if boxes is None else _array(boxes).reshape(-1, 4),
     scores=None if scores is None else _array(scores),

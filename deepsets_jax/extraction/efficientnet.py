@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from deepsets_jax.extraction import boxes, weights
-from deepsets_jax.extraction.protocol import Found
+from deepsets_jax.extraction.protocol import Extraction
 from deepsets_jax.foundation.errors import DataError
 
 DIMENSION = 1280
@@ -78,13 +78,13 @@ class Image:
     self._network = load()
     self.fingerprint = weights.fingerprint([self._network.path], extractor="image 1")
 
-  def __call__(self, batch: Sequence[np.ndarray]) -> list[Found]:
+  def __call__(self, batch: Sequence[np.ndarray]) -> list[Extraction]:
     boxes.check_pictures(batch)
     whole = np.array([[0, 0, 1, 1]], np.float32)
     seen = [crops(picture, whole)[0] for picture in batch]
     vectors, scores, names = self._network(np.array(seen).reshape(-1, SIDE, SIDE, 3))
     return [
-      Found(vectors[[i]], scores=scores[[i]], strings=[name])
+      Extraction(vectors[[i]], scores=scores[[i]], strings=[name])
       for i, name in enumerate(names)
     ]
 

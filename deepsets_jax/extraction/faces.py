@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from deepsets_jax.extraction import boxes, weights
-from deepsets_jax.extraction.protocol import Found
+from deepsets_jax.extraction.protocol import Extraction
 
 _PACKAGE = "face_recognition_models"
 # Of the two models of points the one whose training data allow any use.
@@ -55,11 +55,11 @@ class Faces:
       upsample=upsample,
     )
 
-  def __call__(self, batch: Sequence[np.ndarray]) -> list[Found]:
+  def __call__(self, batch: Sequence[np.ndarray]) -> list[Extraction]:
     boxes.check_pictures(batch)
     return [self._find(np.ascontiguousarray(picture)) for picture in batch]
 
-  def _find(self, picture: np.ndarray) -> Found:
+  def _find(self, picture: np.ndarray) -> Extraction:
     found, scores, _ = self._detector.run(picture, self._upsample, self._score)
     vectors = np.zeros((len(found), self.dimension), np.float32)
     corners = np.zeros((len(found), 4), np.float32)
@@ -68,4 +68,4 @@ class Faces:
       vectors[i] = self._network.compute_face_descriptor(picture, points)
       # The last pixel of a rectangle of dlib's is within.
       corners[i] = face.left(), face.top(), face.right() + 1, face.bottom() + 1
-    return Found(vectors, boxes.shares(corners, picture), np.array(scores, np.float32))
+    return Extraction(vectors, boxes.shares(corners, picture), np.array(scores, np.float32))

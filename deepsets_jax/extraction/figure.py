@@ -25,7 +25,7 @@ from deepsets_jax.figures.style import COLORS, GREY
 from deepsets_jax.foundation.files import replacing
 
 if TYPE_CHECKING:
-  from deepsets_jax.extraction.protocol import Found
+  from deepsets_jax.extraction.protocol import Extraction
 
 # In inches: of a picture with its margins, of a margin, of a line of text.
 _WIDTH, _MARGIN, _LINE = 4.4, 0.14, 0.19
@@ -41,7 +41,7 @@ class _Entry(NamedTuple):
   heading: bool
 
 
-def draw(image: np.ndarray, found: Mapping[str, Found]) -> Figure:
+def draw(image: np.ndarray, found: Mapping[str, Extraction]) -> Figure:
   """A picture with the boxes of what was found, and under it a list by modality.
 
   Args:
@@ -51,7 +51,7 @@ def draw(image: np.ndarray, found: Mapping[str, Found]) -> Figure:
   return draw_all([(image, found)])
 
 
-def draw_all(samples: Sequence[tuple[np.ndarray, Mapping[str, Found]]]) -> Figure:
+def draw_all(samples: Sequence[tuple[np.ndarray, Mapping[str, Extraction]]]) -> Figure:
   """Several pictures side by side, each as in `draw`; a modality has one colour."""
   names = list(dict.fromkeys(name for _, found in samples for name in found))
   colors = {name: COLORS[i % len(COLORS)] for i, name in enumerate(names)}
@@ -80,7 +80,7 @@ def draw_all(samples: Sequence[tuple[np.ndarray, Mapping[str, Found]]]) -> Figur
 
 
 def _picture(
-  axes: Axes, image: np.ndarray, found: Mapping[str, Found], colors: Mapping[str, str]
+  axes: Axes, image: np.ndarray, found: Mapping[str, Extraction], colors: Mapping[str, str]
 ) -> None:
   """The image, a rectangle for each box, and its number beside the top left."""
   height, width = image.shape[:2]
@@ -98,7 +98,7 @@ def _picture(
   axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
 
 
-def _entries(found: Mapping[str, Found], colors: Mapping[str, str]) -> Iterator[_Entry]:
+def _entries(found: Mapping[str, Extraction], colors: Mapping[str, str]) -> Iterator[_Entry]:
   """A heading for each modality with its number of elements, and a line for each."""
   for name, elements in found.items():
     count, dimension = elements.vectors.shape
@@ -110,7 +110,7 @@ def _entries(found: Mapping[str, Found], colors: Mapping[str, str]) -> Iterator[
       yield _Entry(f"and {count - _MOST} more", colors[name], False)
 
 
-def _describe(elements: Found, i: int) -> str:
+def _describe(elements: Extraction, i: int) -> str:
   """An element's number, its string and score, where it has these."""
   parts = [f"{i + 1}"]
   if elements.strings is not None:

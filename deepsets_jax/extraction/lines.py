@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from deepsets_jax.extraction import boxes, texts, weights
-from deepsets_jax.extraction.protocol import Found
+from deepsets_jax.extraction.protocol import Extraction
 
 # The shorter side of what the detector sees. A smaller picture is enlarged before, by
 # this much at most: reading then keeps the spaces between small words.
@@ -61,13 +61,13 @@ class Lines:
       [*sorted(folder.glob("*.onnx")), *paths], extractor="lines 1", **settings
     )
 
-  def __call__(self, batch: Sequence[np.ndarray]) -> list[Found]:
+  def __call__(self, batch: Sequence[np.ndarray]) -> list[Extraction]:
     boxes.check_pictures(batch)
     read = [self._read(picture) for picture in batch]
     strings = [[line[1] for line in lines] for lines in read]
     encoded = texts.encode_all(self._encoder, strings)
     return [
-      Found(
+      Extraction(
         found.vectors,
         np.array([line[0] for line in lines], np.float32).reshape(-1, 4),
         np.array([line[2] for line in lines], np.float32),

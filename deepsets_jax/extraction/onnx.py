@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from deepsets_jax.extraction import boxes, weights
-from deepsets_jax.extraction.protocol import Found
+from deepsets_jax.extraction.protocol import Extraction
 from deepsets_jax.foundation.errors import DataError
 
 _DTYPES = {
@@ -89,14 +89,14 @@ class Onnx:
       output=self._output,
     )
 
-  def __call__(self, batch: Sequence[np.ndarray]) -> list[Found]:
+  def __call__(self, batch: Sequence[np.ndarray]) -> list[Extraction]:
     boxes.check_pictures(batch)
     fixed = self._input.shape[0]
     size = fixed if isinstance(fixed, int) else _BATCH
     found = []
     for begin in range(0, len(batch), size):
       seen = [self._scale(picture) for picture in batch[begin : begin + size]]
-      found += [Found(vectors) for vectors in self._run(seen)]
+      found += [Extraction(vectors) for vectors in self._run(seen)]
     return found
 
   def _scale(self, picture: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from deepsets_jax.extraction.inputs import Input
-from deepsets_jax.extraction.protocol import Found
+from deepsets_jax.extraction.protocol import Extraction
 from deepsets_jax.extraction.worker import Facts
 from deepsets_jax.foundation.errors import DataError
 
@@ -50,7 +50,7 @@ class Column:
     kinds = [vectors_type(self.facts.dimension), *map(_part_type, self.facts.parts)]
     return [pa.field(name, kind) for name, kind in zip(names, kinds, strict=True)]
 
-  def arrays(self, found: Sequence[Found | None]) -> list[pa.Array]:
+  def arrays(self, found: Sequence[Extraction | None]) -> list[pa.Array]:
     """The columns of some rows; None stands for no input."""
     present = [one for one in found if one is not None]
     lengths = np.array([0 if one is None else len(one.vectors) for one in found], int)
@@ -138,7 +138,7 @@ def schema(given: Input, modalities: Sequence[Column]) -> pa.Schema:
 def table(
   batch: pa.RecordBatch,
   whole: pa.Schema,
-  found: Mapping[str, Sequence[Found | None]],
+  found: Mapping[str, Sequence[Extraction | None]],
   modalities: Sequence[Column],
 ) -> pa.Table:
   """Rows of the file.

@@ -24,7 +24,7 @@ from deepsets_jax.extraction.cache import Cache
 from deepsets_jax.extraction.chunks import Chunk, Problem
 from deepsets_jax.extraction.inputs import Input
 from deepsets_jax.extraction.output import Column
-from deepsets_jax.extraction.protocol import Found
+from deepsets_jax.extraction.protocol import Extraction
 from deepsets_jax.extraction.results import Results
 from deepsets_jax.extraction.worker import Done, Facts, Make, Task, Worker
 from deepsets_jax.foundation.errors import DataError
@@ -84,7 +84,7 @@ class Summary:
       licences={column.facts.name: column.facts.licence for column in modalities},
     )
 
-  def count(self, chunk: Chunk, found: Mapping[str, Sequence[Found | None]]) -> None:
+  def count(self, chunk: Chunk, found: Mapping[str, Sequence[Extraction | None]]) -> None:
     """Adds the rows of a chunk."""
     self.rows += len(chunk)
     for name, rows in found.items():

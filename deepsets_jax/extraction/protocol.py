@@ -10,7 +10,7 @@ import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class Extraction:
   """What was found in one input: any number of elements, none included.
 
   Attributes:
@@ -44,4 +44,4 @@ class Extractor(Protocol):
   fingerprint: str
   licence: str
 
-  def __call__(self, batch: Sequence[np.ndarray] | Sequence[str]) -> list[Found]: ...
+  def __call__(self, batch: Sequence[np.ndarray] | Sequence[str]) -> list[Extraction]: ...

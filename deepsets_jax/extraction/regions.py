@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from deepsets_jax.extraction import boxes, efficientnet, weights
-from deepsets_jax.extraction.protocol import Found
+from deepsets_jax.extraction.protocol import Extraction
 
 # Of the windows, as shares of the shorter side.
 _SIZES = (0.75, 0.5, 0.33)
@@ -48,18 +48,18 @@ class Regions:
       [self._network.path], extractor="regions 1", **settings
     )
 
-  def __call__(self, batch: Sequence[np.ndarray]) -> list[Found]:
+  def __call__(self, batch: Sequence[np.ndarray]) -> list[Extraction]:
     boxes.check_pictures(batch)
     return [self._find(picture) for picture in batch]
 
-  def _find(self, picture: np.ndarray) -> Found:
+  def _find(self, picture: np.ndarray) -> Extraction:
     places = windows(*picture.shape[:2])
     vectors, scores, names = self._network(efficientnet.crops(picture, places))
     sure = np.flatnonzero(scores >= self._score)
     limits = dict(overlap=self._overlap, count=self._count)
     kept = sure[boxes.suppress(places[sure], scores[sure], **limits)]
     strings = [names[i] for i in kept]
-    return Found(vectors[kept], places[kept], scores[kept], strings)
+    return Extraction(vectors[kept], places[kept], scores[kept], strings)
 
 
 def windows(height: int, width: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from deepsets_jax.extraction.cache import Cache
 from deepsets_jax.extraction.chunks import Chunk, Problem
 from deepsets_jax.extraction.output import Column
-from deepsets_jax.extraction.protocol import Found
+from deepsets_jax.extraction.protocol import Extraction
 from deepsets_jax.extraction.worker import Done, Task
 from deepsets_jax.foundation.errors import DataError
 
@@ -61,7 +61,7 @@ class Results:
       self._pending.difference_update((name, digest) for digest in settled)
     self.extracted += sum(map(len, done.found.values()))
 
-  def of(self, chunk: Chunk) -> dict[str, list[Found | None]]:
+  def of(self, chunk: Chunk) -> dict[str, list[Extraction | None]]:
     """By name of the modality, what is in each row; adds the chunk's problems.
 
     All tasks of the chunk, and of those before it, must have been added.
@@ -73,7 +73,7 @@ class Results:
             _put_down(chunk, index, column, None, self._broken[digest])
     return {column.name: list(self._rows(chunk, column)) for column in self._modalities}
 
-  def _rows(self, chunk: Chunk, column: Column) -> Iterator[Found | None]:
+  def _rows(self, chunk: Chunk, column: Column) -> Iterator[Extraction | None]:
     cells, name = chunk.digests[column.source], column.facts.name
     digests = list(dict.fromkeys(d for cell in cells for d in cell or ()))
     results = self._cache.get(self._keys[name], digests)
@@ -102,7 +102,7 @@ def _put_down(
   chunk.problems.append(Problem(chunk.row + index, column, value, extractor, reason))
 
 
-def _joined(found: Sequence[Found], column: Column) -> Found:
+def _joined(found: Sequence[Extraction], column: Column) -> Extraction:
   """One after the other: a cell may hold several texts, or none."""
   if len(found) == 1:
     return found[0]
@@ -114,4 +114,4 @@ def _joined(found: Sequence[Found], column: Column) -> Found:
       parts[part] = [string for value in values for string in value]
     else:
       parts[part] = np.concatenate([np.zeros(shapes[part], np.float32), *values])
-  return Found(**parts)
+  return Extraction(**parts)

@@ -11,7 +11,7 @@ import numpy as np
 
 from deepsets_jax.data.datasets import sentences
 from deepsets_jax.extraction import minilm, weights
-from deepsets_jax.extraction.protocol import Found
+from deepsets_jax.extraction.protocol import Extraction
 from deepsets_jax.foundation.errors import DataError
 
 _TABLE = "wordllama/weights/l2_supercat_256.safetensors"
@@ -63,7 +63,7 @@ class Sentences:
     self._encoder, paths = load_sentences()
     self.fingerprint = weights.fingerprint(paths, extractor="sentences 1")
 
-  def __call__(self, batch: Sequence[str]) -> list[Found]:
+  def __call__(self, batch: Sequence[str]) -> list[Extraction]:
     _check_texts(batch)
     split = [sentences.split(text.splitlines()) for text in batch]
     return encode_all(self._encoder, split)
@@ -82,7 +82,7 @@ class StaticWords:
     self._encoder, paths = load_static()
     self.fingerprint = weights.fingerprint(paths, extractor="static_words 1")
 
-  def __call__(self, batch: Sequence[str]) -> list[Found]:
+  def __call__(self, batch: Sequence[str]) -> list[Extraction]:
     _check_texts(batch)
     return encode_all(self._encoder, [_WORD.findall(text) for text in batch])
 
@@ -128,12 +128,12 @@ def load_static() -> tuple[StaticVectors, list[pathlib.Path]]:
   return StaticVectors(tokenizer, table), paths
 
 
-def encode_all(encoder: Encoder, texts: Sequence[Sequence[str]]) -> list[Found]:
+def encode_all(encoder: Encoder, texts: Sequence[Sequence[str]]) -> list[Extraction]:
   """The strings of each text as elements; all strings are encoded in one go."""
   vectors = encoder.encode([string for strings in texts for string in strings])
   ends = np.cumsum([len(strings) for strings in texts])
   parts = np.split(vectors, ends[:-1]) if texts else []
-  return [Found(part, strings=s) for part, s in zip(parts, texts, strict=True)]
+  return [Extraction(part, strings=s) for part, s in zip(parts, texts, strict=True)]
 
 
 def _check_texts(batch: Sequence[str]) -> None:

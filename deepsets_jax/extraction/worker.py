@@ -14,7 +14,7 @@ import numpy as np
 
 from deepsets_jax.data.ingest import pictures
 from deepsets_jax.data.ingest.pictures import PictureError
-from deepsets_jax.extraction.protocol import Extractor, Found
+from deepsets_jax.extraction.protocol import Extractor, Extraction
 from deepsets_jax.extraction.registry import build
 
 # Builds all extractors; goes to other processes, so that it is a function of a module,
@@ -70,7 +70,7 @@ class Done:
     failed: By name of the extractor and digest, why it found nothing to give.
   """
 
-  found: dict[str, dict[bytes, Found]]
+  found: dict[str, dict[bytes, Extraction]]
   broken: dict[bytes, str]
   failed: dict[str, dict[bytes, str]]
 
@@ -193,7 +193,7 @@ class Worker:
         done.found[facts.name][digest] = one
 
 
-def mismatch(found: Found, facts: Facts) -> str | None:
+def mismatch(found: Extraction, facts: Facts) -> str | None:
   """How a result is not what its extractor says; None where it is."""
   n = len(found.vectors)
   shapes = {"vectors": (n, facts.dimension), "boxes": (n, 4), "scores": (n,)}

@@ -36,7 +36,7 @@ class TwoTowers(nn.Module):
 
   users: nn.Module
   items: nn.Module
-  shared: bool
+  tie_item_tower: bool
   normalize: bool
 
   def __call__(
@@ -67,7 +67,7 @@ class TwoTowers(nn.Module):
       items: Vectors of items.
       train: As in `models.SetModel`.
     """
-    if self.shared and HISTORY in users:
+    if self.tie_item_tower and HISTORY in users:
       history = users[HISTORY]
       vectors = jnp.take(items, history.values, axis=0, mode="fill", fill_value=0)
       users = {**users, HISTORY: history.replace(values=vectors)}
@@ -88,23 +88,23 @@ def build(config: ml_collections.ConfigDict, users: Schema, items: Schema) -> Tw
   Raises:
     ValueError: See `models.build`; or a width or a temperature that is not positive.
   """
-  recall, features = config.recall, config.item_model.features
+  recall, features = config.retrieval, config.item_model.features
   if features < 1:
     raise ValueError(f"config.item_model.features is {features}; expected at least 1")
-  if recall.dimensions < 1 or recall.temperature <= 0:
+  if retrieval.dimensions < 1 or retrieval.temperature <= 0:
     raise ValueError(
-      f"config.recall.dimensions {recall.dimensions} and config.recall.temperature"
-      f" {recall.temperature}: expected both above 0"
+      f"config.retrieval.dimensions {retrieval.dimensions} and config.retrieval.temperature"
+      f" {retrieval.temperature}: expected both above 0"
     )
-  if recall.shared:
+  if retrieval.tie_item_tower:
     vectors = Modality(
-      "vectors", recall.dimensions, ordered=True, timed=True, encoded=True
+      "vectors", retrieval.dimensions, ordered=True, timed=True, encoded=True
     )
     users = Schema({**users.modalities, HISTORY: vectors}, users.target)
-  start = np.zeros(recall.dimensions, np.float32)
+  start = np.zeros(retrieval.dimensions, np.float32)
   return TwoTowers(
     users=set_model.build(config.model, users, start),
     items=set_model.build(config.item_model, items, start),
-    shared=recall.shared,
-    normalize=recall.normalize,
+    tie_item_tower=retrieval.tie_item_tower,
+    normalize=retrieval.normalize,
   )

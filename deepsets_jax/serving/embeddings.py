@@ -20,7 +20,7 @@ from deepsets_jax.data.interactions import next_item
 from deepsets_jax.data.tables import parquet
 from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.foundation.files import replacing
-from deepsets_jax.tasks.retrieval.task import Recall
+from deepsets_jax.tasks.retrieval.task import RetrievalTask
 
 KINDS = ("items", "users")
 # Of users: as they are after all their events.
@@ -31,7 +31,7 @@ _ADVICE = "write it again with python -m experiments.embed"
 _ROWS = 1 << 16
 
 
-def digest(task: Recall, workdir: str | pathlib.Path) -> str:
+def digest(task: RetrievalTask, workdir: str | pathlib.Path) -> str:
   """Of the run in a folder and of its events: what its vectors depend on.
 
   Raises:
@@ -54,7 +54,7 @@ def digest(task: Recall, workdir: str | pathlib.Path) -> str:
   return found.hexdigest()
 
 
-def of_items(task: Recall, params: PyTree, digest: str) -> pa.Table:
+def of_items(task: RetrievalTask, params: PyTree, digest: str) -> pa.Table:
   """The vectors of all items, in the order of `task.histories.items`."""
   items = task.histories.items
   columns = {
@@ -67,7 +67,7 @@ def of_items(task: Recall, params: PyTree, digest: str) -> pa.Table:
 
 
 def of_users(
-  task: Recall,
+  task: RetrievalTask,
   params: PyTree,
   items: Float[np.ndarray, "i d"],
   digest: str,
@@ -93,7 +93,7 @@ def of_users(
   else:
     rows, ends = task.splits[split].user_rows, task.splits[split].known_ends
   before = next_item.users_before(
-    histories, rows, ends, task.config.data.histories.window
+    histories, rows, ends, task.config.data.histories.max_history
   )
   begins = histories.offsets[:-1][rows]
   columns = {
@@ -105,7 +105,7 @@ def of_users(
   return _table(columns, task, "users", split, digest)
 
 
-def check_split(task: Recall, split: str) -> None:
+def check_split(task: RetrievalTask, split: str) -> None:
   """Raises for what is no split of users.
 
   Raises:
@@ -171,11 +171,11 @@ def read_items(path: str | pathlib.Path, digest: str) -> Float[np.ndarray, "i d"
 
 
 def _table(
-  columns: dict[str, pa.Array], task: Recall, kind: str, split: str, digest: str
+  columns: dict[str, pa.Array], task: RetrievalTask, kind: str, split: str, digest: str
 ) -> pa.Table:
   facts = {
     "dimensions": json.dumps(columns["vector"].type.list_size),
-    "normalized": json.dumps(task.config.recall.normalize),
+    "normalized": json.dumps(task.config.retrieval.normalize),
   }
   return pa.table(columns, metadata=_identity(kind, split, digest) | facts)
 

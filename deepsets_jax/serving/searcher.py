@@ -88,7 +88,7 @@ class Searcher:
       ValueError: See `tasks.load` and `embeddings.digest`.
       DataError: The files are missing, or of another run.
     """
-    self.task, self._params = tasks.load(workdir, "recall")
+    self.task, self._params = tasks.load(workdir, "retrieval")
     histories = self.task.histories
     if embeddings is None:
       self.items = self.task.items(self._params)
@@ -101,7 +101,7 @@ class Searcher:
   @property
   def score(self) -> str:
     """What the scores of `user` and `history` are: "product" or "cosine"."""
-    return "cosine" if self.task.config.recall.normalize else "product"
+    return "cosine" if self.task.config.retrieval.normalize else "product"
 
   def user(self, id: str, k: int = 10, *, approximate: bool = False) -> list[Hit]:
     """The items that a user of the data comes to after all its events.
@@ -210,8 +210,8 @@ class Searcher:
   ) -> list[Hit]:
     """What the user of a row comes to after all its events."""
     begin, end = histories.offsets[row : row + 2]
-    window = self.task.config.data.histories.window
-    before = next_item.users_before(histories, np.array([row]), np.array([end]), window)
+    max_history = self.task.config.data.histories.max_history
+    before = next_item.users_before(histories, np.array([row]), np.array([end]), max_history)
     (vector,) = self.task.users(self._params, self.items, before)
     return self._hits(vector, self.items, k, histories.rows[begin:end], approximate)
 

@@ -9,16 +9,16 @@ import ml_collections
 from jaxtyping import PyTree
 
 from deepsets_jax.tasks import trained
-from deepsets_jax.tasks.ranking.task import Ranking
-from deepsets_jax.tasks.retrieval.task import Recall
-from deepsets_jax.tasks.supervised.task import Labels
+from deepsets_jax.tasks.ranking.task import RankingTask
+from deepsets_jax.tasks.retrieval.task import RetrievalTask
+from deepsets_jax.tasks.supervised.task import SupervisedTask
 from deepsets_jax.training.task import Task
 
 # By config.task.
 TASKS: Mapping[str, Callable[[ml_collections.ConfigDict], Task]] = {
-  "labels": Labels.build,
-  "ranking": Ranking.build,
-  "recall": Recall.build,
+  "supervised": SupervisedTask.build,
+  "ranking": RankingTask.build,
+  "retrieval": RetrievalTask.build,
 }
 
 

@@ -14,20 +14,20 @@ from jaxtyping import Array, PyTree
 
 from deepsets_jax import figures
 from deepsets_jax.data.tables import loader
-from deepsets_jax.data.tables.batching import Absence, Budget, EpochPlan
+from deepsets_jax.data.tables.batching import SetDropout, Budget, EpochPlan
 from deepsets_jax.foundation.files import write_json
 from deepsets_jax.tasks import report
 from deepsets_jax.tasks.retrieval import shapes
 from deepsets_jax.tasks.supervised import run as runs
 from deepsets_jax.training import sharding, task
 from deepsets_jax.training import step as train_step
-from deepsets_jax.training.checkpoints import Position
+from deepsets_jax.training.checkpoints import LoopState
 from deepsets_jax.training.step import State, Step
 from deepsets_jax.training.writers import read_metrics
 
 
 class Examples(Protocol):
-  """The training examples, such as `prefixes.Prefixes`.
+  """The training examples, such as `prefixes.NextItemExamples`.
 
   Attributes:
     seed: Of their order.
@@ -48,7 +48,7 @@ class Batches(Protocol):
   def batch(self, epoch: int, rows: Any, step: int, first_shard: int) -> Any: ...
 
 
-class OnHistories:
+class InteractionTask:
   """The part of a `base.Task` that is the same for all; for dataclasses.
 
   Attributes:
@@ -112,10 +112,10 @@ class OnHistories:
     """Nothing: the data is read again."""
 
 
-def absence(config: ml_collections.ConfigDict) -> Absence:
+def absence(config: ml_collections.ConfigDict) -> SetDropout:
   """What is left out of users in training."""
   data = config.data
-  return Absence(data.modality_dropout, data.element_dropout, config.seed)
+  return SetDropout(data.modality_dropout, data.element_dropout, config.seed)
 
 
 def init(
@@ -152,7 +152,7 @@ def write_results(
   config: ml_collections.ConfigDict,
   results: dict[str, Any],
   params: PyTree,
-  position: Position,
+  position: LoopState,
   summary: dict[str, Any],
 ) -> dict[str, Any]:
   """The metrics of splits with what is known of the run besides, and its pictures."""

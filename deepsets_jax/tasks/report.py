@@ -19,7 +19,7 @@ from deepsets_jax.data.tables.table import Table
 from deepsets_jax.foundation.files import write_json
 from deepsets_jax.tasks.supervised.run import Run
 from deepsets_jax.training import evaluation, metrics, sharding
-from deepsets_jax.training.checkpoints import Position
+from deepsets_jax.training.checkpoints import LoopState
 from deepsets_jax.training.writers import read_metrics
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -29,7 +29,7 @@ def write(
   run: Run,
   workdir: pathlib.Path,
   params: PyTree,
-  position: Position,
+  position: LoopState,
   summary: dict[str, Any],
 ) -> dict[str, Any]:
   """Evaluates every split but the training one and writes the run's results.
@@ -93,7 +93,7 @@ def environment() -> dict[str, Any]:
   }
 
 
-def facts(params: PyTree, position: Position) -> dict[str, Any]:
+def facts(params: PyTree, position: LoopState) -> dict[str, Any]:
   """What is known of a run besides its metrics."""
   rate = position.examples / position.step_seconds if position.step_seconds else None
   return {

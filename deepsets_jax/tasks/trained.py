@@ -29,11 +29,11 @@ from deepsets_jax.training.step import State
 _SPLITS = ("train", "validation", "test")
 # What to do with a run that was for something else, by its task.
 _ASKED_BY = {
-  "labels": (
+  "supervised": (
     "use experiments.predict or experiments.explain, and"
     " deepsets_jax.tasks.trained.load"
   ),
-  "recall": (
+  "retrieval": (
     "use experiments.search or experiments.embed, and"
     " deepsets_jax.serving.searcher.Searcher"
   ),
@@ -109,7 +109,7 @@ def load(workdir: str | pathlib.Path, schema: Schema | None = None) -> Trained:
     DataError: Its data is not as it was.
   """
   workdir = pathlib.Path(workdir)
-  config = read_config(workdir, "labels")
+  config = read_config(workdir, "supervised")
   with same_version(workdir):
     tables = None
     if schema is not None:
@@ -141,7 +141,7 @@ def read_config(
     ValueError: No run there, one that is for something else, or no checkpoint.
   """
   config = run_folder.read(workdir)
-  found = config.get("task", "labels")  # What all runs were for before there was more.
+  found = config.get("task", "supervised")  # What all runs were for before there was more.
   if task is not None and found != task:
     raise ValueError(
       f"{workdir} is a run of task {found!r}, and this is for {task!r}:"

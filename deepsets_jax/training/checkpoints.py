@@ -17,7 +17,7 @@ from deepsets_jax.training.step import State
 
 
 @dataclasses.dataclass(frozen=True)
-class Position:
+class LoopState:
   """Where a run is, besides its state; plain values.
 
   Attributes:
@@ -38,7 +38,7 @@ class Position:
   step_seconds: float = 0.0
   examples: float = 0.0
 
-  def trained(self, seconds: float, examples: float) -> Position:
+  def trained(self, seconds: float, examples: float) -> LoopState:
     """The position after a step that took so long."""
     return dataclasses.replace(
       self,
@@ -46,7 +46,7 @@ class Position:
       examples=self.examples + examples,
     )
 
-  def evaluated(self, step: int, value: float, *, higher_is_better: bool) -> Position:
+  def evaluated(self, step: int, value: float, *, higher_is_better: bool) -> LoopState:
     """The position after an evaluation; a tie is not better, and NaN never."""
     best = self.best_value
     if (
@@ -98,7 +98,7 @@ class Checkpoints:
     """Step of the latest checkpoint, or None."""
     return None if self._orbax.latest is None else self._orbax.latest.step
 
-  def save(self, state: State, position: Position, value: float | None = None) -> None:
+  def save(self, state: State, position: LoopState, value: float | None = None) -> None:
     """Saves at the state's step; `value` of the validation metric if just measured."""
     step = int(state.step)
     if step == self.latest:
@@ -109,7 +109,7 @@ class Checkpoints:
       metrics=None if value is None else {"value": value},
     )
 
-  def restore(self, state: State, step: int | None = None) -> tuple[State, Position]:
+  def restore(self, state: State, step: int | None = None) -> tuple[State, LoopState]:
     """The state and position at a step, by default the latest.
 
     Args:
@@ -127,7 +127,7 @@ class Checkpoints:
     self._check(state, step, stored)
     with self._readable(step):
       loaded = self._orbax.load_checkpointables(step, wanted)
-    return loaded["state"], Position(**loaded["position"])
+    return loaded["state"], LoopState(**loaded["position"])
 
   @contextlib.contextmanager
   def _readable(self, step: int | None) -> Iterator[None]:

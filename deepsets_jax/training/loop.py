@@ -15,7 +15,7 @@ from jaxtyping import Array, PyTree
 
 from deepsets_jax.training import costs as summary
 from deepsets_jax.training import run_folder, sharding
-from deepsets_jax.training.checkpoints import Checkpoints, Position
+from deepsets_jax.training.checkpoints import Checkpoints, LoopState
 from deepsets_jax.training.step import State, Step
 from deepsets_jax.training.task import Task
 from deepsets_jax.training.writers import MetricsWriter, Progress
@@ -71,11 +71,11 @@ def _say(text: str) -> None:
 
 def _train(
   task: Task, step_fn: Step, workdir: pathlib.Path, checkpoints: Checkpoints
-) -> Position:
+) -> LoopState:
   """Trains from the latest checkpoint, or from the start, to the end."""
   config, batches = task.config, task.train_batches()
   if checkpoints.latest is None:
-    state, position = task.init(), Position(data=batches.get_state())
+    state, position = task.init(), LoopState(data=batches.get_state())
   else:
     state, position = checkpoints.restore(task.abstract_state)
     batches.set_state(position.data)
@@ -114,7 +114,7 @@ class _Loop:
     checkpoints: Checkpoints,
     writer: MetricsWriter,
     progress: Progress,
-    position: Position,
+    position: LoopState,
   ):
     self.position = position
     self._task, self._checkpoints = task, checkpoints

@@ -12,7 +12,7 @@ import ml_collections
 from jaxtyping import PyTree
 
 from deepsets_jax.ragged import Ragged
-from deepsets_jax.training.checkpoints import Position
+from deepsets_jax.training.checkpoints import LoopState
 from deepsets_jax.training.step import State
 
 
@@ -59,7 +59,7 @@ class Task(Protocol):
     self,
     workdir: pathlib.Path,
     params: PyTree,
-    position: Position,
+    position: LoopState,
     summary: dict[str, Any],
   ) -> dict[str, Any]:
     """Evaluates every split but the training one and writes the run's results."""

@@ -124,7 +124,7 @@ def test_every_baseline_is_ranked_in_full_and_among_100():
 
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_the_command_is_of_a_split_of_movielens(split, monkeypatch):
-  data = catalog.Catalogue(histories_of_ten(), np.array([]), {})
+  data = catalog.ItemCatalog(histories_of_ten(), np.array([]), {})
   monkeypatch.setattr(movielens, "load", lambda path: data if path == "a.whl" else None)
   lines = baselines.table("a.whl", split).splitlines()
   assert len(lines) == 2 + len(baselines.BASELINES)

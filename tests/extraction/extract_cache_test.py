@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deepsets_jax.extraction.cache import Cache, digest
-from deepsets_jax.extraction.protocol import Found
+from deepsets_jax.extraction.protocol import Extraction
 from deepsets_jax.foundation.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -18,8 +18,8 @@ def found(n, d=3, *, parts=True):
   rng = np.random.default_rng(n)
   vectors = rng.normal(size=(n, d)).astype(np.float32)
   if not parts:
-    return Found(vectors)
-  return Found(
+    return Extraction(vectors)
+  return Extraction(
     vectors,
     boxes=rng.uniform(size=(n, 4)).astype(np.float32),
     scores=rng.uniform(size=n).astype(np.float32),
@@ -106,7 +106,7 @@ def test_what_was_put_is_there_after_a_kill(tmp_path):
   done = subprocess.run([sys.executable, "-c", code, tmp_path], check=False)
   assert done.returncode == -signal.SIGKILL
   with Cache(tmp_path) as cache:
-    assert_same(cache.get("a", [b"x"])[b"x"], Found(np.ones((2, 3), np.float32)))
+    assert_same(cache.get("a", [b"x"])[b"x"], Extraction(np.ones((2, 3), np.float32)))
 
 
 def test_two_runs_share_a_cache(tmp_path):

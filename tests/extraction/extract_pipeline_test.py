@@ -34,7 +34,7 @@ from deepsets_jax.extraction import (
 )
 from deepsets_jax.extraction import onnx as network
 from deepsets_jax.extraction.pipeline import Settings
-from deepsets_jax.extraction.protocol import Found
+from deepsets_jax.extraction.protocol import Extraction
 from deepsets_jax.foundation.errors import DataError
 from experiments import extract
 
@@ -61,7 +61,7 @@ class Colours:
       vectors[slot, channel] = picture[:, :, channel].mean() / 255
     boxes = np.zeros((len(channels), 4), np.float32)
     boxes[:, 2:] = 1
-    return Found(vectors, boxes=boxes, scores=vectors.max(axis=1, initial=0))
+    return Extraction(vectors, boxes=boxes, scores=vectors.max(axis=1, initial=0))
 
 
 class Words:
@@ -79,7 +79,7 @@ class Words:
     put_down(self.log, text.encode(), text == "Three cats.")
     words = text.split()
     vectors = np.array([[len(word)] for word in words], np.float32).reshape(-1, 1)
-    return Found(vectors, strings=words)
+    return Extraction(vectors, strings=words)
 
 
 def put_down(log, data, probe):
@@ -513,11 +513,11 @@ class Fails(Colours):
       case 2:
         raise RuntimeError("cannot see it")
       case 3:
-        return Found(found.vectors * np.nan, found.boxes, found.scores)
+        return Extraction(found.vectors * np.nan, found.boxes, found.scores)
       case 4:
-        return Found(found.vectors, None, found.scores)
+        return Extraction(found.vectors, None, found.scores)
       case 5:
-        return Found(found.vectors[:, :2], found.boxes, found.scores)
+        return Extraction(found.vectors[:, :2], found.boxes, found.scores)
     return found
 
 

@@ -208,15 +208,15 @@ class TestNetwork:
 
 class TestFigure:
   def test_shows_each_box_and_lists_each_element(self):
-    faces = extraction.Found(
+    faces = extraction.Extraction(
       np.zeros((2, 128), np.float32),
       boxes=np.array([[0.25, 0.5, 0.5, 1], [0, 0, 1, 0.5]], np.float32),
       scores=np.array([1.5, 0.25], np.float32),
     )
-    words = extraction.Found(
+    words = extraction.Extraction(
       np.zeros((9, 4), np.float32), strings=["a$x$", *"bcdefghi"]
     )
-    none = extraction.Found(np.zeros((0, 3), np.float32), strings=[])
+    none = extraction.Extraction(np.zeros((0, 3), np.float32), strings=[])
     image = np.zeros((40, 80, 3), np.uint8)
     figure = extracts.draw(image, {"faces": faces, "words": words, "lines": none})
     figure.draw_without_rendering()
@@ -236,7 +236,7 @@ class TestFigure:
     assert places == sorted(places, reverse=True) and places[-1] > 0
 
   def test_of_several_pictures_gives_a_modality_one_colour(self):
-    one = extraction.Found(
+    one = extraction.Extraction(
       np.zeros((1, 2), np.float32), boxes=np.zeros((1, 4), np.float32)
     )
     image = np.zeros((40, 80, 3), np.uint8)

@@ -24,7 +24,7 @@ def parts():
   """A source, its batcher, the scorer, its parameters, and its jitted logits."""
   histories = make_histories()
   source = RatingLists(histories, leave_out(histories)[1], 4, 3, 0)
-  batcher = ListBatcher(source, BUDGET, shared=True)
+  batcher = ListBatcher(source, BUDGET, tie_item_tower=True)
   config = small_config()
   config.ranking.hidden = (5,)
   model = scorer.build(config, source.schema(), histories.items.schema)

@@ -117,9 +117,9 @@ def user_loop(params, table, index, items):
   return dense(params["head"]["Dense_0"], total)
 
 
-@pytest.mark.parametrize("shared", [True, False])
-def test_towers_equal_a_loop_over_elements(shared):
-  changes = key(**{"recall.shared": shared})
+@pytest.mark.parametrize("tie_item_tower", [True, False])
+def test_towers_equal_a_loop_over_elements(tie_item_tower):
+  changes = key(**{"retrieval.tie_item_tower": tie_item_tower})
   params = jax.device_get(built(changes)[1])["params"]
   items = item_vectors(changes)
   for row in range(ITEMS):
@@ -127,12 +127,12 @@ def test_towers_equal_a_loop_over_elements(shared):
     np.testing.assert_allclose(items[row], want, 1e-4, 1e-5)
   table = user_table()
   for index, vector in enumerate(user_vectors(changes)):
-    want = user_loop(params["users"], table, index, items if shared else None)
+    want = user_loop(params["users"], table, index, items if tie_item_tower else None)
     np.testing.assert_allclose(vector, want, 1e-4, 1e-5)
 
 
 def test_towers_that_share_nothing_embed_each_item_twice():
-  apart = built(key(**{"recall.shared": False}))[1]["params"]
+  apart = built(key(**{"retrieval.tie_item_tower": False}))[1]["params"]
   table = apart["users"]["encoders_history"]["elements"]["Embed_0"]["embedding"]
   assert table.shape == (ITEMS, 8)
   together = built()[1]["params"]["users"]["encoders_history"]["elements"]
@@ -140,15 +140,15 @@ def test_towers_that_share_nothing_embed_each_item_twice():
 
 
 def test_a_history_tells_the_item_tower_alone_where_towers_are_shared():
-  for shared in (True, False):
-    changes = key(**{"recall.shared": shared})
+  for tie_item_tower in (True, False):
+    changes = key(**{"retrieval.tie_item_tower": tie_item_tower})
     _, params, of_users, _ = built(changes)
 
     def total(items, params=params, of_users=of_users):
       return jnp.square(of_users(params, user_batch().modalities, items)).sum()
 
     gradient = np.asarray(jax.grad(total)(jnp.asarray(item_vectors(changes))))
-    known = np.unique(user_table().modalities[HISTORY].values) if shared else []
+    known = np.unique(user_table().modalities[HISTORY].values) if tie_item_tower else []
     # Not of item 0, in which padding slots look, either.
     assert np.flatnonzero(np.any(gradient != 0, axis=1)).tolist() == list(known)
 
@@ -251,7 +251,7 @@ class TestEveryFusionAsATower:
 class TestNormalize:
   CHANGES = key(
     **{
-      "recall.normalize": True,
+      "retrieval.normalize": True,
       "model.head.project": False,
       "item_model.head.project": False,
     }
@@ -289,8 +289,8 @@ class TestNormalize:
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"recall.dimensions": 0}, "config.recall.dimensions 0"),
-    ({"recall.temperature": 0.0}, "config.recall.temperature 0.0: expected both"),
+    ({"retrieval.dimensions": 0}, "config.retrieval.dimensions 0"),
+    ({"retrieval.temperature": 0.0}, "config.retrieval.temperature 0.0: expected both"),
     ({"model.fusion": "sum"}, "unknown config.model.fusion 'sum'"),
   ],
 )

@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(folder):
-  return tasks.load(folder, "recall")
+  return tasks.load(folder, "retrieval")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from configs import table as table_config
 from deepsets_jax.analysis.attribution import outputs
 from deepsets_jax.data.ingest.columns import facts, proposal, spec
 from deepsets_jax.data.ingest.columns.encoding import Encoding
-from deepsets_jax.data.ingest.columns.labels import Answers, Label
+from deepsets_jax.data.ingest.columns.labels import LabelEncoder, Label
 from deepsets_jax.data.ingest.columns.numeric import Number
 from deepsets_jax.data.ingest.columns.tokens import Category, Vocabulary
 from deepsets_jax.data.ingest.files import opening, source
@@ -300,7 +300,7 @@ def plain(label, kind, names=(), **columns):
   encoding = Encoding(
     spec.Spec({"x": Category("x")}, Label("y", label)),
     {"x": Vocabulary(["a", "b"], unknown=0)},
-    Answers(names),
+    LabelEncoder(names),
     pa.schema(columns | {"y": kind}),
   )
   model = types.SimpleNamespace(threshold=0.3)
@@ -403,7 +403,7 @@ def test_columns_of_other_types_are_read_where_it_is_plain_what_they_mean(tmp_pa
     fitting.add(trained_on[name].combine_chunks())
     fitted[name] = fitting.result()
   encoding = Encoding(
-    spec.Spec(kinds, Label("y", "binary")), fitted, Answers(), pa.schema(columns)
+    spec.Spec(kinds, Label("y", "binary")), fitted, LabelEncoder(), pa.schema(columns)
   )
   other = pa.table(
     {

@@ -43,7 +43,7 @@ def vector_of(searcher, user):
   """The user's, by the walk of all users."""
   task = searcher.task
   rows, ends = np.arange(small_movielens.USERS), task.histories.offsets[1:]
-  before = searchers.prefixes.users_before(task.histories, rows, ends, window=4)
+  before = searchers.prefixes.users_before(task.histories, rows, ends, max_history=4)
   return task.users(searcher._params, searcher.items, before)[user - 1]
 
 
@@ -210,7 +210,7 @@ class TestOtherRuns:
       Searcher(tmp_path / "run")
 
   def test_a_run_of_recall_is_sent_to_its_commands(self, folder):
-    with pytest.raises(ValueError, match="of task 'recall'.*experiments.search or"):
+    with pytest.raises(ValueError, match="of task 'retrieval'.*experiments.search or"):
       trained.load(folder)
 
   def test_a_folder_without_run_or_checkpoint_is_refused(self, folder, tmp_path):
@@ -221,12 +221,12 @@ class TestOtherRuns:
     with pytest.raises(ValueError, match="no checkpoint.*experiments.main --config"):
       tasks.load(tmp_path / "run")
 
-  @pytest.mark.parametrize("key", ["temperature", "shared"])
+  @pytest.mark.parametrize("key", ["temperature", "tie_item_tower"])
   def test_a_config_of_another_version_is_refused(self, folder, tmp_path, key):
     shutil.copytree(folder, tmp_path / "run")
     path = tmp_path / "run" / "config.json"
     config = json.loads(path.read_text())
-    del config["recall"][key]
+    del config["retrieval"][key]
     path.write_text(json.dumps(config))
     with pytest.raises(ValueError, match=f"another version.*{key}.*train it anew"):
       tasks.load(tmp_path / "run")

@@ -39,7 +39,7 @@ def config_of(lists, **changes):
       "total_steps": 40,
       "train.eval_every": 40,
       "data.histories.id_events": 1,
-      "data.histories.window": 8,
+      "data.histories.max_history": 8,
       "ranking.lists": lists,
       "ranking.list_size": 5,
       "ranking.negatives": 6,

@@ -143,7 +143,7 @@ class TestARun:
     assert both[0] == both[1]
 
   def test_is_no_run_of_labels(self, finished):
-    with pytest.raises(ValueError, match="recall"):
+    with pytest.raises(ValueError, match="retrieval"):
       trained.load(finished[0])
 
 
@@ -322,7 +322,7 @@ class TestColdUsersAndItems:
 
 
 def test_of_fewer_items_than_uniform_negatives_all_are_taken():
-  task = tasks.build(small_config(**{"recall.uniform": 1000}))
+  task = tasks.build(small_config(**{"retrieval.num_uniform_negatives": 1000}))
   batch = task.batcher.batch(0, [np.arange(1)], 0, 0)
   assert sorted(batch.negatives[0].tolist()) == list(range(64))
 
@@ -332,13 +332,13 @@ def test_of_fewer_items_than_uniform_negatives_all_are_taken():
   [
     ({"data.histories.user_fields": ("smell",)}, "user_fields: no field 'smell'"),
     ({"data.histories.item_fields": ("smell",)}, "item_fields: no field 'smell'"),
-    ({"recall.uniform": -1}, "config.recall.uniform is -1; there are 64 items"),
-    ({"recall.uniform": 0, "recall.in_batch": False}, "neither in_batch nor uniform"),
-    ({"recall.temperature": 0.0}, "config.recall.temperature 0.0: expected both above"),
-    ({"recall.cutoffs": ()}, r"config.recall.cutoffs is \(\); expected at least one"),
-    ({"recall.cutoffs": (10, 65)}, r"cutoffs is \(10, 65\).* from 1 to 64"),
-    ({"recall.cutoffs": (0,)}, r"cutoffs is \(0,\)"),
-    ({"data.histories.window": 0}, "window is 0; expected at least 1"),
+    ({"retrieval.num_uniform_negatives": -1}, "config.retrieval.num_uniform_negatives is -1; there are 64 items"),
+    ({"retrieval.num_uniform_negatives": 0, "retrieval.in_batch": False}, "neither in_batch nor uniform"),
+    ({"retrieval.temperature": 0.0}, "config.retrieval.temperature 0.0: expected both above"),
+    ({"retrieval.cutoffs": ()}, r"config.retrieval.cutoffs is \(\); expected at least one"),
+    ({"retrieval.cutoffs": (10, 65)}, r"cutoffs is \(10, 65\).* from 1 to 64"),
+    ({"retrieval.cutoffs": (0,)}, r"cutoffs is \(0,\)"),
+    ({"data.histories.max_history": 0}, "window is 0; expected at least 1"),
     ({"data.histories.examples": "all"}, "examples 'all'; one of"),
     ({"data.histories.held_out": 0}, "held_out 0: expected at least 1"),
     ({"data.histories.held_out": 5}, "no user has 11 events, .* longest .* has 9"),
@@ -377,7 +377,7 @@ class TestBudgets:
       ({"item_taste": 8}, "config.data.budgets.item_taste: no such modality"),
       ({"item_word": 0}, "config.data.budgets.item_word is 0; expected above 0"),
       ({"age": 0}, "config.data.budgets.age is 0, and a user has up to 1"),
-      ({"history": 5}, "history is 5, and .* up to 6 .* config.data.histories.window"),
+      ({"history": 5}, "history is 5, and .* up to 6 .* config.data.histories.max_history"),
     ],
   )
   def test_that_are_of_nothing_or_too_small_are_named(self, slots, message):
@@ -407,7 +407,7 @@ class TestBudgets:
       tasks.build(
         config_of(
           **{
-            "data.histories.window": window,
+            "data.histories.max_history": window,
             "data.histories.examples": examples,
             "data.batch_size": 8,
           }

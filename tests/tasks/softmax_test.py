@@ -10,7 +10,7 @@ import pytest
 
 from deepsets_jax.data.interactions import next_item as prefixes_module
 from deepsets_jax.data.interactions.histories import leave_out
-from deepsets_jax.data.interactions.next_item import HISTORY, Prefixes
+from deepsets_jax.data.interactions.next_item import HISTORY, NextItemExamples
 from deepsets_jax.data.interactions.pairs import PairBatcher
 from deepsets_jax.data.tables.batching import Batcher, Budget
 from deepsets_jax.models import two_tower
@@ -119,22 +119,22 @@ def test_seen_are_the_candidates_in_the_history(seed):
   np.testing.assert_array_equal(_SEEN(Ragged(values, offsets), rows), want)
 
 
-@pytest.mark.parametrize("uniform", [0, 16])
-def test_with_the_correction_the_gradient_is_nearer_that_of_the_full_softmax(uniform):
+@pytest.mark.parametrize("num_uniform_negatives", [0, 16])
+def test_with_the_correction_the_gradient_is_nearer_that_of_the_full_softmax(num_uniform_negatives):
   items, users, shards = 40, 32, 2000
   rng = np.random.default_rng(0)
   popular = rng.permutation((np.arange(items) + 1.0) ** -1)
   popular /= popular.sum()
-  expected = users * popular + uniform / items
+  expected = users * popular + num_uniform_negatives / items
   scores = rng.normal(size=items).astype(np.float32)
   positives = rng.choice(items, (shards, users), p=popular)
-  negatives = np.argsort(rng.random((shards, items)), axis=1)[:, :uniform]
+  negatives = np.argsort(rng.random((shards, items)), axis=1)[:, :num_uniform_negatives]
   rows = np.concatenate([positives, negatives], axis=1).astype(np.int32)
 
   @functools.partial(jax.jit, static_argnums=0)
   def gradient(corrected):
     logs = np.log(expected).astype(np.float32) * corrected
-    everybody = jnp.ones((users, users + uniform), bool)
+    everybody = jnp.ones((users, users + num_uniform_negatives), bool)
 
     def of_shard(rows):
       def total(scores):
@@ -168,11 +168,11 @@ def parts(**changes):
 
 
 @functools.cache
-def batcher(uniform=40, in_batch=True):
+def batcher(num_uniform_negatives=40, in_batch=True):
   histories = make_histories()
-  prefixes = Prefixes(histories, leave_out(histories)[1], 4, "prefixes", 0)
+  prefixes = NextItemExamples(histories, leave_out(histories)[1], 4, "prefixes", 0)
   budget = Budget(EXAMPLES, {"taste": 6, "age": 6, HISTORY: 24})
-  return PairBatcher(prefixes, budget, uniform=uniform, in_batch=in_batch, shared=True)
+  return PairBatcher(prefixes, budget, num_uniform_negatives=num_uniform_negatives, in_batch=in_batch, tie_item_tower=True)
 
 
 def batch(counts, step=0, **settings):
@@ -258,7 +258,7 @@ class TestOfShard:
     assert abs(want - other) > 1e-3  # Ten times what is tolerated above.
 
   def test_all_items_as_negatives_are_the_full_softmax(self):
-    pairs = first(batch([EXAMPLES], uniform=ITEMS, in_batch=False))
+    pairs = first(batch([EXAMPLES], num_uniform_negatives=ITEMS, in_batch=False))
     (total, _), gradient = value_and_gradient(pairs, in_batch=False)
     table = make_histories().items
     everything = Batcher(table, Budget(ITEMS, {"word": 160, "picture": 32}))
@@ -306,9 +306,9 @@ class TestOfShard:
       lambda a, b: np.testing.assert_allclose(a, b, 1e-5, 1e-6), gradient, wanted
     )
 
-  @pytest.mark.parametrize("uniform", [0, 40])
-  def test_a_shard_of_padding_alone_has_loss_and_gradient_zero(self, uniform):
-    pairs = first(batch([0], uniform=uniform))
+  @pytest.mark.parametrize("num_uniform_negatives", [0, 40])
+  def test_a_shard_of_padding_alone_has_loss_and_gradient_zero(self, num_uniform_negatives):
+    pairs = first(batch([0], num_uniform_negatives=num_uniform_negatives))
     (total, weight), gradient = value_and_gradient(pairs)
     assert (total, weight) == (0, 0)
     for leaf in jax.tree.leaves(gradient):
@@ -328,21 +328,21 @@ COUNTS = [6, 5, 6, 0, 6, 6, 3, 6]
 
 
 @functools.cache
-def step_of(devices, across, dropout):
+def step_of(devices, cross_device_negatives, dropout):
   """The compiled step, the mesh, and the state before it."""
   model, params = parts(**{"model.head.input_dropout": dropout})
-  objective = softmax.SampledSoftmax(model, TEMPERATURE, True, mask_seen=across)
+  objective = softmax.SampledSoftmax(model, TEMPERATURE, True, mask_seen=cross_device_negatives)
   mesh, tx = mesh_of(devices), optax.adam(1e-2)
   state = train_step.init_state(params, tx, jax.random.key(1), average=False)
   state = jax.device_put(state, sharding.replicated(mesh))
   step = train_step.build(
-    objective.of_device if across else objective.of_shard, tx, mesh, together=across
+    objective.of_device if cross_device_negatives else objective.of_shard, tx, mesh, together=cross_device_negatives
   )
   return step.lower(state, sharding.put(batch(COUNTS), mesh)).compile(), mesh, state
 
 
-def run(devices, across, steps, dropout):
-  step, mesh, state = step_of(devices, across, dropout)
+def run(devices, cross_device_negatives, steps, dropout):
+  step, mesh, state = step_of(devices, cross_device_negatives, dropout)
   state, numbers = jax.tree.map(jnp.copy, state), []  # A step donates its state.
   for index in range(steps):
     state, values = step(state, sharding.put(batch(COUNTS, index), mesh))
@@ -350,8 +350,8 @@ def run(devices, across, steps, dropout):
   return jax.device_get(state.params), numbers
 
 
-def collectives(across):
-  text = step_of(8, across, 0.0)[0].as_text()
+def collectives(cross_device_negatives):
+  text = step_of(8, cross_device_negatives, 0.0)[0].as_text()
   names = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "permute")
   counts = {n: text.count(f"{n}(") + text.count(f"{n}-start(") for n in names}
   return {name: count for name, count in counts.items() if count}
@@ -359,7 +359,7 @@ def collectives(across):
 
 class TestAcrossDevices:
   @pytest.mark.parametrize(
-    ("across", "dropout"),
+    ("cross_device_negatives", "dropout"),
     [
       (True, 0.0),
       (True, 0.2),
@@ -367,9 +367,9 @@ class TestAcrossDevices:
     ],
   )
   @pytest.mark.slow
-  def test_one_device_and_eight_train_alike(self, across, dropout):
-    params, numbers = run(8, across, steps=3, dropout=dropout)
-    other, others = run(1, across, steps=3, dropout=dropout)
+  def test_one_device_and_eight_train_alike(self, cross_device_negatives, dropout):
+    params, numbers = run(8, cross_device_negatives, steps=3, dropout=dropout)
+    other, others = run(1, cross_device_negatives, steps=3, dropout=dropout)
     for name in ("loss", "gradient_norm", "examples"):
       np.testing.assert_allclose(
         [n[name] for n in numbers], [n[name] for n in others], 1e-5
@@ -379,19 +379,19 @@ class TestAcrossDevices:
       lambda a, b: np.testing.assert_allclose(a, b, 1e-3, 1e-4), params, other
     )
 
-  @pytest.mark.parametrize("across", [True, False])
-  def test_candidates_are_those_of_all_shards_or_of_the_own(self, across):
-    _, (numbers,) = run(8, across, steps=1, dropout=0.0)
+  @pytest.mark.parametrize("cross_device_negatives", [True, False])
+  def test_candidates_are_those_of_all_shards_or_of_the_own(self, cross_device_negatives):
+    _, (numbers,) = run(8, cross_device_negatives, steps=1, dropout=0.0)
     pairs = batch(COUNTS)
     shards = [jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), pairs) for i in range(8)]
     total = sum(
-      shard_loop(s, shards if across else [s], True, mask_seen=across) for s in shards
+      shard_loop(s, shards if cross_device_negatives else [s], True, mask_seen=cross_device_negatives) for s in shards
     )
     np.testing.assert_allclose(numbers["loss"], total / sum(COUNTS), 1e-5)
 
   def test_a_step_is_one_all_reduce_and_gathers_only_what_it_needs(self):
-    assert collectives(across=False) == {"all-reduce": 1}
+    assert collectives(cross_device_negatives=False) == {"all-reduce": 1}
     # The candidates' vectors, rows, logs and whose they are; the gradient of the
     # vectors goes back to where they were made.
     wanted = {"all-reduce": 1, "all-gather": 4, "reduce-scatter": 1}
-    assert collectives(across=True) == wanted
+    assert collectives(cross_device_negatives=True) == wanted

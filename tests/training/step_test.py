@@ -9,7 +9,7 @@ import pytest
 
 from configs import base
 from deepsets_jax.data.tables.batching import (
-  Absence,
+  SetDropout,
   Batcher,
   Budget,
   EpochPlan,
@@ -70,7 +70,7 @@ class Trainer:
 
   devices: int = 8
   ema_decay: float | None = 0.9
-  absence: Absence | None = Absence(0.2, 0.2, seed=0)  # noqa: RUF009, it is frozen.
+  absence: SetDropout | None = SetDropout(0.2, 0.2, seed=0)  # noqa: RUF009, it is frozen.
   config: ml_collections.ConfigDict = dataclasses.field(default_factory=model_config)
 
   def __post_init__(self):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from deepsets_jax.data.datasets import fetched
-from deepsets_jax.data.interactions.catalog import Catalogue
+from deepsets_jax.data.interactions.catalog import ItemCatalog
 from deepsets_jax.data.interactions.histories import of_events
 from deepsets_jax.data.tables.schema import Modality, Schema, Target
 from deepsets_jax.data.tables.table import Table
@@ -34,7 +34,7 @@ _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 _MIN_FILMS = 2
 
 
-def load(path: str | None = None) -> Catalogue:
+def load(path: str | None = None) -> ItemCatalog:
   """MovieLens 100K, every value looked at.
 
   Users have "age", "gender" and "occupation"; films have "title", "year", "genres" and
@@ -72,7 +72,7 @@ def load(path: str | None = None) -> Catalogue:
   )
   titles = np.array([_display(film) for film in data.films])
   vocabularies = {"users": of_users, "items": of_items}
-  return Catalogue(histories.validate(str(found)), titles, vocabularies)
+  return ItemCatalog(histories.validate(str(found)), titles, vocabularies)
 
 
 def words(title: str) -> list[str]:

@@ -16,7 +16,7 @@ from deepsets_jax.data.datasets import (
 from deepsets_jax.data.ingest.columns import build, spec
 from deepsets_jax.data.ingest.columns.encoding import Encoding
 from deepsets_jax.data.interactions import click_logs
-from deepsets_jax.data.interactions.catalog import Catalogue
+from deepsets_jax.data.interactions.catalog import ItemCatalog
 from deepsets_jax.data.tables.table import Table, open_table
 from deepsets_jax.foundation.errors import DataError
 
@@ -106,7 +106,7 @@ def load(config: ml_collections.ConfigDict, seed: int) -> dict[str, Table]:
   return tables
 
 
-def load_histories(config: ml_collections.ConfigDict) -> Catalogue:
+def load_histories(config: ml_collections.ConfigDict) -> ItemCatalog:
   """Users, items and events of `config.data`, with the titles of the items.
 
   Every value has been looked at.

@@ -15,7 +15,7 @@ from deepsets_jax.data.interactions import distinct
 from deepsets_jax.data.interactions.distinct import padded
 from deepsets_jax.data.interactions.lists import CANDIDATES, Source
 from deepsets_jax.data.interactions.next_item import HISTORY
-from deepsets_jax.data.tables.batching import Absence, Budget
+from deepsets_jax.data.tables.batching import SetDropout, Budget
 from deepsets_jax.data.tables.table import take_elements
 from deepsets_jax.ragged import Batch, Ragged, stack
 
@@ -51,9 +51,9 @@ class ListBatcher:
     source: Source,
     budget: Budget,
     *,
-    shared: bool,
+    tie_item_tower: bool,
     item_slots: Mapping[str, int] | None = None,
-    absence: Absence | None = None,
+    absence: SetDropout | None = None,
   ):
     """The batcher.
 
@@ -65,8 +65,8 @@ class ListBatcher:
       absence: What is left out of users in training, or None.
     """
     self._source, self._budget = source, budget
-    self._shared, self._absence = shared, absence
-    history = budget.slots[HISTORY] if shared else 0
+    self._shared, self._absence = tie_item_tower, absence
+    history = budget.slots[HISTORY] if tie_item_tower else 0
     self._items = distinct.ItemBatcher(
       source.histories.items,
       budget.slots[CANDIDATES] + history,

@@ -11,7 +11,7 @@ from deepsets_jax.data.interactions.histories import Histories
 
 
 @dataclasses.dataclass(frozen=True)
-class Catalogue:
+class ItemCatalog:
   """Users, items and events, as every source of histories gives them.
 
   Attributes:

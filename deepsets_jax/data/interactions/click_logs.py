@@ -22,7 +22,7 @@ from deepsets_jax.data.ingest.files import opening
 from deepsets_jax.data.ingest.files.formats import Format
 from deepsets_jax.data.ingest.files.source import shorten
 from deepsets_jax.data.interactions import histories, id_tables
-from deepsets_jax.data.interactions.catalog import Catalogue
+from deepsets_jax.data.interactions.catalog import ItemCatalog
 from deepsets_jax.data.interactions.id_tables import IdTable, Report
 from deepsets_jax.foundation.errors import DataError
 
@@ -48,7 +48,7 @@ def load(
   time: str,
   rating: str | None,
   report: Report,
-) -> Catalogue:
+) -> ItemCatalog:
   """The data in a folder, every value looked at.
 
   Times are kept in whole seconds; events of one user and second stay in the order of
@@ -86,7 +86,7 @@ def load(
       f" {mended['duplicates']:,}"
     )
   vocabularies = {USERS: users.vocabularies, ITEMS: items.vocabularies}
-  return Catalogue(found.validate(events), items.titles, vocabularies)
+  return ItemCatalog(found.validate(events), items.titles, vocabularies)
 
 
 def find(path: str | None, stem: str) -> pathlib.Path | None:

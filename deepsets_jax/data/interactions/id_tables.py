@@ -19,9 +19,9 @@ from deepsets_jax.data.ingest.columns import cells, spec
 from deepsets_jax.data.ingest.columns.encoding import Encoding
 from deepsets_jax.data.ingest.columns.facts import gather
 from deepsets_jax.data.ingest.columns.images import Unreadable
-from deepsets_jax.data.ingest.columns.labels import Answers, Label
+from deepsets_jax.data.ingest.columns.labels import LabelEncoder, Label
 from deepsets_jax.data.ingest.columns.proposal import propose
-from deepsets_jax.data.ingest.columns.spec import Kind, Spec
+from deepsets_jax.data.ingest.columns.spec import ColumnType, Spec
 from deepsets_jax.data.ingest.columns.survey import located, numbered
 from deepsets_jax.data.ingest.files import opening, paths
 from deepsets_jax.data.ingest.files.source import Source, shorten, shorten_names
@@ -32,7 +32,7 @@ from deepsets_jax.ragged import Ragged, from_lengths
 
 Report = Callable[[str], Any]
 # By name, how a column is a field, and what was fitted.
-Fields = Mapping[str, tuple[Kind, Any]]
+Fields = Mapping[str, tuple[ColumnType, Any]]
 # Columns of titles, the first that there is.
 _TITLES = ("title", "name")
 # Characters of a title: an array of strings is as wide as the longest.
@@ -93,7 +93,7 @@ def read(path: str, column: str, report: Report) -> IdTable:
   kinds = {name: kind for name, (kind, _) in fields.items()}
   fitted = {name: state for name, (_, state) in fields.items()}
   of_fields = Spec(kinds, _no_label(column))
-  encoding = Encoding(of_fields, fitted, Answers(), source.schema)
+  encoding = Encoding(of_fields, fitted, LabelEncoder(), source.schema)
   encoding = encoding.at(paths.folder(path))
   absent = Unreadable()
   table = _encoded(source, encoding, ids, absent)
@@ -209,7 +209,7 @@ def _proposed(source: Source, column: str, report: Report) -> Fields:
   return fields
 
 
-def _fit(source: Source, kinds: Mapping[str, Kind]) -> tuple[Fields, dict[str, str]]:
+def _fit(source: Source, kinds: Mapping[str, ColumnType]) -> tuple[Fields, dict[str, str]]:
   """The fields that can be fitted, and of others why not.
 
   Raises:

@@ -16,7 +16,7 @@ import numpy as np
 
 from deepsets_jax.data.interactions import next_item
 from deepsets_jax.data.interactions.histories import Histories, Split
-from deepsets_jax.data.interactions.next_item import HISTORY, Prefixes
+from deepsets_jax.data.interactions.next_item import HISTORY, NextItemExamples
 from deepsets_jax.data.tables.schema import Schema
 from deepsets_jax.data.tables.table import Table, element_slots
 from deepsets_jax.foundation.errors import DataError
@@ -89,7 +89,7 @@ class RatingLists:
 
   histories: Histories
   train_ends: np.ndarray
-  window: int
+  max_history: int
   list_size: int
   seed: int
   room: int | None = None
@@ -119,7 +119,7 @@ class RatingLists:
     """See `Source`."""
     users, begins = self.of_epoch(epoch, np.arange(len(self)))
     fields = self.histories.users
-    known = np.minimum(begins - self.histories.offsets[:-1][users], self.window)
+    known = np.minimum(begins - self.histories.offsets[:-1][users], self.max_history)
     return {
       **{name: fields.lengths_of(name, users) for name in fields.modalities},
       HISTORY: known,
@@ -148,7 +148,7 @@ class RatingLists:
     that are trained on: what is liked counts more, and what is not less than nothing.
     """
     histories = self.histories
-    table = next_item.users_before(histories, users, ends, self.window)
+    table = next_item.users_before(histories, users, ends, self.max_history)
     history = table.modalities[HISTORY]
     slots = element_slots(ends - history.lengths, history.lengths, history.offsets)
     mean, deviation = self._moments
@@ -218,7 +218,7 @@ class ClickLists:
     ValueError: Fewer than 1 negative.
   """
 
-  next_item: Prefixes
+  next_item: NextItemExamples
   negatives: int
   room: int | None = None
 
@@ -245,7 +245,7 @@ class ClickLists:
     return len(self.prefixes)
 
   def of_epoch(self, epoch: int, lists: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """See `Prefixes.of_epoch`."""
+    """See `NextItemExamples.of_epoch`."""
     return self.prefixes.of_epoch(epoch, lists)
 
   def lengths(self, epoch: int) -> Mapping[str, np.ndarray]:
@@ -255,7 +255,7 @@ class ClickLists:
     return {**self.prefixes.lengths(epoch), **lengths}
 
   def longest(self) -> int:
-    """See `Prefixes.longest`."""
+    """See `NextItemExamples.longest`."""
     return self.prefixes.longest()
 
   def shares(self) -> np.ndarray:
@@ -269,7 +269,7 @@ class ClickLists:
 
   def users_before(self, users: np.ndarray, ends: np.ndarray) -> Table:
     """See `prefixes.users_before`."""
-    return next_item.users_before(self.histories, users, ends, self.prefixes.window)
+    return next_item.users_before(self.histories, users, ends, self.prefixes.max_history)
 
   def candidates(
     self, users: np.ndarray, ends: np.ndarray, rng: np.random.Generator

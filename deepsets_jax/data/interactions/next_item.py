@@ -42,7 +42,7 @@ def schema(histories: Histories) -> Schema:
 
 
 def users_before(
-  histories: Histories, users: np.ndarray, ends: np.ndarray, window: int
+  histories: Histories, users: np.ndarray, ends: np.ndarray, max_history: int
 ) -> Table:
   """Users as they were before some of their events.
 
@@ -58,7 +58,7 @@ def users_before(
   Returns:
     A table of `schema`, in the order of `users`.
   """
-  begins = np.maximum(histories.offsets[:-1][users], ends - window)
+  begins = np.maximum(histories.offsets[:-1][users], ends - max_history)
   lengths = ends - begins
   offsets = np.zeros(len(users) + 1, np.int64)
   np.cumsum(lengths, out=offsets[1:])
@@ -81,7 +81,7 @@ def users_before(
 
 
 @dataclasses.dataclass(frozen=True)
-class Prefixes:
+class NextItemExamples:
   """The training examples of histories: a user, and an event to come.
 
   Attributes:
@@ -96,7 +96,7 @@ class Prefixes:
 
   histories: Histories
   train_ends: np.ndarray
-  window: int
+  max_history: int
   examples: str
   seed: int
 
@@ -106,9 +106,9 @@ class Prefixes:
         f"unknown config.data.histories.examples {self.examples!r}; one of"
         f" {list(EXAMPLES)}"
       )
-    if self.window < 1:
+    if self.max_history < 1:
       raise ValueError(
-        f"config.data.histories.window is {self.window}; expected at least 1"
+        f"config.data.histories.max_history is {self.max_history}; expected at least 1"
       )
 
   def __len__(self) -> int:
@@ -132,7 +132,7 @@ class Prefixes:
     """Number of elements of each example of an epoch, by modality."""
     users, ends = self.of_epoch(epoch, np.arange(len(self)))
     fields = self.histories.users
-    known = np.minimum(ends - self.histories.offsets[:-1][users], self.window)
+    known = np.minimum(ends - self.histories.offsets[:-1][users], self.max_history)
     return {
       **{name: fields.lengths_of(name, users) for name in fields.modalities},
       HISTORY: known,
@@ -141,7 +141,7 @@ class Prefixes:
   def longest(self) -> int:
     """The most events that an example of any epoch is known by."""
     most = int(np.max(self.train_ends - self.histories.offsets[:-1]))
-    return min(self.window, max(most - 1, 0))
+    return min(self.max_history, max(most - 1, 0))
 
   def shares(self) -> np.ndarray:
     """How often an item is what an example is to come to: `[items]`, the sum 1."""

@@ -10,8 +10,8 @@ from jaxtyping import Array, Float, Int
 
 from deepsets_jax.data.interactions import distinct
 from deepsets_jax.data.interactions.distinct import padded
-from deepsets_jax.data.interactions.next_item import HISTORY, Prefixes, users_before
-from deepsets_jax.data.tables.batching import Absence, Budget
+from deepsets_jax.data.interactions.next_item import HISTORY, NextItemExamples, users_before
+from deepsets_jax.data.tables.batching import SetDropout, Budget
 from deepsets_jax.ragged import Batch, stack
 
 
@@ -42,14 +42,14 @@ class PairBatcher:
 
   def __init__(
     self,
-    prefixes: Prefixes,
+    prefixes: NextItemExamples,
     budget: Budget,
     *,
-    uniform: int,
+    num_uniform_negatives: int,
     in_batch: bool,
-    shared: bool,
+    tie_item_tower: bool,
     item_slots: Mapping[str, int] | None = None,
-    absence: Absence | None = None,
+    absence: SetDropout | None = None,
   ):
     """The batcher.
 
@@ -66,22 +66,22 @@ class PairBatcher:
       ValueError: More uniform negatives than there are items, or none of any kind.
     """
     items = prefixes.histories.items
-    if not 0 <= uniform <= len(items):
+    if not 0 <= num_uniform_negatives <= len(items):
       raise ValueError(
-        f"config.recall.uniform is {uniform}; there are {len(items)} items to draw from"
+        f"config.retrieval.num_uniform_negatives is {num_uniform_negatives}; there are {len(items)} items to draw from"
       )
-    if not (uniform or in_batch):
+    if not (num_uniform_negatives or in_batch):
       raise ValueError(
-        "config.recall: neither in_batch nor uniform negatives; take one or both"
+        "config.retrieval: neither in_batch nor uniform negatives; take one or both"
       )
     self._prefixes, self._budget = prefixes, budget
-    self._uniform, self._shared, self._absence = uniform, shared, absence
-    history = budget.slots[HISTORY] if shared else 0
+    self._uniform, self._shared, self._absence = num_uniform_negatives, tie_item_tower, absence
+    history = budget.slots[HISTORY] if tie_item_tower else 0
     shares = prefixes.shares()
-    most = budget.examples + uniform + history
+    most = budget.examples + num_uniform_negatives + history
     self._items = distinct.ItemBatcher(items, most, shares, prefixes.seed, item_slots)
     self._log_expected = _log_expected(
-      shares * budget.examples * in_batch, uniform / len(items)
+      shares * budget.examples * in_batch, num_uniform_negatives / len(items)
     )
 
   @property
@@ -101,7 +101,7 @@ class PairBatcher:
 
   def _shard(self, users: np.ndarray, ends: np.ndarray, step: int, index: int) -> Pairs:
     prefixes, budget = self._prefixes, self._budget
-    table = users_before(prefixes.histories, users, ends, prefixes.window)
+    table = users_before(prefixes.histories, users, ends, prefixes.max_history)
     batch = distinct.users(table, users, budget, self._absence, step, index)
     positives = prefixes.histories.rows[ends]
     rng = np.random.default_rng((prefixes.seed, step, index, 2))
@@ -126,7 +126,7 @@ class PairBatcher:
     )
 
 
-def _log_expected(in_batch: np.ndarray, uniform: float) -> np.ndarray:
+def _log_expected(in_batch: np.ndarray, num_uniform_negatives: float) -> np.ndarray:
   """The log of the sum; of an item that is never a candidate, of the least there is."""
-  expected = in_batch + uniform
+  expected = in_batch + num_uniform_negatives
   return np.log(np.maximum(expected, expected[expected > 0].min()))

@@ -151,7 +151,7 @@ def _shard_rows(
 
 
 @dataclasses.dataclass(frozen=True)
-class Absence:
+class SetDropout:
   """What is left out of training examples at random: truly absent, no placeholder.
 
   Attributes:
@@ -174,7 +174,7 @@ class Absence:
 class Batcher:
   """Gathers rows of a table into batches of one shape."""
 
-  def __init__(self, table: Table, budget: Budget, absence: Absence | None = None):
+  def __init__(self, table: Table, budget: Budget, absence: SetDropout | None = None):
     self._table, self._budget, self._absence = table, budget, absence
 
   def batch(

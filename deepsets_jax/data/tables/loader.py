@@ -13,7 +13,7 @@ import grain
 import jax
 
 from deepsets_jax.data.tables.batching import (
-  Absence,
+  SetDropout,
   Batcher,
   Budget,
   EpochPlan,
@@ -33,7 +33,7 @@ def train_batches(
   *,
   seed: int,
   total_steps: int,
-  absence: Absence | None = None,
+  absence: SetDropout | None = None,
 ) -> grain.DatasetIterator:
   """An iterator over the batches of all training steps, this process's shards.
 

@@ -19,7 +19,7 @@ from deepsets_jax.data.interactions import field_selection
 from deepsets_jax.data.interactions.candidates import CANDIDATES, ListBatcher, Lists
 from deepsets_jax.data.interactions.histories import Histories, Split, leave_out
 from deepsets_jax.data.interactions.lists import ClickLists, RatingLists, last_part
-from deepsets_jax.data.interactions.next_item import Prefixes
+from deepsets_jax.data.interactions.next_item import NextItemExamples
 from deepsets_jax.data.tables.batching import Budget
 from deepsets_jax.models import scorer
 from deepsets_jax.tasks import interactions
@@ -30,16 +30,16 @@ from deepsets_jax.tasks.retrieval.vectors import Vectors
 from deepsets_jax.tasks.supervised import run as runs
 from deepsets_jax.training import optimizer, sharding, task
 from deepsets_jax.training import step as train_step
-from deepsets_jax.training.checkpoints import Position
+from deepsets_jax.training.checkpoints import LoopState
 from deepsets_jax.training.step import State, Step
 
 
 @dataclasses.dataclass(frozen=True)
-class Ranking(interactions.OnHistories):
+class RankingTask(interactions.InteractionTask):
   """A scorer on histories; see `base.Task`.
 
   Attributes:
-    config, mesh, budget, batcher, step, init: See `on_histories.OnHistories`.
+    config, mesh, budget, batcher, step, init: See `on_histories.InteractionTask`.
     titles: Of each item, to be printed.
     histories: With the fields that the config chooses, and ids of items.
     splits: By name, who is to rank what.
@@ -62,7 +62,7 @@ class Ranking(interactions.OnHistories):
   init: Callable[..., State]
 
   @classmethod
-  def build(cls, config: ml_collections.ConfigDict) -> Ranking:
+  def build(cls, config: ml_collections.ConfigDict) -> RankingTask:
     """The task of a config; see `tasks.build`."""
     runs.check_positive(config)
     mesh = sharding.make_mesh()
@@ -105,7 +105,7 @@ class Ranking(interactions.OnHistories):
     )
 
   def fill(self, batch: Lists) -> dict[str, float]:
-    """See `OnHistories.fill`."""
+    """See `InteractionTask.fill`."""
     return super().fill(batch) | task.fill({CANDIDATES: batch.candidates})
 
   def vectors(
@@ -126,7 +126,7 @@ class Ranking(interactions.OnHistories):
 
     Of ratings see `ranking.metrics.of_lists`, of clicks `ranking.scoring.PairScorer`.
     """
-    chosen, ks = self.splits[split], self.config.recall.cutoffs
+    chosen, ks = self.splits[split], self.config.retrieval.cutoffs
     users, items = self.vectors(params, split)
     if isinstance(self.examples, ClickLists):
       lists = (chosen.targets(self.histories), chosen.known(self.histories))
@@ -162,7 +162,7 @@ class Ranking(interactions.OnHistories):
     self,
     workdir: pathlib.Path,
     params: PyTree,
-    position: Position,
+    position: LoopState,
     summary: dict[str, Any],
   ) -> dict[str, Any]:
     """Evaluates validation and test and writes results and pictures."""
@@ -212,10 +212,10 @@ def _examples(
   room = config.data.budgets.get(CANDIDATES)
   if ranking.lists == "ratings":
     return RatingLists(
-      histories, train_ends, settings.window, ranking.list_size, config.seed, room
+      histories, train_ends, settings.max_history, ranking.list_size, config.seed, room
     )
-  examples = Prefixes(
-    histories, train_ends, settings.window, settings.examples, config.seed
+  examples = NextItemExamples(
+    histories, train_ends, settings.max_history, settings.examples, config.seed
   )
   return ClickLists(examples, ranking.negatives, room)
 
@@ -225,7 +225,7 @@ def _fit(
 ) -> tuple[Budget, ListBatcher]:
   """Fills in what the config leaves open; the budget of lists, and the batcher."""
   items = examples.histories.items
-  settings = dict(shared=config.recall.shared, absence=interactions.absence(config))
+  settings = dict(tie_item_tower=config.retrieval.tie_item_tower, absence=interactions.absence(config))
   with config.unlocked():
     if config.ranking.lists == "clicks":
       shapes.check_metrics(config, len(items))
@@ -243,7 +243,7 @@ def _fit(
 
 def _check_metric(config: ml_collections.ConfigDict) -> None:
   """As `fit.check_metrics`, of the lists of ratings."""
-  legal, metric = metrics.names(config.recall.cutoffs), config.train.metric
+  legal, metric = metrics.names(config.retrieval.cutoffs), config.train.metric
   if metric is None:
     config.train.metric = legal[0]
   elif metric not in legal:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from deepsets_jax.data.interactions.next_item import HISTORY, Prefixes
+from deepsets_jax.data.interactions.next_item import HISTORY, NextItemExamples
 from deepsets_jax.data.interactions.pairs import PairBatcher
 from deepsets_jax.data.tables import budgets
 from deepsets_jax.data.tables.batching import Budget, EpochPlan
@@ -22,7 +22,7 @@ class _Task(Protocol):
   """What is needed of a task of towers."""
 
   model: TwoTowers
-  prefixes: Prefixes
+  prefixes: NextItemExamples
   batcher: PairBatcher
   budget: Budget
   abstract_state: Any
@@ -73,7 +73,7 @@ def _length(vectors: Array, shard: Batch) -> Array:
 
 def _as_given(task: _Task, batch: PyTree) -> PyTree:
   """The batch as its model sees it: a history is of vectors where these are shared."""
-  if not task.model.shared or HISTORY not in batch.modalities:
+  if not task.model.tie_item_tower or HISTORY not in batch.modalities:
     return batch
   history = batch.modalities[HISTORY]
   width = task.model.users.head.bias

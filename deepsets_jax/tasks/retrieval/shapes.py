@@ -45,7 +45,7 @@ def user_budget(
     largest = longest if name == HISTORY else int(length.max())
     slots[name] = given.get(name, budgets.room(length, largest, per_shard))
     if slots[name] < max(largest, 1):
-      lower = ", or lower config.data.histories.window" if name == HISTORY else ""
+      lower = ", or lower config.data.histories.max_history" if name == HISTORY else ""
       raise ValueError(
         f"config.data.budgets.{name} is {slots[name]}, and a user has up to {largest}"
         f" {name!r} elements: raise it{lower}"
@@ -100,10 +100,10 @@ def check_metrics(config: ml_collections.ConfigDict, num_items: int) -> None:
     ValueError: Cutoffs that no list has, or a metric that is not of recall or that a
       model may not be chosen by.
   """
-  cutoffs, metric = config.recall.cutoffs, config.train.metric
+  cutoffs, metric = config.retrieval.cutoffs, config.train.metric
   if not cutoffs or min(cutoffs) < 1 or max(cutoffs) > num_items:
     raise ValueError(
-      f"config.recall.cutoffs is {tuple(cutoffs)}; expected at least one, each from 1"
+      f"config.retrieval.cutoffs is {tuple(cutoffs)}; expected at least one, each from 1"
       f" to {num_items}, the number of items"
     )
   legal = [f"{name}_{k}" for name in ("ndcg", "hr", "recall") for k in cutoffs]

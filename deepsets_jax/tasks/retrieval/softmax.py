@@ -141,7 +141,7 @@ class SampledSoftmax:
     candidates = jnp.broadcast_to(found.of_all[None], (len(users), len(columns)))
     if self.mask_seen and HISTORY in pairs.users.modalities:
       history = pairs.users.modalities[HISTORY]
-      if self.model.shared:
+      if self.model.tie_item_tower:
         history = history.replace(values=pairs.items.indices[history.values])
       candidates = candidates & ~seen(history, found.rows)
     candidates = candidates | (columns[None] == own[:, None])

@@ -15,10 +15,10 @@ from jaxtyping import Array, Float, PyTree
 
 from deepsets_jax.data.datasets import registry
 from deepsets_jax.data.interactions import cold, field_selection, next_item
-from deepsets_jax.data.interactions.catalog import Catalogue
+from deepsets_jax.data.interactions.catalog import ItemCatalog
 from deepsets_jax.data.interactions.cold import ColdSplit
 from deepsets_jax.data.interactions.histories import Histories, Split, leave_out
-from deepsets_jax.data.interactions.next_item import Prefixes
+from deepsets_jax.data.interactions.next_item import NextItemExamples
 from deepsets_jax.data.interactions.pairs import PairBatcher, Pairs
 from deepsets_jax.data.tables.batching import Budget
 from deepsets_jax.data.tables.table import Table
@@ -29,12 +29,12 @@ from deepsets_jax.tasks.retrieval.vectors import Vectors
 from deepsets_jax.tasks.supervised import run as runs
 from deepsets_jax.training import optimizer, sharding
 from deepsets_jax.training import step as train_step
-from deepsets_jax.training.checkpoints import Position
+from deepsets_jax.training.checkpoints import LoopState
 from deepsets_jax.training.step import State, Step
 
 
 @dataclasses.dataclass(frozen=True)
-class Recall(interactions.OnHistories):
+class RetrievalTask(interactions.InteractionTask):
   """Two towers on histories; see `base.Task`.
 
   Attributes:
@@ -58,7 +58,7 @@ class Recall(interactions.OnHistories):
   histories: Histories
   splits: dict[str, Split | ColdSplit]
   train_ends: np.ndarray
-  next_item: Prefixes
+  next_item: NextItemExamples
   budget: Budget
   batcher: PairBatcher
   model: two_tower.TwoTowers
@@ -67,8 +67,8 @@ class Recall(interactions.OnHistories):
 
   @classmethod
   def build(
-    cls, config: ml_collections.ConfigDict, source: Catalogue | None = None
-  ) -> Recall:
+    cls, config: ml_collections.ConfigDict, source: ItemCatalog | None = None
+  ) -> RetrievalTask:
     """The task of a config, see `tasks.build`; of its data, or of those given."""
     runs.check_positive(config)
     mesh = sharding.make_mesh()
@@ -85,8 +85,8 @@ class Recall(interactions.OnHistories):
     histories = field_selection.given(
       histories, popularity, **{k: settings[k] for k in keys}
     )
-    examples = Prefixes(
-      histories, train_ends, settings.window, settings.examples, config.seed
+    examples = NextItemExamples(
+      histories, train_ends, settings.max_history, settings.examples, config.seed
     )
     budget, batcher = _fit(config, examples)
     model = two_tower.build(config, next_item.schema(histories), histories.items.schema)
@@ -97,13 +97,13 @@ class Recall(interactions.OnHistories):
 
     init = interactions.init(config, params, tx, batcher, mesh)
     keys = ("temperature", "in_batch", "mask_seen")
-    lose = softmax.SampledSoftmax(model, **{k: config.recall[k] for k in keys})
+    lose = softmax.SampledSoftmax(model, **{k: config.retrieval[k] for k in keys})
     step = train_step.build(
-      lose.of_device if config.recall.across else lose.of_shard,
+      lose.of_device if config.retrieval.cross_device_negatives else lose.of_shard,
       tx,
       mesh,
       ema_decay=config.optim.ema_decay,
-      together=config.recall.across,
+      together=config.retrieval.cross_device_negatives,
     )
     return cls(
       config=config,
@@ -121,8 +121,8 @@ class Recall(interactions.OnHistories):
     )
 
   @property
-  def examples(self) -> Prefixes:
-    """See `on_histories.OnHistories`."""
+  def examples(self) -> NextItemExamples:
+    """See `on_histories.InteractionTask`."""
     return self.prefixes
 
   def items(self, params: PyTree) -> Float[np.ndarray, "i d"]:
@@ -145,7 +145,7 @@ class Recall(interactions.OnHistories):
     """The users of a split, as they are known."""
     chosen = self.splits[split]
     return next_item.users_before(
-      self.histories, chosen.user_rows, chosen.known_ends, self.prefixes.window
+      self.histories, chosen.user_rows, chosen.known_ends, self.prefixes.max_history
     )
 
   def validate(self, params: PyTree) -> dict[str, float]:
@@ -175,7 +175,7 @@ class Recall(interactions.OnHistories):
       chosen.targets(self.histories),
       chosen.known(self.histories),
       self.histories.popularity(self.train_ends),
-      self.config.recall.cutoffs,
+      self.config.retrieval.cutoffs,
       among,
     )
 
@@ -187,7 +187,7 @@ class Recall(interactions.OnHistories):
     self,
     workdir: pathlib.Path,
     params: PyTree,
-    position: Position,
+    position: LoopState,
     summary: dict[str, Any],
   ) -> dict[str, Any]:
     """Evaluates validation and test and writes results and pictures."""
@@ -206,14 +206,14 @@ class Recall(interactions.OnHistories):
 
 
 def _fit(
-  config: ml_collections.ConfigDict, examples: Prefixes
+  config: ml_collections.ConfigDict, examples: NextItemExamples
 ) -> tuple[Budget, PairBatcher]:
   """Fills in what the config leaves open; the budget of users, and the batcher."""
-  items, keys = examples.histories.items, ("uniform", "in_batch", "shared")
-  settings = {k: config.recall[k] for k in keys}
+  items, keys = examples.histories.items, ("num_uniform_negatives", "in_batch", "tie_item_tower")
+  settings = {k: config.retrieval[k] for k in keys}
   settings["absence"] = interactions.absence(config)
   # One config is for catalogues of any size.
-  settings["uniform"] = min(settings["uniform"], len(items))
+  settings["num_uniform_negatives"] = min(settings["num_uniform_negatives"], len(items))
   with config.unlocked():
     shapes.check_metrics(config, len(items))
     budget = shapes.user_budget(config, examples.lengths(0), examples.longest())

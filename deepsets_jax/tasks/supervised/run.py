@@ -17,7 +17,7 @@ from jaxtyping import PyTree
 
 from deepsets_jax.data.datasets import registry
 from deepsets_jax.data.tables import budgets
-from deepsets_jax.data.tables.batching import Absence, Batcher, Budget
+from deepsets_jax.data.tables.batching import SetDropout, Batcher, Budget
 from deepsets_jax.data.tables.table import Table
 from deepsets_jax.models import set_model
 from deepsets_jax.ragged import Batch
@@ -50,7 +50,7 @@ class Run:
   budget: Budget
   shards: int
   mesh: jax.sharding.Mesh
-  absence: Absence | None
+  absence: SetDropout | None
   model: set_model.SetModel
   loss: losses.Loss
   step: train_step.Step
@@ -169,9 +169,9 @@ def _check_metric(name: str, legal: Sequence[str]) -> None:
     )
 
 
-def _absence(config: ml_collections.ConfigDict) -> Absence | None:
+def _absence(config: ml_collections.ConfigDict) -> SetDropout | None:
   data = config.data
-  absence = Absence(data.modality_dropout, data.element_dropout, config.seed)
+  absence = SetDropout(data.modality_dropout, data.element_dropout, config.seed)
   return absence if data.modality_dropout or data.element_dropout else None
 
 

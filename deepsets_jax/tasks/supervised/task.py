@@ -20,18 +20,18 @@ from deepsets_jax.tasks.supervised import encodings
 from deepsets_jax.tasks.supervised import run as runs
 from deepsets_jax.tasks.supervised.costs import of_parts
 from deepsets_jax.training import evaluation, metrics, sharding, task
-from deepsets_jax.training.checkpoints import Position
+from deepsets_jax.training.checkpoints import LoopState
 from deepsets_jax.training.step import State
 
 
 @dataclasses.dataclass(frozen=True)
-class Labels:
+class SupervisedTask:
   """A run that is asked for labels; see `base.Task`."""
 
   run: runs.Run
 
   @classmethod
-  def build(cls, config: ml_collections.ConfigDict) -> Labels:
+  def build(cls, config: ml_collections.ConfigDict) -> SupervisedTask:
     """See `run.build`.
 
     Raises:
@@ -114,7 +114,7 @@ class Labels:
     self,
     workdir: pathlib.Path,
     params: PyTree,
-    position: Position,
+    position: LoopState,
     summary: dict[str, Any],
   ) -> dict[str, Any]:
     """See `report.write`."""

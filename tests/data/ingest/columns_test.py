@@ -16,8 +16,8 @@ import pytest
 
 from deepsets_jax.data.ingest.columns import cells, settings, spec, tfidf
 from deepsets_jax.data.ingest.columns.images import Folder, Image, Unreadable
-from deepsets_jax.data.ingest.columns.labels import Answers, Label
-from deepsets_jax.data.ingest.columns.numeric import Number, Numbers, Vector, Vectors
+from deepsets_jax.data.ingest.columns.labels import LabelEncoder, Label
+from deepsets_jax.data.ingest.columns.numeric import Scalar, ScalarList, Vector, VectorList
 from deepsets_jax.data.ingest.columns.tokens import UNKNOWN, Category, Text, Tokens
 from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.ragged import from_lists
@@ -39,7 +39,7 @@ def fitted(kind, column):
 class TestNumbers:
   def test_null_and_nan_are_absent_and_the_rest_is_standardised(self):
     column = pa.array([1.0, None, float("nan"), 4.0, 7.0])
-    kind = Number("x")
+    kind = Scalar("x")
     state = fitted(kind, column)
     got = kind.encode(column, state)
     there = np.array([1.0, 4.0, 7.0])
@@ -51,7 +51,7 @@ class TestNumbers:
     column = pa.array(
       [[1, None, 2], None, [], [float("nan"), 3]], pa.list_(pa.float64())
     )
-    kind = Numbers("x", scale="none")
+    kind = ScalarList("x", scale="none")
     got = kind.encode(column, fitted(kind, column))
     assert lists(got) == [[[1.0], [2.0]], [], [], [[3.0]]]
 
@@ -126,7 +126,7 @@ class TestNumbers:
 
   def test_the_log_scale_is_that_of_the_absolute_value(self):
     column = pa.array([-math.e + 1, 0.0, math.e**3 - 1])
-    kind = Number("x", scale="log")
+    kind = Scalar("x", scale="log")
     values, _ = kind.found(column, None)
     np.testing.assert_allclose(values[:, 0], [-1, 0, 3], atol=1e-12)
 
@@ -136,14 +136,14 @@ class TestNumbers:
       cells.numbers(column)
 
   def test_a_number_too_large_for_float32_is_refused(self):
-    kind = Number("x", scale="none")
+    kind = Scalar("x", scale="none")
     column = pa.array([1.0, 1e300])
     with pytest.raises(cells.CellError, match="cell 1: .*too large.*log"):
       kind.encode(column, fitted(kind, column))
 
   def test_a_constant_becomes_zero(self):
     column = pa.array([3.3] * 5)
-    kind = Number("x")
+    kind = Scalar("x")
     assert not kind.encode(column, fitted(kind, column)).values.any()
 
   def test_moments_of_parts_are_those_of_the_whole(self):
@@ -166,7 +166,7 @@ class TestVectors:
     column = pa.array(
       [[[1, 2], None, [3, 4]], None, []], pa.list_(pa.list_(pa.float32(), 2))
     )
-    kind = Vectors("x", scale="none")
+    kind = VectorList("x", scale="none")
     got = kind.encode(column, fitted(kind, column))
     assert lists(got) == [[[1.0, 2.0], [3.0, 4.0]], [], []]
 
@@ -451,7 +451,7 @@ class TestLabels:
   def answers(self, label, column):
     fitting = label.fitting()
     fitting.add(column)
-    return Answers(fitting.names())
+    return LabelEncoder(fitting.names())
 
   def test_of_several(self):
     label = Label("y", "multilabel")
@@ -475,9 +475,9 @@ class TestLabels:
 
   def test_zero_or_one(self):
     label = Label("y", "binary")
-    assert label.encode(pa.array([True, False]), Answers()).tolist() == [1, 0]
+    assert label.encode(pa.array([True, False]), LabelEncoder()).tolist() == [1, 0]
     with pytest.raises(cells.CellError, match="cell 1: the label is 2, not 0 or 1"):
-      label.encode(pa.array([0, 2]), Answers())
+      label.encode(pa.array([0, 2]), LabelEncoder())
 
   def test_a_missing_label_is_an_error_or_left_out(self):
     for kind, column in [
@@ -630,7 +630,7 @@ def test_document_frequency_is_that_of_a_loop():
 
 
 MERGED = {
-  "number": (Number("x"), pa.array([1.0, None, -2.0, 4.5, 7.0, 0.0, 3.0])),
+  "number": (Scalar("x"), pa.array([1.0, None, -2.0, 4.5, 7.0, 0.0, 3.0])),
   "vector": (Vector("x"), pa.array([[1.0, 5.0], None, [2.0, 4.0], [0.5, -1.0]] * 2)),
   "tokens": (
     Tokens("x", min_count=2),

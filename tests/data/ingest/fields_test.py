@@ -22,7 +22,7 @@ from deepsets_jax.data.ingest.columns import (
   survey,
 )
 from deepsets_jax.data.ingest.columns.fields import Fields
-from deepsets_jax.data.ingest.columns.numeric import Number
+from deepsets_jax.data.ingest.columns.numeric import Scalar
 from deepsets_jax.data.ingest.columns.tokens import UNKNOWN, Category
 from deepsets_jax.data.ingest.files import opening
 from deepsets_jax.data.tables.schema import Modality, Schema, Target
@@ -96,7 +96,7 @@ def test_a_column_alone_is_scaled_and_numbered_as_a_modality_of_its_own():
     alone = BATCH.select([column])
     got = KIND.encode(KIND.cells_in(alone), state)
     np.testing.assert_array_equal(got.offsets, want.offsets)
-    if isinstance(one, Number):
+    if isinstance(one, Scalar):
       np.testing.assert_allclose(got.weights, want.values[:, 0], rtol=1e-6)
     else:
       first = sum(state.groups[: list(KIND.by_column).index(column)])
@@ -276,9 +276,9 @@ class TestWide:
     ]
 
   def test_every_kind_of_scalar_is_gathered_and_the_rest_stays(self):
-    kinds = {f"x{i}": Number(f"x {i}") for i in range(proposal._MOST_SCALARS)}
+    kinds = {f"x{i}": Scalar(f"x {i}") for i in range(proposal._MOST_SCALARS)}
     kinds |= {
-      "pay": Number("pay", scale="log"),
+      "pay": Scalar("pay", scale="log"),
       "city": Category("the city"),
       "user": Category("user", hash=9),
       "fields": spec.Text("fields"),

@@ -16,8 +16,8 @@ from deepsets_jax.data.interactions.lists import (
   RatingLists,
   last_part,
 )
-from deepsets_jax.data.interactions.next_item import HISTORY, Prefixes
-from deepsets_jax.data.tables.batching import Absence, Budget, EpochPlan
+from deepsets_jax.data.interactions.next_item import HISTORY, NextItemExamples
+from deepsets_jax.data.tables.batching import SetDropout, Budget, EpochPlan
 from tests.data.interactions.clicks import ITEMS, SHORT
 from tests.data.interactions.rated import make_histories
 
@@ -35,7 +35,7 @@ def ratings(seed=0):
 def clicks(seed=0, negatives=NEGATIVES):
   histories = make_histories()
   ends = leave_out(histories)[1]
-  return ClickLists(Prefixes(histories, ends, WINDOW, "prefixes", seed), negatives)
+  return ClickLists(NextItemExamples(histories, ends, WINDOW, "prefixes", seed), negatives)
 
 
 SOURCES = {"ratings": ratings, "clicks": clicks}
@@ -173,14 +173,14 @@ class TestEverySource:
     np.testing.assert_allclose(found / found.sum(), shares, atol=tolerance)
 
 
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("tie_item_tower", [True, False])
 @pytest.mark.parametrize("name", SOURCES)
 class TestEveryShard:
   @hypothesis.given(seed=st.integers(0, 2**16), count=st.integers(0, EXAMPLES))
-  def test_equals_its_lists(self, name, shared, seed, count):
+  def test_equals_its_lists(self, name, tie_item_tower, seed, count):
     source = SOURCES[name]()
     lists = rng_of(seed).permutation(len(source))[:count]
-    shard = shard_of(ListBatcher(source, BUDGET, shared=shared), lists, seed)
+    shard = shard_of(ListBatcher(source, BUDGET, tie_item_tower=tie_item_tower), lists, seed)
     users, ends = source.of_epoch(0, lists)
     rng = np.random.default_rng((source.seed, seed, 0, 3))
     rows, labels = source.candidates(users, ends, rng)
@@ -191,33 +191,33 @@ class TestEveryShard:
     np.testing.assert_array_equal(shard.users.weights, np.arange(EXAMPLES) < count)
     known = source.users_before(users, ends).modalities[HISTORY]
     history = shard.users.modalities[HISTORY]
-    got = [shard.items.indices[x] if shared else x for x in history.to_lists()]
+    got = [shard.items.indices[x] if tie_item_tower else x for x in history.to_lists()]
     for a, b in zip(got[:count], known.to_lists(), strict=True):
       np.testing.assert_array_equal(a, b)
     real = shard.items.indices[shard.items.indices >= 0]
     assert (np.diff(real) > 0).all()  # Each item once.
-    wanted = [rows.values, known.values] if shared else [rows.values]
+    wanted = [rows.values, known.values] if tie_item_tower else [rows.values]
     assert set(real.tolist()) == set(np.concatenate(wanted).tolist())
 
-  def test_what_is_not_filled_is_padding(self, name, shared):
-    shard = shard_of(ListBatcher(SOURCES[name](), BUDGET, shared=shared), [3])
+  def test_what_is_not_filled_is_padding(self, name, tie_item_tower):
+    shard = shard_of(ListBatcher(SOURCES[name](), BUDGET, tie_item_tower=tie_item_tower), [3])
     end = shard.candidates.offsets[-1]
     assert (shard.candidates.offsets[1:] == end).all() and end > 0
     assert (shard.candidates.values[end:] == 0).all()
     assert (shard.labels[end:] == 0).all()
     assert (shard.users.indices[1:] == -1).all()
 
-  def test_shapes_and_types_are_of_one_kind_whatever_is_in_a_shard(self, name, shared):
-    batcher = ListBatcher(SOURCES[name](), BUDGET, shared=shared)
+  def test_shapes_and_types_are_of_one_kind_whatever_is_in_a_shard(self, name, tie_item_tower):
+    batcher = ListBatcher(SOURCES[name](), BUDGET, tie_item_tower=tie_item_tower)
     shards = [shard_of(batcher, np.arange(n) * 7) for n in (0, 1, EXAMPLES)]
     kinds = [jax.tree.map(lambda x: (x.shape, x.dtype.name), s) for s in shards]
     assert kinds[0] == kinds[1] == kinds[2]
     assert shards[0].candidates.values.dtype == np.int32
     assert shards[0].labels.dtype == np.float32
 
-  def test_a_shard_is_a_function_of_seed_step_and_index_alone(self, name, shared):
-    source, absence = SOURCES[name](), Absence(0.3, 0.3, seed=0)
-    make = functools.partial(ListBatcher, source, BUDGET, shared=shared)
+  def test_a_shard_is_a_function_of_seed_step_and_index_alone(self, name, tie_item_tower):
+    source, absence = SOURCES[name](), SetDropout(0.3, 0.3, seed=0)
+    make = functools.partial(ListBatcher, source, BUDGET, tie_item_tower=tie_item_tower)
     rows = [np.arange(6) * (k + 1) for k in range(4)]
     whole = make(absence=absence).batch(1, rows, 5, 0)
     again = make(absence=absence).batch(1, rows[2:], 5, 2)
@@ -232,7 +232,7 @@ class TestListsThatDoNotFit:
     for step in range(10):
       lists = rng_of(step).permutation(len(source))[:EXAMPLES]
       want, got = (
-        shard_of(ListBatcher(source, budget, shared=True), lists)
+        shard_of(ListBatcher(source, budget, tie_item_tower=True), lists)
         for budget in (BUDGET, tight)
       )
       own, cap = want.candidates.lengths, got.candidates.lengths.max()
@@ -252,7 +252,7 @@ class TestListsThatDoNotFit:
     np.testing.assert_array_equal(lengths, np.minimum(want, 2))
     tight = dataclasses.replace(BUDGET, slots=BUDGET.slots | {CANDIDATES: 2})
     plan = EpochPlan(source.lengths, len(source), tight, 1, 0)
-    batcher = ListBatcher(source, tight, shared=True)
+    batcher = ListBatcher(source, tight, tie_item_tower=True)
     for step in range(5):
       shard = shard_of(batcher, plan.rows(step)[0], step)
       kept = shard.candidates.lengths[shard.users.weights > 0]
@@ -260,7 +260,7 @@ class TestListsThatDoNotFit:
 
   def test_of_clicks_what_the_user_came_to_stays(self):
     tight = dataclasses.replace(BUDGET, slots=BUDGET.slots | {CANDIDATES: 14})
-    shard = shard_of(ListBatcher(clicks(), tight, shared=True), np.arange(EXAMPLES))
+    shard = shard_of(ListBatcher(clicks(), tight, tie_item_tower=True), np.arange(EXAMPLES))
     assert shard.candidates.lengths.tolist() == [2] * EXAMPLES
     assert labels_of(shard) == [[1, 0]] * EXAMPLES
 

@@ -55,9 +55,9 @@ def make_source(**settings):
 def small_config(**changes):
   """Of a run of two narrow towers on the clicks; a set is the sum of its elements."""
   config = base.get_config()
-  config.update(task="recall", total_steps=12)
+  config.update(task="retrieval", total_steps=12)
   config.data.update(name="clicks", batch_size=32)
-  config.recall.update(dimensions=8, uniform=16)
+  config.retrieval.update(dimensions=8, num_uniform_negatives=16)
   for model in (config.model, config.item_model):
     model.update(features=8)
     model.set_pool.pools = ("sum",)

@@ -9,7 +9,7 @@ import pytest
 from deepsets_jax.data.interactions.histories import leave_out
 from deepsets_jax.data.interactions.next_item import (
   HISTORY,
-  Prefixes,
+  NextItemExamples,
   schema,
   users_before,
 )
@@ -20,9 +20,9 @@ EPOCHS = range(3)
 SEEDS = st.integers(0, 2**16)
 
 
-def make(examples="prefixes", window=4, seed=0, **settings):
+def make(examples="prefixes", max_history=4, seed=0, **settings):
   histories = make_histories(users=20, **settings)
-  return Prefixes(histories, leave_out(histories)[1], window, examples, seed)
+  return NextItemExamples(histories, leave_out(histories)[1], max_history, examples, seed)
 
 
 def events_of(histories, user):
@@ -39,21 +39,21 @@ def all_of(prefixes, epoch):
 
 
 class TestUsersBefore:
-  @hypothesis.given(seed=SEEDS, window=st.integers(1, 12))
-  def test_equals_a_loop_over_users(self, seed, window):
+  @hypothesis.given(seed=SEEDS, max_history=st.integers(1, 12))
+  def test_equals_a_loop_over_users(self, seed, max_history):
     histories = make_histories(users=15, seed=seed)
     rng = np.random.default_rng(seed)
     users = rng.integers(0, 15, 30)
     places = rng.integers(0, histories.lengths()[users] + 1)
     ends = histories.offsets[users] + places
-    table = users_before(histories, users, ends, window).validate("here")
+    table = users_before(histories, users, ends, max_history).validate("here")
     history = table.modalities[HISTORY]
     ages = np.split(history.times, history.offsets[1:-1])
     tastes = histories.users.modalities["taste"].to_lists()
     years = histories.users.modalities["age"].to_lists()
     for i, (user, place) in enumerate(zip(users, places, strict=True)):
       items, times = events_of(histories, user)
-      first = max(place - window, 0)
+      first = max(place - max_history, 0)
       assert history.to_lists()[i].tolist() == items[first:place].tolist()
       want = [np.log(1 + (times[place - 1] - t) / 60) for t in times[first:place]]
       np.testing.assert_allclose(ages[i], want, 1e-6)
@@ -63,7 +63,7 @@ class TestUsersBefore:
 
   @hypothesis.given(seed=SEEDS, examples=st.sampled_from(["prefixes", "users"]))
   def test_no_example_holds_its_event_or_anything_after_it(self, seed, examples):
-    prefixes = make(examples, window=50, seed=seed)
+    prefixes = make(examples, max_history=50, seed=seed)
     histories = prefixes.histories
     rng = np.random.default_rng(seed)
     users, ends = prefixes.of_epoch(seed % 3, np.arange(len(prefixes)))
@@ -183,16 +183,16 @@ class TestPrefixes:
     prefixes = make(examples)
     for epoch in EPOCHS:
       users, ends = prefixes.of_epoch(epoch, np.arange(len(prefixes)))
-      table = users_before(prefixes.histories, users, ends, prefixes.window)
+      table = users_before(prefixes.histories, users, ends, prefixes.max_history)
       lengths = prefixes.lengths(epoch)
       assert list(lengths) == list(table.modalities)
       for name, length in lengths.items():
         np.testing.assert_array_equal(length, table.lengths(name))
       assert lengths[HISTORY].max() <= 4
 
-  @pytest.mark.parametrize("window", [2, 50])
-  def test_the_longest_is_that_of_any_epoch(self, window):
-    every, drawn = (make(examples, window) for examples in ("prefixes", "users"))
+  @pytest.mark.parametrize("max_history", [2, 50])
+  def test_the_longest_is_that_of_any_epoch(self, max_history):
+    every, drawn = (make(examples, max_history) for examples in ("prefixes", "users"))
     want = every.lengths(0)[HISTORY].max()
     assert every.longest() == drawn.longest() == want
     assert max(drawn.lengths(epoch)[HISTORY].max() for epoch in range(40)) == want
@@ -224,7 +224,7 @@ class TestPrefixes:
     assert np.abs(found - want).max() < 5 * np.sqrt(want.max() / epochs / 19)
 
   def test_of_a_user_held_out_nothing_is_trained_on_but_what_is_known(self):
-    prefixes = make("prefixes", window=50)
+    prefixes = make("prefixes", max_history=50)
     histories = prefixes.histories
     splits, _ = leave_out(histories)
     targets = {
@@ -242,7 +242,7 @@ class TestPrefixes:
         dict(examples="events"),
         r"config.data.histories.examples 'events'; one of \['prefixes', 'users'\]",
       ),
-      (dict(window=0), "config.data.histories.window is 0; expected at least 1"),
+      (dict(max_history=0), "config.data.histories.max_history is 0; expected at least 1"),
     ],
   )
   def test_a_setting_that_cannot_be_is_named(self, settings, message):

@@ -9,9 +9,9 @@ import pytest
 
 from deepsets_jax.data.interactions import field_selection
 from deepsets_jax.data.interactions.histories import leave_out, of_events
-from deepsets_jax.data.interactions.next_item import HISTORY, Prefixes
+from deepsets_jax.data.interactions.next_item import HISTORY, NextItemExamples
 from deepsets_jax.data.interactions.pairs import PairBatcher
-from deepsets_jax.data.tables.batching import Absence, Budget
+from deepsets_jax.data.tables.batching import SetDropout, Budget
 from tests.data.interactions.clicks import (
   ITEMS,
   LARGEST,
@@ -27,11 +27,11 @@ BUDGET = Budget(EXAMPLES, {"taste": 6, "age": 6, HISTORY: 24})
 @functools.cache
 def prefixes_of(examples="prefixes", seed=0):
   histories = make_histories()
-  return Prefixes(histories, leave_out(histories)[1], WINDOW, examples, seed)
+  return NextItemExamples(histories, leave_out(histories)[1], WINDOW, examples, seed)
 
 
 def make(examples="prefixes", seed=0, **settings):
-  settings = dict(uniform=UNIFORM, in_batch=True, shared=True) | settings
+  settings = dict(num_uniform_negatives=UNIFORM, in_batch=True, tie_item_tower=True) | settings
   return PairBatcher(prefixes_of(examples, seed), BUDGET, **settings)
 
 
@@ -40,36 +40,36 @@ def shard_of(batcher, examples, epoch=0, step=0, index=0):
   return jax.tree.map(lambda x: x[0], pairs)
 
 
-def histories_of(pairs, shared):
+def histories_of(pairs, tie_item_tower):
   """The item rows of each user's history."""
   lists = pairs.users.modalities[HISTORY].to_lists()
-  return [(pairs.items.indices[slots] if shared else slots).tolist() for slots in lists]
+  return [(pairs.items.indices[slots] if tie_item_tower else slots).tolist() for slots in lists]
 
 
 def assert_equal(got, want):
   jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("tie_item_tower", [True, False])
 @pytest.mark.parametrize("examples", ["prefixes", "users"])
 class TestEveryShard:
   @hypothesis.given(
     seed=st.integers(0, 2**16), count=st.integers(0, EXAMPLES), epoch=st.integers(0, 2)
   )
-  def test_equals_a_loop_over_users(self, shared, examples, seed, count, epoch):
+  def test_equals_a_loop_over_users(self, tie_item_tower, examples, seed, count, epoch):
     prefixes = prefixes_of(examples)
     histories = prefixes.histories
     rows = np.random.default_rng(seed).permutation(len(prefixes))[:count]
-    pairs = shard_of(make(examples, shared=shared), rows, epoch, step=seed)
+    pairs = shard_of(make(examples, tie_item_tower=tie_item_tower), rows, epoch, step=seed)
     users, ends = prefixes.of_epoch(epoch, rows)
-    known = histories_of(pairs, shared)
+    known = histories_of(pairs, tie_item_tower)
     wanted = set()
     for i, (user, end) in enumerate(zip(users, ends, strict=True)):
       begin = max(histories.offsets[user], end - WINDOW)
       assert known[i] == histories.rows[begin:end].tolist()
       assert pairs.items.indices[pairs.positives[i]] == histories.rows[end]
       assert pairs.users.indices[i] == user
-      wanted |= {int(histories.rows[end])} | (set(known[i]) if shared else set())
+      wanted |= {int(histories.rows[end])} | (set(known[i]) if tie_item_tower else set())
     negatives = pairs.items.indices[pairs.negatives]
     assert len(set(negatives.tolist())) == UNIFORM and (negatives >= 0).all()
     real = pairs.items.indices[pairs.items.indices >= 0]
@@ -77,9 +77,9 @@ class TestEveryShard:
     assert (np.diff(real) > 0).all()  # Each item once.
 
   @hypothesis.given(seed=st.integers(0, 2**16), count=st.integers(0, EXAMPLES))
-  def test_what_is_not_filled_is_padding(self, shared, examples, seed, count):
+  def test_what_is_not_filled_is_padding(self, tie_item_tower, examples, seed, count):
     rows = np.random.default_rng(seed).permutation(len(prefixes_of(examples)))[:count]
-    pairs = shard_of(make(examples, shared=shared), rows)
+    pairs = shard_of(make(examples, tie_item_tower=tie_item_tower), rows)
     np.testing.assert_array_equal(pairs.users.weights, np.arange(EXAMPLES) < count)
     assert (pairs.users.indices[count:] == -1).all()
     assert (pairs.positives[count:] == 0).all()
@@ -115,21 +115,21 @@ def test_shapes_and_types_are_of_one_kind_whatever_is_in_a_shard():
 
 
 @pytest.mark.parametrize("examples", ["prefixes", "users"])
-@pytest.mark.parametrize(("in_batch", "uniform"), [(True, 10), (True, 0), (False, 10)])
+@pytest.mark.parametrize(("in_batch", "num_uniform_negatives"), [(True, 10), (True, 0), (False, 10)])
 class TestLogExpected:
-  def test_equals_a_loop_over_items(self, examples, in_batch, uniform):
+  def test_equals_a_loop_over_items(self, examples, in_batch, num_uniform_negatives):
     prefixes = prefixes_of(examples)
-    pairs = shard_of(make(examples, in_batch=in_batch, uniform=uniform), [3, 50, 9])
+    pairs = shard_of(make(examples, in_batch=in_batch, num_uniform_negatives=num_uniform_negatives), [3, 50, 9])
     shares = prefixes.shares()
-    wanted = [EXAMPLES * in_batch * share + uniform / ITEMS for share in shares]
+    wanted = [EXAMPLES * in_batch * share + num_uniform_negatives / ITEMS for share in shares]
     least = min(x for x in wanted if x > 0)
     for row, got in zip(pairs.items.indices, pairs.log_expected, strict=True):
       if row >= 0:
         np.testing.assert_allclose(got, np.log(max(wanted[row], least)), 1e-5)
 
-  def test_is_how_often_items_are_candidates(self, examples, in_batch, uniform):
+  def test_is_how_often_items_are_candidates(self, examples, in_batch, num_uniform_negatives):
     prefixes = prefixes_of(examples)
-    batcher = make(examples, in_batch=in_batch, uniform=uniform)
+    batcher = make(examples, in_batch=in_batch, num_uniform_negatives=num_uniform_negatives)
     rng, draws = np.random.default_rng(0), 1500
     found, told = np.zeros(ITEMS), np.full(ITEMS, np.nan)
     for step in range(draws):
@@ -143,8 +143,8 @@ class TestLogExpected:
     seen = found > 0
     error = np.abs(found - told)[seen] / np.sqrt(told[seen] / draws)
     assert error.max() < 5 and error.mean() < 1.2  # In standard errors.
-    np.testing.assert_allclose(found.sum(), EXAMPLES * in_batch + uniform, 1e-9)
-    assert seen.sum() == (ITEMS if uniform else ITEMS - NEVER)
+    np.testing.assert_allclose(found.sum(), EXAMPLES * in_batch + num_uniform_negatives, 1e-9)
+    assert seen.sum() == (ITEMS if num_uniform_negatives else ITEMS - NEVER)
 
 
 class TestItemsThatDoNotFit:
@@ -180,7 +180,7 @@ class TestItemsThatDoNotFit:
     assert min(cuts) < 3 and len(cuts) > 1
 
   def test_the_proposal_has_room_for_all_where_all_may_come(self):
-    batcher = make(uniform=ITEMS)
+    batcher = make(num_uniform_negatives=ITEMS)
     pairs = shard_of(batcher, np.arange(EXAMPLES))
     np.testing.assert_array_equal(pairs.items.indices[:ITEMS], np.arange(ITEMS))
     table = prefixes_of().histories.items
@@ -204,9 +204,9 @@ class TestItemsThatDoNotFit:
     ends = leave_out(histories)[1]
     items = field_selection.with_ids(items, histories.popularity(ends), 1)
     histories = dataclasses.replace(histories, items=items)
-    prefixes = Prefixes(histories, ends, 4, "prefixes", 0)
+    prefixes = NextItemExamples(histories, ends, 4, "prefixes", 0)
     budget = Budget(64, {"taste": 64, "age": 64, HISTORY: 256})
-    batcher = PairBatcher(prefixes, budget, uniform=32, in_batch=True, shared=True)
+    batcher = PairBatcher(prefixes, budget, num_uniform_negatives=32, in_batch=True, tie_item_tower=True)
     pairs = shard_of(batcher, np.arange(64) * 17)
     rows = pairs.items.indices[pairs.items.indices >= 0]
     got = pairs.items.modalities[field_selection.ID].lengths[: len(rows)]
@@ -215,7 +215,7 @@ class TestItemsThatDoNotFit:
 
 class TestRandomness:
   def test_a_shard_is_a_function_of_seed_step_and_index_alone(self):
-    absence = Absence(0.3, 0.3, seed=0)
+    absence = SetDropout(0.3, 0.3, seed=0)
     batcher = make(absence=absence)
     rows = [np.arange(6) * (k + 1) for k in range(4)]
     whole = batcher.batch(1, rows, 5, 0)
@@ -231,7 +231,7 @@ class TestRandomness:
     assert len(set(drawn)) == 4
 
   def test_what_is_left_out_is_of_users_alone(self):
-    plain, sparse = make(), make(absence=Absence(0.2, 0.4, seed=0))
+    plain, sparse = make(), make(absence=SetDropout(0.2, 0.4, seed=0))
     left_out = 0
     for step in range(10):
       rows = np.random.default_rng(step).permutation(200)[:EXAMPLES]
@@ -252,11 +252,11 @@ class TestRandomness:
   ("settings", "message"),
   [
     (
-      dict(uniform=ITEMS + 1),
-      f"config.recall.uniform is {ITEMS + 1}; there are {ITEMS} items",
+      dict(num_uniform_negatives=ITEMS + 1),
+      f"config.retrieval.num_uniform_negatives is {ITEMS + 1}; there are {ITEMS} items",
     ),
-    (dict(uniform=-1), "config.recall.uniform is -1"),
-    (dict(uniform=0, in_batch=False), "neither in_batch nor uniform negatives"),
+    (dict(num_uniform_negatives=-1), "config.retrieval.num_uniform_negatives is -1"),
+    (dict(num_uniform_negatives=0, in_batch=False), "neither in_batch nor uniform negatives"),
   ],
 )
 def test_negatives_that_cannot_be_are_named(settings, message):

@@ -67,11 +67,11 @@ def _events():
 def config(path):
   """A model of a few numbers, and few steps."""
   config = base.get_config()
-  config.task = "recall"
+  config.task = "retrieval"
   config.total_steps = 60
   config.data.update(name="movielens", path=str(path), batch_size=64, shards=8)
   config.data.histories.update(
-    window=4, id_events=1, user_fields=("gender",), item_fields=("genres", "title")
+    max_history=4, id_events=1, user_fields=("gender",), item_fields=("genres", "title")
   )
   for tower in (config.model, config.item_model):
     tower.update(features=8)
@@ -79,7 +79,7 @@ def config(path):
     tower.head.hidden = ()
   config.model.update(fading=("history",))
   config.model.positions.history = "sinusoidal"  # So that ages are read.
-  config.recall.update(dimensions=8, uniform=8, in_batch=False)
+  config.retrieval.update(dimensions=8, num_uniform_negatives=8, in_batch=False)
   config.optim.update(learning_rate=0.03, warmup_steps=5)
   config.train.update(eval_every=30)
   return config

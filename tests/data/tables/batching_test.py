@@ -8,7 +8,7 @@ import pytest
 
 from deepsets_jax.data.tables import batching, loader
 from deepsets_jax.data.tables.batching import (
-  Absence,
+  SetDropout,
   Batcher,
   Budget,
   EpochPlan,
@@ -143,7 +143,7 @@ def test_epochs_are_shuffled_anew_and_by_seed():
 
 def test_iterator_resumes_where_it_was():
   table = make_table([(i % 3, i % 4) for i in range(50)])
-  arguments = dict(seed=3, total_steps=40, absence=Absence(0.3, 0.3, 3))
+  arguments = dict(seed=3, total_steps=40, absence=SetDropout(0.3, 0.3, 3))
 
   def batches():
     return loader.train_batches(table, BUDGET, 2, **arguments)
@@ -167,7 +167,7 @@ def test_processes_share_the_shards_of_a_batch():
 
 def test_shards_of_a_process_are_those_of_the_whole_batch():
   table = make_table([(3, 5)] * 16)
-  batcher = Batcher(table, BUDGET, Absence(0.4, 0.4, 0))
+  batcher = Batcher(table, BUDGET, SetDropout(0.4, 0.4, 0))
   rows = EpochPlan(lengths_of(table), len(table), BUDGET, 4, 0).rows(0)
   whole = batcher.batch(rows, step=0)
   for index in range(2):
@@ -183,7 +183,7 @@ class TestAbsence:
   def batch(self, modality_rate, element_rate, n=2000):
     table = make_table([(2, 4)] * n)
     budget = Budget(n, {"image": 2 * n, "word": 4 * n})
-    absence = Absence(modality_rate, element_rate, 0)
+    absence = SetDropout(modality_rate, element_rate, 0)
     return Batcher(table, budget, absence).batch([np.arange(n)])
 
   def test_rates_are_those_asked_for(self):
@@ -210,7 +210,7 @@ class TestAbsence:
   @pytest.mark.parametrize("rate", [-0.1, 1.0])
   def test_rates_out_of_range_are_refused(self, rate):
     with pytest.raises(ValueError, match="modality_rate"):
-      Absence(rate, 0.0, 0)
+      SetDropout(rate, 0.0, 0)
 
 
 def test_batching_is_numpy_only():

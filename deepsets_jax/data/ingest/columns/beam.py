@@ -48,8 +48,8 @@ class Job:
     path: Of the file, see `opening.open_source`.
     schema: Of its columns.
     spec: What they are.
-    labels: As in `Survey`.
-    id_size: As in `Survey`.
+    labels: As in `SplitAssignment`.
+    id_size: As in `SplitAssignment`.
     folder: In which each range has one of its own, named by its first row.
   """
 

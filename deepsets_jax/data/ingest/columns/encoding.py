@@ -13,12 +13,12 @@ import pyarrow as pa
 from deepsets_jax.data.ingest.columns import cells, spec
 from deepsets_jax.data.ingest.columns.fields import Quantity, States
 from deepsets_jax.data.ingest.columns.images import Folder, Image, Unreadable
-from deepsets_jax.data.ingest.columns.labels import Answers
+from deepsets_jax.data.ingest.columns.labels import LabelEncoder
 from deepsets_jax.data.ingest.columns.numeric import Moments, Scale
 from deepsets_jax.data.ingest.columns.spec import Spec
 from deepsets_jax.data.ingest.columns.survey import (
   TRAIN,
-  Survey,
+  SplitAssignment,
   located,
   names_of,
   parted,
@@ -46,7 +46,7 @@ class Encoding:
 
   spec: Spec
   fitted: Mapping[str, Scale | Vocabulary | Folder | States]
-  answers: Answers
+  answers: LabelEncoder
   columns: pa.Schema
 
   @property
@@ -157,7 +157,7 @@ def from_json(value: Mapping[str, Any], where: str) -> Encoding:
       name: kind.restore(value["fitted"][name])
       for name, kind in of_spec.modalities.items()
     }
-    answers = Answers.from_json(value["answers"])
+    answers = LabelEncoder.from_json(value["answers"])
   except (KeyError, TypeError, ValueError) as error:
     raise DataError(f"{where} is damaged ({error!r}); train anew") from error
   return Encoding(of_spec, fitted, answers, columns)
@@ -177,7 +177,7 @@ class Fitting:
     Args:
       batch: The rows.
       rows: Their numbers in the file.
-      parts: Of each, as in `Survey`.
+      parts: Of each, as in `SplitAssignment`.
 
     Raises:
       DataError: A value that cannot be what the spec says; names row and column.
@@ -214,7 +214,7 @@ class Fitting:
 
     Args:
       schema: Of the file.
-      labels: As in `Survey`.
+      labels: As in `SplitAssignment`.
 
     Raises:
       DataError: A column with nothing to learn from.
@@ -234,7 +234,7 @@ class Fitting:
           f" {scale.mean.tolist()}: there is nothing to learn"
         )
     columns = _wanted(schema, self._spec)
-    return Encoding(self._spec, fitted, Answers(labels, scale), columns)
+    return Encoding(self._spec, fitted, LabelEncoder(labels, scale), columns)
 
   def _of_column(self, name: str, error: ValueError) -> DataError:
     columns = list(self._spec.modalities[name].by_column)
@@ -245,7 +245,7 @@ class Fitting:
     )
 
 
-def fit(source: Source, of_spec: Spec, survey: Survey) -> Encoding:
+def fit(source: Source, of_spec: Spec, survey: SplitAssignment) -> Encoding:
   """The encoding of a file; scales and vocabularies are of the training part alone.
 
   Raises:

@@ -28,7 +28,7 @@ _MOST_SHAPES = 20
 
 
 @dataclasses.dataclass
-class Facts:
+class ColumnProfile:
   """Of one column.
 
   Attributes:
@@ -127,16 +127,16 @@ class Facts:
         return size
     return 0
 
-  def as_one(self) -> Facts:
+  def as_one(self) -> ColumnProfile:
     """The same where all parts of a row are one element, a vector or a category."""
     ones = collections.Counter({0: self.missing, 1: self.present})
     return dataclasses.replace(self, sizes=+ones)
 
-  def as_words(self) -> Facts:
+  def as_words(self) -> ColumnProfile:
     """The same where all words of a list of strings are elements."""
     return dataclasses.replace(self, sizes=self.words) if self.words else self
 
-  def as_parts(self, mark: str) -> Facts:
+  def as_parts(self, mark: str) -> ColumnProfile:
     """The same where the parts of a string between marks are elements."""
     marked = self.marked.get(mark)
     if marked is None or marked.parts is None:
@@ -292,7 +292,7 @@ def _total(counter: collections.Counter[int]) -> int:
   return sum(size * count for size, count in counter.items())
 
 
-def gather(source: Source) -> list[Facts]:
+def gather(source: Source) -> list[ColumnProfile]:
   """The facts of every column.
 
   Raises:
@@ -301,7 +301,7 @@ def gather(source: Source) -> list[Facts]:
   # Each row of a table that is joined to this one is an element.
   many, unclear = getattr(source, "lists", {}), getattr(source, "ambiguous", ())
   facts = [
-    Facts(f.name, f.type, is_many=f.name in many, is_ambiguous=f.name in unclear)
+    ColumnProfile(f.name, f.type, is_many=f.name in many, is_ambiguous=f.name in unclear)
     for f in source.schema
   ]
   for rows, batch in numbered(source):

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from deepsets_jax.data.ingest.columns import cells
-from deepsets_jax.data.ingest.columns.numeric import Number, Scale
+from deepsets_jax.data.ingest.columns.numeric import Scalar, Scale
 from deepsets_jax.data.ingest.columns.tokens import Category, Vocabulary
 from deepsets_jax.data.tables.schema import Modality
 from deepsets_jax.ragged import Ragged, from_lengths
@@ -88,8 +88,8 @@ class Fields:
   A column without a value in the training part makes no elements.
 
   Attributes:
-    number: Columns of numbers, dates or times; scaled as by `Number`.
-    log: Columns of numbers, scaled as by `Number` with scale "log".
+    number: Columns of numbers, dates or times; scaled as by `Scalar`.
+    log: Columns of numbers, scaled as by `Scalar` with scale "log".
     category: Columns of strings, whole numbers or booleans, as in `Category`.
     min_count: Of categories, as in `Category`.
   """
@@ -113,11 +113,11 @@ class Fields:
     Category("", self.min_count)  # Raises where it is too small.
 
   @functools.cached_property
-  def by_column(self) -> Mapping[str, Number | Category]:
+  def by_column(self) -> Mapping[str, Scalar | Category]:
     """What each column is, in the order of the token ids."""
     return (
-      {name: Number(name) for name in self.number}
-      | {name: Number(name, scale="log") for name in self.log}
+      {name: Scalar(name) for name in self.number}
+      | {name: Scalar(name, scale="log") for name in self.log}
       | {name: Category(name, self.min_count) for name in self.category}
     )
 

@@ -21,7 +21,7 @@ _MOST_NAMES = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
-class Answers:
+class LabelEncoder:
   """What there is to predict, fitted.
 
   Attributes:
@@ -38,7 +38,7 @@ class Answers:
     return {"names": list(self.names), "scale": scale}
 
   @classmethod
-  def from_json(cls, value: Mapping[str, Any]) -> Answers:
+  def from_json(cls, value: Mapping[str, Any]) -> LabelEncoder:
     """What `to_json` wrote."""
     scale = value["scale"]
     arrays = {k: np.asarray(v) for k, v in scale.items()} if scale else {}
@@ -129,7 +129,7 @@ class Label:
       advice += "; or train a run for each number, written in a column of its own"
     return cells.CellError(index, problem, advice)
 
-  def encode(self, column: pa.Array, answers: Answers) -> np.ndarray:
+  def encode(self, column: pa.Array, answers: LabelEncoder) -> np.ndarray:
     """The targets of cells that all have a label, as in `Table`.
 
     Raises:
@@ -160,7 +160,7 @@ class Label:
       return cells.numbers(column).values[:, None]
     return cells.vectors(column, one=True, size=size).values.astype(np.float64)
 
-  def target(self, answers: Answers) -> Target:
+  def target(self, answers: LabelEncoder) -> Target:
     """What is predicted."""
     scale = answers.scale
     if scale is None:

@@ -13,7 +13,7 @@ import sklearn.tree
 from deepsets_jax.data.ingest.columns import cells
 from deepsets_jax.data.ingest.columns.labels import Label
 from deepsets_jax.data.ingest.columns.spec import PARTS, Spec
-from deepsets_jax.data.ingest.columns.survey import TRAIN, Survey, parted
+from deepsets_jax.data.ingest.columns.survey import TRAIN, SplitAssignment, parted
 from deepsets_jax.data.ingest.files import duck
 from deepsets_jax.data.ingest.files.source import Source
 
@@ -24,7 +24,7 @@ _FEWEST = 40
 _RIGHT, _USUAL = 0.99, 0.95
 
 
-def find(source: Source, spec: Spec, survey: Survey) -> list[str]:
+def find(source: Source, spec: Spec, survey: SplitAssignment) -> list[str]:
   """Sentences on what may give the answer away, with figures.
 
   Args:
@@ -35,7 +35,7 @@ def find(source: Source, spec: Spec, survey: Survey) -> list[str]:
   return [*_equal_rows(source, spec, survey), *_telling_columns(source, spec, survey)]
 
 
-def _equal_rows(source: Source, spec: Spec, survey: Survey) -> Iterator[str]:
+def _equal_rows(source: Source, spec: Spec, survey: SplitAssignment) -> Iterator[str]:
   """How many rows of a part are equal to a training row, features and label."""
   columns = list(
     dict.fromkeys([*(c for k in spec.modalities.values() for c in k.by_column)])
@@ -78,7 +78,7 @@ def _equal_rows(source: Source, spec: Spec, survey: Survey) -> Iterator[str]:
       )
 
 
-def _telling_columns(source: Source, spec: Spec, survey: Survey) -> Iterator[str]:
+def _telling_columns(source: Source, spec: Spec, survey: SplitAssignment) -> Iterator[str]:
   """Columns that determine the label alone, tried on rows that were not fitted on."""
   if spec.label.kind == "multilabel" or cells.is_list(_type(source, spec.label.column)):
     return
@@ -110,7 +110,7 @@ def _type(source: Source, column: str) -> pa.DataType:
   return source.schema.field(column).type
 
 
-def _sample(source: Source, columns: list[str], survey: Survey) -> pa.Table:
+def _sample(source: Source, columns: list[str], survey: SplitAssignment) -> pa.Table:
   """The first rows that are not left out."""
   taken, rows = [], 0
   for _, parts, batch in parted(source, columns, survey.parts):

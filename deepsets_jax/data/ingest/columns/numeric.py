@@ -191,7 +191,7 @@ class _NumericFitting:
 
 
 @dataclasses.dataclass(frozen=True)
-class Number(_Numeric):
+class Scalar(_Numeric):
   """A number, or none: one element of one feature."""
 
   kind = "number"
@@ -209,7 +209,7 @@ class Number(_Numeric):
 
 
 @dataclasses.dataclass(frozen=True)
-class Numbers(Number):
+class ScalarList(Scalar):
   """A list of numbers, each an element of one feature."""
 
   kind = "numbers"
@@ -239,7 +239,7 @@ class Vector(_Numeric):
 
 
 @dataclasses.dataclass(frozen=True)
-class Vectors(_Numeric):
+class VectorList(_Numeric):
   """A list of vectors of one size, each an element."""
 
   kind = "vectors"

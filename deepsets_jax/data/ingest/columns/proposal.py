@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 
 from deepsets_jax.data.ingest.columns import cells, roles
-from deepsets_jax.data.ingest.columns.facts import MOST_DISTINCT, Facts
+from deepsets_jax.data.ingest.columns.facts import MOST_DISTINCT, ColumnProfile
 from deepsets_jax.data.ingest.columns.fields import Fields
 from deepsets_jax.data.ingest.columns.images import Image
 from deepsets_jax.data.ingest.columns.labels import Label
-from deepsets_jax.data.ingest.columns.numeric import Number, Numbers, Vector, Vectors
-from deepsets_jax.data.ingest.columns.spec import Kind, Spec
+from deepsets_jax.data.ingest.columns.numeric import Scalar, ScalarList, Vector, VectorList
+from deepsets_jax.data.ingest.columns.spec import ColumnType, Spec
 from deepsets_jax.data.ingest.columns.tokens import Category, Text, Tokens
 from deepsets_jax.data.ingest.files.source import shorten_names
 from deepsets_jax.foundation.errors import DataError
@@ -44,7 +44,7 @@ _MANY_EMPTY = 0.05
 
 
 def propose(
-  facts: Sequence[Facts], where: str, label: str | None = None, group: str | None = None
+  facts: Sequence[ColumnProfile], where: str, label: str | None = None, group: str | None = None
 ) -> tuple[Spec, dict[str, str]]:
   """A spec, and of every column that it does not use why not.
 
@@ -72,7 +72,7 @@ def propose(
     group = roles.first(f.name for f in others if roles.is_group(f))
   marks = {chosen.column, split, group}
   identity = roles.id_column([fact for fact in others if fact.name not in marks])
-  modalities: dict[str, Kind] = {}
+  modalities: dict[str, ColumnType] = {}
   for fact in others:
     if fact.name in {*marks, identity, *unused}:
       continue
@@ -96,7 +96,7 @@ def propose(
   ), unused
 
 
-def remarks(facts: Sequence[Facts], proposed: Spec) -> list[str]:
+def remarks(facts: Sequence[ColumnProfile], proposed: Spec) -> list[str]:
   """Sentences on what a person should look at in a proposal."""
   found = []
   by_name = {fact.name: fact for fact in facts}
@@ -127,7 +127,7 @@ def remarks(facts: Sequence[Facts], proposed: Spec) -> list[str]:
   return found
 
 
-def gathered(modalities: Mapping[str, Kind]) -> dict[str, Kind]:
+def gathered(modalities: Mapping[str, ColumnType]) -> dict[str, ColumnType]:
   """The modalities, with many columns of numbers and categories as one.
 
   Each modality has an encoder of its own, whose compilation takes time and memory.
@@ -145,12 +145,12 @@ def gathered(modalities: Mapping[str, Kind]) -> dict[str, Kind]:
   return {_name("fields", others): fields, **others}
 
 
-def _is_scalar(kind: Kind) -> bool:
+def _is_scalar(kind: ColumnType) -> bool:
   """Whether it can be one of `Fields`; categories in buckets cannot."""
   return kind.kind == "number" or (kind.kind == "category" and kind.hash is None)
 
 
-def elements(facts: Facts, kind: Kind) -> Facts:
+def elements(facts: ColumnProfile, kind: ColumnType) -> ColumnProfile:
   """The facts of a column whose parts are counted as the elements of its kind.
 
   Of words and tokens these are all; those that are left out or repeat make none.
@@ -164,7 +164,7 @@ def elements(facts: Facts, kind: Kind) -> Facts:
   return facts.as_one() if one else facts
 
 
-def budget(facts: Facts, examples: int) -> int:
+def budget(facts: ColumnProfile, examples: int) -> int:
   """Slots that 99 % of random batches of so many rows need, and the largest row.
 
   Args:
@@ -178,7 +178,7 @@ def budget(facts: Facts, examples: int) -> int:
   return -(-int(np.ceil(needed)) // 8) * 8
 
 
-def _label(by_name: Mapping[str, Facts], where: str, column: str | None) -> Label:
+def _label(by_name: Mapping[str, ColumnProfile], where: str, column: str | None) -> Label:
   lower = {name.lower(): name for name in by_name}
   column = column or roles.first(lower[name] for name in LABEL_NAMES if name in lower)
   if column is None:
@@ -211,7 +211,7 @@ def _label(by_name: Mapping[str, Facts], where: str, column: str | None) -> Labe
   return Label(column, "regression", missing=missing)
 
 
-def _is_vector(fact: Facts) -> bool:
+def _is_vector(fact: ColumnProfile) -> bool:
   """Whether lists are of numbers that measure something, rather than name it."""
   if not cells.is_number(fact.inner) or not fact.numbers[0]:
     return False
@@ -220,7 +220,7 @@ def _is_vector(fact: Facts) -> bool:
   return not fact.whole or (measures and len(fact.widths) == 1 and max(fact.widths) > 1)
 
 
-def _kind(fact: Facts, by_name: Mapping[str, Facts]) -> Kind | str:
+def _kind(fact: ColumnProfile, by_name: Mapping[str, ColumnProfile]) -> ColumnType | str:
   """How a column is a modality, or why it is none."""
   name = fact.name
   for end in _BESIDE_VECTORS:
@@ -250,20 +250,20 @@ def _kind(fact: Facts, by_name: Mapping[str, Facts]) -> Kind | str:
     return Category(name)
   if fact.whole and roles.is_id_name(name):
     return Category(name, hash=_hash(fact))
-  return Number(name, scale=_scale(fact))
+  return Scalar(name, scale=_scale(fact))
 
 
-def _is_constant(fact: Facts) -> bool:
+def _is_constant(fact: ColumnProfile) -> bool:
   gaps = fact.missing <= _GAPS * fact.rows
   return len(fact.distinct) == 1 and gaps and fact.rows > 1
 
 
-def _of_many(fact: Facts) -> Kind | str:
+def _of_many(fact: ColumnProfile) -> ColumnType | str:
   """How a column of another table is a modality, each of its rows an element."""
   name, inner = fact.name, fact.inner
   if cells.is_list(inner) and cells.is_number(inner.value_type):
     if len(fact.widths) == 1:
-      return Vectors(name)
+      return VectorList(name)
     return f"its lists of numbers are of different lengths: {sorted(fact.widths)[:5]}"
   if fact.different > 0.9 and fact.counted > 20:
     keys = pa.types.is_string(inner) and fact.looks_like_keys
@@ -277,13 +277,13 @@ def _of_many(fact: Facts) -> Kind | str:
     return "it is the same in every row that has it"
   if pa.types.is_boolean(inner) or (fact.whole and roles.is_id_name(name)):
     return Tokens(name, hash=_hash(fact))
-  return Numbers(name, scale=_scale(fact))
+  return ScalarList(name, scale=_scale(fact))
 
 
-def _list(fact: Facts) -> Kind | str:
+def _list(fact: ColumnProfile) -> ColumnType | str:
   name, inner = fact.name, fact.inner
   if cells.is_list(inner) and cells.is_number(inner.value_type):
-    return Vectors(name)
+    return VectorList(name)
   if pa.types.is_string(inner) and fact.looks_like_pictures:
     return Image(name)
   if pa.types.is_string(inner):
@@ -294,10 +294,10 @@ def _list(fact: Facts) -> Kind | str:
     return Vector(name)
   if fact.whole and pa.types.is_integer(inner):
     return Tokens(name, hash=_hash(fact))
-  return Numbers(name, scale=_scale(fact))
+  return ScalarList(name, scale=_scale(fact))
 
 
-def _string(fact: Facts) -> Kind | str:
+def _string(fact: ColumnProfile) -> ColumnType | str:
   name = fact.name
   if fact.looks_like_pictures:
     return Image(name, separator=fact.picture_separator)
@@ -314,13 +314,13 @@ def _string(fact: Facts) -> Kind | str:
   return Category(name, hash=_hash(fact))
 
 
-def _scale(fact: Facts) -> str:
+def _scale(fact: ColumnProfile) -> str:
   """Of heavy tails the logarithm."""
   count, least, most, total = fact.numbers
   return "log" if least >= 0 and most > 30 * total / count else "standard"
 
 
-def _hash(fact: Facts) -> int | None:
+def _hash(fact: ColumnProfile) -> int | None:
   large = min(_LARGE, MOST_DISTINCT)
   return _BUCKETS if len(fact.distinct) >= large else None
 

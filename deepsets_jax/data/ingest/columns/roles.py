@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import pyarrow as pa
 
 from deepsets_jax.data.ingest.columns import cells
-from deepsets_jax.data.ingest.columns.facts import Facts
+from deepsets_jax.data.ingest.columns.facts import ColumnProfile
 from deepsets_jax.data.ingest.files.paths import PART_WORDS
 
 _SPLIT_NAMES = ("split", "fold", "part", "partition", "subset", "set")
@@ -24,7 +24,7 @@ _GROUPS = (
 _FEWEST_GROUPS = 10
 
 
-def reason_to_skip(fact: Facts) -> str:
+def reason_to_skip(fact: ColumnProfile) -> str:
   """Why a column must not be read, whatever its kind; "" if it may be."""
   name = fact.name.strip().lower()
   if re.fullmatch(_INDEX, fact.name):
@@ -37,7 +37,7 @@ def reason_to_skip(fact: Facts) -> str:
 
 
 def split_column(
-  facts: Sequence[Facts], unused: dict[str, str]
+  facts: Sequence[ColumnProfile], unused: dict[str, str]
 ) -> tuple[str | None, dict[str, list[str]] | None]:
   """The column that says the part of each row, and which values say which.
 
@@ -74,7 +74,7 @@ def split_column(
   return None, None
 
 
-def is_group(fact: Facts) -> bool:
+def is_group(fact: ColumnProfile) -> bool:
   """Whether rows of one value are of one person or thing."""
   return (
     re.fullmatch(_GROUPS, fact.name.lower()) is not None
@@ -85,7 +85,7 @@ def is_group(fact: Facts) -> bool:
   )
 
 
-def id_column(facts: Sequence[Facts]) -> str | None:
+def id_column(facts: Sequence[ColumnProfile]) -> str | None:
   """The first column that has another value in each row, and looks like names."""
   able = [
     fact
@@ -107,7 +107,7 @@ def is_id_name(name: str) -> bool:
   return re.search(r"(^|_)(id|uid|uuid|key|index)$", name.lower()) is not None
 
 
-def numbers_rows(fact: Facts) -> bool:
+def numbers_rows(fact: ColumnProfile) -> bool:
   """Whether it counts from 0 or 1, as an index that was written with the table does."""
   _, least, most, _ = fact.numbers
   counts = fact.unique and fact.whole and pa.types.is_integer(fact.type)

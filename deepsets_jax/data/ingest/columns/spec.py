@@ -19,7 +19,7 @@ from deepsets_jax.data.ingest.columns import cells, settings
 from deepsets_jax.data.ingest.columns.fields import Fields
 from deepsets_jax.data.ingest.columns.images import Image
 from deepsets_jax.data.ingest.columns.labels import Label
-from deepsets_jax.data.ingest.columns.numeric import Number, Numbers, Vector, Vectors
+from deepsets_jax.data.ingest.columns.numeric import Scalar, ScalarList, Vector, VectorList
 from deepsets_jax.data.ingest.columns.tokens import Category, Text, Tokens
 from deepsets_jax.data.ingest.files import paths
 from deepsets_jax.data.ingest.files.formats import Format
@@ -30,10 +30,10 @@ from deepsets_jax.data.ingest.files.reading import Reading
 from deepsets_jax.data.ingest.files.source import Source, shorten_names
 from deepsets_jax.foundation.errors import DataError
 
-Kind = Number | Numbers | Vector | Vectors | Category | Tokens | Text | Image | Fields
-KINDS: Mapping[str, type[Kind]] = {
+ColumnType = Scalar | ScalarList | Vector | VectorList | Category | Tokens | Text | Image | Fields
+KINDS: Mapping[str, type[ColumnType]] = {
   kind.kind: kind
-  for kind in (Number, Numbers, Vector, Vectors, Category, Tokens, Text, Image, Fields)
+  for kind in (Scalar, ScalarList, Vector, VectorList, Category, Tokens, Text, Image, Fields)
 }
 # Kinds whose elements are numbers, scaled.
 NUMERIC = ("number", "numbers", "vector", "vectors")
@@ -61,7 +61,7 @@ class Spec:
       columns are columns of lists here, `name.column`.
   """
 
-  modalities: Mapping[str, Kind]
+  modalities: Mapping[str, ColumnType]
   label: Label
   id: str | None = None
   split: str | None = None
@@ -213,7 +213,7 @@ def with_reading(proposed: Spec, source: Source, given: Reading) -> Spec:
   return dataclasses.replace(proposed, reading=reading, many=many)
 
 
-def check_type(name: str, kind: Kind, found: pa.DataType, where: str) -> None:
+def check_type(name: str, kind: ColumnType, found: pa.DataType, where: str) -> None:
   """Raises for a column whose type is not of its kind."""
   if not kind.accepts(found):
     able = [

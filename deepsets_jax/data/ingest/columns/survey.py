@@ -20,7 +20,7 @@ TRAIN, VALIDATION, TEST, LEFT_OUT = 0, 1, 2, -1
 
 
 @dataclasses.dataclass(frozen=True)
-class Survey:
+class SplitAssignment:
   """What is known of a table before anything is fitted.
 
   Attributes:
@@ -78,7 +78,7 @@ def parted(
       return
 
 
-def survey(source: Source, spec: Spec, seed: int) -> Survey:
+def survey(source: Source, spec: Spec, seed: int) -> SplitAssignment:
   """Reads label, id, split and group of every row.
 
   A random split depends on the seed and the number of rows; one by group on the seed
@@ -127,7 +127,7 @@ def survey(source: Source, spec: Spec, seed: int) -> Survey:
     seed,
     source.where,
   )
-  return Survey(parts, names, dict(fitting.counts), ids.size)
+  return SplitAssignment(parts, names, dict(fitting.counts), ids.size)
 
 
 def _parts(
