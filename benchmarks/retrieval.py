@@ -1,6 +1,6 @@
 """Users per second of full ranking and of the top 10, from 1,682 to 1 million items.
 
-  python -m benchmarks.recall
+  python -m benchmarks.retrieval
 
 Random vectors, 50 seen items and one target a user. Variants are timed in shuffled
 rounds, a minute in all on two cores; each call begins with the check of all vectors.

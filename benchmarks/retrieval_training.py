@@ -1,6 +1,6 @@
 """Examples per second of training two towers, from 1,682 to 1 million items.
 
-  python -m benchmarks.recall_training
+  python -m benchmarks.retrieval_training
 
 Random clicks, popular items more often, on items of five tokens each; once with ids of
 the items besides, whose embeddings the optimizer goes through at every step, and once
@@ -17,7 +17,7 @@ import time
 import jax
 import numpy as np
 
-from configs import movielens_recall
+from configs import movielens_retrieval
 from deepsets_jax.data.interactions import histories
 from deepsets_jax.data.interactions.catalog import ItemCatalog
 from deepsets_jax.data.tables.schema import Modality, Schema, Target
@@ -64,7 +64,7 @@ def clicks(items: int) -> ItemCatalog:
 
 def measure(source: ItemCatalog, ids: bool) -> dict[str, float]:
   """ "parameters", "examples" per second, and "peak_gb" of the process so far."""
-  config = movielens_recall.get_config("text")
+  config = movielens_retrieval.get_config("text")
   config.total_steps = WARM_UP + STEPS
   config.optim.warmup_steps = 1
   config.data.histories.update(

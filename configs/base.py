@@ -171,7 +171,7 @@ def _data() -> ml_collections.ConfigDict:
       # "words" of summary and description in their order, or a "bag" of the distinct
       # ones, each with its whole weight; or the vectors of their "sentences".
       text="bag",
-      # Of "sentences", the file that experiments.encode_sentences wrote.
+      # Of "sentences", the file that tools.encode_sentences wrote.
       sentences=config_dict.placeholder(str),
     ),
     digits=dict(

@@ -5,7 +5,7 @@
 
 The argument is the structure, one of `STRUCTURES`, the seed, and the form of the text:
 "bag" or "words", by default the structure's own, or "sentences", which needs the file
-that experiments.encode_sentences writes. All else is that of debian_programs.py. Under
+that tools.encode_sentences writes. All else is that of debian_programs.py. Under
 a minute on two cores, and a few minutes where all elements attend to each other.
 """
 

@@ -1,7 +1,7 @@
 """In what order a user of MovieLens 100K would have films, by two towers and a scorer.
 
-  python -m experiments.main --config=configs/movielens_rank.py
-  python -m experiments.main --config=configs/movielens_rank.py:clicks,softmax,1
+  python -m experiments.main --config=configs/movielens_ranking.py
+  python -m experiments.main --config=configs/movielens_ranking.py:clicks,softmax,1
 
 The arguments are what lists are made of, "ratings" or "clicks", the loss, and the seed.
 The data are fetched once, with pip. A minute or two on two cores.
@@ -37,7 +37,9 @@ def get_config(argument: str = "ratings") -> ml_collections.ConfigDict:
     config.total_steps = 1000
     config.data.batch_size = 64
     # How films were rated long ago still says what is liked.
-    config.data.histories.update(max_history=200, item_fields=("title", "year", "genres"))
+    config.data.histories.update(
+      max_history=200, item_fields=("title", "year", "genres")
+    )
     config.model.set_pool.pools = ("mean",)
     config.model.head.project = True
   else:

@@ -1,7 +1,7 @@
 """Which film a user of MovieLens 100K comes to next, by two towers.
 
-  python -m experiments.main --config=configs/movielens_recall.py
-  python -m experiments.main --config=configs/movielens_recall.py:two_stage,1
+  python -m experiments.main --config=configs/movielens_retrieval.py
+  python -m experiments.main --config=configs/movielens_retrieval.py:two_stage,1
 
 The arguments are a variant, one of `VARIANTS`, and the seed. The data are fetched once,
 with pip. A minute or two on two cores; those with transformers take a few more.

@@ -31,7 +31,7 @@ from deepsets_jax.data.datasets import registry
 from deepsets_jax.foundation.files import write_json
 from deepsets_jax.tasks import fit
 from deepsets_jax.training import loop, metrics, run_folder
-from experiments.comparison import Model, Runs, draw, markdown, rows
+from experiments.results.comparison import Model, Runs, draw, markdown, rows
 
 
 def load(text: str) -> Model:

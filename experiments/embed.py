@@ -1,7 +1,7 @@
 """The vectors of a finished run of recall: users and items, as Parquet files.
 
-  python -m experiments.embed --workdir=runs/movielens_recall \
-    --output=runs/movielens_recall/embeddings
+  python -m experiments.embed --workdir=runs/movielens_retrieval \
+    --output=runs/movielens_retrieval/embeddings
 
 The folder then holds items.parquet and users.parquet. The product of a user's vector
 and an item's says how likely the user comes to the item next: they suit any index of

@@ -30,7 +30,7 @@ from deepsets_jax.analysis import robustness
 from deepsets_jax.foundation.files import write_json
 from deepsets_jax.tasks import trained
 from deepsets_jax.training import run_folder
-from experiments.robustness_tables import (
+from experiments.results.robustness_tables import (
   Measured,
   draw_curves,
   draw_subsets,

@@ -1,9 +1,9 @@
 """Asks a finished run of recall: what a user comes to next, or what an item is like.
 
-  python -m experiments.search --workdir=runs/movielens_recall --user=1
-  python -m experiments.search --workdir=runs/movielens_recall \
+  python -m experiments.search --workdir=runs/movielens_retrieval --user=1
+  python -m experiments.search --workdir=runs/movielens_retrieval \
     --history="Star Wars (1977);Alien (1979)"
-  python -m experiments.search --workdir=runs/movielens_recall \
+  python -m experiments.search --workdir=runs/movielens_retrieval \
     --item="Toy Story (1995)"
 
 Titles are in letters of any case, without the year where that suffices; id:50 is the

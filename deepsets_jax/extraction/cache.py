@@ -133,7 +133,9 @@ class Cache:
       ) from error
 
 
-def _values(found: Extraction) -> tuple[int, bytes, bytes | None, bytes | None, str | None]:
+def _values(
+  found: Extraction,
+) -> tuple[int, bytes, bytes | None, bytes | None, str | None]:
   strings = found.strings
   return (
     found.vectors.shape[1],

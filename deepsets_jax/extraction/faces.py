@@ -68,4 +68,6 @@ class Faces:
       vectors[i] = self._network.compute_face_descriptor(picture, points)
       # The last pixel of a rectangle of dlib's is within.
       corners[i] = face.left(), face.top(), face.right() + 1, face.bottom() + 1
-    return Extraction(vectors, boxes.shares(corners, picture), np.array(scores, np.float32))
+    return Extraction(
+      vectors, boxes.shares(corners, picture), np.array(scores, np.float32)
+    )

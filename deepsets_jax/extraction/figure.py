@@ -80,7 +80,10 @@ def draw_all(samples: Sequence[tuple[np.ndarray, Mapping[str, Extraction]]]) -> 
 
 
 def _picture(
-  axes: Axes, image: np.ndarray, found: Mapping[str, Extraction], colors: Mapping[str, str]
+  axes: Axes,
+  image: np.ndarray,
+  found: Mapping[str, Extraction],
+  colors: Mapping[str, str],
 ) -> None:
   """The image, a rectangle for each box, and its number beside the top left."""
   height, width = image.shape[:2]
@@ -98,7 +101,9 @@ def _picture(
   axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
 
 
-def _entries(found: Mapping[str, Extraction], colors: Mapping[str, str]) -> Iterator[_Entry]:
+def _entries(
+  found: Mapping[str, Extraction], colors: Mapping[str, str]
+) -> Iterator[_Entry]:
   """A heading for each modality with its number of elements, and a line for each."""
   for name, elements in found.items():
     count, dimension = elements.vectors.shape

@@ -84,7 +84,9 @@ class Summary:
       licences={column.facts.name: column.facts.licence for column in modalities},
     )
 
-  def count(self, chunk: Chunk, found: Mapping[str, Sequence[Extraction | None]]) -> None:
+  def count(
+    self, chunk: Chunk, found: Mapping[str, Sequence[Extraction | None]]
+  ) -> None:
     """Adds the rows of a chunk."""
     self.rows += len(chunk)
     for name, rows in found.items():

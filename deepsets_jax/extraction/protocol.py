@@ -44,4 +44,6 @@ class Extractor(Protocol):
   fingerprint: str
   licence: str
 
-  def __call__(self, batch: Sequence[np.ndarray] | Sequence[str]) -> list[Extraction]: ...
+  def __call__(
+    self, batch: Sequence[np.ndarray] | Sequence[str]
+  ) -> list[Extraction]: ...

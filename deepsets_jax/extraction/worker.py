@@ -14,7 +14,7 @@ import numpy as np
 
 from deepsets_jax.data.ingest import pictures
 from deepsets_jax.data.ingest.pictures import PictureError
-from deepsets_jax.extraction.protocol import Extractor, Extraction
+from deepsets_jax.extraction.protocol import Extraction, Extractor
 from deepsets_jax.extraction.registry import build
 
 # Builds all extractors; goes to other processes, so that it is a function of a module,

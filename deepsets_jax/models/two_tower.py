@@ -88,13 +88,13 @@ def build(config: ml_collections.ConfigDict, users: Schema, items: Schema) -> Tw
   Raises:
     ValueError: See `models.build`; or a width or a temperature that is not positive.
   """
-  recall, features = config.retrieval, config.item_model.features
+  retrieval, features = config.retrieval, config.item_model.features
   if features < 1:
     raise ValueError(f"config.item_model.features is {features}; expected at least 1")
   if retrieval.dimensions < 1 or retrieval.temperature <= 0:
     raise ValueError(
-      f"config.retrieval.dimensions {retrieval.dimensions} and config.retrieval.temperature"
-      f" {retrieval.temperature}: expected both above 0"
+      f"config.retrieval.dimensions {retrieval.dimensions} and"
+      f" config.retrieval.temperature {retrieval.temperature}: expected both above 0"
     )
   if retrieval.tie_item_tower:
     vectors = Modality(

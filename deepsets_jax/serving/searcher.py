@@ -1,6 +1,6 @@
 """A finished run of recall, asked by hand: what a user comes to, and what is alike.
 
-  searcher = Searcher("runs/movielens_recall")
+  searcher = Searcher("runs/movielens_retrieval")
   searcher.user("1", k=5)
   searcher.history(["Star Wars (1977)", "Alien (1979)"])
   searcher.item("Toy Story (1995)")
@@ -211,7 +211,9 @@ class Searcher:
     """What the user of a row comes to after all its events."""
     begin, end = histories.offsets[row : row + 2]
     max_history = self.task.config.data.histories.max_history
-    before = next_item.users_before(histories, np.array([row]), np.array([end]), max_history)
+    before = next_item.users_before(
+      histories, np.array([row]), np.array([end]), max_history
+    )
     (vector,) = self.task.users(self._params, self.items, before)
     return self._hits(vector, self.items, k, histories.rows[begin:end], approximate)
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, PyTree
 
 from deepsets_jax import figures
 from deepsets_jax.data.tables import loader
-from deepsets_jax.data.tables.batching import SetDropout, Budget, EpochPlan
+from deepsets_jax.data.tables.batching import Budget, EpochPlan, SetDropout
 from deepsets_jax.foundation.files import write_json
 from deepsets_jax.tasks import report
 from deepsets_jax.tasks.retrieval import shapes

@@ -141,7 +141,9 @@ def read_config(
     ValueError: No run there, one that is for something else, or no checkpoint.
   """
   config = run_folder.read(workdir)
-  found = config.get("task", "supervised")  # What all runs were for before there was more.
+  found = config.get(
+    "task", "supervised"
+  )  # What all runs were for before there was more.
   if task is not None and found != task:
     raise ValueError(
       f"{workdir} is a run of task {found!r}, and this is for {task!r}:"

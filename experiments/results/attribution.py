@@ -17,7 +17,7 @@ from deepsets_jax.data.datasets import digits
 from deepsets_jax.data.tables.ablation import Bags, keep_modalities
 from deepsets_jax.data.tables.table import Table
 from deepsets_jax.tasks.trained import Trained
-from experiments.parts import runs
+from experiments.results import runs
 
 # Of the methods to compare with, how many random orders.
 _ORDERS = 5

@@ -1,6 +1,6 @@
 """One-vs-rest logistic regression on the same tables: what a linear model reaches.
 
-  python -m experiments.logistic_regression --seed=0
+  python -m experiments.results.logistic_regression --seed=0
 
 TF-IDF of chosen token modalities of debian_programs, side by side; regularisation and
 the one threshold are chosen on validation.

@@ -17,8 +17,8 @@ from deepsets_jax.data.datasets import digits
 from deepsets_jax.data.datasets.multiple_features import VIEWS
 from deepsets_jax.data.tables.table import Table
 from deepsets_jax.tasks.trained import Trained
-from experiments import robustness, robustness_tables
-from experiments.parts import runs
+from experiments import robustness
+from experiments.results import robustness_tables, runs
 
 _DRAWS = 3
 # Three splits of so few errors are too few: models differ less than splits do.

@@ -9,8 +9,8 @@ from typing import Any
 
 from configs import debian_programs, debian_structures, digits_bags, digits_sum
 from deepsets_jax import figures
-from experiments import compare, comparison, logistic_regression
-from experiments.parts import runs
+from experiments import compare
+from experiments.results import comparison, logistic_regression, runs
 
 _POOLS = ("sum", "mean", "max")
 _SIZES = (10, 20, 50, 100)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from configs import movielens_rank
+from configs import movielens_ranking
 from deepsets_jax.data.datasets import movielens
 from deepsets_jax.data.interactions.lists import last_part
-from experiments import rank_baselines
-from experiments.parts import runs
+from experiments.results import ranking_baselines, runs
 
 _LOSSES = ("pairwise", "softmax", "pointwise")
 _COLUMNS = {
@@ -22,7 +21,7 @@ _COLUMNS = {
 def ranking_part() -> tuple[str, dict[str, Any]]:
   """Baselines and losses, and where they were measured."""
   histories = movielens.load().histories
-  baselines = rank_baselines.evaluate(histories, last_part(histories)[0]["test"])
+  baselines = ranking_baselines.evaluate(histories, last_part(histories)[0]["test"])
   rows = [
     [name, "", *(f"{values[key]:.3f}" for key in _COLUMNS.values())]
     for name, values in baselines.items()
@@ -39,7 +38,7 @@ def _name(loss: str, seed: int) -> str:
 
 def _row(loss: str) -> list[str]:
   found = [
-    runs.once(movielens_rank.get_config(f"ratings,{loss},{seed}"), _name(loss, seed))
+    runs.once(movielens_ranking.get_config(f"ratings,{loss},{seed}"), _name(loss, seed))
     for seed in runs.SEEDS
   ]
   cells = [

@@ -1,6 +1,6 @@
 """What counting and linear algebra reach at ranking by rating: the table to be beaten.
 
-  python -m experiments.rank_baselines --split=test
+  python -m experiments.results.ranking_baselines --split=test
 
 The last tenth of the ratings of each user of MovieLens 100K, in time, is a list to be
 put in the order of the ratings; see `list_sources.last_part`. A baseline is fitted on

@@ -1,11 +1,11 @@
 """Makes RESULTS.md and the README's results: every run behind them, and the tables.
 
-  python -m experiments.reproduce
-  python -m experiments.reproduce --parts=structures,bags
+  python -m experiments.results.reproduce
+  python -m experiments.results.reproduce --parts=structures,bags
 
 Runs are in `runs/reproduce`; one that is finished is not repeated. All parts take about
 an hour and a half on two cores, most of it in "structures"; "sentences" first needs the
-file of `experiments.encode_sentences`, see `configs/debian_structures.py`.
+file of `tools.encode_sentences`, see `configs/debian_structures.py`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from experiments.parts import (
-  importance,
+from experiments.results import (
+  attribution,
   missing,
   quality,
   ranking,
   reading,
-  recall,
+  retrieval,
   runs,
 )
 
@@ -61,14 +61,14 @@ _PARTS: Mapping[str, Callable[[], tuple[str, dict[str, Any]]]] = {
   "sentences": quality.sentences_table,
   "bags": quality.bags_table,
   "digits_sum": quality.digits_table,
-  "planted": importance.planted_part,
-  "removal": importance.removal_part,
-  "shapley": importance.shapley_part,
+  "planted": attribution.planted_part,
+  "removal": attribution.removal_part,
+  "shapley": attribution.shapley_part,
   "missing": missing.debian_part,
   "larger": missing.larger_part,
   "views": missing.views_part,
   "reading": reading.reading_part,
-  "recall": recall.recall_part,
+  "retrieval": retrieval.retrieval_part,
   "ranking": ranking.ranking_part,
 }
 _CHOSEN = flags.DEFINE_list("parts", list(_PARTS), f"Of {', '.join(_PARTS)}.")

@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from configs import movielens_recall
+from configs import movielens_retrieval
 from deepsets_jax import tasks
 from deepsets_jax.data.datasets import movielens
 from deepsets_jax.data.interactions.histories import leave_out
 from deepsets_jax.data.interactions.next_item import HISTORY, users_before
 from deepsets_jax.data.tables.ablation import keep_modalities
 from deepsets_jax.tasks.retrieval import metrics, ranks
-from experiments import recall_baselines
-from experiments.parts import runs
-from experiments.parts.reading import printed
+from experiments.results import retrieval_baselines, runs
+from experiments.results.reading import printed
 
 # By the name of a variant, what it says in the table.
 _MODELS = {
@@ -40,7 +39,7 @@ _WEAKER = ("history", "graph")
 _DROPPED = (0, 1, 2, 5, 10, 20)
 
 
-def recall_part() -> tuple[str, dict[str, Any]]:
+def retrieval_part() -> tuple[str, dict[str, Any]]:
   """All tables, and where they were made."""
   blocks = [
     _models(),
@@ -51,19 +50,19 @@ def recall_part() -> tuple[str, dict[str, Any]]:
     "The most recent events unknown, and user fields absent, HR@10:",
     _missing(),
     "What it costs:",
-    printed("recall"),
-    printed("recall_training"),
+    printed("retrieval"),
+    printed("retrieval_training"),
   ]
   return "\n\n".join(blocks), runs.facts(_name("history", 0))
 
 
 def _name(variant: str, seed: int) -> str:
-  return f"movielens_recall_{variant}_{seed}"
+  return f"movielens_retrieval_{variant}_{seed}"
 
 
 def _results(variant: str) -> list[Mapping[str, Any]]:
   return [
-    runs.once(movielens_recall.get_config(f"{variant},{seed}"), _name(variant, seed))
+    runs.once(movielens_retrieval.get_config(f"{variant},{seed}"), _name(variant, seed))
     for seed in runs.SEEDS
   ]
 
@@ -78,7 +77,7 @@ def _loaded(variant: str) -> list[tuple[Any, Any]]:
 @functools.cache
 def _baselines() -> Mapping[str, Mapping[str, float]]:
   histories = movielens.load().histories
-  return recall_baselines.evaluate(histories, leave_out(histories)[0]["test"])
+  return retrieval_baselines.evaluate(histories, leave_out(histories)[0]["test"])
 
 
 def _models() -> str:

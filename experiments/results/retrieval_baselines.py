@@ -1,6 +1,6 @@
 """What counting and linear algebra reach at recall: the table to be beaten.
 
-  python -m experiments.recall_baselines --split=test
+  python -m experiments.results.retrieval_baselines --split=test
 
 Leave-one-out on MovieLens 100K: the last film of each user is to be found among all
 films but its earlier ones, and, the weaker protocol, among 100 random ones. A baseline

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from deepsets_jax import figures
 from deepsets_jax.analysis.robustness import CORRUPTIONS, Curve
 from deepsets_jax.training import metrics
-from experiments.comparison import spread
+from experiments.results.comparison import spread
 
 # Of the subsets of modalities, how many are told.
 _BEST = 5

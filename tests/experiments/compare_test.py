@@ -16,7 +16,8 @@ from scipy import stats
 
 from deepsets_jax import figures
 from deepsets_jax.training import loop
-from experiments import compare, comparison
+from experiments import compare
+from experiments.results import comparison
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = """

@@ -3,7 +3,7 @@ import pathlib
 import pytest
 
 from deepsets_jax.training import run_folder
-from experiments import logistic_regression
+from experiments.results import logistic_regression
 
 
 @pytest.mark.parametrize(

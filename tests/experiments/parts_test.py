@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from deepsets_jax.analysis import attribution
-from experiments import reproduce
-from experiments.parts import importance as evidence
-from experiments.parts import runs
+from experiments.results import attribution as evidence
+from experiments.results import reproduce, runs
 from tests.analysis.models_trained import few, untrained
 
 ROOT = pathlib.Path(__file__).parents[2]

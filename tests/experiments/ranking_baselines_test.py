@@ -8,7 +8,7 @@ from deepsets_jax.data.interactions.lists import last_part
 from deepsets_jax.foundation import cache
 from deepsets_jax.ragged import from_lengths
 from deepsets_jax.tasks.ranking import metrics
-from experiments import rank_baselines as baselines
+from experiments.results import ranking_baselines as baselines
 from tests.data.interactions.rated import make_histories
 
 WHEEL = cache.folder("wheels") / movielens.RECBOLE.file

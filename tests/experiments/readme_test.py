@@ -48,15 +48,21 @@ def test_commands_name_what_exists():
         assert (ROOT / path).exists(), word
 
 
-def test_links_and_modules_exist():
+def test_links_exist():
   for path in re.findall(r"\]\(([^)h][^)]*)\)", README):
     assert (ROOT / path).exists(), path
+
+
+def test_every_room_has_a_short_page():
   layout = README.split("## Layout")[1]
-  for path in re.findall(r"(\w+)\.py\b", layout):
-    assert list((ROOT / "deepsets_jax").rglob(f"{path}.py")), path
   package = ROOT / "deepsets_jax"
-  for path in (*package.glob("[a-z]*.py"), *package.glob("[ef]*/[a-z]*.py")):
-    assert path.name in layout, path.name
+  rooms = [*package.glob("[a-z]*/"), *(package / "data").glob("[a-z]*/")]
+  for room in rooms:
+    assert f"{room.name}/" in layout, room
+    page = (room / "README.md").read_text()
+    assert 5 <= page.count("\n") <= 40, room
+    for path in re.findall(r"`(\w+\.py)`", page):
+      assert list(room.rglob(path)), (room, path)
 
 
 def test_the_first_two_commands_are_marked_for_ci():

@@ -8,7 +8,7 @@ from deepsets_jax.data.tables.schema import Modality, Schema, Target
 from deepsets_jax.data.tables.table import Table
 from deepsets_jax.foundation import cache
 from deepsets_jax.ragged import from_lists
-from experiments import recall_baselines as baselines
+from experiments.results import retrieval_baselines as baselines
 
 WHEEL = cache.folder("wheels") / movielens.RECBOLE.file
 # Of one user and two of its items, say.

@@ -17,7 +17,7 @@ from deepsets_jax.analysis import robustness
 from deepsets_jax.tasks import fit, trained
 from deepsets_jax.training import run_folder
 from experiments import robustness as command
-from experiments import robustness_tables as tables
+from experiments.results import robustness_tables as tables
 
 ROOT = pathlib.Path(__file__).parents[2]
 OPTIONS = {"split": "test", "draws": 1, "seed": 0}

@@ -16,7 +16,7 @@ from configs import table as table_config
 from deepsets_jax.analysis.attribution import outputs
 from deepsets_jax.data.ingest.columns import facts, proposal, spec
 from deepsets_jax.data.ingest.columns.encoding import Encoding
-from deepsets_jax.data.ingest.columns.labels import LabelEncoder, Label
+from deepsets_jax.data.ingest.columns.labels import Label, LabelEncoder
 from deepsets_jax.data.ingest.columns.numeric import Number
 from deepsets_jax.data.ingest.columns.tokens import Category, Vocabulary
 from deepsets_jax.data.ingest.files import opening, source

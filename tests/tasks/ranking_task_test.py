@@ -14,7 +14,7 @@ from deepsets_jax.tasks.ranking import metrics, scoring
 from deepsets_jax.tasks.retrieval import metrics as recall_metrics
 from deepsets_jax.tasks.retrieval import ranks
 from deepsets_jax.training import sharding
-from experiments import rank_baselines
+from experiments.results import ranking_baselines
 from tests.data.interactions.clicks import small_config
 from tests.data.interactions.rated import make_source
 
@@ -81,8 +81,8 @@ class TestARun:
     lists, _, results = finished
     if lists == "ratings":
       histories = make_source(users=USERS, longest=LONGEST).histories
-      split = rank_baselines.last_part(histories)[0]["test"]
-      found = rank_baselines.evaluate(histories, split)
+      split = ranking_baselines.last_part(histories)[0]["test"]
+      found = ranking_baselines.evaluate(histories, split)
       common = [x["concordance"] for name, x in found.items() if "resid" not in name]
       assert len(common) == 4 and max(common) < 0.65
       assert results["test"]["concordance"] > 0.75, results["test"]

@@ -332,10 +332,22 @@ def test_of_fewer_items_than_uniform_negatives_all_are_taken():
   [
     ({"data.histories.user_fields": ("smell",)}, "user_fields: no field 'smell'"),
     ({"data.histories.item_fields": ("smell",)}, "item_fields: no field 'smell'"),
-    ({"retrieval.num_uniform_negatives": -1}, "config.retrieval.num_uniform_negatives is -1; there are 64 items"),
-    ({"retrieval.num_uniform_negatives": 0, "retrieval.in_batch": False}, "neither in_batch nor uniform"),
-    ({"retrieval.temperature": 0.0}, "config.retrieval.temperature 0.0: expected both above"),
-    ({"retrieval.cutoffs": ()}, r"config.retrieval.cutoffs is \(\); expected at least one"),
+    (
+      {"retrieval.num_uniform_negatives": -1},
+      "config.retrieval.num_uniform_negatives is -1; there are 64 items",
+    ),
+    (
+      {"retrieval.num_uniform_negatives": 0, "retrieval.in_batch": False},
+      "neither in_batch nor uniform",
+    ),
+    (
+      {"retrieval.temperature": 0.0},
+      "config.retrieval.temperature 0.0: expected both above",
+    ),
+    (
+      {"retrieval.cutoffs": ()},
+      r"config.retrieval.cutoffs is \(\); expected at least one",
+    ),
     ({"retrieval.cutoffs": (10, 65)}, r"cutoffs is \(10, 65\).* from 1 to 64"),
     ({"retrieval.cutoffs": (0,)}, r"cutoffs is \(0,\)"),
     ({"data.histories.max_history": 0}, "window is 0; expected at least 1"),
@@ -377,7 +389,10 @@ class TestBudgets:
       ({"item_taste": 8}, "config.data.budgets.item_taste: no such modality"),
       ({"item_word": 0}, "config.data.budgets.item_word is 0; expected above 0"),
       ({"age": 0}, "config.data.budgets.age is 0, and a user has up to 1"),
-      ({"history": 5}, "history is 5, and .* up to 6 .* config.data.histories.max_history"),
+      (
+        {"history": 5},
+        "history is 5, and .* up to 6 .* config.data.histories.max_history",
+      ),
     ],
   )
   def test_that_are_of_nothing_or_too_small_are_named(self, slots, message):

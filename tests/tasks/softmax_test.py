@@ -120,7 +120,9 @@ def test_seen_are_the_candidates_in_the_history(seed):
 
 
 @pytest.mark.parametrize("num_uniform_negatives", [0, 16])
-def test_with_the_correction_the_gradient_is_nearer_that_of_the_full_softmax(num_uniform_negatives):
+def test_with_the_correction_the_gradient_is_nearer_that_of_the_full_softmax(
+  num_uniform_negatives,
+):
   items, users, shards = 40, 32, 2000
   rng = np.random.default_rng(0)
   popular = rng.permutation((np.arange(items) + 1.0) ** -1)
@@ -172,7 +174,13 @@ def batcher(num_uniform_negatives=40, in_batch=True):
   histories = make_histories()
   prefixes = NextItemExamples(histories, leave_out(histories)[1], 4, "prefixes", 0)
   budget = Budget(EXAMPLES, {"taste": 6, "age": 6, HISTORY: 24})
-  return PairBatcher(prefixes, budget, num_uniform_negatives=num_uniform_negatives, in_batch=in_batch, tie_item_tower=True)
+  return PairBatcher(
+    prefixes,
+    budget,
+    num_uniform_negatives=num_uniform_negatives,
+    in_batch=in_batch,
+    tie_item_tower=True,
+  )
 
 
 def batch(counts, step=0, **settings):
@@ -307,7 +315,9 @@ class TestOfShard:
     )
 
   @pytest.mark.parametrize("num_uniform_negatives", [0, 40])
-  def test_a_shard_of_padding_alone_has_loss_and_gradient_zero(self, num_uniform_negatives):
+  def test_a_shard_of_padding_alone_has_loss_and_gradient_zero(
+    self, num_uniform_negatives
+  ):
     pairs = first(batch([0], num_uniform_negatives=num_uniform_negatives))
     (total, weight), gradient = value_and_gradient(pairs)
     assert (total, weight) == (0, 0)
@@ -331,12 +341,17 @@ COUNTS = [6, 5, 6, 0, 6, 6, 3, 6]
 def step_of(devices, cross_device_negatives, dropout):
   """The compiled step, the mesh, and the state before it."""
   model, params = parts(**{"model.head.input_dropout": dropout})
-  objective = softmax.SampledSoftmax(model, TEMPERATURE, True, mask_seen=cross_device_negatives)
+  objective = softmax.SampledSoftmax(
+    model, TEMPERATURE, True, mask_seen=cross_device_negatives
+  )
   mesh, tx = mesh_of(devices), optax.adam(1e-2)
   state = train_step.init_state(params, tx, jax.random.key(1), average=False)
   state = jax.device_put(state, sharding.replicated(mesh))
   step = train_step.build(
-    objective.of_device if cross_device_negatives else objective.of_shard, tx, mesh, together=cross_device_negatives
+    objective.of_device if cross_device_negatives else objective.of_shard,
+    tx,
+    mesh,
+    together=cross_device_negatives,
   )
   return step.lower(state, sharding.put(batch(COUNTS), mesh)).compile(), mesh, state
 
@@ -380,12 +395,20 @@ class TestAcrossDevices:
     )
 
   @pytest.mark.parametrize("cross_device_negatives", [True, False])
-  def test_candidates_are_those_of_all_shards_or_of_the_own(self, cross_device_negatives):
+  def test_candidates_are_those_of_all_shards_or_of_the_own(
+    self, cross_device_negatives
+  ):
     _, (numbers,) = run(8, cross_device_negatives, steps=1, dropout=0.0)
     pairs = batch(COUNTS)
     shards = [jax.tree.map(lambda x, i=i: jnp.asarray(x[i]), pairs) for i in range(8)]
     total = sum(
-      shard_loop(s, shards if cross_device_negatives else [s], True, mask_seen=cross_device_negatives) for s in shards
+      shard_loop(
+        s,
+        shards if cross_device_negatives else [s],
+        True,
+        mask_seen=cross_device_negatives,
+      )
+      for s in shards
     )
     np.testing.assert_allclose(numbers["loss"], total / sum(COUNTS), 1e-5)
 

@@ -9,10 +9,10 @@ import pytest
 
 from configs import base
 from deepsets_jax.data.tables.batching import (
-  SetDropout,
   Batcher,
   Budget,
   EpochPlan,
+  SetDropout,
   lengths_of,
 )
 from deepsets_jax.data.tables.schema import Modality, Schema, Target

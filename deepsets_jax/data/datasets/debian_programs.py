@@ -68,7 +68,7 @@ def load(
     text: "words" in their order, one element at each place; "bag", one element with
       the whole weight for each distinct word, so that the sum is the same; "sentences",
       one modality in place of summary and description, a vector for each in its order.
-    sentences: File of the sentences' vectors, by `experiments.encode_sentences`.
+    sentences: File of the sentences' vectors, by `tools.encode_sentences`.
 
   Raises:
     DataError: A file is missing, damaged or lacks a program; no token is frequent.
@@ -189,7 +189,7 @@ def _sentences(path: str | None, programs: pa.Table) -> Ragged:
   if path is None:
     raise DataError(
       "config.data.debian_programs.sentences is not set, and the text is to be"
-      " sentences: give the file that python -m experiments.encode_sentences wrote"
+      " sentences: give the file that python -m tools.encode_sentences wrote"
     )
   packages = programs["package"].to_pylist()
   names, vectors = sentence_file.read(path)
@@ -198,7 +198,7 @@ def _sentences(path: str | None, programs: pa.Table) -> Ragged:
   if missing:
     raise DataError(
       f"{path}: no sentences of {len(missing)} of {len(packages)} programs, the first"
-      f" {missing[0]!r}; write it anew with python -m experiments.encode_sentences"
+      f" {missing[0]!r}; write it anew with python -m tools.encode_sentences"
     )
   vectors = take_rows(vectors, np.array([rows[name] for name in packages]))
   return vectors.replace(values=vectors.values.astype(np.float32))

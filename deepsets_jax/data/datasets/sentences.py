@@ -111,6 +111,6 @@ def read(path: str | pathlib.Path) -> tuple[list[str], Ragged]:
   Raises:
     DataError: The file is missing, damaged or of another format.
   """
-  advice = "write it with python -m experiments.encode_sentences"
+  advice = "write it with python -m tools.encode_sentences"
   table = parquet.read(path, FORMAT, advice)
   return table["name"].to_pylist(), from_arrow(table["sentences"])

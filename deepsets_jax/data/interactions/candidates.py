@@ -15,7 +15,7 @@ from deepsets_jax.data.interactions import distinct
 from deepsets_jax.data.interactions.distinct import padded
 from deepsets_jax.data.interactions.lists import CANDIDATES, Source
 from deepsets_jax.data.interactions.next_item import HISTORY
-from deepsets_jax.data.tables.batching import SetDropout, Budget
+from deepsets_jax.data.tables.batching import Budget, SetDropout
 from deepsets_jax.data.tables.table import take_elements
 from deepsets_jax.ragged import Batch, Ragged, stack
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from deepsets_jax.data.interactions.next_item import HISTORY
 from deepsets_jax.data.tables import budgets
-from deepsets_jax.data.tables.batching import SetDropout, Batcher, Budget
+from deepsets_jax.data.tables.batching import Batcher, Budget, SetDropout
 from deepsets_jax.data.tables.table import Table
 from deepsets_jax.ragged import Batch
 

@@ -19,7 +19,7 @@ from deepsets_jax.data.ingest.columns import cells, spec
 from deepsets_jax.data.ingest.columns.encoding import Encoding
 from deepsets_jax.data.ingest.columns.facts import gather
 from deepsets_jax.data.ingest.columns.images import Unreadable
-from deepsets_jax.data.ingest.columns.labels import LabelEncoder, Label
+from deepsets_jax.data.ingest.columns.labels import Label, LabelEncoder
 from deepsets_jax.data.ingest.columns.proposal import propose
 from deepsets_jax.data.ingest.columns.spec import ColumnType, Spec
 from deepsets_jax.data.ingest.columns.survey import located, numbered
@@ -209,7 +209,9 @@ def _proposed(source: Source, column: str, report: Report) -> Fields:
   return fields
 
 
-def _fit(source: Source, kinds: Mapping[str, ColumnType]) -> tuple[Fields, dict[str, str]]:
+def _fit(
+  source: Source, kinds: Mapping[str, ColumnType]
+) -> tuple[Fields, dict[str, str]]:
   """The fields that can be fitted, and of others why not.
 
   Raises:

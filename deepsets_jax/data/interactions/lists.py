@@ -269,7 +269,9 @@ class ClickLists:
 
   def users_before(self, users: np.ndarray, ends: np.ndarray) -> Table:
     """See `prefixes.users_before`."""
-    return next_item.users_before(self.histories, users, ends, self.prefixes.max_history)
+    return next_item.users_before(
+      self.histories, users, ends, self.prefixes.max_history
+    )
 
   def candidates(
     self, users: np.ndarray, ends: np.ndarray, rng: np.random.Generator

@@ -10,8 +10,12 @@ from jaxtyping import Array, Float, Int
 
 from deepsets_jax.data.interactions import distinct
 from deepsets_jax.data.interactions.distinct import padded
-from deepsets_jax.data.interactions.next_item import HISTORY, NextItemExamples, users_before
-from deepsets_jax.data.tables.batching import SetDropout, Budget
+from deepsets_jax.data.interactions.next_item import (
+  HISTORY,
+  NextItemExamples,
+  users_before,
+)
+from deepsets_jax.data.tables.batching import Budget, SetDropout
 from deepsets_jax.ragged import Batch, stack
 
 
@@ -68,14 +72,19 @@ class PairBatcher:
     items = prefixes.histories.items
     if not 0 <= num_uniform_negatives <= len(items):
       raise ValueError(
-        f"config.retrieval.num_uniform_negatives is {num_uniform_negatives}; there are {len(items)} items to draw from"
+        f"config.retrieval.num_uniform_negatives is {num_uniform_negatives}; there"
+        f" are {len(items)} items to draw from"
       )
     if not (num_uniform_negatives or in_batch):
       raise ValueError(
         "config.retrieval: neither in_batch nor uniform negatives; take one or both"
       )
     self._prefixes, self._budget = prefixes, budget
-    self._uniform, self._shared, self._absence = num_uniform_negatives, tie_item_tower, absence
+    self._uniform, self._shared, self._absence = (
+      num_uniform_negatives,
+      tie_item_tower,
+      absence,
+    )
     history = budget.slots[HISTORY] if tie_item_tower else 0
     shares = prefixes.shares()
     most = budget.examples + num_uniform_negatives + history

@@ -13,11 +13,11 @@ import grain
 import jax
 
 from deepsets_jax.data.tables.batching import (
-  SetDropout,
   Batcher,
   Budget,
   EpochPlan,
   SequentialPlan,
+  SetDropout,
   lengths_of,
 )
 from deepsets_jax.data.tables.table import Table

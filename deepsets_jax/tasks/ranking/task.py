@@ -225,7 +225,9 @@ def _fit(
 ) -> tuple[Budget, ListBatcher]:
   """Fills in what the config leaves open; the budget of lists, and the batcher."""
   items = examples.histories.items
-  settings = dict(tie_item_tower=config.retrieval.tie_item_tower, absence=interactions.absence(config))
+  settings = dict(
+    tie_item_tower=config.retrieval.tie_item_tower, absence=interactions.absence(config)
+  )
   with config.unlocked():
     if config.ranking.lists == "clicks":
       shapes.check_metrics(config, len(items))

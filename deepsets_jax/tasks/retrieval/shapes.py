@@ -103,8 +103,8 @@ def check_metrics(config: ml_collections.ConfigDict, num_items: int) -> None:
   cutoffs, metric = config.retrieval.cutoffs, config.train.metric
   if not cutoffs or min(cutoffs) < 1 or max(cutoffs) > num_items:
     raise ValueError(
-      f"config.retrieval.cutoffs is {tuple(cutoffs)}; expected at least one, each from 1"
-      f" to {num_items}, the number of items"
+      f"config.retrieval.cutoffs is {tuple(cutoffs)}; expected at least one, each from"
+      f" 1 to {num_items}, the number of items"
     )
   legal = [f"{name}_{k}" for name in ("ndcg", "hr", "recall") for k in cutoffs]
   if metric is None:

@@ -209,7 +209,10 @@ def _fit(
   config: ml_collections.ConfigDict, examples: NextItemExamples
 ) -> tuple[Budget, PairBatcher]:
   """Fills in what the config leaves open; the budget of users, and the batcher."""
-  items, keys = examples.histories.items, ("num_uniform_negatives", "in_batch", "tie_item_tower")
+  items, keys = (
+    examples.histories.items,
+    ("num_uniform_negatives", "in_batch", "tie_item_tower"),
+  )
   settings = {k: config.retrieval[k] for k in keys}
   settings["absence"] = interactions.absence(config)
   # One config is for catalogues of any size.

@@ -17,7 +17,7 @@ from jaxtyping import PyTree
 
 from deepsets_jax.data.datasets import registry
 from deepsets_jax.data.tables import budgets
-from deepsets_jax.data.tables.batching import SetDropout, Batcher, Budget
+from deepsets_jax.data.tables.batching import Batcher, Budget, SetDropout
 from deepsets_jax.data.tables.table import Table
 from deepsets_jax.models import set_model
 from deepsets_jax.ragged import Batch

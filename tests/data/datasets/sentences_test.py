@@ -17,8 +17,7 @@ from deepsets_jax.data.datasets import debian_programs, registry, sentences
 from deepsets_jax.data.tables import parquet
 from deepsets_jax.extraction import minilm
 from deepsets_jax.foundation.errors import DataError
-from experiments import encode_sentences
-from tools import build_debian_programs
+from tools import build_debian_programs, encode_sentences
 
 WORDS = "[PAD] [UNK] [CLS] [SEP] cat kit ##ten edits a text fast , .".split()
 LAYERS, HEADS, WIDTH, HIDDEN, EPSILON = 2, 2, 8, 16, 1e-12

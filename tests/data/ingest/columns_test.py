@@ -16,8 +16,13 @@ import pytest
 
 from deepsets_jax.data.ingest.columns import cells, settings, spec, tfidf
 from deepsets_jax.data.ingest.columns.images import Folder, Image, Unreadable
-from deepsets_jax.data.ingest.columns.labels import LabelEncoder, Label
-from deepsets_jax.data.ingest.columns.numeric import Scalar, ScalarList, Vector, VectorList
+from deepsets_jax.data.ingest.columns.labels import Label, LabelEncoder
+from deepsets_jax.data.ingest.columns.numeric import (
+  Scalar,
+  ScalarList,
+  Vector,
+  VectorList,
+)
 from deepsets_jax.data.ingest.columns.tokens import UNKNOWN, Category, Text, Tokens
 from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.ragged import from_lists

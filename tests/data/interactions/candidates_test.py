@@ -17,7 +17,7 @@ from deepsets_jax.data.interactions.lists import (
   last_part,
 )
 from deepsets_jax.data.interactions.next_item import HISTORY, NextItemExamples
-from deepsets_jax.data.tables.batching import SetDropout, Budget, EpochPlan
+from deepsets_jax.data.tables.batching import Budget, EpochPlan, SetDropout
 from tests.data.interactions.clicks import ITEMS, SHORT
 from tests.data.interactions.rated import make_histories
 
@@ -35,7 +35,9 @@ def ratings(seed=0):
 def clicks(seed=0, negatives=NEGATIVES):
   histories = make_histories()
   ends = leave_out(histories)[1]
-  return ClickLists(NextItemExamples(histories, ends, WINDOW, "prefixes", seed), negatives)
+  return ClickLists(
+    NextItemExamples(histories, ends, WINDOW, "prefixes", seed), negatives
+  )
 
 
 SOURCES = {"ratings": ratings, "clicks": clicks}
@@ -180,7 +182,9 @@ class TestEveryShard:
   def test_equals_its_lists(self, name, tie_item_tower, seed, count):
     source = SOURCES[name]()
     lists = rng_of(seed).permutation(len(source))[:count]
-    shard = shard_of(ListBatcher(source, BUDGET, tie_item_tower=tie_item_tower), lists, seed)
+    shard = shard_of(
+      ListBatcher(source, BUDGET, tie_item_tower=tie_item_tower), lists, seed
+    )
     users, ends = source.of_epoch(0, lists)
     rng = np.random.default_rng((source.seed, seed, 0, 3))
     rows, labels = source.candidates(users, ends, rng)
@@ -200,14 +204,18 @@ class TestEveryShard:
     assert set(real.tolist()) == set(np.concatenate(wanted).tolist())
 
   def test_what_is_not_filled_is_padding(self, name, tie_item_tower):
-    shard = shard_of(ListBatcher(SOURCES[name](), BUDGET, tie_item_tower=tie_item_tower), [3])
+    shard = shard_of(
+      ListBatcher(SOURCES[name](), BUDGET, tie_item_tower=tie_item_tower), [3]
+    )
     end = shard.candidates.offsets[-1]
     assert (shard.candidates.offsets[1:] == end).all() and end > 0
     assert (shard.candidates.values[end:] == 0).all()
     assert (shard.labels[end:] == 0).all()
     assert (shard.users.indices[1:] == -1).all()
 
-  def test_shapes_and_types_are_of_one_kind_whatever_is_in_a_shard(self, name, tie_item_tower):
+  def test_shapes_and_types_are_of_one_kind_whatever_is_in_a_shard(
+    self, name, tie_item_tower
+  ):
     batcher = ListBatcher(SOURCES[name](), BUDGET, tie_item_tower=tie_item_tower)
     shards = [shard_of(batcher, np.arange(n) * 7) for n in (0, 1, EXAMPLES)]
     kinds = [jax.tree.map(lambda x: (x.shape, x.dtype.name), s) for s in shards]
@@ -215,7 +223,9 @@ class TestEveryShard:
     assert shards[0].candidates.values.dtype == np.int32
     assert shards[0].labels.dtype == np.float32
 
-  def test_a_shard_is_a_function_of_seed_step_and_index_alone(self, name, tie_item_tower):
+  def test_a_shard_is_a_function_of_seed_step_and_index_alone(
+    self, name, tie_item_tower
+  ):
     source, absence = SOURCES[name](), SetDropout(0.3, 0.3, seed=0)
     make = functools.partial(ListBatcher, source, BUDGET, tie_item_tower=tie_item_tower)
     rows = [np.arange(6) * (k + 1) for k in range(4)]
@@ -260,7 +270,9 @@ class TestListsThatDoNotFit:
 
   def test_of_clicks_what_the_user_came_to_stays(self):
     tight = dataclasses.replace(BUDGET, slots=BUDGET.slots | {CANDIDATES: 14})
-    shard = shard_of(ListBatcher(clicks(), tight, tie_item_tower=True), np.arange(EXAMPLES))
+    shard = shard_of(
+      ListBatcher(clicks(), tight, tie_item_tower=True), np.arange(EXAMPLES)
+    )
     assert shard.candidates.lengths.tolist() == [2] * EXAMPLES
     assert labels_of(shard) == [[1, 0]] * EXAMPLES
 

@@ -349,7 +349,9 @@ def write_shop(folder, circles=4, around=10, users=120):
 def test_the_config_trains_on_a_folder(tmp_path):
   write_shop(tmp_path)
   command = [sys.executable, "-m", "experiments.main", "--config=configs/clicks.py"]
-  settings = dict(total_steps=200, **{"data.path": tmp_path, "retrieval.num_uniform_negatives": 40})
+  settings = dict(
+    total_steps=200, **{"data.path": tmp_path, "retrieval.num_uniform_negatives": 40}
+  )
   command += [f"--config.{name}={value}" for name, value in settings.items()]
   command.append(f"--workdir={tmp_path / 'run'}")
   root = pathlib.Path(__file__).parents[3]

@@ -22,7 +22,9 @@ SEEDS = st.integers(0, 2**16)
 
 def make(examples="prefixes", max_history=4, seed=0, **settings):
   histories = make_histories(users=20, **settings)
-  return NextItemExamples(histories, leave_out(histories)[1], max_history, examples, seed)
+  return NextItemExamples(
+    histories, leave_out(histories)[1], max_history, examples, seed
+  )
 
 
 def events_of(histories, user):
@@ -242,7 +244,10 @@ class TestPrefixes:
         dict(examples="events"),
         r"config.data.histories.examples 'events'; one of \['prefixes', 'users'\]",
       ),
-      (dict(max_history=0), "config.data.histories.max_history is 0; expected at least 1"),
+      (
+        dict(max_history=0),
+        "config.data.histories.max_history is 0; expected at least 1",
+      ),
     ],
   )
   def test_a_setting_that_cannot_be_is_named(self, settings, message):

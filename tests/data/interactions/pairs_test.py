@@ -11,7 +11,7 @@ from deepsets_jax.data.interactions import field_selection
 from deepsets_jax.data.interactions.histories import leave_out, of_events
 from deepsets_jax.data.interactions.next_item import HISTORY, NextItemExamples
 from deepsets_jax.data.interactions.pairs import PairBatcher
-from deepsets_jax.data.tables.batching import SetDropout, Budget
+from deepsets_jax.data.tables.batching import Budget, SetDropout
 from tests.data.interactions.clicks import (
   ITEMS,
   LARGEST,
@@ -31,7 +31,9 @@ def prefixes_of(examples="prefixes", seed=0):
 
 
 def make(examples="prefixes", seed=0, **settings):
-  settings = dict(num_uniform_negatives=UNIFORM, in_batch=True, tie_item_tower=True) | settings
+  settings = (
+    dict(num_uniform_negatives=UNIFORM, in_batch=True, tie_item_tower=True) | settings
+  )
   return PairBatcher(prefixes_of(examples, seed), BUDGET, **settings)
 
 
@@ -43,7 +45,10 @@ def shard_of(batcher, examples, epoch=0, step=0, index=0):
 def histories_of(pairs, tie_item_tower):
   """The item rows of each user's history."""
   lists = pairs.users.modalities[HISTORY].to_lists()
-  return [(pairs.items.indices[slots] if tie_item_tower else slots).tolist() for slots in lists]
+  return [
+    (pairs.items.indices[slots] if tie_item_tower else slots).tolist()
+    for slots in lists
+  ]
 
 
 def assert_equal(got, want):
@@ -60,7 +65,9 @@ class TestEveryShard:
     prefixes = prefixes_of(examples)
     histories = prefixes.histories
     rows = np.random.default_rng(seed).permutation(len(prefixes))[:count]
-    pairs = shard_of(make(examples, tie_item_tower=tie_item_tower), rows, epoch, step=seed)
+    pairs = shard_of(
+      make(examples, tie_item_tower=tie_item_tower), rows, epoch, step=seed
+    )
     users, ends = prefixes.of_epoch(epoch, rows)
     known = histories_of(pairs, tie_item_tower)
     wanted = set()
@@ -69,7 +76,9 @@ class TestEveryShard:
       assert known[i] == histories.rows[begin:end].tolist()
       assert pairs.items.indices[pairs.positives[i]] == histories.rows[end]
       assert pairs.users.indices[i] == user
-      wanted |= {int(histories.rows[end])} | (set(known[i]) if tie_item_tower else set())
+      wanted |= {int(histories.rows[end])} | (
+        set(known[i]) if tie_item_tower else set()
+      )
     negatives = pairs.items.indices[pairs.negatives]
     assert len(set(negatives.tolist())) == UNIFORM and (negatives >= 0).all()
     real = pairs.items.indices[pairs.items.indices >= 0]
@@ -115,21 +124,32 @@ def test_shapes_and_types_are_of_one_kind_whatever_is_in_a_shard():
 
 
 @pytest.mark.parametrize("examples", ["prefixes", "users"])
-@pytest.mark.parametrize(("in_batch", "num_uniform_negatives"), [(True, 10), (True, 0), (False, 10)])
+@pytest.mark.parametrize(
+  ("in_batch", "num_uniform_negatives"), [(True, 10), (True, 0), (False, 10)]
+)
 class TestLogExpected:
   def test_equals_a_loop_over_items(self, examples, in_batch, num_uniform_negatives):
     prefixes = prefixes_of(examples)
-    pairs = shard_of(make(examples, in_batch=in_batch, num_uniform_negatives=num_uniform_negatives), [3, 50, 9])
+    pairs = shard_of(
+      make(examples, in_batch=in_batch, num_uniform_negatives=num_uniform_negatives),
+      [3, 50, 9],
+    )
     shares = prefixes.shares()
-    wanted = [EXAMPLES * in_batch * share + num_uniform_negatives / ITEMS for share in shares]
+    wanted = [
+      EXAMPLES * in_batch * share + num_uniform_negatives / ITEMS for share in shares
+    ]
     least = min(x for x in wanted if x > 0)
     for row, got in zip(pairs.items.indices, pairs.log_expected, strict=True):
       if row >= 0:
         np.testing.assert_allclose(got, np.log(max(wanted[row], least)), 1e-5)
 
-  def test_is_how_often_items_are_candidates(self, examples, in_batch, num_uniform_negatives):
+  def test_is_how_often_items_are_candidates(
+    self, examples, in_batch, num_uniform_negatives
+  ):
     prefixes = prefixes_of(examples)
-    batcher = make(examples, in_batch=in_batch, num_uniform_negatives=num_uniform_negatives)
+    batcher = make(
+      examples, in_batch=in_batch, num_uniform_negatives=num_uniform_negatives
+    )
     rng, draws = np.random.default_rng(0), 1500
     found, told = np.zeros(ITEMS), np.full(ITEMS, np.nan)
     for step in range(draws):
@@ -143,7 +163,9 @@ class TestLogExpected:
     seen = found > 0
     error = np.abs(found - told)[seen] / np.sqrt(told[seen] / draws)
     assert error.max() < 5 and error.mean() < 1.2  # In standard errors.
-    np.testing.assert_allclose(found.sum(), EXAMPLES * in_batch + num_uniform_negatives, 1e-9)
+    np.testing.assert_allclose(
+      found.sum(), EXAMPLES * in_batch + num_uniform_negatives, 1e-9
+    )
     assert seen.sum() == (ITEMS if num_uniform_negatives else ITEMS - NEVER)
 
 
@@ -206,7 +228,9 @@ class TestItemsThatDoNotFit:
     histories = dataclasses.replace(histories, items=items)
     prefixes = NextItemExamples(histories, ends, 4, "prefixes", 0)
     budget = Budget(64, {"taste": 64, "age": 64, HISTORY: 256})
-    batcher = PairBatcher(prefixes, budget, num_uniform_negatives=32, in_batch=True, tie_item_tower=True)
+    batcher = PairBatcher(
+      prefixes, budget, num_uniform_negatives=32, in_batch=True, tie_item_tower=True
+    )
     pairs = shard_of(batcher, np.arange(64) * 17)
     rows = pairs.items.indices[pairs.items.indices >= 0]
     got = pairs.items.modalities[field_selection.ID].lengths[: len(rows)]
@@ -256,7 +280,10 @@ class TestRandomness:
       f"config.retrieval.num_uniform_negatives is {ITEMS + 1}; there are {ITEMS} items",
     ),
     (dict(num_uniform_negatives=-1), "config.retrieval.num_uniform_negatives is -1"),
-    (dict(num_uniform_negatives=0, in_batch=False), "neither in_batch nor uniform negatives"),
+    (
+      dict(num_uniform_negatives=0, in_batch=False),
+      "neither in_batch nor uniform negatives",
+    ),
   ],
 )
 def test_negatives_that_cannot_be_are_named(settings, message):

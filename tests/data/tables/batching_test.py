@@ -8,10 +8,10 @@ import pytest
 
 from deepsets_jax.data.tables import batching, loader
 from deepsets_jax.data.tables.batching import (
-  SetDropout,
   Batcher,
   Budget,
   EpochPlan,
+  SetDropout,
   lengths_of,
 )
 from deepsets_jax.data.tables.schema import Modality, Schema, Target

@@ -301,7 +301,9 @@ def gather(source: Source) -> list[ColumnProfile]:
   # Each row of a table that is joined to this one is an element.
   many, unclear = getattr(source, "lists", {}), getattr(source, "ambiguous", ())
   facts = [
-    ColumnProfile(f.name, f.type, is_many=f.name in many, is_ambiguous=f.name in unclear)
+    ColumnProfile(
+      f.name, f.type, is_many=f.name in many, is_ambiguous=f.name in unclear
+    )
     for f in source.schema
   ]
   for rows, batch in numbered(source):

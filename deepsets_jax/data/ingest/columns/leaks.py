@@ -78,7 +78,9 @@ def _equal_rows(source: Source, spec: Spec, survey: SplitAssignment) -> Iterator
       )
 
 
-def _telling_columns(source: Source, spec: Spec, survey: SplitAssignment) -> Iterator[str]:
+def _telling_columns(
+  source: Source, spec: Spec, survey: SplitAssignment
+) -> Iterator[str]:
   """Columns that determine the label alone, tried on rows that were not fitted on."""
   if spec.label.kind == "multilabel" or cells.is_list(_type(source, spec.label.column)):
     return

@@ -18,7 +18,12 @@ from deepsets_jax.data.ingest.columns.facts import MOST_DISTINCT, ColumnProfile
 from deepsets_jax.data.ingest.columns.fields import Fields
 from deepsets_jax.data.ingest.columns.images import Image
 from deepsets_jax.data.ingest.columns.labels import Label
-from deepsets_jax.data.ingest.columns.numeric import Scalar, ScalarList, Vector, VectorList
+from deepsets_jax.data.ingest.columns.numeric import (
+  Scalar,
+  ScalarList,
+  Vector,
+  VectorList,
+)
 from deepsets_jax.data.ingest.columns.spec import ColumnType, Spec
 from deepsets_jax.data.ingest.columns.tokens import Category, Text, Tokens
 from deepsets_jax.data.ingest.files.source import shorten_names
@@ -44,7 +49,10 @@ _MANY_EMPTY = 0.05
 
 
 def propose(
-  facts: Sequence[ColumnProfile], where: str, label: str | None = None, group: str | None = None
+  facts: Sequence[ColumnProfile],
+  where: str,
+  label: str | None = None,
+  group: str | None = None,
 ) -> tuple[Spec, dict[str, str]]:
   """A spec, and of every column that it does not use why not.
 
@@ -178,7 +186,9 @@ def budget(facts: ColumnProfile, examples: int) -> int:
   return -(-int(np.ceil(needed)) // 8) * 8
 
 
-def _label(by_name: Mapping[str, ColumnProfile], where: str, column: str | None) -> Label:
+def _label(
+  by_name: Mapping[str, ColumnProfile], where: str, column: str | None
+) -> Label:
   lower = {name.lower(): name for name in by_name}
   column = column or roles.first(lower[name] for name in LABEL_NAMES if name in lower)
   if column is None:
@@ -220,7 +230,9 @@ def _is_vector(fact: ColumnProfile) -> bool:
   return not fact.whole or (measures and len(fact.widths) == 1 and max(fact.widths) > 1)
 
 
-def _kind(fact: ColumnProfile, by_name: Mapping[str, ColumnProfile]) -> ColumnType | str:
+def _kind(
+  fact: ColumnProfile, by_name: Mapping[str, ColumnProfile]
+) -> ColumnType | str:
   """How a column is a modality, or why it is none."""
   name = fact.name
   for end in _BESIDE_VECTORS:

@@ -19,7 +19,12 @@ from deepsets_jax.data.ingest.columns import cells, settings
 from deepsets_jax.data.ingest.columns.fields import Fields
 from deepsets_jax.data.ingest.columns.images import Image
 from deepsets_jax.data.ingest.columns.labels import Label
-from deepsets_jax.data.ingest.columns.numeric import Scalar, ScalarList, Vector, VectorList
+from deepsets_jax.data.ingest.columns.numeric import (
+  Scalar,
+  ScalarList,
+  Vector,
+  VectorList,
+)
 from deepsets_jax.data.ingest.columns.tokens import Category, Text, Tokens
 from deepsets_jax.data.ingest.files import paths
 from deepsets_jax.data.ingest.files.formats import Format
@@ -30,10 +35,22 @@ from deepsets_jax.data.ingest.files.reading import Reading
 from deepsets_jax.data.ingest.files.source import Source, shorten_names
 from deepsets_jax.foundation.errors import DataError
 
-ColumnType = Scalar | ScalarList | Vector | VectorList | Category | Tokens | Text | Image | Fields
+ColumnType = (
+  Scalar | ScalarList | Vector | VectorList | Category | Tokens | Text | Image | Fields
+)
 KINDS: Mapping[str, type[ColumnType]] = {
   kind.kind: kind
-  for kind in (Scalar, ScalarList, Vector, VectorList, Category, Tokens, Text, Image, Fields)
+  for kind in (
+    Scalar,
+    ScalarList,
+    Vector,
+    VectorList,
+    Category,
+    Tokens,
+    Text,
+    Image,
+    Fields,
+  )
 }
 # Kinds whose elements are numbers, scaled.
 NUMERIC = ("number", "numbers", "vector", "vectors")
