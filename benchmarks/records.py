@@ -80,7 +80,7 @@ def rate(read: Callable[[], Iterator[Any]]) -> float:
 
 def main() -> None:
   """Prints the three rates."""
-  table = debian_programs.load(0, text="bag")["train"]
+  table = debian_programs.load_debian_programs(0, text="bag")["train"]
   with tempfile.TemporaryDirectory() as folder:
     builder = tfds.builder("debian_programs/seed0", data_dir=folder)
     with contextlib.redirect_stdout(sys.stderr):

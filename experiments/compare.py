@@ -52,7 +52,7 @@ def load(text: str) -> Model:
     raise ValueError(f"--config={text}: {path} has no get_config()")
   config = module.get_config(*([] if argument is None else [argument]))
   source = path if argument is None else f"{path}:{argument}"
-  return Model(name or run_folder.default(source).name, source, config.lock())
+  return Model(name or run_folder.default_workdir(source).name, source, config.lock())
 
 
 def check(models: Sequence[Model], names: Sequence[str], baseline: str) -> None:
@@ -82,7 +82,7 @@ def check(models: Sequence[Model], names: Sequence[str], baseline: str) -> None:
   for model in models:
     data = json.dumps(model.config.data.to_dict(), sort_keys=True)
     if data not in legal:
-      tables = registry.load(model.config.data, model.config.seed)
+      tables = registry.load_tables(model.config.data, model.config.seed)
       legal[data] = sorted((*metrics.names(tables["train"].schema.target), "loss"))
     for name in names:
       if name not in legal[data]:

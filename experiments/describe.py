@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from absl import app, flags, logging
 
 from deepsets_jax.data.ingest.columns import leaks, spec, survey
-from deepsets_jax.data.ingest.columns.facts import MOST_DISTINCT, Facts, gather
+from deepsets_jax.data.ingest.columns.facts import MOST_DISTINCT, ColumnProfile, gather
 from deepsets_jax.data.ingest.columns.proposal import (
   LABEL_NAMES,
   budget,
@@ -40,7 +40,7 @@ _HEADER = ("column", "type", "missing", "mean", "p99", "max", "size", "distinct"
 
 
 def table(
-  facts: Sequence[Facts], proposed: Spec, unused: Mapping[str, str]
+  facts: Sequence[ColumnProfile], proposed: Spec, unused: Mapping[str, str]
 ) -> list[list[str]]:
   """A row for each column: what is in it, and what it is taken for.
 
@@ -72,7 +72,7 @@ def table(
   return rows
 
 
-def _of_column(fact: Facts) -> list[str]:
+def _of_column(fact: ColumnProfile) -> list[str]:
   """Name, type, share missing, size of vectors, and different values."""
   widths = sorted(fact.widths)
   size = f"{widths[0]}-{widths[-1]}" if len(widths) > 1 else "".join(map(str, widths))
@@ -104,7 +104,7 @@ def labels_shown(found: survey.SplitAssignment, most: int = 10) -> str:
   return f"{len(counts)} labels: {shown}{more}"
 
 
-def slots(facts: Sequence[Facts], proposed: Spec) -> str:
+def slots(facts: Sequence[ColumnProfile], proposed: Spec) -> str:
   """The slots of every modality, those that need no more than one a row together."""
   by_name = {fact.name: fact for fact in facts}
   needed = {

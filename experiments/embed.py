@@ -29,7 +29,7 @@ def embed(workdir: str, output: pathlib.Path, split: str) -> None:
     FileExistsError: There is a file of something else.
   """
   check_folder(output)
-  task, params = tasks.load(workdir, "retrieval")
+  task, params = tasks.load_task(workdir, "retrieval")
   embeddings.check_split(task, split)
   digest = embeddings.digest(task, workdir)
   paths = {kind: output / f"{kind}.parquet" for kind in embeddings.KINDS}
@@ -52,7 +52,7 @@ def embed(workdir: str, output: pathlib.Path, split: str) -> None:
       continue
     start = time.monotonic()
     made = table()
-    embeddings.write(made, paths[kind])
+    embeddings.write_embeddings(made, paths[kind])
     dimensions = made.schema.field("vector").type.list_size
     seconds = time.monotonic() - start
     shape = f"{len(made)} vectors of {dimensions} dimensions"

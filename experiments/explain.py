@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
   logging.set_verbosity(logging.WARNING)
   given = flags.FLAGS
   workdir = pathlib.Path(given.workdir)
-  run_folder.read(workdir)
+  run_folder.read_config(workdir)
   folder = pathlib.Path(given.output or workdir / "explain")
   check_folder(folder)
   explained = deepsets_jax.explain(

@@ -112,10 +112,10 @@ def main(argv: list[str]) -> None:
       *(given.input, given.images, given.texts, output, cache, make, settings),
       shard_rows=config.shard_rows,
     )
-    print(report(beam.run(job, given.beam_options), output))
+    print(report(beam.run_beam(job, given.beam_options), output))
     return
   with tqdm.tqdm(total=source.source.num_rows, unit=" rows", disable=None) as bar:
-    summary = pipeline.run(
+    summary = pipeline.run_pipeline(
       *(source, output, make, settings, cache),
       progress=lambda done: bar.update(done - bar.n),
     )

@@ -38,7 +38,9 @@ def main(argv: list[str]) -> None:
     jax.distributed.initialize()
   devices = f"{jax.device_count()} {jax.devices()[0].device_kind}"
   print(f"process {jax.process_index()} of {jax.process_count()}, devices: {devices}")
-  workdir = _WORKDIR.value or run_folder.default(flags.FLAGS["config"].config_filename)
+  workdir = _WORKDIR.value or run_folder.default_workdir(
+    flags.FLAGS["config"].config_filename
+  )
   try:
     results = fit.train_and_evaluate(_CONFIG.value, workdir)
   except DataError as error:

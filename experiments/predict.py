@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
   start = time.monotonic()
   try:
     with tqdm.tqdm(unit=" rows", disable=None) as bar:
-      rows = prediction.write(
+      rows = prediction.predict_file(
         predictor,
         given.input,
         output,

@@ -58,7 +58,7 @@ def read(text: str) -> Run:
   """
   name, folder = re.fullmatch(r"(?:([^=/]+)=)?(.*)", text, re.DOTALL).groups()
   workdir = pathlib.Path(folder)
-  return Run(name or workdir.resolve().name, workdir, run_folder.read(workdir))
+  return Run(name or workdir.resolve().name, workdir, run_folder.read_config(workdir))
 
 
 def check(runs: Sequence[Run]) -> None:
@@ -134,7 +134,7 @@ def measure(run: Run, split: str, draws: int, seed: int) -> Measured:
   Raises:
     ValueError: Its data has no such split, or it has no checkpoint.
   """
-  model = trained.load(run.workdir)
+  model = trained.load_trained(run.workdir)
   if split not in model.run.tables:
     raise ValueError(
       f"{run.workdir}: its data has no split {split!r}; it has"

@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"unknown arguments {argv[1:]}")
   logging.set_verbosity(logging.WARNING)
-  name = run_folder.default(flags.FLAGS["config"].config_filename).name
+  name = run_folder.default_workdir(flags.FLAGS["config"].config_filename).name
   rows = []
   for overrides in importlib.import_module(_SWEEP.value).overrides():
     label = ",".join(f"{k}={v}" for k, v in overrides.items()) or "as it is"

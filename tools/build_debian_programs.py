@@ -115,7 +115,7 @@ def build(packages: Iterable[Package]) -> pa.Table:
 
 def write(table: pa.Table, path: str | pathlib.Path) -> None:
   """Writes the file, or nothing at all; the same table gives the same bytes."""
-  parquet.write(table, path, compression_level=19)
+  parquet.write_parquet(table, path, compression_level=19)
 
 
 def _encode(lists: Iterable[list[str]]) -> pa.ListArray:

@@ -70,7 +70,7 @@ def build(wheel: str | pathlib.Path) -> pa.Table:
 
 def write(table: pa.Table, path: str | pathlib.Path) -> None:
   """Writes the file, or nothing at all; the same table gives the same bytes."""
-  parquet.write(
+  parquet.write_parquet(
     table,
     path,
     compression_level=19,

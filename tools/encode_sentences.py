@@ -98,7 +98,7 @@ def write(source: str, output: pathlib.Path, model: pathlib.Path) -> str:
   if sentences.content_of(output) == content:
     return f"{output} is already of these sentences and this model"
   vectors = encode(texts, encoder)
-  sentences.write(output, list(texts), vectors, content)
+  sentences.write_sentences(output, list(texts), vectors, content)
   return (
     f"{output}: {len(vectors.values)} sentences of {len(texts)} programs, vectors of"
     f" {vectors.values.shape[1]}, {output.stat().st_size} bytes"

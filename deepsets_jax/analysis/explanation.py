@@ -26,6 +26,7 @@ from deepsets_jax.data.datasets import names
 from deepsets_jax.data.tables.ablation import Bags
 from deepsets_jax.data.tables.table import Table
 from deepsets_jax.figures import attribution as importance_figures
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.foundation.files import write_json
 from deepsets_jax.tasks import trained
 from deepsets_jax.tasks.trained import Trained
@@ -56,7 +57,7 @@ class Explanation:
   def write(self, folder: str | pathlib.Path) -> None:
     """Writes `index.html`, `explain.json` and a PNG per figure."""
     folder = pathlib.Path(folder)
-    page.write(folder, self.summary, self.figures)
+    page.write_page(folder, self.summary, self.figures)
     write_json(folder / "explain.json", self.summary)
 
   def __repr__(self) -> str:
@@ -83,7 +84,7 @@ def explain(
   """What decided in a run: of a sample of a split, and of single examples.
 
   Args:
-    run: The folder of a run, or what `trained.load` made of it.
+    run: The folder of a run, or what `trained.load_trained` made of it.
     split: Whose examples.
     methods: Keys of `importance.METHODS`; by default all that the model has.
     ids: Of the examples to show; by default six of the sample.
@@ -95,11 +96,11 @@ def explain(
     report: Takes a line after each step, with its seconds.
 
   Raises:
-    ValueError: No such run, split, method, id or label; says which there are.
+    ConfigError: No such run, split, method, id or label; says which there are.
   """
   watch = _Watch(report)
   with watch("load"):
-    model = run if isinstance(run, Trained) else trained.load(run)
+    model = run if isinstance(run, Trained) else trained.load_trained(run)
     methods = attribution.possible(model) if methods is None else list(methods)
   _check(model, split, methods, examples, permutations)
   table = model.run.tables[split]
@@ -141,14 +142,14 @@ def _check(
   permutations: int,
 ) -> None:
   if split not in model.run.tables:
-    raise ValueError(f"no split {split!r}; the data has {sorted(model.run.tables)}")
+    raise ConfigError(f"no split {split!r}; the data has {sorted(model.run.tables)}")
   attribution.check(methods, model)
   if not methods:
-    raise ValueError(f"no method; name some of {attribution.possible(model)}")
+    raise ConfigError(f"no method; name some of {attribution.possible(model)}")
   if examples < 1:
-    raise ValueError(f"{examples} examples: give at least 1")
+    raise ConfigError(f"{examples} examples: give at least 1")
   if "element_shapley" in methods and (permutations < 4 or permutations % 2):
-    raise ValueError(
+    raise ConfigError(
       f"{permutations} permutations: they come in pairs, and an error needs two pairs;"
       " give an even number from 4"
     )
@@ -162,7 +163,7 @@ def _rows(
   for name in ids or ():
     others = [other for other, table in tables.items() if name in table.ids]
     if others and split not in others:
-      raise ValueError(f"{name!r} is in the split {others[0]!r}, not in {split!r}")
+      raise ConfigError(f"{name!r} is in the split {others[0]!r}, not in {split!r}")
   count = len(tables[split])
   sample = np.random.default_rng(seed).permutation(count)[:examples].tolist()
   chosen = sample[:_SHOWN]

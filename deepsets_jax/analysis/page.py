@@ -65,7 +65,7 @@ def pictures(drawn: Mapping[str, Figure]) -> dict[str, bytes]:
   return found
 
 
-def write(
+def write_page(
   folder: pathlib.Path, summary: Mapping[str, Any], drawn: Mapping[str, Figure]
 ) -> None:
   """Writes `index.html` and a PNG per figure; removes those of examples of before."""

@@ -11,6 +11,7 @@ import numpy as np
 from deepsets_jax.analysis.attribution.coalitions import subsets
 from deepsets_jax.data.tables.ablation import keep_modalities
 from deepsets_jax.data.tables.table import Table
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.tasks.trained import Trained
 from deepsets_jax.training import evaluation, metrics
 
@@ -99,7 +100,7 @@ class Curve:
     values: Of the metric, means over draws, `[q]`.
 
   Raises:
-    ValueError: Fewer than two levels, or not ascending.
+    ConfigError: Fewer than two levels, or not ascending.
   """
 
   metric: str
@@ -108,7 +109,7 @@ class Curve:
 
   def __post_init__(self):
     if len(self.levels) < 2 or not (np.diff(self.levels) > 0).all():
-      raise ValueError(
+      raise ConfigError(
         f"levels {np.asarray(self.levels).tolist()}: expected two or more, ascending"
       )
 
@@ -124,10 +125,10 @@ class Curve:
     Positive is worse, also of a metric of which less is better.
 
     Raises:
-      ValueError: The curve does not reach so far.
+      ConfigError: The curve does not reach so far.
     """
     if not self.levels[0] <= level <= self.levels[-1]:
-      raise ValueError(
+      raise ConfigError(
         f"level {level} is not on the curve, which goes from {self.levels[0]} to"
         f" {self.levels[-1]}"
       )
@@ -148,10 +149,10 @@ def curve(
   """The run's metric of a table at each level, the mean of some draws.
 
   Raises:
-    ValueError: No draws, or levels that make no curve, see `Curve`.
+    ConfigError: No draws, or levels that make no curve, see `Curve`.
   """
   if draws < 1:
-    raise ValueError(f"draws {draws}: expected at least 1")
+    raise ConfigError(f"draws {draws}: expected at least 1")
   values = [
     [
       measure(trained, corrupt(table, level, np.random.default_rng((seed, draw))))
@@ -167,11 +168,11 @@ def every_subset(trained: Trained, table: Table) -> dict[tuple[str, ...], float]
   """The run's metric with only these modalities, for every subset of them.
 
   Raises:
-    ValueError: More than 10 modalities.
+    ConfigError: More than 10 modalities.
   """
   names = list(table.schema.modalities)
   if len(names) > MOST_SUBSETS:
-    raise ValueError(
+    raise ConfigError(
       f"{len(names)} modalities have 2**{len(names)} subsets, each an evaluation; at"
       f" most {MOST_SUBSETS}: leave some out of the schema, or take `curve`"
     )

@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float
 
 from deepsets_jax.encoders.deepset import Deepset
 from deepsets_jax.encoders.importance import sow_importance
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Ragged
 
 
@@ -48,7 +49,7 @@ class ChannelDeepset(nn.Module):
   ) -> Float[Array, "b f"]:
     """The fused vector; `present` says in which examples a channel is, None for all."""
     if not self.auto_mapping and len(set(self.widths.values())) > 1:
-      raise ValueError(
+      raise ConfigError(
         f"channels of widths {dict(self.widths)}: with auto_mapping they need not be"
         " of one width"
       )
@@ -148,23 +149,23 @@ def channel_rows(
   """Every channel's vectors in sorted order, zeros where absent, and who is present.
 
   Raises:
-    ValueError: A channel is unknown, of another shape, or missing where all are to be
+    ConfigError: A channel is unknown, of another shape, or missing where all are to be
       there (`complete`), or none is given; it names the channel.
   """
   if unknown := sorted(set(vectors) - set(widths)):
-    raise ValueError(f"unknown channel {unknown[0]!r}; there are {sorted(widths)}")
+    raise ConfigError(f"unknown channel {unknown[0]!r}; there are {sorted(widths)}")
   if not vectors:
-    raise ValueError("no channel is given: the number of examples is unknown")
+    raise ConfigError("no channel is given: the number of examples is unknown")
   missing = sorted(set(widths) - set(vectors))
   if complete and missing:
-    raise ValueError(f"{missing[0]!r} is absent: with parity every channel is needed")
+    raise ConfigError(f"{missing[0]!r} is absent: with parity every channel is needed")
   b = len(next(iter(vectors.values())))
   rows, some = {}, []
   for name in sorted(widths):
     shape = (b, widths[name])
     row = vectors.get(name, jnp.zeros(shape, jnp.float32)).astype(jnp.float32)
     if row.shape != shape:
-      raise ValueError(
+      raise ConfigError(
         f"channel {name!r} of shape {row.shape}, expected {shape}: one vector for each"
         " example; pool repeated ones first"
       )

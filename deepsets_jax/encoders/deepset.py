@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float
 from deepsets_jax.encoders.importance import sow_importance
 from deepsets_jax.encoders.layers import Scores
 from deepsets_jax.encoders.transformer import head_width
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Ragged, of_vectors, pooling
 from deepsets_jax.ragged.segments import segment_softmax
 
@@ -140,7 +141,7 @@ class Deepset(nn.Module):
       train: Whether dropout is on, which needs a "dropout" key.
     """
     if self.norm_factor < 1:
-      raise ValueError(f"a norm_factor of {self.norm_factor}: must be at least 1")
+      raise ConfigError(f"a norm_factor of {self.norm_factor}: must be at least 1")
     some = elements.mask if present is None else present.reshape(-1)
     elements = elements.replace(values=elements.values.astype(jnp.float32))
     if self.parity:
@@ -169,7 +170,7 @@ class Deepset(nn.Module):
 
   def _transform(self, elements: Ragged, present: Array | None, train: bool) -> Ragged:
     if present is None:
-      raise ValueError(
+      raise ConfigError(
         "this transformer reads sets of one size: for sets of any size give elements"
         " that a SequenceEncoder's transformer has read"
       )

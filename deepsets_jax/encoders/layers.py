@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from deepsets_jax.foundation.errors import ConfigError
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
   "relu": nn.relu,
   "gelu": nn.gelu,
@@ -26,10 +28,10 @@ def activation(name: str) -> Callable[[Array], Array]:
   """The activation of this name.
 
   Raises:
-    ValueError: No such name; the message lists the legal ones.
+    ConfigError: No such name; the message lists the legal ones.
   """
   if name not in ACTIVATIONS:
-    raise ValueError(f"unknown activation {name!r}; one of {sorted(ACTIVATIONS)}")
+    raise ConfigError(f"unknown activation {name!r}; one of {sorted(ACTIVATIONS)}")
   return ACTIVATIONS[name]
 
 

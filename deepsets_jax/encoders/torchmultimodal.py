@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from deepsets_jax.encoders.channels import ChannelDeepset
 from deepsets_jax.encoders.deepset import Deepset, Pooling
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Ragged, of_vectors
 
 _EMBEDDING_POOLS = ("max", "mean", "sum")
@@ -55,13 +56,13 @@ class MILEncoder(nn.Module):
       train: Whether dropout is on, which needs a "dropout" key.
 
     Raises:
-      ValueError: An array's axis 1 is not the sum of `partition_sizes`, the encoder
+      ConfigError: An array's axis 1 is not the sum of `partition_sizes`, the encoder
         does not give one vector per instance, or `auto_mapping` of bags of any size.
     """
     if not isinstance(bags, Ragged):
       return self._dense(bags, train)
     if self.auto_mapping:
-      raise ValueError("auto_mapping has a layer for each place; a set has no places")
+      raise ConfigError("auto_mapping has a layer for each place; a set has no places")
     encoded = self.encoder(bags, train=train)
     fused = self._result(self.deepset(encoded, train=train), train)
     return of_vectors(fused, encoded.lengths > 0)
@@ -72,7 +73,7 @@ class MILEncoder(nn.Module):
   def _dense(self, x: Float[Array, "b n ..."], train: bool) -> Float[Array, "b f"]:
     sizes = self.partition_sizes
     if sizes is None or sum(sizes) != x.shape[1]:
-      raise ValueError(
+      raise ConfigError(
         f"partition_sizes {sizes} must add up to axis 1 of the input, {x.shape[1]}"
       )
     b, begin, vectors = len(x), 0, {}
@@ -84,7 +85,7 @@ class MILEncoder(nn.Module):
       offsets = jnp.arange(b + 1, dtype=jnp.int32) * count
       values = self.encoder(Ragged(part, offsets), train=train).values
       if values.shape != (b, self.features):
-        raise ValueError(
+        raise ConfigError(
           f"the encoder gave {values.shape} for partition {index}, expected"
           f" {(b, self.features)}: one vector per instance"
         )
@@ -120,7 +121,7 @@ class EmbeddingEncoder(nn.Module):
     """The pooled embeddings: of a `Ragged` of ids `[n]`, or of an array of them."""
     del train
     if self.pool not in _EMBEDDING_POOLS:
-      raise ValueError(f"unknown pool {self.pool!r}; one of {list(_EMBEDDING_POOLS)}")
+      raise ConfigError(f"unknown pool {self.pool!r}; one of {list(_EMBEDDING_POOLS)}")
     embed = nn.Embed(self.vocabulary_size, self.features, self.dtype, name="embedding")
     pooler = Pooling(self.pool)
     if isinstance(ids, Ragged):
@@ -162,19 +163,19 @@ class WeightedEmbeddingEncoder(nn.Module):
       train: Not used.
 
     Raises:
-      ValueError: A `Ragged` without weights, or an array of another width.
+      ConfigError: A `Ragged` without weights, or an array of another width.
     """
     del train
     embed = nn.Embed(self.vocabulary_size, self.features, self.dtype, name="embedding")
     pooler = Pooling(self.pool)
     if isinstance(ids, Ragged):
       if ids.weights is None:
-        raise ValueError("ids without weights: EmbeddingEncoder takes these")
+        raise ConfigError("ids without weights: EmbeddingEncoder takes these")
       values = embed(ids.values) * ids.weights.astype(self.dtype)[:, None]
       pooled = pooler(Ragged(values, ids.offsets))
       return of_vectors(pooled, ids.lengths > 0)
     if ids.shape[1:] != (self.vocabulary_size,):
-      raise ValueError(
+      raise ConfigError(
         f"weights of shape {ids.shape}, expected one for each of"
         f" {self.vocabulary_size} ids"
       )

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from deepsets_jax.encoders.importance import keep_attended, pull_back
 from deepsets_jax.encoders.layers import activation, to_common_space
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Ragged, attention
 
 
@@ -44,7 +45,7 @@ class MultiHeadAttention(nn.Module):
     """The attended values; `positions`, of self-attention, turn queries and keys.
 
     Raises:
-      ValueError: The heads do not divide the width, or are odd in width and turned.
+      ConfigError: The heads do not divide the width, or are odd in width and turned.
     """
     width = head_width(self.features, self.heads, "/".join(self.path))
     names = ("query", "key", "value")
@@ -67,11 +68,11 @@ def head_width(features: int, heads: int, owner: str) -> int:
   """The features of a head.
 
   Raises:
-    ValueError: The heads do not divide the width; it names the owner.
+    ConfigError: The heads do not divide the width; it names the owner.
   """
   if heads < 1 or features % heads:
     legal = [h for h in range(1, features + 1) if features % h == 0]
-    raise ValueError(
+    raise ConfigError(
       f"{owner}: {heads} heads do not divide the width {features}; one of {legal}"
     )
   return features // heads
@@ -83,11 +84,11 @@ def rotate(
   """Rotary position embedding: pairs of features turned by position (Su et al., 2021).
 
   Raises:
-    ValueError: An odd number of features.
+    ConfigError: An odd number of features.
   """
   half, odd = divmod(x.shape[-1], 2)
   if odd:
-    raise ValueError(
+    raise ConfigError(
       f"rotary positions turn pairs of features, and a head has {x.shape[-1]}; take"
       " heads of even width"
     )

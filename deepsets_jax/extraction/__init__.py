@@ -1,6 +1,6 @@
 """Pretrained encoders that turn raw data into elements, once, before any training."""
 
 from deepsets_jax.extraction.protocol import Extraction, Extractor
-from deepsets_jax.extraction.registry import EXTRACTORS, build
+from deepsets_jax.extraction.registry import EXTRACTORS, build_extractor
 
-__all__ = ["EXTRACTORS", "Extraction", "Extractor", "build"]
+__all__ = ["EXTRACTORS", "Extraction", "Extractor", "build_extractor"]

@@ -3,9 +3,9 @@
 The rows are cut into ranges, each of which a worker of the runner reads, extracts and
 writes as a file of its own: `photos-00002-of-00012.parquet` holds the rows that follow
 those of `-00001-`, in order, so that the files read by name are the rows of the input.
-Together they are what `pipeline.run` writes, but for rounding where a network sees
-other pictures beside one. Input, output and cache are on a file
-system that all workers see, and the input stays as it is meanwhile. A range that is
+Together they are what `pipeline.run_pipeline` writes, but for rounding where a network
+sees other pictures beside one. Input, output and cache are on a file system that all
+workers see, and the input stays as it is meanwhile. A range that is
 done again, after a failure or by a second run, finds its results in its own part of the
 cache, as long as `shard_rows` and the number of rows are the same. Parquet is the input
 to prefer: of JSON lines and CSV each range is read from the beginning.
@@ -28,7 +28,7 @@ from deepsets_jax.extraction.cache import Cache
 from deepsets_jax.extraction.chunks import Problem
 from deepsets_jax.extraction.pipeline import Settings, Summary
 from deepsets_jax.extraction.worker import Make, Worker
-from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.errors import ConfigError, DataError
 from deepsets_jax.foundation.files import write_json
 
 
@@ -58,7 +58,7 @@ class Job:
 
   def __post_init__(self):
     if self.shard_rows < 1:
-      raise ValueError(f"shard_rows {self.shard_rows}: expected at least 1")
+      raise ConfigError(f"shard_rows {self.shard_rows}: expected at least 1")
 
   def open(self) -> inputs.Input:
     """The input."""
@@ -119,7 +119,7 @@ class Total(beam.CombineFn):
     return sum(summaries, Summary())
 
 
-def run(job: Job, options: Sequence[str]) -> Summary:
+def run_beam(job: Job, options: Sequence[str]) -> Summary:
   """Writes the files of all rows, `<output>.summary.json` and a list of the problems.
 
   Args:
@@ -127,7 +127,7 @@ def run(job: Job, options: Sequence[str]) -> Summary:
     options: Of Beam: `--runner=DirectRunner` and the like.
 
   Raises:
-    DataError: See `pipeline.run`; before the runner starts where that can be.
+    DataError: See `pipeline.run_pipeline`; before the runner starts where that can be.
   """
   given = job.open()
   shards = -(-_num_rows(given) // job.shard_rows)

@@ -6,17 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from deepsets_jax.foundation.errors import ConfigError
+
 
 def check_pictures(batch: Sequence[np.ndarray]) -> None:
   """Looks that these are `[h, w, 3]` uint8 arrays of one pixel at least.
 
   Raises:
-    ValueError: One is not; the message says which.
+    ConfigError: One is not; the message says which.
   """
   for i, picture in enumerate(batch):
     shape, dtype = np.shape(picture), getattr(picture, "dtype", type(picture))
     if len(shape) != 3 or shape[2] != 3 or 0 in shape or dtype != np.uint8:
-      raise ValueError(
+      raise ConfigError(
         f"picture {i} of the batch is {dtype} {shape}, expected uint8 [h, w, 3]: RGB"
         " with a pixel at least; np.asarray(PIL.Image.open(FILE).convert('RGB')) is"
       )

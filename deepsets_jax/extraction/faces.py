@@ -13,6 +13,7 @@ import numpy as np
 
 from deepsets_jax.extraction import boxes, weights
 from deepsets_jax.extraction.protocol import Extraction
+from deepsets_jax.foundation.errors import ConfigError
 
 _PACKAGE = "face_recognition_models"
 # Of the two models of points the one whose training data allow any use.
@@ -39,7 +40,7 @@ class Faces:
     import dlib
 
     if upsample not in range(4):
-      raise ValueError(f"upsample={upsample}: it is 0, 1, 2 or 3")
+      raise ConfigError(f"upsample={upsample}: it is 0, 1, 2 or 3")
     paths = [
       weights.package_file(_PACKAGE, f"{_PACKAGE}/models/{file}") for file in _FILES
     ]

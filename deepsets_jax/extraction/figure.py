@@ -133,10 +133,10 @@ def main(output: str) -> None:
   from deepsets_jax.extraction import registry
 
   extractors = [
-    registry.build("image"),
-    registry.build("faces"),
-    registry.build("regions", count=4),
-    registry.build("lines"),
+    registry.build_extractor("image"),
+    registry.build_extractor("faces"),
+    registry.build_extractor("regions", count=4),
+    registry.build_extractor("lines"),
   ]
   page = np.repeat(skimage.data.page()[..., None], 3, axis=2)
   samples = []

@@ -27,7 +27,7 @@ from deepsets_jax.extraction.output import Column
 from deepsets_jax.extraction.protocol import Extraction
 from deepsets_jax.extraction.results import Results
 from deepsets_jax.extraction.worker import Done, Facts, Make, Task, Worker
-from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.errors import ConfigError, DataError
 from deepsets_jax.foundation.files import write_json
 
 # Chunks that are read ahead of the one to be written, for each worker.
@@ -51,7 +51,7 @@ class Settings:
   def __post_init__(self):
     for field in dataclasses.fields(self):
       if (value := getattr(self, field.name)) < 1:
-        raise ValueError(f"{field.name} {value}: expected at least 1")
+        raise ConfigError(f"{field.name} {value}: expected at least 1")
 
 
 @dataclasses.dataclass
@@ -173,7 +173,7 @@ def pool(make: Make, settings: Settings) -> Iterator[Pool]:
       executor.shutdown(cancel_futures=True)
 
 
-def run(
+def run_pipeline(
   given: Input,
   path: str | pathlib.Path,
   make: Make,

@@ -16,6 +16,7 @@ import numpy as np
 
 from deepsets_jax.extraction import boxes, efficientnet, weights
 from deepsets_jax.extraction.protocol import Extraction
+from deepsets_jax.foundation.errors import ConfigError
 
 # Of the windows, as shares of the shorter side.
 _SIZES = (0.75, 0.5, 0.33)
@@ -37,7 +38,7 @@ class Regions:
 
   def __init__(self, *, score: float = 0.4, overlap: float = 0.2, count: int = 16):
     if not (0 <= score <= 1 and 0 <= overlap <= 1 and count >= 1):
-      raise ValueError(
+      raise ConfigError(
         f"score={score}, overlap={overlap}, count={count}: score and overlap are from 0"
         " to 1, count is 1 or more"
       )

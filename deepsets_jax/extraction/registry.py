@@ -8,6 +8,7 @@ from typing import Any
 
 from deepsets_jax.extraction.protocol import Extractor
 from deepsets_jax.extraction.weights import EXTRA
+from deepsets_jax.foundation.errors import ConfigError
 
 
 def _lazy(module: str, kind: str) -> Callable[..., Extractor]:
@@ -28,7 +29,7 @@ EXTRACTORS: Mapping[str, Callable[..., Extractor]] = {
 }
 
 
-def build(name: str, /, **settings: Any) -> Extractor:
+def build_extractor(name: str, /, **settings: Any) -> Extractor:
   """The extractor of this name.
 
   Args:
@@ -36,13 +37,13 @@ def build(name: str, /, **settings: Any) -> Extractor:
     **settings: Arguments of its class.
 
   Raises:
-    ValueError: There is none of this name.
+    ConfigError: There is none of this name.
     TypeError: A setting is no argument of its class.
     ModuleNotFoundError: A package that it needs is not installed; the message says how
       to get it.
   """
   if name not in EXTRACTORS:
-    raise ValueError(f"no extractor {name!r}; there are {', '.join(EXTRACTORS)}")
+    raise ConfigError(f"no extractor {name!r}; there are {', '.join(EXTRACTORS)}")
   try:
     return EXTRACTORS[name](**settings)
   except ModuleNotFoundError as error:

@@ -12,7 +12,7 @@ import numpy as np
 from deepsets_jax.data.datasets import sentences
 from deepsets_jax.extraction import minilm, weights
 from deepsets_jax.extraction.protocol import Extraction
-from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.errors import ConfigError, DataError
 
 _TABLE = "wordllama/weights/l2_supercat_256.safetensors"
 _TOKENIZER = "wordllama/tokenizers/l2_supercat_tokenizer_config.json"
@@ -95,10 +95,10 @@ def load_encoder(name: str) -> tuple[Encoder, list[pathlib.Path]]:
   """One of `ENCODERS` by name, and the files that it is made of.
 
   Raises:
-    ValueError: There is none of this name.
+    ConfigError: There is none of this name.
   """
   if name not in ENCODERS:
-    raise ValueError(f"no encoder {name!r} of texts; there are {', '.join(ENCODERS)}")
+    raise ConfigError(f"no encoder {name!r} of texts; there are {', '.join(ENCODERS)}")
   return load_sentences() if name == "sentences" else load_static()
 
 
@@ -139,4 +139,4 @@ def encode_all(encoder: Encoder, texts: Sequence[Sequence[str]]) -> list[Extract
 def _check_texts(batch: Sequence[str]) -> None:
   for i, text in enumerate(batch):
     if not isinstance(text, str):
-      raise ValueError(f"text {i} of the batch is {type(text).__name__}, expected str")
+      raise ConfigError(f"text {i} of the batch is {type(text).__name__}, expected str")

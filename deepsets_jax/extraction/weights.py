@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.errors import ConfigError, DataError
 
 EXTRA = "pip install 'deepsets-jax[extract]'"
 
@@ -125,18 +125,18 @@ def _read(file: BinaryIO) -> dict[str, np.ndarray]:
     )
   file.seek(0)
   if _follow(file) != _MAGIC or _follow(file) != _PROTOCOL:
-    raise ValueError("its first numbers are not those of the format")
+    raise ConfigError("its first numbers are not those of the format")
   if _follow(file)["little_endian"] is not True:
-    raise ValueError("its numbers are not little-endian")
+    raise ConfigError("its numbers are not little-endian")
   views, keys = _follow(file), _follow(file)
   if not all(isinstance(view, _View) for view in views.values()):
-    raise ValueError("what it holds are not tensors alone")
+    raise ConfigError("what it holds are not tensors alone")
   storages = {view.storage.key: view.storage for view in views.values()}
   if sorted(storages) != sorted(keys):
-    raise ValueError("its storages are not those of its tensors")
+    raise ConfigError("its storages are not those of its tensors")
   numbers = {key: _numbers(file, storages[key]) for key in keys}
   if file.read(1):
-    raise ValueError("something follows the last storage")
+    raise ConfigError("something follows the last storage")
   return {
     name: _tensor(view, numbers[view.storage.key]) for name, view in views.items()
   }
@@ -145,7 +145,9 @@ def _read(file: BinaryIO) -> dict[str, np.ndarray]:
 def _numbers(file: BinaryIO, storage: _Storage) -> np.ndarray:
   (length,) = np.frombuffer(file.read(8), "<i8", 1)
   if length != storage.length:
-    raise ValueError(f"storage {storage.key} has {length} numbers, not as many as said")
+    raise ConfigError(
+      f"storage {storage.key} has {length} numbers, not as many as said"
+    )
   dtype = np.dtype(storage.dtype)
   return np.frombuffer(file.read(length * dtype.itemsize), dtype, length)
 
@@ -154,13 +156,13 @@ def _tensor(view: _View, numbers: np.ndarray) -> np.ndarray:
   """A copy of the view's numbers, after a look that they all lie in the storage."""
   sizes = (view.begin, *view.shape, *view.strides)
   if any(type(size) is not int or size < 0 for size in sizes):
-    raise ValueError("a tensor's shape is no list of counts")
+    raise ConfigError("a tensor's shape is no list of counts")
   if len(view.shape) != len(view.strides) or math.prod(view.shape) > numbers.size:
-    raise ValueError(f"a tensor of shape {view.shape} in {numbers.size} numbers")
+    raise ConfigError(f"a tensor of shape {view.shape} in {numbers.size} numbers")
   steps = zip(view.shape, view.strides, strict=True)
   last = view.begin + sum((size - 1) * stride for size, stride in steps)
   if last >= numbers.size:
-    raise ValueError(f"a tensor ends at number {last} of {numbers.size}")
+    raise ConfigError(f"a tensor ends at number {last} of {numbers.size}")
   strides = tuple(stride * numbers.itemsize for stride in view.strides)
   begin = numbers[view.begin :]
   return np.lib.stride_tricks.as_strided(begin, view.shape, strides).copy()
@@ -210,7 +212,7 @@ def _follow(file: BinaryIO) -> Any:
       case name:
         what = name if value is None else f"{name} {value!r}"
         raise DataError(f"refused: {what:.80}, at byte {at}, is of no state dict")
-  raise ValueError("a pickle without an end")
+  raise ConfigError("a pickle without an end")
 
 
 def _since_mark(stack: list[Any]) -> list[Any]:
@@ -223,16 +225,16 @@ def _since_mark(stack: list[Any]) -> list[Any]:
 
 def _put(target: Any, items: Sequence[Any]) -> None:
   if type(target) is not dict or not all(type(key) is str for key in items[::2]):
-    raise ValueError("a dictionary's names are not strings")
+    raise ConfigError("a dictionary's names are not strings")
   target.update(zip(items[::2], items[1::2], strict=True))
 
 
 def _storage(found: Any) -> _Storage:
   kind, of, key, _, length, view = found
   if type(of) is not _Global or of.name not in _DTYPES or type(key) is not str:
-    raise ValueError("a storage is not of a known type")
+    raise ConfigError("a storage is not of a known type")
   if kind != "storage" or type(length) is not int or view is not None:
-    raise ValueError(f"storage {key} is no plain one")
+    raise ConfigError(f"storage {key} is no plain one")
   return _Storage(_DTYPES[of.name], key, length)
 
 
@@ -243,4 +245,4 @@ def _call(what: Any, arguments: Any) -> Any:
     return {}
   if name == _TENSOR and type(arguments[0]) is _Storage:
     return _View(*arguments[:4])
-  raise ValueError(f"a call of {name or 'what is no function'}")
+  raise ConfigError(f"a call of {name or 'what is no function'}")

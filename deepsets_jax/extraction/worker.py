@@ -15,7 +15,8 @@ import numpy as np
 from deepsets_jax.data.ingest import pictures
 from deepsets_jax.data.ingest.pictures import PictureError
 from deepsets_jax.extraction.protocol import Extraction, Extractor
-from deepsets_jax.extraction.registry import build
+from deepsets_jax.extraction.registry import build_extractor
+from deepsets_jax.foundation.errors import ConfigError
 
 # Builds all extractors; goes to other processes, so that it is a function of a module,
 # or a `functools.partial` of one.
@@ -81,10 +82,10 @@ def of_registry(
   """Extractors by name, with the settings that there are for each: a `Make`.
 
   Raises:
-    ValueError: There is none of a name.
-    ModuleNotFoundError: See `registry.build`.
+    ConfigError: There is none of a name.
+    ModuleNotFoundError: See `registry.build_extractor`.
   """
-  return [build(name, **settings.get(name, {})) for name in names]
+  return [build_extractor(name, **settings.get(name, {})) for name in names]
 
 
 class Worker:
@@ -104,7 +105,7 @@ class Worker:
     found: dict[str, Extractor] = {}
     for extractor in self._make():
       if extractor.name in found:
-        raise ValueError(
+        raise ConfigError(
           f"two extractors are named {extractor.name!r}; leave one out, or give the"
           " other a name"
         )
@@ -115,13 +116,13 @@ class Worker:
     """What the extractors are; each is tried once.
 
     Raises:
-      ValueError: One gives what is not as it says.
+      ConfigError: One gives what is not as it says.
     """
     return [self._facts(extractor) for extractor in self._extractors.values()]
 
   def _facts(self, extractor: Extractor) -> Facts:
     if extractor.kind not in _PROBES:
-      raise ValueError(
+      raise ConfigError(
         f"extractor {extractor.name!r}: kind {extractor.kind!r}; one of {list(_PROBES)}"
       )
     (found,) = extractor([_PROBES[extractor.kind]])
@@ -138,7 +139,7 @@ class Worker:
       parts=parts,
     )
     if problem := mismatch(found, facts):
-      raise ValueError(f"extractor {facts.name!r}: {problem}; mend the extractor")
+      raise ConfigError(f"extractor {facts.name!r}: {problem}; mend the extractor")
     return facts
 
   def work(self, task: Task, facts: Sequence[Facts]) -> Done:

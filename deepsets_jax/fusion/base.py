@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from deepsets_jax.encoders.importance import forget_attended, sow_importance
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Ragged, pooling
 
 
@@ -74,7 +75,7 @@ def modality_codes(fusion: Fusion) -> dict[str, Float[Array, "1 d"]]:
 def check_present(modalities: Mapping[str, Ragged]) -> None:
   """Raises where no modality at all is given."""
   if not modalities:
-    raise ValueError(
+    raise ConfigError(
       "a batch without any modality: its number of examples is unknown; pass at"
       " least one modality, with empty sets if need be"
     )

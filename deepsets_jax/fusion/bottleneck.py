@@ -14,6 +14,7 @@ from deepsets_jax import ragged
 from deepsets_jax.encoders.importance import keep_attended, pull_back, wants_importance
 from deepsets_jax.encoders.layers import to_common_space
 from deepsets_jax.encoders.transformer import FeedForward, head_width, layer_norm
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.fusion.base import Fusion, check_present, normalized, spread_evenly
 from deepsets_jax.ragged import Ragged, attention, pooling
 
@@ -48,7 +49,7 @@ class BottleneckFusion(Fusion):
       of each modality's elements is read in their place.
 
   Raises:
-    ValueError: No layer or bottleneck, or heads that do not divide the width.
+    ConfigError: No layer or bottleneck, or heads that do not divide the width.
   """
 
   layers: int = 2
@@ -65,7 +66,7 @@ class BottleneckFusion(Fusion):
     check_present(modalities)
     for setting in ("layers", "bottlenecks"):
       if getattr(self, setting) < 1:
-        raise ValueError(f"bottleneck: {getattr(self, setting)} {setting}; at least 1")
+        raise ConfigError(f"bottleneck: {getattr(self, setting)} {setting}; at least 1")
     modalities = self._all_at_init(modalities)
     present = {name: part.lengths > 0 for name, part in modalities.items()}
     b = len(next(iter(present.values())))

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.fusion.base import Fusion, check_present
 from deepsets_jax.ragged import Ragged, pooling
 
@@ -33,7 +34,7 @@ class ConcatFusion(Fusion):
     del train
     check_present(modalities)
     if self.placeholder not in ("zeros", "learned"):
-      raise ValueError(
+      raise ConfigError(
         f"unknown placeholder {self.placeholder!r}; one of ['learned', 'zeros']"
       )
     b = next(iter(modalities.values())).num_examples

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.fusion.base import Fusion, check_present
 from deepsets_jax.ragged import Ragged, pooling
 
@@ -35,7 +36,7 @@ class LowRankFusion(Fusion):
     pool: Of a modality's elements to its vector, any but "softmax".
 
   Raises:
-    ValueError: `rank` is not positive.
+    ConfigError: `rank` is not positive.
   """
 
   rank: int = 4
@@ -48,7 +49,7 @@ class LowRankFusion(Fusion):
     del train
     check_present(modalities)
     if self.rank < 1:
-      raise ValueError(f"low_rank: rank is {self.rank}; expected at least 1")
+      raise ConfigError(f"low_rank: rank is {self.rank}; expected at least 1")
     init = nn.initializers.constant(self.rank**-0.5, jnp.float32)
     weights = self.param("weights", init, (self.rank,))
     b = next(iter(modalities.values())).num_examples

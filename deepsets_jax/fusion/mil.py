@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from deepsets_jax.encoders.importance import wants_importance
 from deepsets_jax.encoders.layers import Scores
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.fusion.base import Fusion, check_present
 from deepsets_jax.ragged import Ragged, pooling
 from deepsets_jax.ragged.segments import segment_softmax
@@ -30,7 +31,7 @@ class MILFusion(Fusion):
     gated: Whether the hidden layer is multiplied by a sigmoid gate.
 
   Raises:
-    ValueError: `hidden` is not positive.
+    ConfigError: `hidden` is not positive.
   """
 
   hidden: int = 128
@@ -43,7 +44,7 @@ class MILFusion(Fusion):
     del train
     check_present(modalities)
     if self.hidden < 1:
-      raise ValueError(f"mil: hidden is {self.hidden}; expected at least 1")
+      raise ConfigError(f"mil: hidden is {self.hidden}; expected at least 1")
     score = Scores(self.hidden, self.dtype, self.gated, name="scores")
     scores = {name: score(ragged.values) for name, ragged in modalities.items()}
     if wants_importance(self):

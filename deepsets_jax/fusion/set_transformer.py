@@ -16,6 +16,7 @@ from deepsets_jax.encoders.transformer import (
   MultiHeadAttention,
   layer_norm,
 )
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.fusion.base import Fusion, check_present, modality_codes, normalized
 from deepsets_jax.ragged import Ragged, attention
 
@@ -88,7 +89,7 @@ class SetTransformerFusion(Fusion):
     heads, hidden, dropout: Of all blocks, see `transformer.TransformerBlock`.
 
   Raises:
-    ValueError: No inducing point or seed, or heads that do not divide the width.
+    ConfigError: No inducing point or seed, or heads that do not divide the width.
   """
 
   layers: int = 1
@@ -127,12 +128,12 @@ class SetTransformerFusion(Fusion):
 
   def _check(self) -> None:
     if self.inducing is not None and self.inducing < 1:
-      raise ValueError(
+      raise ConfigError(
         f"set_transformer: {self.inducing} inducing points; at least 1, or None for"
         " blocks in which each element sees each"
       )
     if self.seeds < 1:
-      raise ValueError(f"set_transformer: {self.seeds} seeds; at least 1")
+      raise ConfigError(f"set_transformer: {self.seeds} seeds; at least 1")
 
   def _encode(self, elements: Ragged, train: bool) -> Float[Array, "n d"]:
     """The elements, changed by each other."""

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from deepsets_jax import ragged
 from deepsets_jax.encoders.importance import wants_importance
 from deepsets_jax.encoders.transformer import Transformer
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.fusion.base import (
   Fusion,
   check_present,
@@ -45,7 +46,7 @@ class SingleStreamFusion(Fusion):
       `transformer.Transformer`.
 
   Raises:
-    ValueError: An unknown readout, or one of fused tokens where there are none.
+    ConfigError: An unknown readout, or one of fused tokens where there are none.
   """
 
   fused: str | None = "max"
@@ -111,9 +112,9 @@ class SingleStreamFusion(Fusion):
 
   def _check_readout(self) -> None:
     if self.readout not in READOUTS:
-      raise ValueError(f"unknown readout {self.readout!r}; one of {list(READOUTS)}")
+      raise ConfigError(f"unknown readout {self.readout!r}; one of {list(READOUTS)}")
     if self.readout == "fused" and self.fused is None:
-      raise ValueError(
+      raise ConfigError(
         "single_stream: readout 'fused' without fused tokens; set fused to a pool, or"
         " readout to 'elements' or 'all'"
       )

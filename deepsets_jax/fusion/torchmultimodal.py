@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from deepsets_jax.encoders import channels, deepset
 from deepsets_jax.encoders.importance import wants_importance
 from deepsets_jax.encoders.layers import MLP
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.fusion.base import Fusion, check_present, normalized, spread_evenly
 from deepsets_jax.ragged import Ragged
 
@@ -71,7 +72,7 @@ class TorchMultimodalFusion(Fusion):
   ) -> Float[Array, "b f"]:
     check_present(modalities)
     if self.kind not in _KINDS:
-      raise ValueError(f"unknown kind {self.kind!r}; one of {list(_KINDS)}")
+      raise ConfigError(f"unknown kind {self.kind!r}; one of {list(_KINDS)}")
     if self.parity:
       self._check_complete(modalities)
     pool = deepset.Pooling(self.element_pool, self.dtype, name="element_pooling")
@@ -146,10 +147,10 @@ class TorchMultimodalFusion(Fusion):
     """Raises where a modality cannot have one vector for each example."""
     for name in sorted(self.modalities):
       if name not in modalities:
-        raise ValueError(f"modality {name!r} is absent: with parity all are needed")
+        raise ConfigError(f"modality {name!r} is absent: with parity all are needed")
       ragged = modalities[name]
       if ragged.num_slots < ragged.num_examples:
-        raise ValueError(
+        raise ConfigError(
           f"modality {name!r} has {ragged.num_slots} slots for"
           f" {ragged.num_examples} examples: with parity each needs one element"
         )

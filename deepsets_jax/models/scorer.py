@@ -33,7 +33,7 @@ class Scorer(nn.Module):
     dtype: Of the MLP; logits are float32.
   """
 
-  two_tower: two_tower.TwoTowers
+  towers: two_tower.TwoTowers
   hidden: Sequence[int] = ()
   dropout: float = 0.0
   dtype: Any = jnp.float32
@@ -73,7 +73,9 @@ class Scorer(nn.Module):
     return self.out(x)[..., 0] + jnp.sum(product.astype(jnp.float32), axis=-1)
 
 
-def build(config: ml_collections.ConfigDict, users: Schema, items: Schema) -> Scorer:
+def build_scorer(
+  config: ml_collections.ConfigDict, users: Schema, items: Schema
+) -> Scorer:
   """The scorer of `config.ranking` on the towers of `towers.build`.
 
   Raises:
@@ -81,5 +83,7 @@ def build(config: ml_collections.ConfigDict, users: Schema, items: Schema) -> Sc
   """
   ranking = config.ranking
   return Scorer(
-    two_tower.build(config, users, items), tuple(ranking.hidden), ranking.dropout
+    two_tower.build_two_towers(config, users, items),
+    tuple(ranking.hidden),
+    ranking.dropout,
   )

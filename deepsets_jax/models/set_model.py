@@ -26,6 +26,7 @@ from deepsets_jax.encoders.importance import (
   wants_importance,
 )
 from deepsets_jax.encoders.sequence import POSITIONS
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.fusion import FUSIONS, Fusion
 from deepsets_jax.ragged import Ragged, pooling
 
@@ -68,7 +69,7 @@ class Head(nn.Module):
     if self.project:
       return nn.Dense(len(self.bias), bias_init=lambda *_: bias)(x)
     if x.shape[-1] != len(bias):
-      raise ValueError(
+      raise ConfigError(
         f"config.model.head.project is False, and what comes in is {x.shape[-1]} wide,"
         f" not {len(bias)}: make it so wide, or project it"
       )
@@ -126,7 +127,7 @@ class SetModel(nn.Module):
   def _encode(self, modalities: Mapping[str, Ragged], train: bool) -> dict[str, Ragged]:
     unknown = sorted(set(modalities) - set(self.encoders))
     if unknown:
-      raise ValueError(
+      raise ConfigError(
         f"unknown modality {unknown[0]!r}; the model has {sorted(self.encoders)}"
       )
     return {
@@ -145,13 +146,13 @@ class SetModel(nn.Module):
     forget_attended(self)
 
 
-def build(
+def build_set_model(
   config: ml_collections.ConfigDict, schema: Schema, bias: Sequence[float]
 ) -> SetModel:
   """The model of `config.model` for a data set; its logits start at `bias`.
 
   Raises:
-    ValueError: An unknown fusion, pool, activation or dtype.
+    ConfigError: An unknown fusion, pool, activation or dtype.
   """
   dtype = _dtype(config.dtype)
   for name in (*config.set_pool.pools, *config.concat.pools):
@@ -178,27 +179,27 @@ def _check_order(config: ml_collections.ConfigDict, schema: Schema) -> None:
   ):
     unknown = sorted(set(wanted) - set(names))
     if unknown:
-      raise ValueError(
+      raise ConfigError(
         f"config.model.{key}: no modality {unknown[0]!r}; the data has {names}"
       )
   for name in config.fading:
     if not schema.modalities[name].ordered:
-      raise ValueError(
+      raise ConfigError(
         f"config.model.fading: {name!r} is declared unordered, and of its elements none"
         " comes after another: leave it out, or declare it ordered in the schema"
       )
   for name, kind in _positions(config).items():
     if kind not in POSITIONS:
-      raise ValueError(
+      raise ConfigError(
         f"unknown config.model.positions.{name} {kind!r}; one of {sorted(POSITIONS)}"
       )
     if not (schema.modalities[name].ordered or schema.modalities[name].timed):
-      raise ValueError(
+      raise ConfigError(
         f"config.model.positions.{name} is {kind!r}, and the modality is declared"
         " unordered: leave the positions out, or declare it ordered in the schema"
       )
     if kind == "rotary" and name not in config.sequence.modalities:
-      raise ValueError(
+      raise ConfigError(
         f"config.model.positions.{name} is 'rotary', which turns a transformer's"
         f" queries and keys: add {name!r} to config.model.sequence.modalities, or take"
         " 'sinusoidal', 'learned' or 'recency'"
@@ -242,7 +243,7 @@ def _encoder(
 
 def _fusion(config: ml_collections.ConfigDict, schema: Schema, dtype: Any) -> Fusion:
   if config.fusion not in FUSIONS:
-    raise ValueError(
+    raise ConfigError(
       f"unknown config.model.fusion {config.fusion!r}; one of {sorted(FUSIONS)}"
     )
   return FUSIONS[config.fusion](
@@ -256,5 +257,5 @@ def _fusion(config: ml_collections.ConfigDict, schema: Schema, dtype: Any) -> Fu
 def _dtype(name: str) -> Any:
   dtypes = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
   if name not in dtypes:
-    raise ValueError(f"unknown config.model.dtype {name!r}; one of {sorted(dtypes)}")
+    raise ConfigError(f"unknown config.model.dtype {name!r}; one of {sorted(dtypes)}")
   return dtypes[name]

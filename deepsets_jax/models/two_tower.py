@@ -18,6 +18,7 @@ from jaxtyping import Float
 from deepsets_jax.data.interactions.next_item import HISTORY
 from deepsets_jax.data.tables.schema import Modality, Schema
 from deepsets_jax.encoders import l2_normalize
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.models import set_model
 from deepsets_jax.ragged import Ragged
 
@@ -77,7 +78,9 @@ class TwoTowers(nn.Module):
     return l2_normalize(vectors) if self.normalize else vectors
 
 
-def build(config: ml_collections.ConfigDict, users: Schema, items: Schema) -> TwoTowers:
+def build_two_towers(
+  config: ml_collections.ConfigDict, users: Schema, items: Schema
+) -> TwoTowers:
   """The towers of `config.model`, of users, and `config.item_model`.
 
   Args:
@@ -86,13 +89,14 @@ def build(config: ml_collections.ConfigDict, users: Schema, items: Schema) -> Tw
     items: Of an item.
 
   Raises:
-    ValueError: See `models.build`; or a width or a temperature that is not positive.
+    ConfigError: A setting is unknown, or a width or the temperature is not
+      positive.
   """
   retrieval, features = config.retrieval, config.item_model.features
   if features < 1:
-    raise ValueError(f"config.item_model.features is {features}; expected at least 1")
+    raise ConfigError(f"config.item_model.features is {features}; expected at least 1")
   if retrieval.dimensions < 1 or retrieval.temperature <= 0:
-    raise ValueError(
+    raise ConfigError(
       f"config.retrieval.dimensions {retrieval.dimensions} and"
       f" config.retrieval.temperature {retrieval.temperature}: expected both above 0"
     )
@@ -103,8 +107,8 @@ def build(config: ml_collections.ConfigDict, users: Schema, items: Schema) -> Tw
     users = Schema({**users.modalities, HISTORY: vectors}, users.target)
   start = np.zeros(retrieval.dimensions, np.float32)
   return TwoTowers(
-    users=set_model.build(config.model, users, start),
-    items=set_model.build(config.item_model, items, start),
+    users=set_model.build_set_model(config.model, users, start),
+    items=set_model.build_set_model(config.item_model, items, start),
     tie_item_tower=retrieval.tie_item_tower,
     normalize=retrieval.normalize,
   )

@@ -18,7 +18,7 @@ from jaxtyping import Float, PyTree
 
 from deepsets_jax.data.interactions import next_item
 from deepsets_jax.data.tables import parquet
-from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.errors import ConfigError, DataError
 from deepsets_jax.foundation.files import replacing
 from deepsets_jax.tasks.retrieval.task import RetrievalTask
 
@@ -35,14 +35,14 @@ def digest(task: RetrievalTask, workdir: str | pathlib.Path) -> str:
   """Of the run in a folder and of its events: what its vectors depend on.
 
   Raises:
-    ValueError: The run has not ended, and its best parameters may change.
+    ConfigError: The run has not ended, and its best parameters may change.
   """
   workdir = pathlib.Path(workdir)
   histories = task.histories
   try:
     found = hashlib.sha256((workdir / "results.json").read_bytes())
   except OSError as error:
-    raise ValueError(
+    raise ConfigError(
       f"{workdir} has no results ({error}): its training has not ended; go on with"
       f" python -m experiments.main --config=FILE --workdir={workdir}"
     ) from error
@@ -84,7 +84,7 @@ def of_users(
       users are as they were before what they were to find.
 
   Raises:
-    ValueError: No such split.
+    ConfigError: No such split.
   """
   histories = task.histories
   check_split(task, split)
@@ -109,13 +109,13 @@ def check_split(task: RetrievalTask, split: str) -> None:
   """Raises for what is no split of users.
 
   Raises:
-    ValueError: Neither ALL nor one of `task.splits`.
+    ConfigError: Neither ALL nor one of `task.splits`.
   """
   if split not in (ALL, *task.splits):
-    raise ValueError(f"no split {split!r}; there are {[ALL, *task.splits]}")
+    raise ConfigError(f"no split {split!r}; there are {[ALL, *task.splits]}")
 
 
-def write(table: pa.Table, path: str | pathlib.Path) -> None:
+def write_embeddings(table: pa.Table, path: str | pathlib.Path) -> None:
   """Writes the file in row groups, or nothing at all; its folder is made."""
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -159,7 +159,7 @@ def read_items(path: str | pathlib.Path, digest: str) -> Float[np.ndarray, "i d"
   Raises:
     DataError: The file is missing, damaged, or of another run or other events.
   """
-  table = parquet.read(path, _FORMAT, _ADVICE)
+  table = parquet.read_parquet(path, _FORMAT, _ADVICE)
   for key, wanted in _identity("items", ALL, digest).items():
     if table.schema.metadata.get(key) != wanted:
       raise DataError(

@@ -19,6 +19,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from deepsets_jax.foundation.errors import ConfigError
+
 # The kind of a file, by the end of its name.
 _KIND_OF = {
   ".parquet": "Parquet",
@@ -34,7 +36,7 @@ _MOST_COLUMNS = 1000
 def check_name(path: pathlib.Path) -> None:
   """Raises a ValueError for a name whose ending is none of a kind of file."""
   if path.suffix.lower() not in _KIND_OF:
-    raise ValueError(
+    raise ConfigError(
       f"{path}: unknown kind of file {path.suffix!r}; give --output one of the endings"
       f" {sorted(_KIND_OF)}"
     )
@@ -45,7 +47,7 @@ def renamed(name: str, identity: str) -> str:
   return f"predicted_{name}" if name == identity else name
 
 
-def write(
+def write_predictions(
   path: pathlib.Path,
   kind: str,
   tables: Iterable[pa.Table],

@@ -28,9 +28,9 @@ from deepsets_jax.data.tables.table import Table
 from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.foundation.files import replacing, write_json
 from deepsets_jax.serving import measured, predicted_files
-from deepsets_jax.serving.predictor import Predictor, load
+from deepsets_jax.serving.predictor import Predictor
 
-__all__ = ["Predictor", "load", "write"]
+__all__ = ["Predictor", "load_predictor", "predict_file"]
 
 _MANIFEST = "manifest.json"
 _UNREADABLE = "unreadable.json"
@@ -39,7 +39,7 @@ _FORMAT = "parts 2"
 _KEPT_BACK = ("logits", *measured.COLUMNS)
 
 
-def write(
+def predict_file(
   predictor: Predictor,
   path: str,
   output: str | pathlib.Path,
@@ -309,7 +309,7 @@ def _finish(
       report(f"{output}: {name!r} is the id of rows, {other!r} the predicted one")
   temporary = parts / "all.tmp"
   target = predictor.target
-  predicted_files.write(
+  predicted_files.write_predictions(
     temporary,
     output.suffix,
     (_said(pq.read_table(part)) for part in found),

@@ -19,6 +19,7 @@ from deepsets_jax.data.ingest.columns import cells
 from deepsets_jax.data.ingest.columns.encoding import Encoding
 from deepsets_jax.data.tables.schema import Target
 from deepsets_jax.data.tables.table import Table
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Batch
 from deepsets_jax.tasks import trained
 from deepsets_jax.tasks.supervised import encodings
@@ -51,7 +52,7 @@ class Predictor:
     """The same for other files of the tables that belong to the input, by name.
 
     Raises:
-      ValueError: The run has no such table.
+      ConfigError: The run has no such table.
     """
     spec = self.encoding.spec.with_many(files)
     encoding = dataclasses.replace(self.encoding, spec=spec)
@@ -130,7 +131,7 @@ class Predictor:
     return {"value": pa.array(chances[:, 0]) if one else _vectors(chances)}
 
 
-def load(workdir: str | pathlib.Path, method: str = "usual") -> Predictor:
+def load_predictor(workdir: str | pathlib.Path, method: str = "usual") -> Predictor:
   """The predictor of a finished run on a file.
 
   Args:
@@ -139,19 +140,19 @@ def load(workdir: str | pathlib.Path, method: str = "usual") -> Predictor:
       modalities, and leaves one out of more; "none", or a key of `importance.METHODS`.
 
   Raises:
-    ValueError: No such run, one that has not ended or that was on other data; or the
+    ConfigError: No such run, one that has not ended or that was on other data; or the
       method is none of its model.
   """
   workdir = pathlib.Path(workdir)
   encoding = encodings.read(workdir)
-  run = trained.load(workdir, encoding.schema)
+  run = trained.load_trained(workdir, encoding.schema)
   modalities = len(encoding.schema.modalities)
   if method == "usual":
     method = "shapley" if modalities <= MOST_EXACT else "leave_one_out"
   if method != "none":
     attribution.check([method], run)
   if method == "shapley" and modalities > MOST_EXACT:
-    raise ValueError(
+    raise ConfigError(
       f"{modalities} modalities, and Shapley values of each row are for up to"
       f" {MOST_EXACT}: take leave_one_out, or none"
     )

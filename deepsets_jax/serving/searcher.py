@@ -22,6 +22,7 @@ from deepsets_jax import tasks
 from deepsets_jax.data.interactions import next_item
 from deepsets_jax.data.interactions.histories import Histories
 from deepsets_jax.data.tables.table import blank
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Ragged
 from deepsets_jax.serving import embeddings as files
 from deepsets_jax.serving.titles import Titles, row_of
@@ -85,10 +86,10 @@ class Searcher:
         vectors of the items from; None computes them.
 
     Raises:
-      ValueError: See `tasks.load` and `embeddings.digest`.
+      ConfigError: See `tasks.load_task` and `embeddings.digest`.
       DataError: The files are missing, or of another run.
     """
-    self.task, self._params = tasks.load(workdir, "retrieval")
+    self.task, self._params = tasks.load_task(workdir, "retrieval")
     histories = self.task.histories
     if embeddings is None:
       self.items = self.task.items(self._params)
@@ -114,7 +115,7 @@ class Searcher:
       approximate: See `nearest.nearest`.
 
     Raises:
-      ValueError: No such user, or `k` is out of range.
+      ConfigError: No such user, or `k` is out of range.
     """
     row = self._user(id)
     return self._of_user(self.task.histories, row, k, approximate)
@@ -138,7 +139,7 @@ class Searcher:
       approximate: See `nearest.nearest`.
 
     Raises:
-      ValueError: See `row` and `user`.
+      ConfigError: See `row` and `user`.
     """
     users, rows = self.task.histories.users, [self.row(title) for title in titles]
     own = blank(users.schema)
@@ -158,12 +159,12 @@ class Searcher:
     """The items whose vectors have the largest cosine with an item's, without itself.
 
     Raises:
-      ValueError: See `row`; or nothing is known of the item; or `k` is out of range.
+      ConfigError: See `row`; or nothing is known of the item; or `k` is out of range.
     """
     row = self.row(title)
     items = self.task.histories.items
     if not any(items.lengths_of(name, row) for name in items.modalities):
-      raise ValueError(
+      raise ConfigError(
         f"nothing is known of {self.title(row)!r}: it has {self._events[row]} training"
         " events, and no field that the run reads"
       )
@@ -175,7 +176,7 @@ class Searcher:
     """The row of an item by its title, see `titles.Titles.row`.
 
     Raises:
-      ValueError: No item is called so, or several; names candidates.
+      ConfigError: No item is called so, or several; names candidates.
     """
     return self._titles.row(title)
 
@@ -187,7 +188,7 @@ class Searcher:
     """All events of a user, by time.
 
     Raises:
-      ValueError: No such user.
+      ConfigError: No such user.
     """
     histories, user = self.task.histories, self._user(id)
     found = range(*histories.offsets[user : user + 2])

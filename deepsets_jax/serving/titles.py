@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from deepsets_jax.foundation.errors import ConfigError
+
 # What comes before an id, in place of a title.
 ID = "id:"
 _YEAR = re.compile(r"\s*\(\d{4}\)$")
@@ -39,7 +41,7 @@ class Titles:
         "id:" and an id.
 
     Raises:
-      ValueError: No item is called so, or several; names candidates.
+      ConfigError: No item is called so, or several; names candidates.
     """
     if text.strip().startswith(ID):
       return row_of(self._ids, text.strip().removeprefix(ID), "item")
@@ -50,10 +52,10 @@ class Titles:
         return rows[0]
       if rows:
         advice = "give id:ID" if names is self._full else "give the year, or id:ID"
-        raise ValueError(f"{text!r} may be {self._listed(rows)}; {advice}")
+        raise ConfigError(f"{text!r} may be {self._listed(rows)}; {advice}")
     near = self._nearest(wanted)
     advice = f"the nearest are {self._listed(near)}" if near else "none is like it"
-    raise ValueError(f"no item is called {text!r}: {advice}; or give id:ID")
+    raise ConfigError(f"no item is called {text!r}: {advice}; or give id:ID")
 
   def _nearest(self, wanted: str) -> Sequence[int]:
     """Rows of titles that contain the text, or else that are spelt nearly so."""
@@ -85,12 +87,12 @@ def row_of(ids: np.ndarray, wanted: str, what: str) -> int:
   """The row of an id.
 
   Raises:
-    ValueError: None has it.
+    ConfigError: None has it.
   """
   rows = np.flatnonzero(ids == wanted)
   if not len(rows):
     some = ", ".join(repr(str(name)) for name in ids[:3])
-    raise ValueError(
+    raise ConfigError(
       f"no {what} has the id {wanted!r}; there are {len(ids)}, such as {some}"
     )
   return int(rows[0])

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import ml_collections
 from jaxtyping import PyTree
 
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.tasks import trained
 from deepsets_jax.tasks.ranking.task import RankingTask
 from deepsets_jax.tasks.retrieval.task import RetrievalTask
@@ -22,19 +23,21 @@ TASKS: Mapping[str, Callable[[ml_collections.ConfigDict], Task]] = {
 }
 
 
-def build(config: ml_collections.ConfigDict) -> Task:
+def build_task(config: ml_collections.ConfigDict) -> Task:
   """The task of a config, its data loaded and its functions built.
 
   Raises:
-    ValueError: A setting names nothing, or does not fit the data or the devices.
+    ConfigError: A setting names nothing, or does not fit the data or the devices.
     DataError: Bad data.
   """
   if config.task not in TASKS:
-    raise ValueError(f"unknown config.task {config.task!r}; one of {sorted(TASKS)}")
+    raise ConfigError(f"unknown config.task {config.task!r}; one of {sorted(TASKS)}")
   return TASKS[config.task](config)
 
 
-def load(workdir: str | pathlib.Path, task: str | None = None) -> tuple[Task, PyTree]:
+def load_task(
+  workdir: str | pathlib.Path, task: str | None = None
+) -> tuple[Task, PyTree]:
   """The task of a run's folder, with the parameters of its best checkpoint.
 
   Its data is read. There are enough shards for any number of devices.
@@ -44,7 +47,7 @@ def load(workdir: str | pathlib.Path, task: str | None = None) -> tuple[Task, Py
     task: What it must be for, a key of `TASKS`; None for any.
 
   Raises:
-    ValueError: No run there, one that is for something else, one without a checkpoint,
+    ConfigError: No run there, one that is for something else, one without a checkpoint,
       or one whose config lacks a setting that there is by now.
     DataError: Its data is not as it was.
   """
@@ -52,7 +55,7 @@ def load(workdir: str | pathlib.Path, task: str | None = None) -> tuple[Task, Py
   config = trained.read_config(workdir, task)
   with trained.same_version(workdir):
     trained.fit_devices(config)
-    found = build(config.lock())
+    found = build_task(config.lock())
   found.keep(workdir)  # Or raises.
   params = trained.best_params(
     workdir, found.abstract_state, higher_is_better=found.higher_is_better

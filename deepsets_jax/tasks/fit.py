@@ -29,7 +29,7 @@ def train_and_evaluate(
     NonFiniteError: Training failed; the last good checkpoint stays.
   """
   workdir = pathlib.Path(workdir)
-  return loop.run(tasks.build(_adopted(config, workdir)), workdir)
+  return loop.train(tasks.build_task(_adopted(config, workdir)), workdir)
 
 
 def train_once(
@@ -47,4 +47,6 @@ def _adopted(
   config: ml_collections.ConfigDict, workdir: pathlib.Path
 ) -> ml_collections.ConfigDict:
   """The config with what it leaves open filled in from data and folder."""
-  return run_folder.adopt(registry.resolve(config), workdir, registry.upgrade_columns)
+  return run_folder.adopt(
+    registry.resolve_columns(config), workdir, registry.upgrade_columns
+  )

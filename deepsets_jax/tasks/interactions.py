@@ -49,7 +49,7 @@ class Batches(Protocol):
 
 
 class InteractionTask:
-  """The part of a `base.Task` that is the same for all; for dataclasses.
+  """The part of a `task.Task` that is the same for all; for dataclasses.
 
   Attributes:
     config: Resolved.
@@ -104,7 +104,7 @@ class InteractionTask:
     return self.step.lower(self.abstract_state, self.abstract_batch).compile()
 
   def fill(self, batch: Any) -> dict[str, float]:
-    """See `base.fill`; those of items have a prefix."""
+    """See `task.fill`; those of items have a prefix."""
     items = {f"{shapes.ITEM}{k}": v for k, v in batch.items.modalities.items()}
     return task.fill({**batch.users.modalities, **items})
 

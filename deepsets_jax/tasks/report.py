@@ -25,7 +25,7 @@ from deepsets_jax.training.writers import read_metrics
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
-def write(
+def write_report(
   run: Run,
   workdir: pathlib.Path,
   params: PyTree,

@@ -19,6 +19,7 @@ from deepsets_jax.data.datasets import registry
 from deepsets_jax.data.tables.batching import Budget
 from deepsets_jax.data.tables.schema import Schema
 from deepsets_jax.data.tables.table import Table, blank
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Batch
 from deepsets_jax.tasks.supervised import encodings
 from deepsets_jax.tasks.supervised import run as runs
@@ -65,14 +66,14 @@ class Trained:
     return self.per_example(self.run.predict, table)
 
   def per_example(self, step: Callable[..., Any], table: Table) -> np.ndarray:
-    """A vector for every example of a table, see `evaluate.predict`."""
+    """A vector for every example of a table, see `evaluation.predict`."""
     run, budget = self.run, fitting(table, self.run.budget)
     return evaluation.predict(step, self.params, table, budget, run.shards, run.mesh)
 
   def per_element(
     self, step: Callable[..., Any], table: Table
   ) -> dict[str, np.ndarray]:
-    """A number for every element of a table, see `evaluate.predict_elements`."""
+    """A number for every element of a table, see `evaluation.predict_elements`."""
     run, budget = self.run, fitting(table, self.run.budget)
     return evaluation.predict_elements(
       step, self.params, table, budget, run.shards, run.mesh
@@ -81,12 +82,12 @@ class Trained:
   def step(
     self, key: Any, of_shard: Callable[[PyTree, Batch], PyTree]
   ) -> Callable[..., Any]:
-    """The jitted function of parameters and batch, see `evaluate.build`, kept by key.
+    """The jitted function of `evaluation.shard_map_jit`, kept by key.
 
     So that what is asked twice is compiled once.
     """
     if key not in self._steps:
-      self._steps[key] = evaluation.build(of_shard, self.run.mesh)
+      self._steps[key] = evaluation.shard_map_jit(of_shard, self.run.mesh)
     return self._steps[key]
 
   def untrained(self, seed: int) -> Trained:
@@ -94,7 +95,7 @@ class Trained:
     return dataclasses.replace(self, params=self.run.init(seed).eval_params)
 
 
-def load(workdir: str | pathlib.Path, schema: Schema | None = None) -> Trained:
+def load_trained(workdir: str | pathlib.Path, schema: Schema | None = None) -> Trained:
   """The run in a folder, at its best checkpoint.
 
   Args:
@@ -104,7 +105,7 @@ def load(workdir: str | pathlib.Path, schema: Schema | None = None) -> Trained:
       enough shards for any number of devices.
 
   Raises:
-    ValueError: No run there, one that is of no labels, one without a checkpoint, or one
+    ConfigError: No run there, one that is of no labels, one without a checkpoint, or one
       whose config lacks a setting that there is by now.
     DataError: Its data is not as it was.
   """
@@ -115,7 +116,7 @@ def load(workdir: str | pathlib.Path, schema: Schema | None = None) -> Trained:
     if schema is not None:
       tables = dict.fromkeys(_SPLITS, blank(schema))
       fit_devices(config)
-    run = runs.build(config.lock(), tables)
+    run = runs.build_run(config.lock(), tables)
   if schema is None and (found := registry.encoding(config.data, config.seed)):
     encodings.keep(found, workdir)  # Or raises.
   higher = metrics.higher_is_better(run.config.train.metric)
@@ -138,20 +139,20 @@ def read_config(
     task: What it must be for, a value of `config.task`; None for any.
 
   Raises:
-    ValueError: No run there, one that is for something else, or no checkpoint.
+    ConfigError: No run there, one that is for something else, or no checkpoint.
   """
-  config = run_folder.read(workdir)
+  config = run_folder.read_config(workdir)
   found = config.get(
     "task", "supervised"
   )  # What all runs were for before there was more.
   if task is not None and found != task:
-    raise ValueError(
+    raise ConfigError(
       f"{workdir} is a run of task {found!r}, and this is for {task!r}:"
       f" {_ASKED_BY.get(found, 'use deepsets_jax.tasks.load')}"
     )
   folder = _checkpoints(workdir)
   if not folder.is_dir() or not any(folder.iterdir()):
-    raise ValueError(
+    raise ConfigError(
       f"{workdir} has a config and no checkpoint: its run did not come to its first"
       " evaluation; go on with python -m experiments.main --config=FILE"
       f" --workdir={workdir}"
@@ -165,7 +166,7 @@ def same_version(workdir: pathlib.Path) -> Iterator[None]:
   try:
     yield
   except (AttributeError, KeyError) as error:  # By config.name or config["name"].
-    raise ValueError(
+    raise ConfigError(
       f"{workdir} is of another version of this package: its config has no"
       f" {error.args[0]}; train it anew"
     ) from error
@@ -204,7 +205,7 @@ def _threshold(workdir: pathlib.Path) -> float:
   try:
     return float(json.loads((workdir / "results.json").read_text())["threshold"])
   except (OSError, ValueError, KeyError) as error:
-    raise ValueError(
+    raise ConfigError(
       f"{workdir} has no results ({error}): its training has not ended; go on with"
       f" python -m experiments.main --config=FILE --workdir={workdir}"
     ) from error

@@ -13,6 +13,7 @@ import jax
 from jaxtyping import PyTree
 from orbax.checkpoint import v1 as ocp
 
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.training.step import State
 
 
@@ -117,7 +118,7 @@ class Checkpoints:
       step: Of a checkpoint.
 
     Raises:
-      ValueError: The checkpoint is of another model; names the parameters. Or it is
+      ConfigError: The checkpoint is of another model; names the parameters. Or it is
         damaged.
     """
     step = self.latest if step is None else step
@@ -135,7 +136,7 @@ class Checkpoints:
     try:
       yield
     except Exception as error:  # A damaged file fails in any layer of Orbax.
-      raise ValueError(
+      raise ConfigError(
         f"checkpoint {step} in {self._orbax.directory} is truncated or damaged"
         f" ({type(error).__name__}); delete the folder {step} there, and the run goes"
         " on from the checkpoint before it, or from the start"
@@ -145,7 +146,7 @@ class Checkpoints:
     """The shapes of a checkpoint's parameters, by name."""
     metadata = self._orbax.checkpointables_metadata(step).metadata["state"]
     if metadata is None:
-      raise ValueError("no metadata")
+      raise ConfigError("no metadata")
     return _shapes(metadata["params"] if isinstance(metadata, dict) else metadata)
 
   def _check(
@@ -155,7 +156,7 @@ class Checkpoints:
     wanted = _shapes(state.params)
     for name in sorted(stored.keys() | wanted.keys()):
       if stored.get(name) != wanted.get(name):
-        raise ValueError(
+        raise ConfigError(
           f"checkpoint {step} in {self._orbax.directory} is of another model:"
           f" parameter {name} is {stored.get(name, 'absent')} there and"
           f" {wanted.get(name, 'absent')} here; use the run's own config, or another"

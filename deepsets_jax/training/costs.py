@@ -72,7 +72,7 @@ def assembled(
   }
 
 
-def of_step(step: jax.stages.Compiled, costs: Mapping[str, Any]) -> dict[str, Any]:
+def step_costs(step: jax.stages.Compiled, costs: Mapping[str, Any]) -> dict[str, Any]:
   """What the compiled step costs; None for what its backend does not tell.
 
   Args:
@@ -154,7 +154,7 @@ def _parameters(params: PyTree) -> dict[str, int]:
   }
 
 
-def of_shard(batch: PyTree) -> PyTree:
+def shard_shapes(batch: PyTree) -> PyTree:
   """The shapes of one shard of a batch."""
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), batch)
 

@@ -19,7 +19,7 @@ from deepsets_jax.training import losses, metrics, sharding
 Predict = Callable[[PyTree, Batch], Array]
 
 
-def build(
+def shard_map_jit(
   of_shard: Callable[[PyTree, Batch], PyTree], mesh: jax.sharding.Mesh
 ) -> Predict:
   """The jitted function of parameters and batch `[s, ...]`, each shard by itself.
@@ -44,7 +44,9 @@ def build(
 
 def build_predict(apply: Callable[..., Array], mesh: jax.sharding.Mesh) -> Predict:
   """The jitted function of parameters and batch `[s, ...]` to logits `[s, b, k]`."""
-  return build(lambda params, batch: apply({"params": params}, batch.modalities), mesh)
+  return shard_map_jit(
+    lambda params, batch: apply({"params": params}, batch.modalities), mesh
+  )
 
 
 def predict(

@@ -13,6 +13,7 @@ import jax
 from jax.experimental import multihost_utils
 from jaxtyping import Array, PyTree
 
+from deepsets_jax.foundation.errors import UserError
 from deepsets_jax.training import costs as summary
 from deepsets_jax.training import run_folder, sharding
 from deepsets_jax.training.checkpoints import Checkpoints, LoopState
@@ -21,11 +22,11 @@ from deepsets_jax.training.task import Task
 from deepsets_jax.training.writers import MetricsWriter, Progress
 
 
-class NonFiniteError(RuntimeError):
+class NonFiniteError(UserError):
   """The loss or the gradient is not finite; the last good checkpoint stays."""
 
 
-def run(task: Task, workdir: pathlib.Path) -> dict[str, Any]:
+def train(task: Task, workdir: pathlib.Path) -> dict[str, Any]:
   """Trains a task, or goes on training, and returns what `results.json` holds.
 
   In this order: the summary of costs and the compiled step, the folder, the latest
@@ -59,7 +60,7 @@ def _prepare(task: Task) -> tuple[Step, dict[str, Any]]:
   costs = task.costs()
   _say(summary.describe(costs))
   step = task.compile_step()
-  costs["step"] = summary.of_step(step, costs)
+  costs["step"] = summary.step_costs(step, costs)
   _say(summary.describe_step(costs["step"]))
   return step, costs
 

@@ -11,11 +11,12 @@ import scipy.special
 from jaxtyping import Array, Float, Shaped
 
 from deepsets_jax.data.tables.schema import Target
+from deepsets_jax.foundation.errors import ConfigError
 
 Loss = Callable[[Array, Array, Array], tuple[Array, Array]]
 
 
-def build(
+def build_loss(
   target: Target,
   train_targets: np.ndarray,
   *,
@@ -40,16 +41,16 @@ def build(
       rarer than the mean class. All else weighs 1.
 
   Raises:
-    ValueError: An unknown regression loss, or a regression with a balance.
+    ConfigError: An unknown regression loss, or a regression with a balance.
   """
   if regression not in ("absolute", "squared"):
-    raise ValueError(
+    raise ConfigError(
       f"unknown regression loss {regression!r}; one of ['absolute', 'squared']"
     )
   if target.kind != "regression":
     per_example = _cross_entropy(target, train_targets, label_smoothing, balance)
   elif balance:
-    raise ValueError(
+    raise ConfigError(
       f"config.loss.balance is {balance}, and a regression has no classes to balance;"
       " set it to 0"
     )

@@ -11,6 +11,7 @@ import sklearn.metrics
 from jaxtyping import Bool, Float, Shaped
 
 from deepsets_jax.data.tables.schema import Target
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.training import losses
 
 _NAMES = {
@@ -56,11 +57,11 @@ def higher_is_better(name: str) -> bool:
   """Whether more of a metric (or of "loss") is better.
 
   Raises:
-    ValueError: There is no such metric.
+    ConfigError: There is no such metric.
   """
   legal = {"loss", *(name for group in _NAMES.values() for name in group)}
   if name not in legal:
-    raise ValueError(f"unknown metric {name!r}; one of {sorted(legal)}")
+    raise ConfigError(f"unknown metric {name!r}; one of {sorted(legal)}")
   return name not in _LOWER_IS_BETTER
 
 
@@ -98,7 +99,7 @@ def for_target(
     threshold: Probability above which a label is predicted; multi-label and binary.
 
   Raises:
-    ValueError: A shape does not fit, no example counts, a weight is negative, or an
+    ConfigError: A shape does not fit, no example counts, a weight is negative, or an
       example that counts has a logit that is not finite or a target that is not one of
       its kind.
   """
@@ -123,7 +124,7 @@ def choose_threshold(
   rounding; below the lowest, midway to 0. 0.5 where nothing is positive.
 
   Raises:
-    ValueError: As in `for_target`.
+    ConfigError: As in `for_target`.
   """
   target = Target("multilabel", np.shape(logits)[1])
   logits, targets, _ = _counted(target, logits, targets, np.ones(len(logits)))
@@ -147,7 +148,7 @@ def label_f1(
   """F1 and number of positives of each label.
 
   Raises:
-    ValueError: As in `for_target`.
+    ConfigError: As in `for_target`.
   """
   target = Target("multilabel", np.shape(logits)[1])
   logits, targets, weights = _counted(target, logits, targets, np.ones(len(logits)))
@@ -164,14 +165,14 @@ def _counted(
   wide = target.kind in ("multilabel", "regression")
   expected = [(b, target.size), (b, target.size) if wide else (b,), (b,)]
   if [logits.shape, targets.shape, weights.shape] != expected:
-    raise ValueError(
+    raise ConfigError(
       f"logits, targets and weights of shapes {logits.shape}, {targets.shape} and"
       f" {weights.shape}: expected {expected} of a {target.kind} target"
     )
   _check("weight", weights, np.isfinite(weights) & (weights >= 0), "finite, from 0 on")
   counts = weights > 0
   if not counts.any():
-    raise ValueError(
+    raise ConfigError(
       f"no metric of {b} examples, none of a weight above 0: is the split empty?"
     )
   _check(
@@ -198,7 +199,7 @@ def _check(name: str, values: np.ndarray, good: np.ndarray, expected: str) -> No
   if not good.all():
     row, *column = np.unravel_index(int(np.argmin(good)), good.shape)
     where = f"example {row}" + "".join(f", column {number}" for number in column)
-    raise ValueError(
+    raise ConfigError(
       f"{where}: {name} {values[row, *column]}, and expected is {expected}"
     )
 

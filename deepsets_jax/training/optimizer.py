@@ -9,8 +9,10 @@ import ml_collections
 import optax
 from jaxtyping import PyTree
 
+from deepsets_jax.foundation.errors import ConfigError
 
-def build(
+
+def build_optimizer(
   config: ml_collections.ConfigDict, total_steps: int
 ) -> optax.GradientTransformation:
   """The chain of `config.optim`.
@@ -36,10 +38,10 @@ def schedule(config: ml_collections.ConfigDict, total_steps: int) -> optax.Sched
   """Linear warm-up to `learning_rate`, then "cosine" to zero, or "constant".
 
   Raises:
-    ValueError: An unknown schedule, or a warm-up longer than the run.
+    ConfigError: An unknown schedule, or a warm-up longer than the run.
   """
   if config.warmup_steps >= total_steps:
-    raise ValueError(
+    raise ConfigError(
       f"config.optim.warmup_steps {config.warmup_steps} is not below"
       f" config.total_steps {total_steps}"
     )
@@ -52,7 +54,7 @@ def schedule(config: ml_collections.ConfigDict, total_steps: int) -> optax.Sched
     case "constant":
       rest = optax.constant_schedule(config.learning_rate)
     case _:
-      raise ValueError(
+      raise ConfigError(
         f"unknown config.optim.schedule {config.schedule!r};"
         " one of ['constant', 'cosine']"
       )
@@ -65,7 +67,7 @@ def _scale_by_part(factors: dict[str, float]) -> optax.GradientTransformation:
   Weight decay shrinks with them, as it would with the learning rate.
 
   Raises:
-    ValueError: When it is initialised: no parameter is in a part of this name.
+    ConfigError: When it is initialised: no parameter is in a part of this name.
   """
 
   def init(params):
@@ -73,7 +75,7 @@ def _scale_by_part(factors: dict[str, float]) -> optax.GradientTransformation:
     parts = {key.key for path in paths for key in path}
     unknown = sorted(set(factors) - parts)
     if unknown:
-      raise ValueError(
+      raise ConfigError(
         f"config.optim.factors.{unknown[0]}: no parameter is in a part of this name;"
         f" one of {sorted(parts)}"
       )

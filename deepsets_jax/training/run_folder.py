@@ -9,12 +9,13 @@ from typing import Any
 
 import ml_collections
 
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.foundation.files import write_json
 
 _CONFIG = "config.json"
 
 
-def default(config_file: str) -> pathlib.Path:
+def default_workdir(config_file: str) -> pathlib.Path:
   """`runs/debian_programs_concat_1` for `configs/debian_programs.py:concat,1`."""
   path, _, argument = config_file.partition(":")
   parts = [pathlib.Path(path).stem, *argument.split(",")]
@@ -37,11 +38,11 @@ def adopt(
       began, at the values that they had without being settings.
 
   Raises:
-    ValueError: The folder is of another config; names the keys that differ.
+    ConfigError: The folder is of another config; names the keys that differ.
   """
   if not (workdir / _CONFIG).exists():
     return config
-  stored = read(workdir)
+  stored = read_config(workdir)
   upgrade(stored)
   config = config.copy_and_resolve_references()
   with config.unlocked():
@@ -58,7 +59,7 @@ def adopt(
     lines = [
       f"  {k}: {found.get(k)!r} there, {wanted.get(k)!r} here" for k in differing
     ]
-    raise ValueError(
+    raise ConfigError(
       "\n".join([f"{workdir} holds a run of another config:", *lines])
       + "\ngive another --workdir, or the config of that run to go on with it"
     )
@@ -72,18 +73,18 @@ def create(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     write_json(workdir / _CONFIG, _plain(config))
 
 
-def read(workdir: pathlib.Path) -> ml_collections.ConfigDict:
+def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
   """The config of the run in a folder.
 
   Raises:
-    ValueError: No run there.
+    ConfigError: No run there.
   """
   try:
     return ml_collections.ConfigDict(json.loads((workdir / _CONFIG).read_text()))
   except OSError as error:
-    raise ValueError(f"{workdir} is no folder of a run: {error}") from error
+    raise ConfigError(f"{workdir} is no folder of a run: {error}") from error
   except json.JSONDecodeError as error:
-    raise ValueError(
+    raise ConfigError(
       f"{workdir / _CONFIG} is damaged ({error}): train the run anew, in another folder"
     ) from error
 

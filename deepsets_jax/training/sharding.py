@@ -6,6 +6,8 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from deepsets_jax.foundation.errors import ConfigError
+
 AXIS = "data"
 
 
@@ -40,11 +42,11 @@ def check_shards(num_shards: int) -> int:
   """Number of shards each device takes in turn: gradient accumulation if above 1.
 
   Raises:
-    ValueError: The devices do not divide the shards.
+    ConfigError: The devices do not divide the shards.
   """
   devices = jax.device_count()
   if num_shards % devices:
-    raise ValueError(
+    raise ConfigError(
       f"config.data.shards {num_shards} is not a multiple of the {devices} devices"
     )
   return num_shards // devices

@@ -70,7 +70,7 @@ def init_state(
   )
 
 
-def build(
+def build_step(
   objective: Objective,
   optimizer: optax.GradientTransformation,
   mesh: jax.sharding.Mesh,

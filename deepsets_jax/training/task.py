@@ -38,7 +38,7 @@ class Task(Protocol):
     """Shapes, types and shardings of a state, to restore one."""
 
   def costs(self) -> dict[str, Any]:
-    """What the parts of the model cost; see `summary.of_parts`."""
+    """What the parts of the model cost; see `costs.model_costs`."""
 
   def compile_step(self) -> jax.stages.Compiled:
     """The training step for this run's shapes."""

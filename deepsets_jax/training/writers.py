@@ -12,6 +12,7 @@ from typing import IO, Any
 import tensorboardX
 import tqdm
 
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.foundation.files import to_json, write_text
 
 # Seconds between two plain lines of progress, where there is no terminal.
@@ -22,7 +23,7 @@ def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
   """The records of `metrics.jsonl`; a half-written last line is left out.
 
   Raises:
-    ValueError: A line before the last is no record; it names the line.
+    ConfigError: A line before the last is no record; it names the line.
   """
   path = pathlib.Path(workdir) / "metrics.jsonl"
   # What a crash leaves at the end need not be text.
@@ -33,7 +34,7 @@ def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
       records.append(json.loads(line))
     except json.JSONDecodeError as error:
       if number < len(lines):
-        raise ValueError(
+        raise ConfigError(
           f"{path}, line {number} is no record: {error}; remove it"
         ) from error
   return records

@@ -44,7 +44,7 @@ sys.path.insert(0, str(clone))  # The configs are beside the package.
 # %%
 from deepsets_jax.data.datasets import debian_programs
 
-tables = debian_programs.load(seed=0, text="bag")
+tables = debian_programs.load_debian_programs(seed=0, text="bag")
 words = debian_programs.vocabularies(seed=0)
 for split, table in tables.items():
   print(f"{split:12}{len(table):6,} programs")
@@ -111,7 +111,7 @@ import numpy as np
 from deepsets_jax.analysis import attribution
 from deepsets_jax.tasks import trained
 
-model = trained.load(workdir)
+model = trained.load_trained(workdir)
 test = model.run.tables["test"]
 found = attribution.compute("shapley", model, test.select(np.arange(200)))
 for name, share in sorted(found.shares().items(), key=lambda item: -item[1]):

@@ -37,7 +37,7 @@ def features(table: Table, modalities: Sequence[str]) -> scipy.sparse.csr_matrix
 
 def evaluate(seed: int, modalities: Sequence[str] = MODALITIES) -> dict[str, dict]:
   """The metrics on "validation" and "test", as in a run's `results.json`."""
-  tables = debian_programs.load(seed, text="bag")
+  tables = debian_programs.load_debian_programs(seed, text="bag")
   inputs = {split: features(table, modalities) for split, table in tables.items()}
   best = None
   for inverse_penalty in _INVERSE_PENALTIES:

@@ -20,7 +20,7 @@ _COLUMNS = {
 
 def ranking_part() -> tuple[str, dict[str, Any]]:
   """Baselines and losses, and where they were measured."""
-  histories = movielens.load().histories
+  histories = movielens.load_movielens().histories
   baselines = ranking_baselines.evaluate(histories, last_part(histories)[0]["test"])
   rows = [
     [name, "", *(f"{values[key]:.3f}" for key in _COLUMNS.values())]

@@ -168,8 +168,8 @@ def _linear(
 
 
 def table(path: str | None, split: str) -> str:
-  """The table of MovieLens 100K; see `movielens.load` for the path, None fetches it."""
-  histories = movielens.load(path).histories
+  """The table of MovieLens 100K; a path of None downloads the data."""
+  histories = movielens.load_movielens(path).histories
   return markdown(evaluate(histories, last_part(histories)[0][split]))
 
 

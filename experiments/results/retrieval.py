@@ -71,12 +71,12 @@ def _results(variant: str) -> list[Mapping[str, Any]]:
 def _loaded(variant: str) -> list[tuple[Any, Any]]:
   """The task and the parameters of each seed."""
   _results(variant)
-  return [tasks.load(runs.RUNS / _name(variant, seed)) for seed in runs.SEEDS]
+  return [tasks.load_task(runs.RUNS / _name(variant, seed)) for seed in runs.SEEDS]
 
 
 @functools.cache
 def _baselines() -> Mapping[str, Mapping[str, float]]:
-  histories = movielens.load().histories
+  histories = movielens.load_movielens().histories
   return retrieval_baselines.evaluate(histories, leave_out(histories)[0]["test"])
 
 

@@ -221,8 +221,8 @@ def markdown(results: dict[str, dict[str, float]]) -> str:
 
 
 def table(path: str | None, split: str) -> str:
-  """The table of MovieLens 100K; see `movielens.load` for the path, None fetches it."""
-  histories = movielens.load(path).histories
+  """The table of MovieLens 100K; a path of None downloads the data."""
+  histories = movielens.load_movielens(path).histories
   return markdown(evaluate(histories, leave_out(histories)[0][split]))
 
 

@@ -25,7 +25,7 @@ def once(config: ml_collections.ConfigDict, name: str) -> Mapping[str, Any]:
 def loaded(config: ml_collections.ConfigDict, name: str) -> Trained:
   """The run itself, to be asked."""
   once(config, name)
-  return trained.load(RUNS / name)
+  return trained.load_trained(RUNS / name)
 
 
 def facts(name: str) -> Mapping[str, Any]:

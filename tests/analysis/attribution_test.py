@@ -254,7 +254,7 @@ def test_of_a_linear_model_integrated_gradients_leave_no_gap():
   config.model.features = 8
   config.model.head.hidden = ()
   config.model.set_pool.pools = ("sum",)
-  run = runs.build(config)
+  run = runs.build_run(config)
   trained = Trained(run, run.init(1).eval_params, 0.5)
   table = few(trained)
   found = attribution.compute("integrated_gradients", trained, table)

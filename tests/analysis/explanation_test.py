@@ -49,7 +49,7 @@ def workdir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(workdir):
-  return trained.load(workdir)
+  return trained.load_trained(workdir)
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,7 @@ class TestOutputs:
 
   @pytest.mark.parametrize("task", ["contains_nine", "sum"])
   def test_other_targets_can_be_explained(self, task):
-    run = runs.build(small_config(task))
+    run = runs.build_run(small_config(task))
     random = Trained(run, run.init(0).eval_params, 0.5)
     found = explanation.explain(random, methods=["leave_one_out"], examples=8)
     chosen = found.summary["chosen"]
@@ -212,7 +212,7 @@ class TestAModelThatIgnoresScale:
   def test_is_explained_by_every_method_and_the_page_says_what_is_zero(self):
     config = small_config()
     config.model.set_pool.update(pools=("sum", "max"), normalize=True)
-    run = runs.build(config)
+    run = runs.build_run(config)
     random = Trained(run, run.init(0).eval_params, 0.5)
     found = explanation.explain(random, examples=8)
     methods = found.summary["methods"]

@@ -38,7 +38,7 @@ def untrained(name: str) -> Trained:
   config.model.dense.hidden = (8,)
   config.model.head.hidden = (8,)
   config.model[fusion].update(settings)
-  run = runs.build(config)
+  run = runs.build_run(config)
   return Trained(run, run.init(1).eval_params, 0.5)
 
 

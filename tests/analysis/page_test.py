@@ -135,7 +135,7 @@ class Reader(html.parser.HTMLParser):
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
   folder = tmp_path_factory.mktemp("page") / "new" / "explain"
-  page.write(folder, SUMMARY, draw(SUMMARY))
+  page.write_page(folder, SUMMARY, draw(SUMMARY))
   return folder
 
 
@@ -239,7 +239,7 @@ def test_a_single_method_has_no_agreement(tmp_path):
   changed["chosen"] = []
   drawn = draw(changed)
   assert list(drawn) == ["importance", "removal"]
-  page.write(tmp_path, changed, drawn)
+  page.write_page(tmp_path, changed, drawn)
   document = (tmp_path / "index.html").read_text()
   assert "agree" not in Reader(document).text
 
@@ -247,7 +247,7 @@ def test_a_single_method_has_no_agreement(tmp_path):
 def test_pictures_of_examples_of_before_are_removed(tmp_path):
   (tmp_path / "example_3.png").write_text("old")
   (tmp_path / "notes.txt").write_text("mine")
-  page.write(tmp_path, SUMMARY, draw(SUMMARY))
+  page.write_page(tmp_path, SUMMARY, draw(SUMMARY))
   names = {path.name for path in tmp_path.iterdir()}
   assert "example_3.png" not in names and {"example_2.png", "notes.txt"} <= names
 

@@ -184,7 +184,7 @@ def config(pools=("max",), fusion="set_pool"):
 @functools.cache
 def untrained(pools=("max",)):
   """A model as it is before training, and 50 of its test examples."""
-  built = run.build(config(pools).lock())
+  built = run.build_run(config(pools).lock())
   model = Trained(built, built.init().eval_params, 0.5)
   return model, built.tables["test"].select(np.arange(50))
 

@@ -46,7 +46,7 @@ def test_every_config_is_built_and_only_changes_settings_of_the_base(name):
   schema = Schema(
     {name: Modality("tokens", 2, ordered=True) for name in names}, SCHEMA.target
   )
-  set_model.build(config.model, schema, [0.0])
+  set_model.build_set_model(config.model, schema, [0.0])
 
 
 @pytest.mark.parametrize("name", debian_structures.STRUCTURES)
@@ -58,7 +58,7 @@ def test_every_structure_is_built(name, text):
   schema = Schema(
     {name: Modality("tokens", 2, ordered=True) for name in names}, SCHEMA.target
   )
-  model = set_model.build(config.model, schema, [0.0])
+  model = set_model.build_set_model(config.model, schema, [0.0])
   assert type(model.fusion) is FUSIONS[debian_structures.STRUCTURES[name].fusion]
 
 
@@ -117,7 +117,7 @@ def test_a_wrong_value_of_the_model_is_named(key, value):
   config.update_from_flattened_dict({key: value})
   wrong = value[0] if isinstance(value, tuple) else value
   with pytest.raises(ValueError, match=f"{wrong}.*one of"):
-    set_model.build(config, SCHEMA, [0.0])
+    set_model.build_set_model(config, SCHEMA, [0.0])
 
 
 def test_every_setting_has_a_comment():
@@ -158,7 +158,9 @@ def test_every_model_of_planted_sets_is_built(name):
   config = digits_planted.get_config(f"{name},2")
   assert config.seed == 2 and config.data.digits.misread_rate == 0
   modalities = {name: Modality("vectors", 2) for name in config.data.budgets}
-  model = set_model.build(config.model, Schema(modalities, SCHEMA.target), [0.0])
+  model = set_model.build_set_model(
+    config.model, Schema(modalities, SCHEMA.target), [0.0]
+  )
   fusion, settings = digits_planted.MODELS[name]
   assert type(model.fusion) is FUSIONS[fusion]
   for key, value in settings.items():

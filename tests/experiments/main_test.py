@@ -15,7 +15,7 @@ from experiments.results import logistic_regression
   ],
 )
 def test_a_run_has_a_folder_of_its_config_and_argument(config, folder):
-  assert run_folder.default(config) == pathlib.Path(folder)
+  assert run_folder.default_workdir(config) == pathlib.Path(folder)
 
 
 @pytest.mark.slow

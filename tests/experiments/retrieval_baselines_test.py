@@ -125,7 +125,9 @@ def test_every_baseline_is_ranked_in_full_and_among_100():
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_the_command_is_of_a_split_of_movielens(split, monkeypatch):
   data = catalog.ItemCatalog(histories_of_ten(), np.array([]), {})
-  monkeypatch.setattr(movielens, "load", lambda path: data if path == "a.whl" else None)
+  monkeypatch.setattr(
+    movielens, "load_movielens", lambda path: data if path == "a.whl" else None
+  )
   lines = baselines.table("a.whl", split).splitlines()
   assert len(lines) == 2 + len(baselines.BASELINES)
   assert lines[0].startswith("| model | HR@10 | NDCG@10 | MRR |")
@@ -137,7 +139,7 @@ def test_the_command_is_of_a_split_of_movielens(split, monkeypatch):
 @pytest.mark.skipif(not WHEEL.is_file(), reason=f"{WHEEL.name} is not in the cache")
 def test_the_figures_of_movielens():
   """HR and NDCG at 10 of the full ranking."""
-  histories = movielens.load().histories
+  histories = movielens.load_movielens().histories
   found = baselines.evaluate(histories, leave_out(histories)[0]["test"])
   want = {
     "popularity": (0.086, 0.044),

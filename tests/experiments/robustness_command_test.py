@@ -61,7 +61,7 @@ def test_its_numbers_are_those_of_the_module(runs, compared):
   assert two["name"] == "two" and two["workdirs"]["1"] == str(runs / "1")
   whole = []
   for seed in "01":
-    model = trained.load(runs / seed)
+    model = trained.load_trained(runs / seed)
     table = model.run.tables["test"]
     whole.append(robustness.measure(model, table))
     curve = robustness.curve(model, table, robustness.noise, (0, 0.3), draws=1)

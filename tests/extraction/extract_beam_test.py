@@ -55,7 +55,7 @@ def test_files_are_the_rows_of_the_input_in_order(films, tmp_path):
   given = inputs.open_input(films, ["poster"], ["plot"])
   want = local.run(given, tmp_path / "local.parquet")
   folder = tmp_path / "out"
-  got = beam.run(job(films, folder, images=["poster"], texts=["plot"]), DIRECT)
+  got = beam.run_beam(job(films, folder, images=["poster"], texts=["plot"]), DIRECT)
   names = [f"sets-{i:05}-of-00005.parquet" for i in range(5)]
   assert [path.name for path in files(folder)] == names
   tables = [pq.read_table(path) for path in files(folder)]
@@ -76,7 +76,7 @@ def test_files_are_the_rows_of_the_input_in_order(films, tmp_path):
 
 def test_the_files_are_one_table(films, tmp_path):
   folder = tmp_path / "out"
-  beam.run(job(films, folder, images=["poster"], texts=["plot"]), DIRECT)
+  beam.run_beam(job(films, folder, images=["poster"], texts=["plot"]), DIRECT)
   again = inputs.open_input(str(folder / "sets-*.parquet"), (), ["plot"])
   rows = pa.Table.from_batches(again.source.batches(["id"]))
   assert rows["id"].to_pylist() == [f"film {i}" for i in range(23)]
@@ -85,12 +85,12 @@ def test_the_files_are_one_table(films, tmp_path):
 def test_a_second_run_finds_what_the_first_kept(films, tmp_path):
   log = tmp_path / "log"
   one = job(films, tmp_path / "out", log, images=["poster"], texts=["plot"])
-  first = beam.run(one, DIRECT)
+  first = beam.run_beam(one, DIRECT)
   before = len(local.seen(log))
   assert before == first.extracted > 0
   contents = [path.read_bytes() for path in files(tmp_path / "out")]
   files(tmp_path / "out")[2].unlink()
-  second = beam.run(one, DIRECT)
+  second = beam.run_beam(one, DIRECT)
   assert second.extracted == 0 and len(local.seen(log)) == before
   assert [path.read_bytes() for path in files(tmp_path / "out")] == contents
 
@@ -103,7 +103,7 @@ def test_a_folder_is_an_input_too(tmp_path):
   (folder / "3.txt").write_text("the third")
   want = tmp_path / "out" / "local.parquet"
   local.run(inputs.open_input(str(folder)), want)
-  beam.run(job(folder, tmp_path / "out", rows=100), DIRECT)
+  beam.run_beam(job(folder, tmp_path / "out", rows=100), DIRECT)
   (path,) = files(tmp_path / "out")
   assert pq.read_table(path).equals(pq.read_table(want))
   assert "../photos/3.png" in pq.read_table(path)["path"].to_pylist()
@@ -114,7 +114,7 @@ def test_rows_that_are_not_counted_are_counted(tmp_path):
   path.write_text("".join(f'{{"t": "row {i}"}}\n' for i in range(12)))
   one = job(path, tmp_path / "out", texts=["t"])
   one = beam.dataclasses.replace(one, make=local.words_only)
-  assert beam.run(one, DIRECT).rows == 12
+  assert beam.run_beam(one, DIRECT).rows == 12
   tables = [pq.read_table(path) for path in files(tmp_path / "out")]
   assert [len(table) for table in tables] == [5, 5, 2]
   found = pa.concat_tables(tables)["words.strings"].to_pylist()
@@ -136,16 +136,16 @@ def test_summaries_add_up_in_the_order_of_rows():
 
 def test_a_wrong_column_is_told_before_the_runner_starts(films, tmp_path):
   with pytest.raises(DataError, match="no column 'picture'"):
-    beam.run(job(films, tmp_path / "out", images=["picture"]), DIRECT)
+    beam.run_beam(job(films, tmp_path / "out", images=["picture"]), DIRECT)
   assert not (tmp_path / "out").exists()
 
 
 def test_files_of_another_number_are_not_mixed_with_new_ones(films, tmp_path):
   folder = tmp_path / "out"
-  beam.run(job(films, folder, images=["poster"], texts=["plot"]), DIRECT)
+  beam.run_beam(job(films, folder, images=["poster"], texts=["plot"]), DIRECT)
   other = job(films, folder, images=["poster"], texts=["plot"], rows=9)
   with pytest.raises(DataError, match="sets-00000-of-00005.*than 3; remove them"):
-    beam.run(other, DIRECT)
+    beam.run_beam(other, DIRECT)
   assert len(files(folder)) == 5
 
 

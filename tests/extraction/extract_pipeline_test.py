@@ -129,7 +129,7 @@ def photos(tmp_path):
 def run(given, path, log=None, settings=SMALL, **options):
   folder = options.pop("cache", f"{path}.cache")
   maker = functools.partial(make, log)
-  return pipeline.run(given, path, maker, settings, folder, **options)
+  return pipeline.run_pipeline(given, path, maker, settings, folder, **options)
 
 
 def by_loop(images, texts, root="."):
@@ -264,14 +264,14 @@ class TestATable:
     paths = ["a/00.PNG", str(photos / "b" / "01.PNG"), None, ""]
     given = write(photos / "table.parquet", {"file": paths, "n": [0, 1, 2, 3]})
     path = tmp_path / "sets.parquet"
-    summary = pipeline.run(
+    summary = pipeline.run_pipeline(
       inputs.open_input(given, ["file"]), path, colours_only, SMALL, tmp_path / "cache"
     )
     found = pq.read_table(path)
     # As seen from the output, so that it is a table with pictures in its turn.
     assert found["file"].to_pylist() == ["photos/a/00.PNG", paths[1], None, None]
     beside = photos / "sets.parquet"
-    pipeline.run(
+    pipeline.run_pipeline(
       inputs.open_input(given, ["file"]),
       beside,
       colours_only,
@@ -288,7 +288,7 @@ class TestATable:
     texts = [["one two", "three"], [], None, ["", None, " "], [None, "four"]]
     given = write(tmp_path / "t.parquet", {"texts": texts})
     path = tmp_path / "sets.parquet"
-    pipeline.run(
+    pipeline.run_pipeline(
       inputs.open_input(given, (), ["texts"]), path, words_only, SMALL, tmp_path / "c"
     )
     want = [["one", "two", "three"], [], None, [], ["four"]]
@@ -378,9 +378,12 @@ class TestTheCache:
     for fingerprint, side, extracted in [("1", 16, 12), ("2", 16, 12), ("2", 4, 12)]:
       maker = functools.partial(other_colours, fingerprint)
       settings = Settings(batch_size=4, max_side=side)
-      summary = pipeline.run(given, path, maker, settings, tmp_path / "cache")
+      summary = pipeline.run_pipeline(given, path, maker, settings, tmp_path / "cache")
       assert summary.extracted == extracted
-    assert pipeline.run(given, path, maker, settings, tmp_path / "cache").reused == 12
+    assert (
+      pipeline.run_pipeline(given, path, maker, settings, tmp_path / "cache").reused
+      == 12
+    )
 
 
 def other_colours(fingerprint):
@@ -492,7 +495,9 @@ class TestBrokenPictures:
     given = write(tmp_path / "t.parquet", {"p": [b"bad", picture(1)] * 10})
     given = inputs.open_input(given, ["p"])
     path = tmp_path / "sets.parquet"
-    summary = pipeline.run(given, path, colours_only, SMALL, tmp_path / "cache")
+    summary = pipeline.run_pipeline(
+      given, path, colours_only, SMALL, tmp_path / "cache"
+    )
     assert [problem.row for problem in summary.problems] == list(range(0, 20, 2))
     assert len(decoded) == 2
 
@@ -529,7 +534,7 @@ def test_an_extractor_that_fails_on_a_picture_gives_the_others(tmp_path):
   images = [picture(i) for i in range(8)]  # The first pixel is one more.
   given = write(tmp_path / "t.parquet", {"p": images})
   path = tmp_path / "sets.parquet"
-  summary = pipeline.run(
+  summary = pipeline.run_pipeline(
     inputs.open_input(given, ["p"]), path, fails, SMALL, tmp_path / "cache"
   )
   rows = pq.read_table(path)["colours"].to_pylist()
@@ -566,7 +571,9 @@ def test_extractors_that_are_wrong_are_refused_before_any_work(
 ):
   given = inputs.open_input(str(photos))
   with pytest.raises(ValueError) as error:
-    pipeline.run(given, tmp_path / "p.parquet", maker, SMALL, tmp_path / "cache")
+    pipeline.run_pipeline(
+      given, tmp_path / "p.parquet", maker, SMALL, tmp_path / "cache"
+    )
   assert part in str(error.value) and "colours" in str(error.value)
   assert not (tmp_path / "cache").exists()
 
@@ -593,7 +600,9 @@ class TestSeveralWorkers:
     settings = Settings(batch_size=4, max_side=16, workers=2)
     given = inputs.open_input(str(photos))
     with pytest.raises(DataError, match="killed.*fewer --workers"):
-      pipeline.run(given, tmp_path / "p.parquet", deadly, settings, tmp_path / "cache")
+      pipeline.run_pipeline(
+        given, tmp_path / "p.parquet", deadly, settings, tmp_path / "cache"
+      )
     assert not (tmp_path / "p.parquet").exists()
 
 
@@ -630,7 +639,7 @@ class TestMemory:
     monkeypatch.setattr(chunks, "_chunk", counted)
     monkeypatch.setattr(output, "table", written)
     path = tmp_path / "sets.parquet"
-    pipeline.run(given, path, colours_only, SMALL, tmp_path / "cache")
+    pipeline.run_pipeline(given, path, colours_only, SMALL, tmp_path / "cache")
     assert alive["now"] == 0
     assert alive["most"] <= (pipeline._AHEAD + 1) * SMALL.batch_size
 
@@ -642,7 +651,7 @@ class TestMemory:
     sizes = [len(chunk) for chunk in chunks.read(given, 16)]
     assert sum(sizes) == 20 and 1 < max(sizes) < 8
     path = tmp_path / "sets.parquet"
-    pipeline.run(given, path, colours_only, SMALL, tmp_path / "cache")
+    pipeline.run_pipeline(given, path, colours_only, SMALL, tmp_path / "cache")
     want = [row["colours"] for row in by_loop(images, [None] * 20)]
     assert pq.read_table(path)["colours"].to_pylist() == want
 
@@ -650,7 +659,7 @@ class TestMemory:
     monkeypatch.setattr(output, "_GROUP_ROWS", 8)
     given = write(tmp_path / "t.parquet", {"t": [f"row {i}" for i in range(21)]})
     path = tmp_path / "sets.parquet"
-    pipeline.run(
+    pipeline.run_pipeline(
       inputs.open_input(given, (), ["t"]), path, words_only, SMALL, tmp_path / "cache"
     )
     file = pq.ParquetFile(path)

@@ -251,7 +251,7 @@ class TestRegistry:
     with pytest.raises(
       ValueError, match=r"no extractor 'face'; there are image, .*faces"
     ):
-      extraction.build("face")
+      extraction.build_extractor("face")
 
   def test_a_missing_package_gets_the_extra(self, monkeypatch):
     def make(**settings):
@@ -260,7 +260,7 @@ class TestRegistry:
     monkeypatch.setattr(registry, "EXTRACTORS", {"faces": make})
     advice = r"'faces': No module named 'no_such_module': pip install 'deepsets-jax\["
     with pytest.raises(ModuleNotFoundError, match=advice) as raised:
-      extraction.build("faces")
+      extraction.build_extractor("faces")
     assert raised.value.name == "no_such_module"
 
   def test_importing_it_imports_no_extractor(self):
@@ -289,7 +289,7 @@ def pictures():
 
 def build_or_skip(name, **settings):
   try:
-    return extraction.build(name, **settings)
+    return extraction.build_extractor(name, **settings)
   except (ModuleNotFoundError, FileNotFoundError) as error:
     pytest.skip(str(error))
 
@@ -345,7 +345,7 @@ class TestRegions:
 
   def test_settings_out_of_range_are_named(self):
     with pytest.raises(ValueError, match="count=0"):
-      extraction.build("regions", count=0)
+      extraction.build_extractor("regions", count=0)
 
 
 class TestFaces:
@@ -405,7 +405,7 @@ class TestLines:
     with pytest.raises(
       ValueError, match="'bert' of texts; there are sentences, static_"
     ):
-      extraction.build("lines", encoder="bert")
+      extraction.build_extractor("lines", encoder="bert")
 
 
 class TestTexts:
@@ -566,7 +566,9 @@ class TestOnnx:
   @pytest.mark.parametrize("batch", ["b", 1, 2])
   def test_gives_the_numbers_of_numpy(self, tmp_path, plain, batch):
     path = write_model(tmp_path / "m.onnx", POOLED, (batch, 3, 8, 6), {"y": (batch, 5)})
-    extractor = extraction.build("onnx", path=path, mean=MEAN, std=STD, name="mine")
+    extractor = extraction.build_extractor(
+      "onnx", path=path, mean=MEAN, std=STD, name="mine"
+    )
     found = extractor(plain)
     assert (extractor.name, extractor.kind, extractor.dimension) == ("mine", "image", 5)
     assert len(found) == len(plain)
@@ -577,7 +579,9 @@ class TestOnnx:
   def test_three_dimensions_are_several_elements(self, tmp_path):
     path = write_model(tmp_path / "m.onnx", PLACES, ("b", 3, 2, 4), {"z": ("b", 8, 3)})
     picture = np.random.default_rng(0).integers(0, 256, (2, 4, 3), np.uint8)
-    (found,) = extraction.build("onnx", path=path, mean=MEAN, std=STD)([picture])
+    (found,) = extraction.build_extractor("onnx", path=path, mean=MEAN, std=STD)(
+      [picture]
+    )
     want = [(picture[i, j] / 255 - MEAN) / STD for i in range(2) for j in range(4)]
     np.testing.assert_allclose(found.vectors, want, rtol=1e-4, atol=1e-5)
 
@@ -587,7 +591,7 @@ class TestOnnx:
       tmp_path / "m.onnx", body, (1, 2, 2, 3), {"y": (1, 2, 2, 3)}, kind=2
     )
     picture = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    (found,) = extraction.build("onnx", path=path)([picture])
+    (found,) = extraction.build_extractor("onnx", path=path)([picture])
     np.testing.assert_array_equal(found.vectors, [np.arange(12)])  # Uint8: as it is.
 
   def test_what_the_file_leaves_open_is_a_setting(self, tmp_path, plain):
@@ -600,15 +604,15 @@ class TestOnnx:
     )
     path = write_model(tmp_path / "m.onnx", body, ("b", "h", "w", "c"), {"y": ("b", 5)})
     with pytest.raises(DataError, match="set the layout to one that fits"):
-      extraction.build("onnx", path=path, size=(4, 5))
+      extraction.build_extractor("onnx", path=path, size=(4, 5))
     with pytest.raises(DataError, match=r"set the size to two numbers"):
-      extraction.build("onnx", path=path, layout="NHWC")
+      extraction.build_extractor("onnx", path=path, layout="NHWC")
     settings = dict(path=path, size=(4, 5), mean=MEAN, std=STD)
-    (found,) = extraction.build("onnx", layout="NHWC", **settings)(plain[:1])
+    (found,) = extraction.build_extractor("onnx", layout="NHWC", **settings)(plain[:1])
     want = (plain[0][0, 0] / 255 - MEAN) / STD @ WEIGHT
     np.testing.assert_allclose(found.vectors[0], want, rtol=1e-4, atol=1e-5)
     with pytest.raises(DataError, match=r"m\.onnx fails on float32 \[1, 3, 4, 5\]"):
-      extraction.build("onnx", layout="NCHW", **settings)
+      extraction.build_extractor("onnx", layout="NCHW", **settings)
 
   @pytest.mark.parametrize(
     ("settings", "message"),
@@ -627,7 +631,7 @@ class TestOnnx:
     outputs = {"y": ("b", 5), "mean": ("b", 3, 1, 1)}
     path = write_model(tmp_path / "m.onnx", POOLED, ("b", 3, 8, 6), outputs)
     with pytest.raises(DataError, match=message):
-      extraction.build("onnx", path=path, **settings)
+      extraction.build_extractor("onnx", path=path, **settings)
 
   def test_the_fingerprint_is_of_the_file_and_of_each_setting(self, tmp_path):
     outputs = {"y": ("b", 5), "mean": ("b", 3, 1, 1)}
@@ -646,10 +650,10 @@ class TestOnnx:
   def test_what_is_no_network_of_pictures_is_named(self, tmp_path):
     path = tmp_path / "m.onnx"
     with pytest.raises(FileNotFoundError, match=r"m\.onnx: no such ONNX file"):
-      extraction.build("onnx", path=path)
+      extraction.build_extractor("onnx", path=path)
     path.write_bytes(b"no protocol buffer")
     with pytest.raises(DataError, match=r"m\.onnx is no ONNX file"):
-      extraction.build("onnx", path=path)
+      extraction.build_extractor("onnx", path=path)
     write_model(path, node("Identity", ["x"], "y"), ("b", 7), {"y": ("b", 7)})
     with pytest.raises(DataError, match=r"x: tensor\(float\) \['b', 7\].*4 dimensions"):
-      extraction.build("onnx", path=path)
+      extraction.build_extractor("onnx", path=path)

@@ -442,6 +442,6 @@ def test_every_kind_is_built_from_a_config(kind):
   config.update(features=8, fusion="torchmultimodal")
   config.torchmultimodal.update(kind=kind, ffn=4, apply_attention=True, hidden=(3,))
   schema = Schema({"a": Modality("vectors", 5)}, Target("regression", 1))
-  model = set_model.build(config, schema, [0.0])
+  model = set_model.build_set_model(config, schema, [0.0])
   got, _ = run(model, {"a": pack(bags((2, 0)))})
   assert got.shape == (2, 1)

@@ -66,7 +66,7 @@ def built(fusion):
   config.update_from_flattened_dict(SETTINGS[fusion])
   config.head.hidden = (6,)
   config.dense.hidden = (4,)
-  model = set_model.build(config, SCHEMA, np.zeros(4))
+  model = set_model.build_set_model(config, SCHEMA, np.zeros(4))
   sets = {k: [np.ones((1, FEATURES))] * NUM_EXAMPLES for k in SCHEMA.modalities}
   variables = model.init(jax.random.key(0), to_batch(sets).modalities)
   return model, variables, jax.jit(model.apply)
@@ -236,14 +236,14 @@ def test_positions_and_sequences_that_cannot_be_are_named(overrides, message):
     config.positions[name] = config_dict.placeholder(str)
   config.update_from_flattened_dict(overrides)
   with pytest.raises(ValueError, match=message):
-    set_model.build(config, SCHEMA, np.zeros(4))
+    set_model.build_set_model(config, SCHEMA, np.zeros(4))
 
 
 @pytest.mark.parametrize("fusion", ["two_stage", "single_stream"])
 def test_heads_that_do_not_divide_the_width_are_named(fusion):
   config = base.get_config().model
   config.update(features=FEATURES, fusion=fusion)
-  model = set_model.build(config, SCHEMA, np.zeros(4))
+  model = set_model.build_set_model(config, SCHEMA, np.zeros(4))
   sets = {k: [np.ones((1, FEATURES))] * NUM_EXAMPLES for k in SCHEMA.modalities}
   with pytest.raises(ValueError, match="fusion/transformer.*4 heads do not divide"):
     jax.eval_shape(model.init, jax.random.key(0), to_batch(sets).modalities)
@@ -253,7 +253,7 @@ def test_a_readout_of_fused_tokens_needs_them():
   config = base.get_config().model
   config.update(fusion="single_stream")
   config.single_stream.readout = "fused"
-  model = set_model.build(config, SCHEMA, np.zeros(4))
+  model = set_model.build_set_model(config, SCHEMA, np.zeros(4))
   sets = {k: [np.ones((1, FEATURES))] * NUM_EXAMPLES for k in SCHEMA.modalities}
   with pytest.raises(ValueError, match="readout 'fused' without fused tokens"):
     jax.eval_shape(model.init, jax.random.key(0), to_batch(sets).modalities)
@@ -266,7 +266,7 @@ def test_a_readout_of_fused_tokens_needs_them():
 def test_a_head_of_each_kind_starts_at_its_bias(kind, size):
   schema = Schema(SCHEMA.modalities, Target(kind, size))
   bias = np.arange(size, dtype=np.float32)
-  model = set_model.build(base.get_config().model, schema, bias)
+  model = set_model.build_set_model(base.get_config().model, schema, bias)
   sets = {
     k: [np.zeros((0, FEATURES), np.float32)] * NUM_EXAMPLES for k in SCHEMA.modalities
   }
@@ -290,7 +290,9 @@ def test_the_models_compared_on_debian_programs_match_in_parameters(
   for argument in names:
     config = get_config(argument)
     schema = _schema(config.data.debian_programs.text)
-    model = set_model.build(config.model, schema, np.zeros(schema.target.size))
+    model = set_model.build_set_model(
+      config.model, schema, np.zeros(schema.target.size)
+    )
     modalities = {
       name: Ragged(
         jax.ShapeDtypeStruct(
@@ -347,12 +349,14 @@ def test_vectors_that_are_encoded_to_the_width_are_taken_as_they_are(
     {"face": Modality("vectors", FEATURES, ordered=True, encoded=encoded)},
     SCHEMA.target,
   )
-  assert isinstance(set_model.build(config, schema, np.zeros(4)).encoders["face"], kind)
+  assert isinstance(
+    set_model.build_set_model(config, schema, np.zeros(4)).encoders["face"], kind
+  )
   config.fading = ("face",)
-  faded = set_model.build(config, schema, np.zeros(4)).encoders["face"]
+  faded = set_model.build_set_model(config, schema, np.zeros(4)).encoders["face"]
   assert faded.fading and faded.layers == 0 and isinstance(faded.elements, kind)
 
 
 @functools.cache
 def _schema(text):
-  return programs.load(0, text=text)["train"].schema
+  return programs.load_debian_programs(0, text=text)["train"].schema

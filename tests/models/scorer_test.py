@@ -27,7 +27,7 @@ def parts():
   batcher = ListBatcher(source, BUDGET, tie_item_tower=True)
   config = small_config()
   config.ranking.hidden = (5,)
-  model = scorer.build(config, source.schema(), histories.items.schema)
+  model = scorer.build_scorer(config, source.schema(), histories.items.schema)
   apply = jax.jit(model.apply)
   params = jax.jit(model.init)(jax.random.key(0), *inputs(shard(batcher, [0])))
   return source, batcher, model, params, apply
@@ -109,7 +109,7 @@ def test_gradients_are_finite_with_empty_lists_and_lists_of_one(name):
   offsets = lists.candidates.offsets.copy()
   offsets[1] = 1  # The first user has one candidate, the second the rest.
   lists = lists.replace(candidates=Ragged(lists.candidates.values, offsets))
-  loss = losses.build(name, 4.0)
+  loss = losses.build_ranking_loss(name, 4.0)
 
   def total(params, lists):
     logits = model.apply(params, *inputs(lists))
@@ -132,7 +132,7 @@ def test_dropout_is_of_training_alone():
   source, batcher, _, params, _ = parts()
   config = small_config()
   config.ranking.update(hidden=(5,), dropout=0.5)
-  model = scorer.build(config, source.schema(), source.histories.items.schema)
+  model = scorer.build_scorer(config, source.schema(), source.histories.items.schema)
   lists = shard(batcher, [3, 40, 90])
   plain = jnp.asarray(np.concatenate(logits_of(lists)))
   evaluated = jax.jit(model.apply)(params, *inputs(lists))

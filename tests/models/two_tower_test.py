@@ -49,7 +49,9 @@ def user_batch(table=None, examples=6):
 def built(changes=()):
   """Towers, their parameters, and the jitted functions of both sides."""
   histories, config = make_histories(), small_config(**dict(changes))
-  model = two_tower.build(config, next_item.schema(histories), histories.items.schema)
+  model = two_tower.build_two_towers(
+    config, next_item.schema(histories), histories.items.schema
+  )
   given = user_batch().modalities, item_batch().modalities
   params = jax.jit(model.init)(jax.random.key(0), *given)
 
@@ -155,7 +157,9 @@ def test_a_history_tells_the_item_tower_alone_where_towers_are_shared():
 
 def test_a_width_of_its_own_projects_the_history():
   histories, config = make_histories(), small_config(**{"model.features": 16})
-  model = two_tower.build(config, next_item.schema(histories), histories.items.schema)
+  model = two_tower.build_two_towers(
+    config, next_item.schema(histories), histories.items.schema
+  )
   given = user_batch().modalities, item_batch().modalities
   params = jax.eval_shape(model.init, jax.random.key(0), *given)["params"]["users"]
   encoder = params["encoders_history"]["elements"]
@@ -297,6 +301,6 @@ class TestNormalize:
 def test_settings_that_cannot_be_are_named(changes, message):
   histories = make_histories()
   with pytest.raises(ValueError, match=message):
-    two_tower.build(
+    two_tower.build_two_towers(
       small_config(**changes), next_item.schema(histories), histories.items.schema
     )

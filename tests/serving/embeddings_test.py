@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(folder):
-  return tasks.load(folder, "retrieval")
+  return tasks.load_task(folder, "retrieval")
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def test_the_digest_is_of_the_run_and_its_events(loaded, folder, digest, tmp_pat
 def test_a_large_file_has_row_groups(loaded, digest, tmp_path, monkeypatch):
   monkeypatch.setattr(embeddings, "_ROWS", 10)
   made = embeddings.of_items(*loaded, digest)
-  embeddings.write(made, tmp_path / "new" / "items.parquet")
+  embeddings.write_embeddings(made, tmp_path / "new" / "items.parquet")
   assert pq.read_metadata(tmp_path / "new" / "items.parquet").num_row_groups == 3
   found = embeddings.read_items(tmp_path / "new" / "items.parquet", digest)
   np.testing.assert_array_equal(found, loaded[0].items(loaded[1]))
@@ -143,7 +143,9 @@ def test_a_write_that_fails_leaves_nothing(loaded, digest, tmp_path, monkeypatch
 
   monkeypatch.setattr(pq, "write_table", fail)
   with pytest.raises(OSError, match="no space left"):
-    embeddings.write(embeddings.of_items(*loaded, digest), tmp_path / "items.parquet")
+    embeddings.write_embeddings(
+      embeddings.of_items(*loaded, digest), tmp_path / "items.parquet"
+    )
   assert list(tmp_path.iterdir()) == []
 
 

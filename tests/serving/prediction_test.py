@@ -66,7 +66,7 @@ def batches_of(monkeypatch, rows):
 
 def write(predictor, path, output):
   said = []
-  rows = prediction.write(predictor, path, output, said.append)
+  rows = prediction.predict_file(predictor, path, output, said.append)
   table = pq.read_table(output)
   assert rows == len(table)
   return table, said
@@ -79,7 +79,7 @@ def test_predictions_are_those_of_the_run_in_the_order_of_the_file(
   found, said = write(predictor, path, tmp_path / "out.parquet")
   assert not said
   assert found["film_id"].to_pylist() == pq.read_table(path)["film_id"].to_pylist()
-  loaded = trained.load(workdir)
+  loaded = trained.load_trained(workdir)
   assert loaded.threshold == predictor.trained.threshold
   rows = {name: row for row, name in enumerate(found["film_id"].to_pylist())}
   for table in loaded.run.tables.values():
@@ -223,7 +223,7 @@ def test_it_goes_on_where_it_was_stopped(finished, predictor, tmp_path, monkeypa
 
   monkeypatch.setattr(prediction.pq, "write_table", stops)
   with pytest.raises(KeyboardInterrupt):
-    prediction.write(predictor, path, output, print)
+    prediction.predict_file(predictor, path, output, print)
   assert not output.exists()
   monkeypatch.setattr(
     prediction.pq, "write_table", lambda t, p: (written.append(p), real(t, p))
@@ -243,7 +243,7 @@ def test_a_spreadsheet_and_json_lines_have_the_same(finished, predictor, tmp_pat
   names = predictor.target.names
   for end in ("csv", "jsonl"):
     output = tmp_path / f"a.{end}"
-    assert prediction.write(predictor, finished[1], output, print) == len(want)
+    assert prediction.predict_file(predictor, finished[1], output, print) == len(want)
   with (tmp_path / "a.csv").open(newline="") as file:
     table = list(csv.DictReader(file))
   objects = [json.loads(line) for line in (tmp_path / "a.jsonl").open()]
@@ -259,7 +259,7 @@ def test_a_spreadsheet_and_json_lines_have_the_same(finished, predictor, tmp_pat
     for got in (json.loads(flat["embedding"]), nested["embedding"]):
       np.testing.assert_array_equal(np.float32(got), np.float32(row["embedding"]))
   with pytest.raises(ValueError, match="unknown kind of file '.xlsx'.*'.csv'"):
-    prediction.write(predictor, finished[1], tmp_path / "a.xlsx", print)
+    prediction.predict_file(predictor, finished[1], tmp_path / "a.xlsx", print)
 
 
 def test_labels_of_a_spreadsheet_are_joined_as_they_were_in_training(
@@ -271,7 +271,7 @@ def test_labels_of_a_spreadsheet_are_joined_as_they_were_in_training(
     predictor.encoding, spec=dataclasses.replace(spec_of, label=label)
   )
   joined = dataclasses.replace(predictor, encoding=encoding)
-  prediction.write(joined, finished[1], tmp_path / "a.csv", print)
+  prediction.predict_file(joined, finished[1], tmp_path / "a.csv", print)
   want, _ = write(predictor, finished[1], tmp_path / "a.parquet")
   with (tmp_path / "a.csv").open(newline="") as file:
     got = [row["labels"] for row in csv.DictReader(file)]
@@ -341,7 +341,7 @@ def test_evaluation_measures_as_the_report_does(finished, predictor, tmp_path):
   workdir = finished[0]
   results = json.loads((workdir / "results.json").read_text())["test"]
   del results["loss"]
-  test = trained.load(workdir).run.tables["test"].ids.tolist()
+  test = trained.load_trained(workdir).run.tables["test"].ids.tolist()
   whole = films.table()
   some = whole.filter(pa.compute.is_in(whole["film_id"], pa.array(test)))
   # Rows without a label do not count.
@@ -352,7 +352,7 @@ def test_evaluation_measures_as_the_report_does(finished, predictor, tmp_path):
   pq.write_table(some, tmp_path / "new.parquet")
   said, output = [], tmp_path / "out.csv"
   arguments = predictor, str(tmp_path / "new.parquet"), output, said.append
-  prediction.write(*arguments, evaluate=True)
+  prediction.predict_file(*arguments, evaluate=True)
   found = json.loads((tmp_path / "out.metrics.json").read_text())
   assert (found["rows"], found["no label"]) == (len(test), 1)
   assert found["threshold"] == predictor.trained.threshold
@@ -363,11 +363,11 @@ def test_evaluation_measures_as_the_report_does(finished, predictor, tmp_path):
   )
   output.unlink()
   with pytest.raises(FileExistsError, match="out.metrics.json exists"):
-    prediction.write(*arguments, evaluate=True)
+    prediction.predict_file(*arguments, evaluate=True)
   pq.write_table(whole.drop_columns(["genres"]), tmp_path / "new.parquet")
   (tmp_path / "out.metrics.json").unlink()
   with pytest.raises(DataError, match="no column 'genres', the label, to evaluate by"):
-    prediction.write(*arguments, evaluate=True)
+    prediction.predict_file(*arguments, evaluate=True)
 
 
 def test_a_class_that_the_run_does_not_know_is_not_evaluated(tmp_path):
@@ -458,9 +458,9 @@ def test_a_picture_that_cannot_be_read_is_absent_unless_strict(
       assert [line.split(",")[0] for line in lines[1:]] == ["  row 5", "  row 45"]
       output = tmp_path / "strict.parquet"
       with pytest.raises(DataError, match="row 5, column 'poster': it cannot be read"):
-        prediction.write(predictor, str(path), output, print, strict=True)
+        prediction.predict_file(predictor, str(path), output, print, strict=True)
       with pytest.raises(DataError, match="of another prediction.*--strict"):
-        prediction.write(predictor, str(path), output, print)
+        prediction.predict_file(predictor, str(path), output, print)
     else:
       assert not said
   assert tables["broken"].equals(tables["without"])
@@ -471,7 +471,7 @@ def test_parts_of_another_input_are_refused(finished, predictor, tmp_path):
   parts.mkdir()
   write_json(parts / "manifest.json", {"run": "another"})
   with pytest.raises(DataError, match="parts of another prediction.*remove it"):
-    prediction.write(predictor, finished[1], tmp_path / "out.parquet", print)
+    prediction.predict_file(predictor, finished[1], tmp_path / "out.parquet", print)
 
 
 def test_what_cannot_be_predicted_is_named(finished, predictor, tmp_path):
@@ -479,7 +479,7 @@ def test_what_cannot_be_predicted_is_named(finished, predictor, tmp_path):
     pq.write_table(table, tmp_path / "bad.parquet")
     output = tmp_path / "never.parquet"
     with pytest.raises(DataError, match=message):
-      prediction.write(predictor, str(tmp_path / "bad.parquet"), output, print)
+      prediction.predict_file(predictor, str(tmp_path / "bad.parquet"), output, print)
     assert not output.exists()
 
   refused(pa.table({"other": [1]}), "no column of the run's spec; it has .'other'")
@@ -491,7 +491,7 @@ def test_what_cannot_be_predicted_is_named(finished, predictor, tmp_path):
   output = tmp_path / "there.parquet"
   output.touch()
   with pytest.raises(FileExistsError, match="remove it, or choose another --output"):
-    prediction.write(predictor, finished[1], output, print)
+    prediction.predict_file(predictor, finished[1], output, print)
 
 
 def test_a_run_on_other_data_is_refused(tmp_path):
@@ -529,7 +529,7 @@ def test_a_method_that_the_model_has_not_is_refused(finished):
 
 def test_another_spec_beside_the_file_is_another_config(finished, tmp_path):
   workdir = finished[0]
-  stored = run_folder.read(workdir)
+  stored = run_folder.read_config(workdir)
   config = table_config.get_config()
   config.update(stored)
   with config.unlocked():
@@ -548,7 +548,7 @@ def test_a_run_from_before_a_setting_of_its_columns_goes_on(finished, tmp_path):
       del of_spec["modalities"]["poster"][name]
   write_json(folder / "config.json", config)
   write_json(folder / "columns.json", columns)
-  now = run_folder.read(finished[0])
+  now = run_folder.read_config(finished[0])
   assert run_folder.adopt(now, folder) == now
   encodings.keep(encodings.read(finished[0]), folder)
 
@@ -571,14 +571,14 @@ def test_a_run_of_fewer_shards_than_devices_predicts(finished, predictor, tmp_pa
 def test_a_file_that_has_changed_is_refused(finished, tmp_path):
   folder = tmp_path / "run"
   shutil.copytree(finished[0], folder)
-  assert trained.load(folder).threshold > 0
+  assert trained.load_trained(folder).threshold > 0
   kept = json.loads((folder / "columns.json").read_text())
   kept["fitted"]["year"]["mean"] = [1.0]  # As if the years had been others.
   write_json(folder / "columns.json", kept)
   with pytest.raises(DataError, match="has changed since it began .modality 'year'"):
-    trained.load(folder)
+    trained.load_trained(folder)
   with pytest.raises(DataError, match="give another --workdir"):
-    fit.train_and_evaluate(run_folder.read(folder).lock(), folder)
+    fit.train_and_evaluate(run_folder.read_config(folder).lock(), folder)
 
 
 @pytest.mark.slow
@@ -605,6 +605,6 @@ def test_every_kind_of_label(tmp_path, monkeypatch, label):
       told = dict(zip(found["film_id"].to_pylist(), both, strict=True))
       results = json.loads((workdir / "results.json").read_text())
       for split in ("validation", "test"):
-        names = trained.load(workdir).run.tables[split].ids.tolist()
+        names = trained.load_trained(workdir).run.tables[split].ids.tolist()
         errors = [abs(value - true) for value, true in map(told.get, names)]
         assert results[split]["mae"] == pytest.approx(np.mean(errors), rel=1e-5)

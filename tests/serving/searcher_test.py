@@ -211,15 +211,15 @@ class TestOtherRuns:
 
   def test_a_run_of_recall_is_sent_to_its_commands(self, folder):
     with pytest.raises(ValueError, match="of task 'retrieval'.*experiments.search or"):
-      trained.load(folder)
+      trained.load_trained(folder)
 
   def test_a_folder_without_run_or_checkpoint_is_refused(self, folder, tmp_path):
     with pytest.raises(ValueError, match="nowhere is no folder of a run"):
-      tasks.load(tmp_path / "nowhere")
+      tasks.load_task(tmp_path / "nowhere")
     shutil.copytree(folder, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     with pytest.raises(ValueError, match="no checkpoint.*experiments.main --config"):
-      tasks.load(tmp_path / "run")
+      tasks.load_task(tmp_path / "run")
 
   @pytest.mark.parametrize("key", ["temperature", "tie_item_tower"])
   def test_a_config_of_another_version_is_refused(self, folder, tmp_path, key):
@@ -229,4 +229,4 @@ class TestOtherRuns:
     del config["retrieval"][key]
     path.write_text(json.dumps(config))
     with pytest.raises(ValueError, match=f"another version.*{key}.*train it anew"):
-      tasks.load(tmp_path / "run")
+      tasks.load_task(tmp_path / "run")

@@ -76,7 +76,7 @@ LOOPS = {"softmax": softmax, "pairwise": pairwise, "pointwise": pointwise}
 @functools.cache
 def with_gradient(name):
   """Jitted: sum, weight, and the gradient of the sum by the logits."""
-  loss = losses.build(name, HIGHEST)
+  loss = losses.build_ranking_loss(name, HIGHEST)
   return jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 
@@ -170,4 +170,4 @@ def test_a_list_counts_where_a_loss_has_something_to_say(labels, counts):
 
 def test_an_unknown_loss_is_named():
   with pytest.raises(ValueError, match=r"config.ranking.loss 'hinge'; one of \['soft"):
-    losses.build("hinge", 1)
+    losses.build_ranking_loss("hinge", 1)

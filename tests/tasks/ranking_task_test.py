@@ -64,7 +64,7 @@ def finished(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def best(finished):
   """The task of the run, read again, and its parameters."""
-  return tasks.load(finished[1], "ranking")
+  return tasks.load_task(finished[1], "ranking")
 
 
 def pair_scores(task, params, split):
@@ -166,7 +166,7 @@ def test_a_step_is_the_same_on_one_device_and_on_eight_by_one_all_reduce():
     )
     with pytest.MonkeyPatch.context() as patched:
       patched.setattr(sharding, "make_mesh", lambda mesh=mesh: mesh)
-      task = tasks.build(config_of("ratings", **{"data.shards": 8}))
+      task = tasks.build_task(config_of("ratings", **{"data.shards": 8}))
     step = task.compile_step()
     if devices == 8:
       program = step.as_text()
@@ -204,4 +204,4 @@ def test_a_setting_that_cannot_be_is_named(changes, message):
     if "data.budgets.colour" in changes:
       config.data.budgets.colour = 8
   with pytest.raises(ValueError, match=message):
-    tasks.build(config)
+    tasks.build_task(config)

@@ -71,7 +71,7 @@ def finished(tmp_path_factory):
 def best(finished):
   """The task of the run, and the parameters it ended with."""
   workdir, _, _ = finished
-  task = tasks.build(run_folder.adopt(config_of(), workdir))
+  task = tasks.build_task(run_folder.adopt(config_of(), workdir))
   return task, jax.device_get(final_state(task, workdir, best=True).eval_params)
 
 
@@ -144,7 +144,7 @@ class TestARun:
 
   def test_is_no_run_of_labels(self, finished):
     with pytest.raises(ValueError, match="retrieval"):
-      trained.load(finished[0])
+      trained.load_trained(finished[0])
 
 
 class _PulledPlugError(Exception):
@@ -274,7 +274,7 @@ class TestColdUsersAndItems:
     assert len(np.unique(items[never].round(5), axis=0)) == NEVER
 
   def test_an_item_of_which_nothing_is_known_has_a_vector_without_ids(self):
-    task = tasks.build(config_of(**{"data.histories.id_events": None}))
+    task = tasks.build_task(config_of(**{"data.histories.id_events": None}))
     items = task.items(task.init().eval_params)
     assert "id" not in task.histories.items.modalities
     assert np.isfinite(items[WITHOUT_FIELDS]).all()
@@ -322,7 +322,7 @@ class TestColdUsersAndItems:
 
 
 def test_of_fewer_items_than_uniform_negatives_all_are_taken():
-  task = tasks.build(small_config(**{"retrieval.num_uniform_negatives": 1000}))
+  task = tasks.build_task(small_config(**{"retrieval.num_uniform_negatives": 1000}))
   batch = task.batcher.batch(0, [np.arange(1)], 0, 0)
   assert sorted(batch.negatives[0].tolist()) == list(range(64))
 
@@ -397,10 +397,10 @@ class TestBudgets:
   )
   def test_that_are_of_nothing_or_too_small_are_named(self, slots, message):
     with pytest.raises(ValueError, match=message):
-      tasks.build(of_budgets(**slots))
+      tasks.build_task(of_budgets(**slots))
 
   def test_those_not_given_are_proposed(self):
-    task = tasks.build(of_budgets(item_word=40, history=16))
+    task = tasks.build_task(of_budgets(item_word=40, history=16))
     slots = task.config.data.budgets
     assert slots["item_word"] == task.batcher.item_budget.slots["word"] == 40
     assert slots["history"] == task.budget.slots["history"] == 16
@@ -412,14 +412,17 @@ class TestBudgets:
 
   @pytest.mark.slow
   def test_items_that_training_cuts_are_whole_in_evaluation(self):
-    roomy, tight = tasks.build(of_budgets()), tasks.build(of_budgets(item_word=8))
+    roomy, tight = (
+      tasks.build_task(of_budgets()),
+      tasks.build_task(of_budgets(item_word=8)),
+    )
     params = roomy.init().eval_params
     np.testing.assert_allclose(roomy.items(params), tight.items(params), 1e-5, 1e-6)
 
   @pytest.mark.parametrize("examples", ["prefixes", "users"])
   def test_a_wide_window_takes_no_more_slots_than_there_are_events(self, examples):
     slots = [
-      tasks.build(
+      tasks.build_task(
         config_of(
           **{
             "data.histories.max_history": window,
@@ -449,4 +452,4 @@ def test_fields_whose_names_clash_are_named(monkeypatch):
     source.histories = dataclasses.replace(source.histories, users=clash)
     monkeypatch.setattr(registry, "load_histories", lambda data: source)
     with pytest.raises(ValueError, match=message):
-      tasks.build(config_of())
+      tasks.build_task(config_of())

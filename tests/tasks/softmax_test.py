@@ -162,7 +162,7 @@ def parts(**changes):
   config = small_config(**changes)
   histories = make_histories()
   schema = prefixes_module.schema(histories)
-  model = two_tower.build(config, schema, histories.items.schema)
+  model = two_tower.build_two_towers(config, schema, histories.items.schema)
   one = jax.tree.map(lambda x: x[0], batcher().batch(0, [np.arange(1)], 0, 0))
   init = jax.jit(model.init)
   params = init(jax.random.key(0), one.users.modalities, one.items.modalities)
@@ -347,7 +347,7 @@ def step_of(devices, cross_device_negatives, dropout):
   mesh, tx = mesh_of(devices), optax.adam(1e-2)
   state = train_step.init_state(params, tx, jax.random.key(1), average=False)
   state = jax.device_put(state, sharding.replicated(mesh))
-  step = train_step.build(
+  step = train_step.build_step(
     objective.of_device if cross_device_negatives else objective.of_shard,
     tx,
     mesh,

@@ -26,7 +26,7 @@ def finished(tmp_path_factory):
 
 def test_a_run_is_loaded_at_its_best(finished):
   folder, results = finished
-  loaded = trained.load(folder)
+  loaded = trained.load_trained(folder)
   table = loaded.run.tables["test"]
   logits = loaded.logits(table)
   values = evaluation.evaluate(table, logits, loaded.run.loss, loaded.threshold)
@@ -34,7 +34,7 @@ def test_a_run_is_loaded_at_its_best(finished):
 
 
 def test_a_larger_example_than_any_before_gets_more_slots(finished):
-  loaded = trained.load(finished[0])
+  loaded = trained.load_trained(finished[0])
   table = loaded.run.tables["test"].select(np.arange(3))
   images = np.zeros((500, 64), np.float32)
   many = Ragged(images, np.array([0, 500, 500, 500]))
@@ -44,7 +44,7 @@ def test_a_larger_example_than_any_before_gets_more_slots(finished):
 
 
 def test_random_parameters_depend_on_the_seed(finished):
-  loaded = trained.load(finished[0])
+  loaded = trained.load_trained(finished[0])
   table = loaded.run.tables["test"]
   first, again, other = (loaded.untrained(seed).logits(table) for seed in (1, 1, 2))
   np.testing.assert_array_equal(first, again)
@@ -53,11 +53,11 @@ def test_random_parameters_depend_on_the_seed(finished):
 
 def test_a_folder_without_run_or_checkpoint_is_refused(finished, tmp_path):
   with pytest.raises(ValueError, match="nowhere is no folder of a run"):
-    trained.load(tmp_path / "nowhere")
+    trained.load_trained(tmp_path / "nowhere")
   shutil.copytree(finished[0], tmp_path / "run")
   shutil.rmtree(tmp_path / "run" / "checkpoints")
   with pytest.raises(ValueError, match="no checkpoint.*experiments.main --config=FILE"):
-    trained.load(tmp_path / "run")
+    trained.load_trained(tmp_path / "run")
 
 
 def test_a_config_of_another_version_is_refused(finished, tmp_path):
@@ -65,7 +65,7 @@ def test_a_config_of_another_version_is_refused(finished, tmp_path):
   path = tmp_path / "run" / "config.json"
   path.write_text(path.read_text().replace('"set_pool"', '"pool_of_sets"'))
   with pytest.raises(ValueError, match="another version.*'set_pool'.*train it anew"):
-    trained.load(tmp_path / "run")
+    trained.load_trained(tmp_path / "run")
 
 
 def test_a_damaged_checkpoint_or_config_is_named_with_the_way_out(finished, tmp_path):
@@ -74,7 +74,7 @@ def test_a_damaged_checkpoint_or_config_is_named_with_the_way_out(finished, tmp_
   for file in [path for path in arrays if path.is_file()]:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
   with pytest.raises(ValueError, match="checkpoint 6 in .* is truncated.*delete the"):
-    trained.load(tmp_path / "run")
+    trained.load_trained(tmp_path / "run")
   (tmp_path / "run" / "config.json").write_text('{"seed": ')
   with pytest.raises(ValueError, match="config.json is damaged.*train the run anew"):
-    trained.load(tmp_path / "run")
+    trained.load_trained(tmp_path / "run")

@@ -15,7 +15,7 @@ from deepsets_jax.encoders import DenseEncoder
 from deepsets_jax.fusion import Fusion
 from deepsets_jax.ragged import pooling
 from deepsets_jax.tasks.supervised import run as runs
-from deepsets_jax.tasks.supervised.costs import of_parts
+from deepsets_jax.tasks.supervised.costs import model_costs
 from deepsets_jax.training import costs as summary
 from deepsets_jax.training import sharding
 from tests.training.loop_test import small_config
@@ -36,15 +36,15 @@ def built(shards=8, devices=8, slots=40):
   config.model.dense.update(hidden=(64,), dropout=0.0)
   config.model.head.hidden = (48,)
   with mock.patch.object(sharding, "make_mesh", lambda: mesh_of(devices)):
-    return runs.build(config)
+    return runs.build_run(config)
 
 
 @functools.cache
 def costs(shards=8, devices=8):
   """What the parts of such a run cost, and its step."""
   run = built(shards, devices)
-  parts = of_parts(run)
-  return parts, summary.of_step(run.compile_step(), parts)
+  parts = model_costs(run)
+  return parts, summary.step_costs(run.compile_step(), parts)
 
 
 def test_parts_add_up():
@@ -91,7 +91,7 @@ def test_costs_depend_on_neither_shards_nor_devices(shards, devices):
 
 
 def test_slots_cost_whether_they_are_full_or_not():
-  more = of_parts(built(slots=80))["parts"]["encoders.image"]
+  more = model_costs(built(slots=80))["parts"]["encoders.image"]
   image = costs()[0]["parts"]["encoders.image"]
   assert more["fill"] == image["fill"] / 2 and more["slots"] == 2 * image["slots"]
   ratio = more["flops_per_example"] / image["flops_per_example"]
@@ -138,7 +138,7 @@ def test_what_modules_report_of_attention_is_added_where_they_are():
   plan = EpochPlan(lengths_of(table), len(table), run.budget, 1, run.config.seed)
   rows = [row for i in range(8) for row in plan.rows(i)[0]]
   per_example = {name: table.lengths(name)[rows].sum() / len(rows) for name in SLOTS}
-  found = of_parts(attentive)
+  found = model_costs(attentive)
   extra = {
     name: part["flops_per_example"] - parts["parts"][name]["flops_per_example"]
     for name, part in found["parts"].items()
@@ -152,7 +152,7 @@ def test_what_modules_report_of_attention_is_added_where_they_are():
     found["flops_per_example"] - parts["flops_per_example"]
   )
   assert parts["attention_flops_per_example"] == 0
-  assert summary.of_step(_Step(100.0), found)["flops_per_example"] == 50 + reported
+  assert summary.step_costs(_Step(100.0), found)["flops_per_example"] == 50 + reported
 
 
 class _Step:
@@ -181,7 +181,7 @@ def test_the_table_has_a_line_for_each_part():
 
 
 def test_what_a_backend_does_not_tell_is_a_question_mark():
-  step = summary.of_step(_Step(None), costs()[0])
+  step = summary.step_costs(_Step(None), costs()[0])
   assert set(step.values()) == {None}
   assert summary.describe_step(step).count("?") == 3
 

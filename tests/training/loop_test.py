@@ -42,7 +42,7 @@ def finished(tmp_path_factory):
 
 
 def final_state(workdir):
-  run = runs.build(run_folder.adopt(small_config(), workdir))
+  run = runs.build_run(run_folder.adopt(small_config(), workdir))
   with checkpoints.Checkpoints(workdir / "checkpoints", higher_is_better=True) as kept:
     return kept.restore(run.abstract_state)[0]
 
@@ -194,7 +194,7 @@ def test_a_loss_that_is_not_finite_stops_and_the_last_checkpoint_stays(
 
 def _store(tmp_path, spoil):
   """The small data set as folders of tables, one of them spoiled; its config."""
-  tables = registry.load(small_config().data, seed=0)
+  tables = registry.load_tables(small_config().data, seed=0)
   for split, table in tables.items():
     table.write(tmp_path / "tables" / split)
   spoil(tmp_path / "tables" / "train")
@@ -286,12 +286,12 @@ def test_a_validation_of_one_class_is_said_and_the_loss_chooses(
 ):
   config = small_config(**{"data.digits.task": "contains_nine"})
   config.train.metric = None
-  tables = registry.load(config.data, 0)
+  tables = registry.load_tables(config.data, 0)
   without = np.flatnonzero(tables["validation"].targets == 0)
   tables["validation"] = tables["validation"].select(without)
-  monkeypatch.setattr(registry, "load", lambda *_: tables)
+  monkeypatch.setattr(registry, "load_tables", lambda *_: tables)
   with caplog.at_level("WARNING", logger="absl"):
-    run = runs.build(config)
+    run = runs.build_run(config)
   assert run.config.train.metric == "loss"
   assert caplog.text.count("roc_auc says nothing of its") == 1
   config.train.metric = "roc_auc"
@@ -311,5 +311,5 @@ def test_an_unknown_budget_is_named(tmp_path):
 def test_truncation_is_counted_in_the_logs(tmp_path, policy, caplog):
   config = small_config(**{"data.overflow": policy, "data.budgets.image": 4})
   with caplog.at_level("WARNING", logger="absl"):
-    runs.build(config)
+    runs.build_run(config)
   assert "examples cut to 4 'image' elements" in caplog.text

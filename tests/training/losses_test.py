@@ -21,7 +21,7 @@ TRAIN = {
 
 def build(kind, size, **arguments):
   defaults = {"regression": "absolute", "label_smoothing": 0.0, "balance": 0.0}
-  return losses.build(Target(kind, size), TRAIN[kind], **defaults | arguments)
+  return losses.build_loss(Target(kind, size), TRAIN[kind], **defaults | arguments)
 
 
 def test_multilabel_is_the_mean_log_loss_of_the_labels():
@@ -97,7 +97,7 @@ def test_balance_weighs_the_examples_of_rare_classes(kind, counts, balance):
     mean = sum(counts) / len(counts)
     rarity = max(mean / max(counts[int(label)], 1), 1.0)
     want += counted * rarity**balance * -np.log(chance)
-  loss = losses.build(
+  loss = losses.build_loss(
     Target(kind, size), train, regression="absolute", label_smoothing=0.0,
     balance=balance,
   )  # fmt: skip

@@ -77,8 +77,8 @@ class Trainer:
     self.traces = 0
     self.mesh = mesh_of(self.devices)
     self.table = make_table()
-    self.model = set_model.build(self.config, SCHEMA, [0.0, 0.0, 0.0])
-    self.loss = losses.build(
+    self.model = set_model.build_set_model(self.config, SCHEMA, [0.0, 0.0, 0.0])
+    self.loss = losses.build_loss(
       SCHEMA.target, self.table.targets, **base.get_config().loss
     )
     self.tx = optax.adamw(1e-2)
@@ -86,7 +86,7 @@ class Trainer:
       lengths_of(self.table), len(self.table), BUDGET, SHARDS, seed=0
     )
     self.batcher = Batcher(self.table, BUDGET, self.absence)
-    self.step = train_step.build(
+    self.step = train_step.build_step(
       train_step.supervised(self._apply, self.loss),
       self.tx,
       self.mesh,

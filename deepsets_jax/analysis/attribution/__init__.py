@@ -22,6 +22,7 @@ from deepsets_jax.analysis.attribution.result import Element, Importance
 from deepsets_jax.analysis.attribution.shapley import of_elements, of_modalities
 from deepsets_jax.analysis.attribution.sown import argmax, attention, tells
 from deepsets_jax.data.tables.table import Table
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.tasks.trained import Trained
 
 METHODS: Mapping[str, Callable[..., Importance]] = {
@@ -59,12 +60,12 @@ def compute(
     **settings: Of the method, such as permutations.
 
   Raises:
-    ValueError: No such method, or not of this model; the message says which are. Or a
+    ConfigError: No such method, or not of this model; the message says which are. Or a
       table without examples.
   """
   check([method], trained)
   if not len(table):
-    raise ValueError("no examples to explain: the table has none")
+    raise ConfigError("no examples to explain: the table has none")
   if output is None:
     target, threshold = table.schema.target, trained.threshold
     output = outputs.predicted(target, trained.logits(table), threshold)
@@ -75,15 +76,15 @@ def check(methods: Sequence[str], trained: Trained) -> None:
   """Raises where a method does not exist, or is none of this model.
 
   Raises:
-    ValueError: See `compute`.
+    ConfigError: See `compute`.
   """
   able = possible(trained)
   for name in methods:
     if name not in METHODS:
-      raise ValueError(f"unknown method {name!r}; one of {list(METHODS)}")
+      raise ConfigError(f"unknown method {name!r}; one of {list(METHODS)}")
     if name not in able:
       config = trained.run.config.model
-      raise ValueError(
+      raise ConfigError(
         f"{name} importance is of {_NEEDS[name]}, and this run's fusion is"
         f" {config.fusion!r} with {config[config.fusion].to_dict()}; possible here:"
         f" {able}"

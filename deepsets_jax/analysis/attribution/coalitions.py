@@ -17,6 +17,7 @@ from deepsets_jax.analysis.attribution import merging
 from deepsets_jax.analysis.attribution.outputs import Output
 from deepsets_jax.data.tables.ablation import Bags, keep_elements
 from deepsets_jax.data.tables.table import Table, element_slots
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Ragged
 from deepsets_jax.tasks.trained import Trained
 
@@ -51,11 +52,11 @@ def worth(
     coalitions: Of a row and its number of players, which to measure: `[q, players]`.
 
   Raises:
-    ValueError: An example of too many players.
+    ConfigError: An example of too many players.
   """
   if len(counts) and counts.max() > MOST_PLAYERS:
     row = int(np.argmax(counts))
-    raise ValueError(
+    raise ConfigError(
       f"example {str(table.ids[row])!r} has {counts[row]} elements; to take each away"
       f" is for up to {MOST_PLAYERS}: take argmax, attention, gradient_x_input or"
       " integrated_gradients"

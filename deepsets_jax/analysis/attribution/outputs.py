@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from deepsets_jax.data.tables.schema import Target
 from deepsets_jax.data.tables.table import Table
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.training import losses
 
 
@@ -86,14 +87,14 @@ def of_label(target: Target, label: str | int, num_examples: int) -> Output:
   """One label, class or number, the same for all examples.
 
   Raises:
-    ValueError: No such label; the message lists some.
+    ConfigError: No such label; the message lists some.
   """
   names: Sequence[str] = target.names
   if isinstance(label, str) and label in names:
     label = names.index(label)
   if not isinstance(label, int) or not 0 <= label < target.size:
     legal = list(names[:10]) or f"0 to {target.size - 1}"
-    raise ValueError(f"no label {label!r}; one of {legal} ({target.size} in all)")
+    raise ConfigError(f"no label {label!r}; one of {legal} ({target.size} in all)")
   weights = np.zeros((num_examples, target.size), np.float32)
   weights[:, label] = _units(target)[label]
   return Output(target, weights)

@@ -10,6 +10,7 @@ import numpy as np
 
 from deepsets_jax.data.tables.ablation import Bags
 from deepsets_jax.data.tables.table import Table
+from deepsets_jax.foundation.errors import ConfigError
 
 # Share of the output's change from which on a completeness gap is worth a note.
 _LARGE_GAP = 0.05
@@ -154,10 +155,10 @@ class Importance:
     """The elements of an example, the most important first; ties in table order.
 
     Raises:
-      ValueError: The method tells modalities only.
+      ConfigError: The method tells modalities only.
     """
     if self.elements is None:
-      raise ValueError(
+      raise ConfigError(
         f"{self.method} tells modalities, no elements; element_shapley does"
       )
     found = []
@@ -196,11 +197,11 @@ def rows_of(table: Table, ids: Sequence[str]) -> np.ndarray:
   """The rows of examples by their ids.
 
   Raises:
-    ValueError: An id that is not there; names ids that begin alike.
+    ConfigError: An id that is not there; names ids that begin alike.
   """
   rows = {str(name): row for row, name in enumerate(table.ids)}
   for name in ids:
     if name not in rows:
       near = [other for other in rows if other[:2] == name[:2]][:5] or list(rows)[:5]
-      raise ValueError(f"no example {name!r} among {len(rows)}; there are {near}")
+      raise ConfigError(f"no example {name!r} among {len(rows)}; there are {near}")
   return np.array([rows[name] for name in ids], np.int64)

@@ -21,6 +21,7 @@ from deepsets_jax.analysis.attribution.outputs import Output
 from deepsets_jax.analysis.attribution.result import Importance
 from deepsets_jax.data.tables.ablation import Bags
 from deepsets_jax.data.tables.table import Table
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.tasks.trained import Trained
 
 # Players whose coalitions are all evaluated: 4,096 of them.
@@ -49,11 +50,11 @@ def of_modalities(
     seed: Of the orders.
 
   Raises:
-    ValueError: More than 12 modalities and no permutations.
+    ConfigError: More than 12 modalities and no permutations.
   """
   names = list(table.schema.modalities)
   if len(names) > MOST_EXACT and permutations is None:
-    raise ValueError(
+    raise ConfigError(
       f"{len(names)} modalities have 2**{len(names)} subsets, and exact Shapley values"
       f" are for up to {MOST_EXACT}: give a number of permutations to sample, such as"
       " 100, or take leave_one_out"
@@ -92,7 +93,7 @@ def of_elements(
   value among modalities: that is another game.
 
   Raises:
-    ValueError: Fewer than four permutations, or an odd number: no error to state.
+    ConfigError: Fewer than four permutations, or an odd number: no error to state.
   """
   bags = Bags(table)
   values, errors = _play(
@@ -113,7 +114,7 @@ def _play(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Every player's value and standard error, row by row: `[players of all rows]`."""
   if (counts > MOST_EXACT).any() and (permutations < 4 or permutations % 2):
-    raise ValueError(
+    raise ConfigError(
       f"{permutations} permutations: they come in pairs, and an error needs two pairs;"
       " give an even number from 4"
     )

@@ -19,7 +19,7 @@ from deepsets_jax.data.ingest.columns import tfidf
 from deepsets_jax.data.tables import parquet
 from deepsets_jax.data.tables.schema import Modality, Schema, Target
 from deepsets_jax.data.tables.table import Table, take_elements, take_rows
-from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.errors import ConfigError, DataError
 from deepsets_jax.ragged import Ragged, from_lengths
 
 PATH = pathlib.Path(__file__).with_name("debian_programs.parquet")
@@ -45,7 +45,7 @@ class _Vocabulary(NamedTuple):
   idf: np.ndarray
 
 
-def load(
+def load_debian_programs(
   seed: int,
   *,
   min_document_frequency: int = 2,
@@ -72,10 +72,10 @@ def load(
 
   Raises:
     DataError: A file is missing, damaged or lacks a program; no token is frequent.
-    ValueError: An unknown form of the text.
+    ConfigError: An unknown form of the text.
   """
   if text not in _FORMS:
-    raise ValueError(f"unknown form of the text {text!r}; one of {sorted(_FORMS)}")
+    raise ConfigError(f"unknown form of the text {text!r}; one of {sorted(_FORMS)}")
   programs, splits = rows_of_splits(seed)
   train = splits["train"]
   modalities, kinds = {}, {}
@@ -138,7 +138,7 @@ def _read() -> pa.Table:
     "restore it, or rebuild it with python -m tools.build_debian_programs"
     f" --input=INDEX --output={PATH}"
   )
-  return parquet.read(PATH, FORMAT, advice)
+  return parquet.read_parquet(PATH, FORMAT, advice)
 
 
 def _split(sources: np.ndarray, seed: int) -> dict[str, np.ndarray]:
@@ -192,7 +192,7 @@ def _sentences(path: str | None, programs: pa.Table) -> Ragged:
       " sentences: give the file that python -m tools.encode_sentences wrote"
     )
   packages = programs["package"].to_pylist()
-  names, vectors = sentence_file.read(path)
+  names, vectors = sentence_file.read_sentences(path)
   rows = {name: row for row, name in enumerate(names)}
   missing = [name for name in packages if name not in rows]
   if missing:
@@ -209,7 +209,7 @@ def _vocabulary(
 ) -> _Vocabulary:
   """The terms in enough training programs, and their smoothed idf over these."""
   if min_document_frequency < 1:
-    raise ValueError(
+    raise ConfigError(
       f"min_document_frequency {min_document_frequency}: expected at least 1; a token"
       " that no training program has cannot be learned"
     )

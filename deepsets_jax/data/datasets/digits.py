@@ -17,6 +17,7 @@ import sklearn.datasets
 
 from deepsets_jax.data.tables.schema import Modality, Schema, Target
 from deepsets_jax.data.tables.table import Table
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Ragged, from_lengths
 
 TASKS = ("sum", "max", "unique", "contains_nine", "multimodal")
@@ -62,7 +63,7 @@ class _Sets(NamedTuple):
   rng: np.random.Generator
 
 
-def load(
+def load_digits(
   task: str,
   seed: int,
   *,
@@ -87,7 +88,7 @@ def load(
     misread_rate: For "multimodal", see `planted`.
   """
   if task not in TASKS:
-    raise ValueError(f"unknown task {task!r}; one of {list(TASKS)}")
+    raise ConfigError(f"unknown task {task!r}; one of {list(TASKS)}")
   if task == "multimodal":
     return planted(
       seed,
@@ -126,7 +127,7 @@ def planted(
     `[n]`, True where its true digit (not what was misread) is the label.
   """
   if not 0 <= misread_rate <= 1:
-    raise ValueError(f"digits: misread_rate {misread_rate} is not in [0, 1]")
+    raise ConfigError(f"digits: misread_rate {misread_rate} is not in [0, 1]")
   schema = Schema(_MODALITIES, _TARGETS["multimodal"])
   tables, truth = {}, {}
   for sets in _draw(seed, 0, train_examples, max_size, ()):
@@ -162,7 +163,7 @@ def _draw(
     *(("test_sizes", size) for size in test_sizes),
   ):
     if value < 1:
-      raise ValueError(f"digits: {what} {value}, expected at least 1")
+      raise ConfigError(f"digits: {what} {value}, expected at least 1")
   data = sklearn.datasets.load_digits()
   pixels, digits = (data.data / 16).astype(np.float32), data.target
   train, validation, test = _split_images(digits, seed)

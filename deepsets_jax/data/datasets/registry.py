@@ -18,13 +18,13 @@ from deepsets_jax.data.ingest.columns.encoding import Encoding
 from deepsets_jax.data.interactions import click_logs
 from deepsets_jax.data.interactions.catalog import ItemCatalog
 from deepsets_jax.data.tables.table import Table, open_table
-from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.errors import ConfigError, DataError
 
 _NAMES = ("debian_programs", "digits", "multiple_features", "table", "tables")
 _HISTORIES = ("movielens", "clicks")
 
 
-def resolve(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+def resolve_columns(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """The config with the spec of the columns in it, where it is in a file so far.
 
   Args:
@@ -63,28 +63,28 @@ def _spec(config: ml_collections.ConfigDict) -> spec.Spec:
   return spec.from_json(config.columns.to_dict(), "config.data.columns")
 
 
-def load(config: ml_collections.ConfigDict, seed: int) -> dict[str, Table]:
+def load_tables(config: ml_collections.ConfigDict, seed: int) -> dict[str, Table]:
   """The tables of `config.data`: "train", "validation", "test" and perhaps others.
 
   Every value of every table has been looked at. All have one schema.
 
   Raises:
-    ValueError: An unknown name.
+    ConfigError: An unknown name.
     DataError: Bad data; see `Table.validate`.
   """
   match config.name:
     case "debian_programs":
-      tables = debian_programs.load(seed, **config.debian_programs)
+      tables = debian_programs.load_debian_programs(seed, **config.debian_programs)
     case "digits":
-      tables = digits.load(seed=seed, **config.digits)
+      tables = digits.load_digits(seed=seed, **config.digits)
     case "multiple_features":
-      tables = multiple_features.load(seed)
+      tables = multiple_features.load_multiple_features(seed)
     case "table":
       tables = build.tables(config.path, _spec(config), seed, logging.warning)
     case "tables":
       tables = _stored(config.path)
     case _:
-      raise ValueError(
+      raise ConfigError(
         f"unknown config.data.name {config.name!r}; one of {list(_NAMES)}"
       )
   for split in ("train", "validation", "test"):
@@ -112,15 +112,17 @@ def load_histories(config: ml_collections.ConfigDict) -> ItemCatalog:
   Every value has been looked at.
 
   Raises:
-    ValueError: A name of no such data.
+    ConfigError: A name of no such data.
     DataError: Bad data.
   """
   match config.name:
     case "movielens":
-      return movielens.load(config.path)
+      return movielens.load_movielens(config.path)
     case "clicks":
-      return click_logs.load(config.path, **config.clicks, report=logging.warning)
-  raise ValueError(
+      return click_logs.load_click_logs(
+        config.path, **config.clicks, report=logging.warning
+      )
+  raise ConfigError(
     f"config.data.name {config.name!r} has no histories; one of {list(_HISTORIES)}"
   )
 

@@ -70,7 +70,7 @@ def _sentences(item: str) -> list[str]:
   return [*found, item[begin:].strip()]
 
 
-def write(
+def write_sentences(
   path: str | pathlib.Path, names: Sequence[str], vectors: Ragged, content: str
 ) -> None:
   """Writes the file, or nothing at all.
@@ -91,7 +91,7 @@ def write(
     },
     metadata={"format": FORMAT, "content": content},
   )
-  parquet.write(table, path, use_dictionary=["name"])
+  parquet.write_parquet(table, path, use_dictionary=["name"])
 
 
 def content_of(path: str | pathlib.Path) -> str | None:
@@ -105,12 +105,12 @@ def content_of(path: str | pathlib.Path) -> str | None:
   return metadata.get(b"content", b"").decode()
 
 
-def read(path: str | pathlib.Path) -> tuple[list[str], Ragged]:
+def read_sentences(path: str | pathlib.Path) -> tuple[list[str], Ragged]:
   """The names of the texts, `[b]`, and the vectors of their sentences, `[n, d]`.
 
   Raises:
     DataError: The file is missing, damaged or of another format.
   """
   advice = "write it with python -m tools.encode_sentences"
-  table = parquet.read(path, FORMAT, advice)
+  table = parquet.read_parquet(path, FORMAT, advice)
   return table["name"].to_pylist(), from_arrow(table["sentences"])

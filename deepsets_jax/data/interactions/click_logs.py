@@ -40,7 +40,7 @@ _WRITTEN = (Format("number"), Format("time with zone"))
 _SHOWN = 3
 
 
-def load(
+def load_click_logs(
   path: str | None,
   *,
   user: str,

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from deepsets_jax.data.interactions.histories import Histories
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Ragged
 
 
@@ -51,11 +52,11 @@ def without(
     seed: Of which these are.
 
   Raises:
-    ValueError: Another share, or one of no item.
+    ConfigError: Another share, or one of no item.
   """
   count = round(share * len(histories.items))
   if not 0 < count < len(histories.items):
-    raise ValueError(
+    raise ConfigError(
       f"config.data.histories.cold_items is {share}, {count} of"
       f" {len(histories.items)} items; expected a share that is some and not all"
     )

@@ -16,7 +16,7 @@ from deepsets_jax.ragged import Ragged
 ID = "id"
 
 
-def given(
+def select_fields(
   histories: Histories,
   popularity: np.ndarray,
   *,

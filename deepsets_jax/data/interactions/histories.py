@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from deepsets_jax.data.tables.table import Table, element_slots
-from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.errors import ConfigError, DataError
 from deepsets_jax.ragged import Ragged
 
 
@@ -200,11 +200,11 @@ def leave_out(
     each user end.
 
   Raises:
-    ValueError: `held_out` below 1.
+    ConfigError: `held_out` below 1.
     DataError: No user has enough events.
   """
   if held_out < 1:
-    raise ValueError(f"held_out {held_out}: expected at least 1")
+    raise ConfigError(f"held_out {held_out}: expected at least 1")
   lengths, needed = histories.lengths(), 2 * held_out + 1
   user_rows = np.flatnonzero(lengths >= needed)
   if not len(user_rows):

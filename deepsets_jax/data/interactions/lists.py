@@ -19,7 +19,7 @@ from deepsets_jax.data.interactions.histories import Histories, Split
 from deepsets_jax.data.interactions.next_item import HISTORY, NextItemExamples
 from deepsets_jax.data.tables.schema import Schema
 from deepsets_jax.data.tables.table import Table, element_slots
-from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.errors import ConfigError, DataError
 from deepsets_jax.ragged import Ragged, from_lengths
 
 # Among the lengths of examples, and the budgets of a shard.
@@ -83,7 +83,7 @@ class RatingLists:
       more, and what a list has beyond is cut; None for any number.
 
   Raises:
-    ValueError: A list size below 1.
+    ConfigError: A list size below 1.
     DataError: Events have no ratings.
   """
 
@@ -96,7 +96,7 @@ class RatingLists:
 
   def __post_init__(self):
     if self.list_size < 1:
-      raise ValueError(
+      raise ConfigError(
         f"config.ranking.list_size is {self.list_size}; expected at least 1"
       )
     if self.histories.ratings is None:
@@ -215,16 +215,16 @@ class ClickLists:
     room: As of `RatingLists`.
 
   Raises:
-    ValueError: Fewer than 1 negative.
+    ConfigError: Fewer than 1 negative.
   """
 
-  next_item: NextItemExamples
+  prefixes: NextItemExamples
   negatives: int
   room: int | None = None
 
   def __post_init__(self):
     if self.negatives < 1:
-      raise ValueError(
+      raise ConfigError(
         f"config.ranking.negatives is {self.negatives}; expected at least 1, since a"
         " list of one item is in order"
       )

@@ -15,7 +15,7 @@ import numpy as np
 from deepsets_jax.data.interactions.histories import Histories
 from deepsets_jax.data.tables.schema import Modality, Schema
 from deepsets_jax.data.tables.table import Table, element_slots, take_rows
-from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.errors import ConfigError, DataError
 from deepsets_jax.ragged import Ragged
 
 HISTORY = "history"
@@ -102,12 +102,12 @@ class NextItemExamples:
 
   def __post_init__(self):
     if self.examples not in EXAMPLES:
-      raise ValueError(
+      raise ConfigError(
         f"unknown config.data.histories.examples {self.examples!r}; one of"
         f" {list(EXAMPLES)}"
       )
     if self.max_history < 1:
-      raise ValueError(
+      raise ConfigError(
         f"config.data.histories.max_history is {self.max_history}; expected at least 1"
       )
 

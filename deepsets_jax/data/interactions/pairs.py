@@ -16,6 +16,7 @@ from deepsets_jax.data.interactions.next_item import (
   users_before,
 )
 from deepsets_jax.data.tables.batching import Budget, SetDropout
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Batch, stack
 
 
@@ -67,16 +68,16 @@ class PairBatcher:
       absence: What is left out of users in training, or None.
 
     Raises:
-      ValueError: More uniform negatives than there are items, or none of any kind.
+      ConfigError: More uniform negatives than there are items, or none of any kind.
     """
     items = prefixes.histories.items
     if not 0 <= num_uniform_negatives <= len(items):
-      raise ValueError(
+      raise ConfigError(
         f"config.retrieval.num_uniform_negatives is {num_uniform_negatives}; there"
         f" are {len(items)} items to draw from"
       )
     if not (num_uniform_negatives or in_batch):
-      raise ValueError(
+      raise ConfigError(
         "config.retrieval: neither in_batch nor uniform negatives; take one or both"
       )
     self._prefixes, self._budget = prefixes, budget

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from deepsets_jax.data.tables.table import Table, element_slots
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Batch, Ragged, stack
 
 
@@ -32,7 +33,7 @@ class Budget:
   def __post_init__(self):
     for name, slots in self.slots.items():
       if slots > np.iinfo(np.int32).max:
-        raise ValueError(
+        raise ConfigError(
           f"{slots} slots of {name!r} in one shard: offsets are int32; lower"
           f" config.data.budgets.{name}, or take more shards"
         )
@@ -59,7 +60,7 @@ def plan(
     ends = np.minimum(ends, full)
   if (ends <= np.arange(len(order))).any():
     row = order[np.argmax(ends <= np.arange(len(order)))]
-    raise ValueError(f"row {row} is over budget; see budgets.check")
+    raise ConfigError(f"row {row} is over budget; see budgets.check")
   bounds, ends = [0], ends.tolist()
   while bounds[-1] < len(order):
     bounds.append(ends[bounds[-1]])
@@ -168,7 +169,7 @@ class SetDropout:
   def __post_init__(self):
     for name in ("modality_rate", "element_rate"):
       if not 0 <= getattr(self, name) < 1:
-        raise ValueError(f"{name} {getattr(self, name)} is not in [0, 1)")
+        raise ConfigError(f"{name} {getattr(self, name)} is not in [0, 1)")
 
 
 class Batcher:

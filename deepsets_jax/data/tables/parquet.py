@@ -15,7 +15,7 @@ from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.foundation.files import replacing
 
 
-def read(path: str | pathlib.Path, format: str, advice: str) -> pa.Table:
+def read_parquet(path: str | pathlib.Path, format: str, advice: str) -> pa.Table:
   """The table in a file of ours.
 
   Args:
@@ -38,7 +38,7 @@ def read(path: str | pathlib.Path, format: str, advice: str) -> pa.Table:
   return table
 
 
-def write(table: pa.Table, path: str | pathlib.Path, **options: Any) -> None:
+def write_parquet(table: pa.Table, path: str | pathlib.Path, **options: Any) -> None:
   """Writes the file, or nothing at all; the same table gives the same bytes.
 
   In one row group, packed by zstd, with checksums of its pages.

@@ -8,6 +8,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from deepsets_jax.foundation.errors import ConfigError
+
 ModalityKind = Literal["vectors", "tokens"]
 TargetKind = Literal["multilabel", "multiclass", "binary", "regression", "none"]
 
@@ -45,16 +47,16 @@ class Modality:
   def __post_init__(self):
     object.__setattr__(self, "groups", tuple(self.groups))  # JSON has lists.
     if self.kind not in ("vectors", "tokens"):
-      raise ValueError(f"modality kind {self.kind!r}: expected 'vectors' or 'tokens'")
+      raise ConfigError(f"modality kind {self.kind!r}: expected 'vectors' or 'tokens'")
     if self.size < 1:
-      raise ValueError(f"modality size {self.size}: expected at least 1")
+      raise ConfigError(f"modality size {self.size}: expected at least 1")
     if self.groups and sum(self.groups) != self.size:
-      raise ValueError(
+      raise ConfigError(
         f"modality groups of {sum(self.groups)} ids in all, and the size is"
         f" {self.size}: expected the number of ids of each column"
       )
     if self.valued and not (self.kind == "tokens" and self.weighted and self.groups):
-      raise ValueError(
+      raise ConfigError(
         f"a valued modality of kind {self.kind!r}, weighted {self.weighted}, with"
         f" {len(self.groups)} groups: expected weighted tokens with groups"
       )
@@ -84,17 +86,17 @@ class Target:
   def __post_init__(self):
     kinds = get_args(TargetKind)
     if self.kind not in kinds:
-      raise ValueError(f"target kind {self.kind!r}: expected one of {kinds}")
+      raise ConfigError(f"target kind {self.kind!r}: expected one of {kinds}")
     exact = {"binary": 1, "none": 0}.get(self.kind, max(self.size, 1))
     if self.size != exact:
-      raise ValueError(f"target size {self.size} does not fit kind {self.kind}")
+      raise ConfigError(f"target size {self.size} does not fit kind {self.kind}")
     if self.names and len(self.names) != self.size:
-      raise ValueError(
+      raise ConfigError(
         f"{len(self.names)} target names for a target of size {self.size}"
       )
     units = self.size if self.scale else 0
     if [len(self.shift), len(self.scale)] != [units, units]:
-      raise ValueError(
+      raise ConfigError(
         f"{len(self.shift)} shifts and {len(self.scale)} scales for a target of size"
         f" {self.size}: expected as many, or none"
       )

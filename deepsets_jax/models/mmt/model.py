@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from deepsets_jax import ragged
 from deepsets_jax.encoders.layers import l2_normalize
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.fusion.base import check_present
 from deepsets_jax.models.mmt import frames, objective
 from deepsets_jax.ragged import Ragged, attention, pooling
@@ -84,7 +85,7 @@ class VideoTower(nn.Module):
       train: Whether tokens are dropped; needs a "dropout" key.
 
     Raises:
-      ValueError: No expert, one that is not declared, or sizes that do not fit.
+      ConfigError: No expert, one that is not declared, or sizes that do not fit.
     """
     self._check(experts)
     b = next(iter(experts.values())).num_examples
@@ -117,13 +118,15 @@ class VideoTower(nn.Module):
   def _check(self, experts: Mapping[str, Ragged]) -> None:
     check_present(experts)
     if self.features % self.num_heads:
-      raise ValueError(f"{self.num_heads} heads do not divide {self.features} features")
+      raise ConfigError(
+        f"{self.num_heads} heads do not divide {self.features} features"
+      )
     for name, elements in experts.items():
       if name not in self.experts:
-        raise ValueError(f"unknown expert {name!r}; one of {sorted(self.experts)}")
+        raise ConfigError(f"unknown expert {name!r}; one of {sorted(self.experts)}")
       width = elements.values.shape[-1]
       if width != self.experts[name]:
-        raise ValueError(f"{name}: {width} features, expected {self.experts[name]}")
+        raise ConfigError(f"{name}: {width} features, expected {self.experts[name]}")
 
   def _chosen(
     self, elements: Ragged, keep: Bool[Array, "n"] | None, train: bool
@@ -269,7 +272,7 @@ class _BatchNorm(nn.Module):
     bias = self.param("bias", nn.initializers.zeros, (d,), jnp.float32)
     mean, variance = means.value, variances.value
     if train and q < 2:
-      raise ValueError("a single text: its variance is unknown, in training give two")
+      raise ConfigError("a single text: its variance is unknown, in training give two")
     if train:
       mean, variance = x.mean(0), x.var(0)
     if train and not self.is_initializing():
@@ -300,7 +303,7 @@ class MMT(nn.Module):
   ) -> Float[Array, "q b"]:
     """See the towers, and `retrieval.similarities`."""
     if list(self.text.experts) != list(self.video.experts):
-      raise ValueError(
+      raise ConfigError(
         f"experts of the text {list(self.text.experts)}, of the video"
         f" {list(self.video.experts)}"
       )

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from deepsets_jax.foundation.errors import ConfigError
+
 # In place of a sum of weights that is zero, where all similarities are zero, too.
 _NO_WEIGHT = 1e-5
 _RECALLS = (1, 5, 10, 50)
@@ -62,7 +64,7 @@ def max_margin_loss(
       no gradient. Public models are trained without.
 
   Raises:
-    ValueError: Not square, or a single pair, which has no wrong one.
+    ConfigError: Not square, or a single pair, which has no wrong one.
   """
   b = _pairs(similarities)
   right = jnp.diagonal(similarities)[:, None]
@@ -81,7 +83,7 @@ def info_nce_loss(similarities: Float[Array, "b b"]) -> Float[Array, ""]:
   are the logits: there is no temperature.
 
   Raises:
-    ValueError: Not square, or a single pair.
+    ConfigError: Not square, or a single pair.
   """
   _pairs(similarities)
   right = jnp.diagonal(similarities)
@@ -92,9 +94,9 @@ def info_nce_loss(similarities: Float[Array, "b b"]) -> Float[Array, ""]:
 
 def _pairs(similarities: Float[Array, "b b"]) -> int:
   if similarities.ndim != 2 or len(set(similarities.shape)) > 1:
-    raise ValueError(f"similarities of shape {similarities.shape}: one text per video")
+    raise ConfigError(f"similarities of shape {similarities.shape}: one text per video")
   if len(similarities) < 2:
-    raise ValueError("a single pair: a loss of retrieval needs wrong ones")
+    raise ConfigError("a single pair: a loss of retrieval needs wrong ones")
   return len(similarities)
 
 
@@ -109,7 +111,7 @@ def text_to_video(
       has fewer than the others.
 
   Raises:
-    ValueError: A number of captions that the videos do not divide, a mask of another
+    ConfigError: A number of captions that the videos do not divide, a mask of another
       size, similarities that are not finite, or no caption at all.
   """
   similarities, mask = _checked(similarities, mask)
@@ -171,13 +173,13 @@ def _checked(similarities, mask):
   similarities = np.asarray(similarities)
   q, b = similarities.shape
   if not b or q % b or not q:
-    raise ValueError(f"{q} captions of {b} videos: not as many for each")
+    raise ConfigError(f"{q} captions of {b} videos: not as many for each")
   mask = np.ones(q, bool) if mask is None else np.asarray(mask).astype(bool)
   if mask.size != q:
-    raise ValueError(f"a mask of {mask.size} captions: there are {q}")
+    raise ConfigError(f"a mask of {mask.size} captions: there are {q}")
   mask = mask.reshape(b, q // b)
   if not mask.any():
-    raise ValueError("no caption: the mask leaves none")
+    raise ConfigError("no caption: the mask leaves none")
   if not np.isfinite(similarities[mask.ravel()]).all():
-    raise ValueError("similarities that are not finite")
+    raise ConfigError("similarities that are not finite")
   return similarities, mask

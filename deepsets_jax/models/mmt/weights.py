@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from deepsets_jax.foundation.errors import ConfigError
+
 # The row of the public table of token types that belongs to each expert; row 0 is that
 # of the [CLS] token. Of its experiments on features of its own extraction.
 TOKEN_TYPES: Mapping[str, int] = {
@@ -66,7 +68,7 @@ def from_torch_state(
     "params" and "batch_stats" of an `MMT` of the same experts and sizes.
 
   Raises:
-    ValueError: A name that the published configuration does not have, a table that is
+    ConfigError: A name that the published configuration does not have, a table that is
       not there, or an expert without a token type.
   """
   state = {name.removeprefix("module."): np.asarray(x) for name, x in state.items()}
@@ -78,14 +80,14 @@ def from_torch_state(
     _put(variables, path, array.T if path.endswith("/kernel") else array)
   for name in (_TYPES, _POSITIONS):
     if name not in state:
-      raise ValueError(f"no {name!r} in the state")
+      raise ConfigError(f"no {name!r} in the state")
   _put(variables, "params/video/time_codes", state[_POSITIONS])
   _put(variables, "params/video/code_cls", state[_TYPES][0])
   for path in list(variables["params"]["video"]):
     if path.startswith("reduce_"):
       expert = path.removeprefix("reduce_")
       if expert not in token_types:
-        raise ValueError(f"no token type of {expert!r}; of {sorted(token_types)} only")
+        raise ConfigError(f"no token type of {expert!r}; of {sorted(token_types)} only")
       code = state[_TYPES][token_types[expert]]
       _put(variables, f"params/video/code_{expert}", code)
   return variables
@@ -104,7 +106,7 @@ def _renamed(name: str) -> str:
     if match:
       collection, leaf = leaves[name.rpartition(".")[2]]
       return f"{collection}/{match.expand(path)}/{leaf}"
-  raise ValueError(f"{name!r} is not of the published configuration of the model")
+  raise ConfigError(f"{name!r} is not of the published configuration of the model")
 
 
 def _put(variables: dict[str, Any], path: str, array: np.ndarray) -> None:

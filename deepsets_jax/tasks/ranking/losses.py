@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import rax
 from jaxtyping import Array, Bool, Float
 
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Ragged
 from deepsets_jax.ragged.segments import segment_sum
 
@@ -26,7 +27,7 @@ Loss = Callable[[Array, Array, Ragged], tuple[Array, Array]]
 LOSSES = ("softmax", "pairwise", "pointwise")
 
 
-def build(name: str, highest: float) -> Loss:
+def build_ranking_loss(name: str, highest: float) -> Loss:
   """The loss of this name.
 
   "softmax": the cross-entropy of the softmax over a list and its gains, 2^label - 1,
@@ -42,7 +43,7 @@ def build(name: str, highest: float) -> Loss:
     highest: Of all labels; 1 of clicks.
 
   Raises:
-    ValueError: Another name.
+    ConfigError: Another name.
   """
   match name:
     case "softmax":
@@ -51,7 +52,7 @@ def build(name: str, highest: float) -> Loss:
       return pairwise
     case "pointwise":
       return functools.partial(pointwise, highest=highest)
-  raise ValueError(f"unknown config.ranking.loss {name!r}; one of {list(LOSSES)}")
+  raise ConfigError(f"unknown config.ranking.loss {name!r}; one of {list(LOSSES)}")
 
 
 def softmax(

@@ -18,6 +18,7 @@ import numpy as np
 import rax
 from jaxtyping import Array, Bool, Float, Int
 
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Ragged
 
 # Slots of a chunk, unless one list is longer: cost is square in them.
@@ -55,7 +56,7 @@ def of_lists(
     relevant: The label from which on a candidate is.
 
   Raises:
-    ValueError: Not a score and a label per candidate, one that is not finite, a label
+    ConfigError: Not a score and a label per candidate, one that is not finite, a label
       below 0, or a metric for which no list counts.
   """
   scores, labels = np.asarray(scores, np.float32), np.asarray(labels, np.float32)
@@ -77,7 +78,7 @@ def of_lists(
 
 def _mean(name: str, values: np.ndarray, counts: np.ndarray) -> float:
   if not counts.any():
-    raise ValueError(
+    raise ConfigError(
       f"no list counts for {name!r}: in none may candidates be in a wrong order; is the"
       " split empty, or are all labels the same?"
     )
@@ -86,12 +87,12 @@ def _mean(name: str, values: np.ndarray, counts: np.ndarray) -> float:
 
 def _check(scores: np.ndarray, labels: np.ndarray, offsets: np.ndarray) -> None:
   if not len(scores) == len(labels) == offsets[-1]:
-    raise ValueError(
+    raise ConfigError(
       f"{len(scores)} scores and {len(labels)} labels; lists have {offsets[-1]}"
       " candidates"
     )
   if not len(scores):
-    raise ValueError("no candidates: there is nothing to rank; is the split empty?")
+    raise ConfigError("no candidates: there is nothing to rank; is the split empty?")
   for name, values, good in (
     ("score", scores, np.isfinite(scores)),
     ("label", labels, np.isfinite(labels) & (labels >= 0)),
@@ -99,7 +100,7 @@ def _check(scores: np.ndarray, labels: np.ndarray, offsets: np.ndarray) -> None:
     if not good.all():
       place = int(np.argmin(good))
       row = int(np.searchsorted(offsets, place, side="right")) - 1
-      raise ValueError(
+      raise ConfigError(
         f"list {row}, candidate {place - offsets[row]}: a {name} of {values[place]};"
         f" expected a finite one{', not below 0' if name == 'label' else ''}"
       )

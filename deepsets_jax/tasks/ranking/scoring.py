@@ -112,7 +112,7 @@ class PairScorer:
 def cost(
   model: Scorer, params: PyTree, pairs: int, examples: float
 ) -> dict[str, float]:
-  """What the MLP takes of a shard, without the towers; see `summary.of_parts`.
+  """What the MLP takes of a shard, without the towers; see `costs.model_costs`.
 
   Args:
     model: The scorer.

@@ -21,6 +21,7 @@ from deepsets_jax.data.interactions.histories import Histories, Split, leave_out
 from deepsets_jax.data.interactions.lists import ClickLists, RatingLists, last_part
 from deepsets_jax.data.interactions.next_item import NextItemExamples
 from deepsets_jax.data.tables.batching import Budget
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.models import scorer
 from deepsets_jax.tasks import interactions
 from deepsets_jax.tasks.ranking import losses, metrics, scoring
@@ -36,7 +37,7 @@ from deepsets_jax.training.step import State, Step
 
 @dataclasses.dataclass(frozen=True)
 class RankingTask(interactions.InteractionTask):
-  """A scorer on histories; see `base.Task`.
+  """A scorer on histories; see `task.Task`.
 
   Attributes:
     config, mesh, budget, batcher, step, init: See `on_histories.InteractionTask`.
@@ -63,7 +64,7 @@ class RankingTask(interactions.InteractionTask):
 
   @classmethod
   def build(cls, config: ml_collections.ConfigDict) -> RankingTask:
-    """The task of a config; see `tasks.build`."""
+    """The task of a config; see `tasks.build_task`."""
     runs.check_positive(config)
     mesh = sharding.make_mesh()
     config = config.copy_and_resolve_references()
@@ -72,15 +73,15 @@ class RankingTask(interactions.InteractionTask):
     popularity = source.histories.popularity(train_ends)
     settings = config.data.histories
     keys = ("user_fields", "item_fields", "id_events")
-    histories = field_selection.given(
+    histories = field_selection.select_fields(
       source.histories, popularity, **{k: settings[k] for k in keys}
     )
     examples = _examples(config, histories, train_ends)
     budget, batcher = _fit(config, examples)
-    model = scorer.build(config, examples.schema(), histories.items.schema)
-    tx = optimizer.build(config.optim, config.total_steps)
-    loss = losses.build(config.ranking.loss, examples.highest)
-    step = train_step.build(
+    model = scorer.build_scorer(config, examples.schema(), histories.items.schema)
+    tx = optimizer.build_optimizer(config.optim, config.total_steps)
+    loss = losses.build_ranking_loss(config.ranking.loss, examples.highest)
+    step = train_step.build_step(
       _objective(model, loss), tx, mesh, ema_decay=config.optim.ema_decay
     )
 
@@ -138,10 +139,10 @@ class RankingTask(interactions.InteractionTask):
     return metrics.of_lists(scores, labels, lists, ks, relevant=liked)
 
   def costs(self) -> dict[str, Any]:
-    """What the towers and the scorer cost, per list; see `summary.of_parts`."""
+    """What the towers and the scorer cost, per list; see `costs.model_costs`."""
     params = self.abstract_state.params
     state = self.abstract_state.replace(params=params["towers"])
-    found = costs.of_towers(
+    found = costs.tower_costs(
       types.SimpleNamespace(
         model=self.model.towers,
         prefixes=self.examples,
@@ -191,7 +192,7 @@ def _held_out(
   config: ml_collections.ConfigDict, histories: Histories
 ) -> tuple[dict[str, Split], np.ndarray]:
   if config.data.histories.cold_items:
-    raise ValueError(
+    raise ConfigError(
       "config.data.histories.cold_items is a setting of recall; set it to 0 to rank"
     )
   match config.ranking.lists:
@@ -199,7 +200,7 @@ def _held_out(
       return last_part(histories)
     case "clicks":
       return leave_out(histories, config.data.histories.held_out)
-  raise ValueError(
+  raise ConfigError(
     f"unknown config.ranking.lists {config.ranking.lists!r}; one of ['ratings',"
     " 'clicks']"
   )
@@ -249,7 +250,7 @@ def _check_metric(config: ml_collections.ConfigDict) -> None:
   if metric is None:
     config.train.metric = legal[0]
   elif metric not in legal:
-    raise ValueError(f"unknown config.train.metric {metric!r}; one of {list(legal)}")
+    raise ConfigError(f"unknown config.train.metric {metric!r}; one of {list(legal)}")
 
 
 def _objective(model: scorer.Scorer, loss: losses.Loss) -> train_step.Objective:

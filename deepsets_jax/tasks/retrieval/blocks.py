@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Ragged
 
 # One user would be a product of a matrix and a vector, which rounds the items at its
@@ -47,7 +48,7 @@ def checked(
   """The users on the host in float32, the items on the device.
 
   Raises:
-    ValueError: Not two matrices of the same width, no items, or a vector that is not
+    ConfigError: Not two matrices of the same width, no items, or a vector that is not
       finite or whose length overflows float32.
   """
   users = np.asarray(users).astype(np.float32)
@@ -55,17 +56,17 @@ def checked(
     # jnp.asarray would hold another copy for a moment (jax 0.10.2).
     items = jax.device_put(np.asarray(items))
   if users.ndim != 2 or items.ndim != 2 or users.shape[1] != items.shape[1]:
-    raise ValueError(
+    raise ConfigError(
       f"users of shape {users.shape} and items of shape {items.shape}: expected [q, d]"
       " and [i, d] of the same tower width"
     )
   if not len(items):
-    raise ValueError("no items: there is nothing to rank; pass at least one vector")
+    raise ConfigError("no items: there is nothing to rank; pass at least one vector")
   for name, vectors in (("user", users), ("item", items)):
     lengths = np.asarray(_lengths(vectors))
     if not np.isfinite(lengths).all():
       row = int(np.argmin(np.isfinite(lengths)))
-      raise ValueError(
+      raise ConfigError(
         f"{name} row {row}: a vector of length {lengths[row]}; the model has diverged,"
         " try a lower config.optim.learning_rate"
       )
@@ -81,13 +82,13 @@ def checked_rows(lists: Ragged | None, name: str, num_users: int, num_items: int
   """A list of item rows per user, on the host; empty lists for None.
 
   Raises:
-    ValueError: Not one list per user, or a row that no item has.
+    ConfigError: Not one list per user, or a row that no item has.
   """
   if lists is None:
     return Ragged(np.zeros(0, np.int64), np.zeros(num_users + 1, np.int64))
   values, offsets = np.asarray(lists.values), np.asarray(lists.offsets)
   if len(offsets) != num_users + 1:
-    raise ValueError(
+    raise ConfigError(
       f"{name}: {len(offsets) - 1} lists and {num_users} users; pass a list per user,"
       " empty where there is none"
     )
@@ -95,7 +96,7 @@ def checked_rows(lists: Ragged | None, name: str, num_users: int, num_items: int
   bad = np.flatnonzero((values < 0) | (values >= num_items))
   if len(bad):
     user = int(np.searchsorted(offsets, bad[0], side="right")) - 1
-    raise ValueError(
+    raise ConfigError(
       f"{name} of user {user}: item row {values[bad[0]]}, and there are {num_items}"
       " items, rows from 0; drop events of items without a vector"
     )
@@ -124,11 +125,11 @@ def user_blocks(
   The block of items is cut to the number of items.
 
   Raises:
-    ValueError: A block of less than one row.
+    ConfigError: A block of less than one row.
   """
   for name, size in (("user_block", user_block), ("item_block", item_block)):
     if size < 1:
-      raise ValueError(f"{name} is {size}: expected at least 1")
+      raise ConfigError(f"{name} is {size}: expected at least 1")
   user_block = max(min(user_block, len(users)), _FEWEST_USERS)
   item_block = min(item_block, num_items)
   num_blocks = math.ceil(len(users) / user_block)

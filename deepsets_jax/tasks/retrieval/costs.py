@@ -29,8 +29,8 @@ class _Task(Protocol):
   abstract_batch: Any
 
 
-def of_towers(task: _Task) -> dict[str, Any]:
-  """As `summary.of_parts`, the parts of each tower under its name.
+def tower_costs(task: _Task) -> dict[str, Any]:
+  """As `costs.model_costs`, the parts of each tower under its name.
 
   FLOPs are per user: the items of a shard count for its users. How slots are filled is
   that of some shards of the first epoch.
@@ -50,7 +50,7 @@ def of_towers(task: _Task) -> dict[str, Any]:
     model = getattr(task.model, tower)
     params = task.abstract_state.params[tower]
     batches = [getattr(shard, tower) for shard in pairs]
-    shape = _as_given(task, getattr(costs.of_shard(task.abstract_batch), tower))
+    shape = _as_given(task, getattr(costs.shard_shapes(task.abstract_batch), tower))
     counted = costs.model_flops(model, params, shape, _length)
     counted = {name: number / examples for name, number in counted.items()}
     filled = [_as_given(task, batch) for batch in batches]

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from deepsets_jax.foundation.errors import ConfigError
+
 
 def of_ranks(
   ranks: Float[np.ndarray, "t"],
@@ -31,20 +33,20 @@ def of_ranks(
     ks: Lengths of the list.
 
   Raises:
-    ValueError: Lengths that do not add up, no target at all, a rank that is negative
+    ConfigError: Lengths that do not add up, no target at all, a rank that is negative
       or not finite, or a `k` of less than 1.
   """
   ranks, lengths = np.asarray(ranks, np.float64), np.asarray(lengths)
   if lengths.sum() != len(ranks):
-    raise ValueError(f"lengths add up to {lengths.sum()}, and there are {len(ranks)}")
+    raise ConfigError(f"lengths add up to {lengths.sum()}, and there are {len(ranks)}")
   if not len(ranks):
-    raise ValueError("no targets: there is nothing to average; is the split empty?")
+    raise ConfigError("no targets: there is nothing to average; is the split empty?")
   bad = ~(np.isfinite(ranks) & (ranks >= 0))
   if bad.any():
     place = int(np.argmax(bad))
-    raise ValueError(f"rank {ranks[place]} of target {place}: expected 0 or more")
+    raise ConfigError(f"rank {ranks[place]} of target {place}: expected 0 or more")
   if min(ks, default=1) < 1:
-    raise ValueError(f"ks are {tuple(ks)}: expected at least 1 each")
+    raise ConfigError(f"ks are {tuple(ks)}: expected at least 1 each")
   lengths = lengths[lengths > 0]
   begins = np.cumsum(lengths) - lengths
   result = {}
@@ -77,21 +79,21 @@ def of_lists(
     popularity: Number of known events of each item, say.
 
   Raises:
-    ValueError: A row that no item has, or no item in any list.
+    ConfigError: A row that no item has, or no item in any list.
   """
   rows, popularity = np.asarray(rows), np.asarray(popularity, np.float64)
   num_items = len(popularity)
   bad = np.argwhere((rows < -1) | (rows >= num_items))
   if len(bad):
     user, place = bad[0]
-    raise ValueError(
+    raise ConfigError(
       f"list of user {user}: item row {rows[user, place]}, and there are {num_items}"
       " items; -1 is no item"
     )
   shown = rows >= 0
   lengths = shown.sum(axis=1)
   if not lengths.any():
-    raise ValueError("no list has an item: there is nothing to average")
+    raise ConfigError("no list has an item: there is nothing to average")
 
   def mean(values):
     listed = np.where(shown, values[rows], 0).sum(axis=1)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Ragged
 from deepsets_jax.tasks.retrieval import blocks
 
@@ -48,13 +49,13 @@ def nearest(
     user_block, item_block: Rows of a block.
 
   Raises:
-    ValueError: `k` or the recall out of range, or see `blocks.checked`.
+    ConfigError: `k` or the recall out of range, or see `blocks.checked`.
   """
   users, items = blocks.checked(users, items)
   if not 1 <= k <= len(items):
-    raise ValueError(f"k is {k}: expected 1 to {len(items)}, the number of items")
+    raise ConfigError(f"k is {k}: expected 1 to {len(items)}, the number of items")
   if not 0 < recall_target <= 1:
-    raise ValueError(f"recall_target is {recall_target}: expected above 0, at most 1")
+    raise ConfigError(f"recall_target is {recall_target}: expected above 0, at most 1")
   seen = blocks.checked_rows(seen, "seen", len(users), len(items))
   search = functools.partial(
     _nearest, k=k, recall_target=recall_target if approximate else None

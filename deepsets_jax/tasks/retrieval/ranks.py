@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Ragged, from_lengths
 from deepsets_jax.tasks.retrieval import blocks
 
@@ -47,7 +48,7 @@ def of_scores(
     seen: Item rows per user, to be left out. None: nothing was seen.
 
   Raises:
-    ValueError: Scores that are not a matrix or NaN, not a list per user, or a row that
+    ConfigError: Scores that are not a matrix or NaN, not a list per user, or a row that
       no item has.
   """
   scores = _checked_scores(scores)
@@ -85,7 +86,7 @@ def of_vectors(
       with more memory is faster with more.
 
   Raises:
-    ValueError: See `of_scores` and `blocks.checked`.
+    ConfigError: See `of_scores` and `blocks.checked`.
   """
   users, items = blocks.checked(users, items)
   targets, left_out = _checked(targets, seen, len(users), len(items))
@@ -179,7 +180,7 @@ def among_sampled(
       user; by default 0, 1, ...
 
   Raises:
-    ValueError: As `of_scores` and `of_vectors`, or a user has fewer than `n` items to
+    ConfigError: As `of_scores` and `of_vectors`, or a user has fewer than `n` items to
       sample from.
   """
   if isinstance(scores, tuple):
@@ -192,7 +193,7 @@ def among_sampled(
   targets, left_out = _checked(targets, seen, *shape)
   user_rows = np.arange(shape[0]) if user_rows is None else np.asarray(user_rows)
   if user_rows.shape != shape[:1]:
-    raise ValueError(
+    raise ConfigError(
       f"user_rows of shape {user_rows.shape}: expected a row for each of {shape[0]}"
       " users"
     )
@@ -212,7 +213,7 @@ def _sample(
   """`n` different rows of items out of those not taken; `taken` ascending."""
   free = num_items - len(taken)
   if free < n:
-    raise ValueError(
+    raise ConfigError(
       f"user {user}: {free} of {num_items} items are neither seen nor targets, and n is"
       f" {n}; lower n, or rank among all items"
     )
@@ -241,12 +242,12 @@ def _products(users, items, user, rows):
 def _checked_scores(scores: Float[np.ndarray, "q i"]) -> Float[np.ndarray, "q i"]:
   scores = np.asarray(scores)
   if scores.ndim != 2:
-    raise ValueError(f"scores of shape {scores.shape}: expected [users, items]")
+    raise ConfigError(f"scores of shape {scores.shape}: expected [users, items]")
   bad = np.isnan(scores).any(axis=1)
   if bad.any():
     user = int(np.argmax(bad))
     item = int(np.argmax(np.isnan(scores[user])))
-    raise ValueError(
+    raise ConfigError(
       f"user {user}: the score of item row {item} is NaN, which has no rank; give an"
       " item without a score -inf"
     )

@@ -11,6 +11,7 @@ import numpy as np
 from deepsets_jax.data.interactions.next_item import HISTORY
 from deepsets_jax.data.tables import budgets
 from deepsets_jax.data.tables.batching import Budget
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.tasks.supervised import run as runs
 
 # Of a modality of items among the budgets of both.
@@ -37,7 +38,7 @@ def user_budget(
       first.
 
   Raises:
-    ValueError: Slots that one example alone would need more of.
+    ConfigError: Slots that one example alone would need more of.
   """
   per_shard, given = runs.examples_per_shard(config), _given(config)
   slots = {}
@@ -46,7 +47,7 @@ def user_budget(
     slots[name] = given.get(name, budgets.room(length, largest, per_shard))
     if slots[name] < max(largest, 1):
       lower = ", or lower config.data.histories.max_history" if name == HISTORY else ""
-      raise ValueError(
+      raise ConfigError(
         f"config.data.budgets.{name} is {slots[name]}, and a user has up to {largest}"
         f" {name!r} elements: raise it{lower}"
       )
@@ -68,25 +69,25 @@ def batcher(
     build: From their slots, None for a proposal, to the batcher.
 
   Raises:
-    ValueError: A budget of nothing, or without a slot; or a field of users has the name
+    ConfigError: A budget of nothing, or without a slot; or a field of users has the name
       by which a budget of items goes.
   """
   names = {f"{ITEM}{name}": name for name in items}
   given = _given(config)
   if both := sorted(set(users.slots) & set(names)):
-    raise ValueError(
+    raise ConfigError(
       f"a field of users is called {both[0]!r}, as among config.data.budgets that of"
       f" items {names[both[0]]!r} is: give one another name"
     )
   if unknown := sorted(set(given) - set(users.slots) - set(names)):
-    raise ValueError(
+    raise ConfigError(
       f"config.data.budgets.{unknown[0]}: no such modality; there are"
       f" {sorted([*users.slots, *names])}"
     )
   slots = {names[key]: slots for key, slots in given.items() if key in names}
   for name, room in slots.items():
     if room < 1:
-      raise ValueError(f"config.data.budgets.{ITEM}{name} is {room}; expected above 0")
+      raise ConfigError(f"config.data.budgets.{ITEM}{name} is {room}; expected above 0")
   if set(slots) != set(items):
     slots = {**build(None).item_budget.slots, **slots}
   config.data.budgets = users.slots | {f"{ITEM}{k}": v for k, v in slots.items()}
@@ -97,12 +98,12 @@ def check_metrics(config: ml_collections.ConfigDict, num_items: int) -> None:
   """Fills in the metric of an unlocked config.
 
   Raises:
-    ValueError: Cutoffs that no list has, or a metric that is not of recall or that a
+    ConfigError: Cutoffs that no list has, or a metric that is not of recall or that a
       model may not be chosen by.
   """
   cutoffs, metric = config.retrieval.cutoffs, config.train.metric
   if not cutoffs or min(cutoffs) < 1 or max(cutoffs) > num_items:
-    raise ValueError(
+    raise ConfigError(
       f"config.retrieval.cutoffs is {tuple(cutoffs)}; expected at least one, each from"
       f" 1 to {num_items}, the number of items"
     )
@@ -110,7 +111,7 @@ def check_metrics(config: ml_collections.ConfigDict, num_items: int) -> None:
   if metric is None:
     config.train.metric = legal[0]
   elif metric not in (*legal, "mrr"):
-    raise ValueError(
+    raise ConfigError(
       f"unknown config.train.metric {metric!r}; one of {[*legal, 'mrr']}"
     )
 

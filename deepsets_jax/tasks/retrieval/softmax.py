@@ -70,7 +70,7 @@ def seen(history: Ragged, rows: Int[Array, "m"]) -> Bool[Array, "b m"]:
 
 @dataclasses.dataclass(frozen=True)
 class SampledSoftmax:
-  """The loss of `Pairs`, for `train_step.build`.
+  """The loss of `Pairs`, for `step.build_step`.
 
   Candidates are the items that the users of a shard came to, where `in_batch`, and the
   uniform negatives: with both, mixed negative sampling (Yang et al., 2020). Without the

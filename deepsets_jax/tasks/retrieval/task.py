@@ -35,7 +35,7 @@ from deepsets_jax.training.step import State, Step
 
 @dataclasses.dataclass(frozen=True)
 class RetrievalTask(interactions.InteractionTask):
-  """Two towers on histories; see `base.Task`.
+  """Two towers on histories; see `task.Task`.
 
   Attributes:
     config: Resolved.
@@ -58,7 +58,7 @@ class RetrievalTask(interactions.InteractionTask):
   histories: Histories
   splits: dict[str, Split | ColdSplit]
   train_ends: np.ndarray
-  next_item: NextItemExamples
+  prefixes: NextItemExamples
   budget: Budget
   batcher: PairBatcher
   model: two_tower.TwoTowers
@@ -69,7 +69,7 @@ class RetrievalTask(interactions.InteractionTask):
   def build(
     cls, config: ml_collections.ConfigDict, source: ItemCatalog | None = None
   ) -> RetrievalTask:
-    """The task of a config, see `tasks.build`; of its data, or of those given."""
+    """The task of a config, see `tasks.build_task`; of its data, or of those given."""
     runs.check_positive(config)
     mesh = sharding.make_mesh()
     config = config.copy_and_resolve_references()
@@ -82,15 +82,17 @@ class RetrievalTask(interactions.InteractionTask):
     splits, train_ends = leave_out(histories, settings.held_out)
     popularity = histories.popularity(train_ends)
     keys = ("user_fields", "item_fields", "id_events")
-    histories = field_selection.given(
+    histories = field_selection.select_fields(
       histories, popularity, **{k: settings[k] for k in keys}
     )
     examples = NextItemExamples(
       histories, train_ends, settings.max_history, settings.examples, config.seed
     )
     budget, batcher = _fit(config, examples)
-    model = two_tower.build(config, next_item.schema(histories), histories.items.schema)
-    tx = optimizer.build(config.optim, config.total_steps)
+    model = two_tower.build_two_towers(
+      config, next_item.schema(histories), histories.items.schema
+    )
+    tx = optimizer.build_optimizer(config.optim, config.total_steps)
 
     def params(key: Array, one: Pairs) -> PyTree:
       return model.init(key, one.users.modalities, one.items.modalities)["params"]
@@ -98,7 +100,7 @@ class RetrievalTask(interactions.InteractionTask):
     init = interactions.init(config, params, tx, batcher, mesh)
     keys = ("temperature", "in_batch", "mask_seen")
     lose = softmax.SampledSoftmax(model, **{k: config.retrieval[k] for k in keys})
-    step = train_step.build(
+    step = train_step.build_step(
       lose.of_device if config.retrieval.cross_device_negatives else lose.of_shard,
       tx,
       mesh,
@@ -180,8 +182,8 @@ class RetrievalTask(interactions.InteractionTask):
     )
 
   def costs(self) -> dict[str, Any]:
-    """What the parts of both towers cost, per user; see `summary.of_parts`."""
-    return costs.of_towers(self)
+    """What the parts of both towers cost, per user; see `costs.model_costs`."""
+    return costs.tower_costs(self)
 
   def report(
     self,

@@ -59,7 +59,7 @@ class Vectors:
         {"params": params}, batch.modalities, method="embed_items"
       )
 
-    return evaluation.build(of_shard, self.mesh)
+    return evaluation.shard_map_jit(of_shard, self.mesh)
 
   @functools.cached_property
   def _embed_users(self) -> evaluation.Predict:
@@ -69,7 +69,7 @@ class Vectors:
         {"params": params}, batch.modalities, items, method="embed_users"
       )
 
-    return evaluation.build(of_shard, self.mesh)
+    return evaluation.shard_map_jit(of_shard, self.mesh)
 
   def _vectors(
     self, step: evaluation.Predict, params: PyTree, table: Table, budget: Budget

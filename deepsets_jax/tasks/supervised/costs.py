@@ -13,7 +13,7 @@ from deepsets_jax.tasks.supervised.run import Run
 from deepsets_jax.training import costs
 
 
-def of_parts(run: Run) -> dict[str, Any]:
+def model_costs(run: Run) -> dict[str, Any]:
   """What each part of the model costs; a value for `json.dump`.
 
   Returns:
@@ -26,7 +26,7 @@ def of_parts(run: Run) -> dict[str, Any]:
   """
   table = run.tables["train"]
   examples = budgets.examples_per_shard(table, run.budget)
-  shard = costs.of_shard(run.abstract_batch)
+  shard = costs.shard_shapes(run.abstract_batch)
   params = run.abstract_state.params
 
   def lose(logits: Array, shard: Batch) -> Array:

@@ -7,7 +7,7 @@ import pathlib
 
 from deepsets_jax.data.ingest.columns import build
 from deepsets_jax.data.ingest.columns.encoding import Encoding
-from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.errors import ConfigError, DataError
 from deepsets_jax.foundation.files import write_json
 from deepsets_jax.training import run_folder
 
@@ -43,11 +43,11 @@ def read(workdir: pathlib.Path) -> Encoding:
   """What `keep` wrote.
 
   Raises:
-    ValueError: No run there, or one that was not trained on a file of columns.
+    ConfigError: No run there, or one that was not trained on a file of columns.
   """
   if not (workdir / _COLUMNS).exists():
-    name = run_folder.read(workdir).data.name
-    raise ValueError(
+    name = run_folder.read_config(workdir).data.name
+    raise ConfigError(
       f"{workdir} is a run on {name!r}, and predictions of a file need one that was"
       " trained on a file: python -m experiments.main --config=configs/table.py"
       " --config.data.path=FILE"

@@ -19,6 +19,7 @@ from deepsets_jax.data.datasets import registry
 from deepsets_jax.data.tables import budgets
 from deepsets_jax.data.tables.batching import Batcher, Budget, SetDropout
 from deepsets_jax.data.tables.table import Table
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.models import set_model
 from deepsets_jax.ragged import Batch
 from deepsets_jax.training import evaluation, losses, metrics, optimizer, sharding
@@ -95,7 +96,7 @@ def abstract_batch(one: PyTree, shards: int, mesh: jax.sharding.Mesh) -> PyTree:
   return abstract(one, sharding.by_shard(mesh))
 
 
-def build(
+def build_run(
   config: ml_collections.ConfigDict, tables: Mapping[str, Table] | None = None
 ) -> Run:
   """The parts of a run.
@@ -106,22 +107,22 @@ def build(
       trained already any of the schema will do, such as `table.blank`.
 
   Raises:
-    ValueError: A setting names nothing, or does not fit the data or the devices.
+    ConfigError: A setting names nothing, or does not fit the data or the devices.
     DataError: Bad data.
   """
   check_positive(config)
   mesh = sharding.make_mesh()
   if tables is None:
-    config = registry.resolve(config)
-    tables = registry.load(config.data, config.seed)
+    config = registry.resolve_columns(config)
+    tables = registry.load_tables(config.data, config.seed)
   schema = tables["train"].schema
   config, tables, budget = _fit(config, dict(tables))
   _check_metric(config.train.metric, metrics.names(schema.target))
   targets = np.asarray(tables["train"].targets)
   bias = losses.prior_logits(schema.target, targets)
-  model = set_model.build(config.model, schema, bias)
-  loss = losses.build(schema.target, targets, **config.loss)
-  tx = optimizer.build(config.optim, config.total_steps)
+  model = set_model.build_set_model(config.model, schema, bias)
+  loss = losses.build_loss(schema.target, targets, **config.loss)
+  tx = optimizer.build_optimizer(config.optim, config.total_steps)
   init = _init(config, model, tx, Batcher(tables["train"], budget), mesh)
   jax.eval_shape(init)  # What a module refuses, it refuses here.
   return Run(
@@ -133,7 +134,7 @@ def build(
     absence=_absence(config),
     model=model,
     loss=loss,
-    step=train_step.build(
+    step=train_step.build_step(
       train_step.supervised(model.apply, loss),
       tx,
       mesh,
@@ -159,12 +160,12 @@ def check_positive(config: ml_collections.ConfigDict) -> None:
     for part in key.split("."):
       value = value[part]
     if value is not None and value < 1:
-      raise ValueError(f"config.{key} is {value}; expected at least 1")
+      raise ConfigError(f"config.{key} is {value}; expected at least 1")
 
 
 def _check_metric(name: str, legal: Sequence[str]) -> None:
   if name not in (*legal, "loss"):
-    raise ValueError(
+    raise ConfigError(
       f"unknown config.train.metric {name!r}; one of {sorted((*legal, 'loss'))}"
     )
 
@@ -212,14 +213,14 @@ def _fit(
     chosen = {k: v for k, v in data.budgets.items() if v is not None}
     unknown = sorted(set(chosen) - set(proposed))
     if unknown:
-      raise ValueError(
+      raise ConfigError(
         f"config.data.budgets.{unknown[0]}: the data has no such modality; it has"
         f" {sorted(proposed)}"
       )
     data.budgets = proposed | chosen
   budget = Budget(examples, data.budgets.to_dict())
   if data.overflow not in ("error", "first", "random"):
-    raise ValueError(
+    raise ConfigError(
       f"unknown config.data.overflow {data.overflow!r};"
       " one of ['error', 'first', 'random']"
     )
@@ -266,7 +267,7 @@ def examples_per_shard(config: ml_collections.ConfigDict) -> int:
     data.shards = jax.device_count()
   sharding.check_shards(data.shards)
   if data.batch_size % data.shards:
-    raise ValueError(
+    raise ConfigError(
       f"config.data.batch_size {data.batch_size} is not a multiple of the"
       f" {data.shards} shards"
     )

@@ -14,11 +14,12 @@ from jaxtyping import PyTree
 
 from deepsets_jax.data.datasets import registry
 from deepsets_jax.data.tables import loader
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Batch
 from deepsets_jax.tasks import report
 from deepsets_jax.tasks.supervised import encodings
 from deepsets_jax.tasks.supervised import run as runs
-from deepsets_jax.tasks.supervised.costs import of_parts
+from deepsets_jax.tasks.supervised.costs import model_costs
 from deepsets_jax.training import evaluation, metrics, sharding, task
 from deepsets_jax.training.checkpoints import LoopState
 from deepsets_jax.training.step import State
@@ -26,22 +27,22 @@ from deepsets_jax.training.step import State
 
 @dataclasses.dataclass(frozen=True)
 class SupervisedTask:
-  """A run that is asked for labels; see `base.Task`."""
+  """A run that is asked for labels; see `task.Task`."""
 
   run: runs.Run
 
   @classmethod
   def build(cls, config: ml_collections.ConfigDict) -> SupervisedTask:
-    """See `run.build`.
+    """See `run.build_run`.
 
     Raises:
-      ValueError: Also, the metric to choose the best checkpoint by is not defined on
+      ConfigError: Also, the metric to choose the best checkpoint by is not defined on
         the validation part.
     """
-    run = runs.build(config)
+    run = runs.build_run(config)
     table, metric = run.tables["validation"], run.config.train.metric
     if metric in evaluation.undefined(table):
-      raise ValueError(
+      raise ConfigError(
         f"config.train.metric {metric!r} says nothing of the {len(table)} examples of"
         " validation, which are too few or all of one class; take 'loss', or another"
         " split"
@@ -74,8 +75,8 @@ class SupervisedTask:
     return self.run.abstract_state
 
   def costs(self) -> dict[str, Any]:
-    """See `summary.of_parts`."""
-    return of_parts(self.run)
+    """See `costs.model_costs`."""
+    return model_costs(self.run)
 
   def compile_step(self) -> jax.stages.Compiled:
     """See `run.Run`."""
@@ -101,7 +102,7 @@ class SupervisedTask:
     return evaluation.evaluate(table, logits, run.loss, threshold)
 
   def fill(self, batch: Batch) -> dict[str, float]:
-    """See `base.fill`."""
+    """See `task.fill`."""
     return task.fill(batch.modalities)
 
   def keep(self, workdir: pathlib.Path) -> None:
@@ -117,5 +118,5 @@ class SupervisedTask:
     position: LoopState,
     summary: dict[str, Any],
   ) -> dict[str, Any]:
-    """See `report.write`."""
-    return report.write(self.run, workdir, params, position, summary)
+    """See `report.write_report`."""
+    return report.write_report(self.run, workdir, params, position, summary)

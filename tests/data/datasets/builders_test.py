@@ -232,7 +232,7 @@ def environment():
 class TestEmbeddedData:
   def test_debian_programs_are_those_of_the_table(self, build):
     builder, found = build("debian_programs/seed1")
-    tables = debian_programs.load(1)
+    tables = debian_programs.load_debian_programs(1)
     names = builder.info.features["labels"].feature.names
     assert tuple(names) == tables["train"].schema.target.names
     for split, table in tables.items():
@@ -245,7 +245,7 @@ class TestEmbeddedData:
 
   def test_multiple_features_are_those_of_the_table(self, build):
     _, found = build("multiple_features/seed2")
-    tables = multiple_features.load(2)
+    tables = multiple_features.load_multiple_features(2)
     pix = np.stack([e["pix"] for e in found["train"]]).astype(np.float64)
     spread = np.where(np.ptp(pix, axis=0) > 0, pix.std(axis=0), np.inf)
     for split, table in tables.items():

@@ -22,12 +22,12 @@ def programs():
 
 @pytest.fixture(scope="module")
 def tables():
-  return debian_programs.load(0, text="bag")
+  return debian_programs.load_debian_programs(0, text="bag")
 
 
 @pytest.fixture(scope="module")
 def ordered():
-  return debian_programs.load(0)
+  return debian_programs.load_debian_programs(0)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ class TestSplits:
       assert table.modalities[name].weights.dtype == np.float32
 
   def test_another_seed_is_another_split_and_vocabulary(self, tables):
-    other = debian_programs.load(1, text="bag")
+    other = debian_programs.load_debian_programs(1, text="bag")
     assert other["test"].ids.tolist() != tables["test"].ids.tolist()
     assert other["test"].schema != tables["test"].schema
 
@@ -228,7 +228,7 @@ def test_modalities_are_absent_as_in_the_index(tables):
 
 def test_an_unknown_form_of_the_text_is_named():
   with pytest.raises(ValueError, match="text 'bigrams'; one of .*'words'"):
-    debian_programs.load(0, text="bigrams")
+    debian_programs.load_debian_programs(0, text="bigrams")
 
 
 class TestVocabulary:
@@ -241,20 +241,20 @@ class TestVocabulary:
 
   def test_no_token_frequent_enough_is_an_error(self):
     with pytest.raises(DataError, match="'summary': no token is in 3000 training"):
-      debian_programs.load(0, min_document_frequency=3000)
+      debian_programs.load_debian_programs(0, min_document_frequency=3000)
 
   def test_frequency_below_one_is_refused(self):
     with pytest.raises(
       ValueError, match="min_document_frequency 0: expected at least 1"
     ):
-      debian_programs.load(0, min_document_frequency=0)
+      debian_programs.load_debian_programs(0, min_document_frequency=0)
 
 
 def test_loads_in_less_than_two_seconds():
   seconds = []
   for _ in range(3):
     start = time.perf_counter()
-    debian_programs.load(0)
+    debian_programs.load_debian_programs(0)
     seconds.append(time.perf_counter() - start)
   assert min(seconds) < 2
 
@@ -271,7 +271,7 @@ class TestDamagedFile:
       path.write_bytes(content)
     monkeypatch.setattr(debian_programs, "PATH", path)
     with pytest.raises(DataError, match=rf"programs\.parquet.*{message}"):
-      debian_programs.load(0)
+      debian_programs.load_debian_programs(0)
     with pytest.raises(DataError, match=self.WAY_OUT):
       debian_programs.vocabularies(0)
 
@@ -393,7 +393,7 @@ class TestBuilder:
     path = tmp_path / "programs.parquet"
     build_debian_programs.write(build_debian_programs.build(packages), path)
     monkeypatch.setattr(debian_programs, "PATH", path)
-    tables = debian_programs.load(0)
+    tables = debian_programs.load_debian_programs(0)
     assert sum(len(table) for table in tables.values()) == 100
     for split, table in tables.items():
       table.validate(split)

@@ -17,10 +17,10 @@ POOLS += ["set_transformer", "set_transformer_isab"]
 @functools.cache
 def shapes_of(pool):
   """Shapes of a model's parameters, by part."""
-  table = digits.load("max", 0, train_examples=8, test_sizes=())["train"]
+  table = digits.load_digits("max", 0, train_examples=8, test_sizes=())["train"]
   config = digits_bags.get_config(f"max,{pool}").model
   bias = losses.prior_logits(table.schema.target, table.targets)
-  model = set_model.build(config, table.schema, bias)
+  model = set_model.build_set_model(config, table.schema, bias)
   images = Ragged(jnp.zeros((16, 64), jnp.float32), jnp.array([0, 3, 3, 16], jnp.int32))
   variables = jax.eval_shape(model.init, jax.random.key(0), {"image": images})
   return jax.tree.map(lambda x: x.shape, variables["params"])
@@ -37,7 +37,9 @@ def test_every_pool_has_the_same_encoder_and_head(pool):
 def test_a_task_has_a_metric_of_its_target_and_the_seed(task):
   config = digits_bags.get_config(f"{task},mean,7")
   assert config.seed == 7
-  tables = digits.load(config.data.digits.task, 0, train_examples=8, test_sizes=(20,))
+  tables = digits.load_digits(
+    config.data.digits.task, 0, train_examples=8, test_sizes=(20,)
+  )
   assert config.train.metric in metrics.names(tables["train"].schema.target)
 
 

@@ -39,7 +39,7 @@ TRUTH = {
 
 @pytest.mark.parametrize("task", TRUTH)
 def test_targets_are_those_of_a_loop_over_the_images(task, known):
-  for table in digits.load(task, 0, **FEW).values():
+  for table in digits.load_digits(task, 0, **FEW).values():
     sets = sets_of(table, known)
     want = np.array([TRUTH[task](shown) for shown in sets], np.float32)
     np.testing.assert_array_equal(table.targets.reshape(-1), want, strict=True)
@@ -50,7 +50,7 @@ def test_targets_are_those_of_a_loop_over_the_images(task, known):
 
 @pytest.mark.parametrize("task", digits.TASKS)
 def test_every_split_is_a_valid_table_of_its_size(task):
-  tables = digits.load(task, 0, **FEW)
+  tables = digits.load_digits(task, 0, **FEW)
   further = ["test_7", "test_30"] if task in ("sum", "max", "unique") else []
   assert list(tables) == ["train", "validation", "test", *further]
   for split, table in tables.items():
@@ -64,7 +64,7 @@ def test_every_split_is_a_valid_table_of_its_size(task):
 
 
 def test_kinds_of_targets():
-  kinds = {task: digits.load(task, 0, **FEW)["train"] for task in digits.TASKS}
+  kinds = {task: digits.load_digits(task, 0, **FEW)["train"] for task in digits.TASKS}
   for task in ("sum", "max", "unique"):
     assert kinds[task].schema.target.kind == "regression"
     assert kinds[task].targets.shape == (300, 1)
@@ -76,7 +76,7 @@ def test_kinds_of_targets():
 
 @pytest.mark.parametrize("task", ["sum", "unique"])
 def test_no_image_is_in_two_parts(task, known):
-  tables = digits.load(task, 3, train_examples=5000, test_sizes=(50,))
+  tables = digits.load_digits(task, 3, train_examples=5000, test_sizes=(50,))
   seen = {
     split: {image.tobytes() for image in table.modalities["image"].values}
     for split, table in tables.items()
@@ -101,23 +101,23 @@ def same(a, b):
 
 @pytest.mark.parametrize("task", ["sum", "multimodal"])
 def test_seed_decides_everything(task):
-  first, again = (digits.load(task, 5, **FEW) for _ in range(2))
-  other = digits.load(task, 6, **FEW)
+  first, again = (digits.load_digits(task, 5, **FEW) for _ in range(2))
+  other = digits.load_digits(task, 6, **FEW)
   for split in first:
     assert same(first[split], again[split])
     assert not same(first[split], other[split])
 
 
 def test_splits_are_drawn_independently():
-  tables = digits.load("sum", 0, train_examples=1000, test_sizes=())
+  tables = digits.load_digits("sum", 0, train_examples=1000, test_sizes=())
   sizes = [table.lengths("image") for table in tables.values()]
   for a, b in itertools.combinations(sizes, 2):
     np.testing.assert_allclose((a == b).mean(), 0.1, atol=0.05)
 
 
 def test_a_split_is_the_same_whatever_the_others():
-  few = digits.load("sum", 0, train_examples=10, test_sizes=(30,))
-  more = digits.load("sum", 0, train_examples=20, test_sizes=(7, 30))
+  few = digits.load_digits("sum", 0, train_examples=10, test_sizes=(30,))
+  more = digits.load_digits("sum", 0, train_examples=20, test_sizes=(7, 30))
   for split in ("validation", "test", "test_30"):
     assert same(few[split], more[split])
 
@@ -133,7 +133,7 @@ def test_a_split_is_the_same_whatever_the_others():
 )
 def test_bad_arguments_are_named(arguments, message):
   with pytest.raises(ValueError, match=message):
-    digits.load(**{"task": "sum", "seed": 0, **arguments})
+    digits.load_digits(**{"task": "sum", "seed": 0, **arguments})
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def made():
 
 class TestMultimodal:
   def test_is_what_load_gives(self, made):
-    loaded = digits.load("multimodal", 0)
+    loaded = digits.load_digits("multimodal", 0)
     for split, table in made[0].items():
       assert same(loaded[split], table)
       np.testing.assert_array_equal(loaded[split].targets, table.targets)

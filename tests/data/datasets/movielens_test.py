@@ -51,7 +51,7 @@ def numbers(table, name):
 
 
 def test_users_have_their_fields(wheel):
-  data = movielens.load(wheel)
+  data = movielens.load_movielens(wheel)
   users = data.histories.users
   assert users.ids.tolist() == ["1", "2", "3"]
   assert strings(data, users, "gender") == [["M"], ["F"], ["F"]]
@@ -62,7 +62,7 @@ def test_users_have_their_fields(wheel):
 
 
 def test_films_have_what_is_known_of_them_and_nothing_else(wheel):
-  data = movielens.load(wheel)
+  data = movielens.load_movielens(wheel)
   films = data.histories.items
   assert films.ids.tolist() == list("1234567")
   # Words of two titles or more, in their order.
@@ -91,7 +91,7 @@ def test_films_have_what_is_known_of_them_and_nothing_else(wheel):
 
 
 def test_titles_are_printed_as_far_as_they_are_known(wheel):
-  titles = movielens.load(wheel).titles.tolist()
+  titles = movielens.load_movielens(wheel).titles.tolist()
   assert titles[:3] == ["Toy Story (1995)", "film 2", "Land Before Time III (1995)"]
   assert titles[6] == "A Toy's Story"
 
@@ -103,7 +103,7 @@ def test_words_keep_apostrophes_and_letters_of_all_kinds():
 
 
 def test_histories_are_those_of_the_file(wheel):
-  histories = movielens.load(wheel).histories
+  histories = movielens.load_movielens(wheel).histories
   runs = histories.items_between(histories.offsets[:-1], histories.offsets[1:])
   films = [histories.items.ids[rows].tolist() for rows in runs.to_lists()]
   assert films == [["5", "2", "1"], ["3", "4", "1", "2"], []]
@@ -115,8 +115,8 @@ def test_histories_are_those_of_the_file(wheel):
 def test_the_zip_is_the_same_without_triples(tmp_path):
   fakes.movielens_wheel(tmp_path)
   fakes.movielens_zip(tmp_path)
-  of_wheel = movielens.load(str(tmp_path / files.WHEEL))
-  of_zip = movielens.load(str(tmp_path / files.ZIP))
+  of_wheel = movielens.load_movielens(str(tmp_path / files.WHEEL))
+  of_zip = movielens.load_movielens(str(tmp_path / files.ZIP))
   assert of_zip.histories.items.lengths("triples").tolist() == [0] * 5
   assert of_zip.vocabularies["items"]["triples"] == ()
   np.testing.assert_array_equal(of_zip.histories.rows, of_wheel.histories.rows)
@@ -127,7 +127,7 @@ def test_a_single_user_and_film_of_the_folder_have_mean_0(tmp_path):
   texts = {"u.user": "1|24|M|x|0", "u.item": "9|unknown|||" + "|0" * 19}
   for name, text in (texts | {"u.data": "1\t9\t3\t0"}).items():
     (tmp_path / name).write_text(text)
-  histories = movielens.load(str(tmp_path)).histories
+  histories = movielens.load_movielens(str(tmp_path)).histories
   assert numbers(histories.users, "age") == [[0.0]]
   assert numbers(histories.items, "year") == [[]]
 
@@ -136,18 +136,18 @@ def test_without_a_path_the_wheel_is_fetched(wheel, monkeypatch):
   asked = []
   path = pathlib.Path(wheel)
   monkeypatch.setattr(fetched, "fetch", lambda which: asked.append(which) or path)
-  assert len(movielens.load().histories.users) == 3
+  assert len(movielens.load_movielens().histories.users) == 3
   assert asked == [movielens.RECBOLE]
 
 
 def test_a_path_where_nothing_is_is_named(tmp_path):
   with pytest.raises(DataError, match=r"none.whl: .*ml-100k.user is missing"):
-    movielens.load(str(tmp_path / "none.whl"))
+    movielens.load_movielens(str(tmp_path / "none.whl"))
 
 
 @pytest.mark.skipif(not WHEEL.is_file(), reason=f"{WHEEL.name} is not in the cache")
 def test_the_data_themselves():
-  data = movielens.load()
+  data = movielens.load_movielens()
   histories = data.histories
   users, films, lengths = histories.users, histories.items, histories.lengths()
   assert (len(users), len(films), len(histories.rows)) == (943, 1682, 100_000)

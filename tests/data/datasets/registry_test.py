@@ -23,7 +23,7 @@ def write_tables(path, words):
 
 
 def test_tables_of_a_folder(tmp_path):
-  tables = registry.load(write_tables(tmp_path, [[4], []]), 0)
+  tables = registry.load_tables(write_tables(tmp_path, [[4], []]), 0)
   assert sorted(tables) == ["test", "train", "validation"]
   assert tables["train"].lengths("word").tolist() == [1, 0]
 
@@ -31,13 +31,16 @@ def test_tables_of_a_folder(tmp_path):
 def test_training_without_any_element_is_refused(tmp_path):
   config = write_tables(tmp_path, [[], []])
   with pytest.raises(DataError, match=r"no training example has.*of \['word'\]"):
-    registry.load(config, 0)
+    registry.load_tables(config, 0)
 
 
 def test_multiple_features_by_name_and_seed():
   config = base.get_config().data
   config.name = "multiple_features"
-  got, want = registry.load(config, 3), multiple_features.load(3)
+  got, want = (
+    registry.load_tables(config, 3),
+    multiple_features.load_multiple_features(3),
+  )
   for split, table in want.items():
     assert got[split].ids.tolist() == table.ids.tolist()
 
@@ -46,4 +49,4 @@ def test_an_unknown_name_is_refused():
   config = base.get_config().data
   config.name = "imagenet"
   with pytest.raises(ValueError, match="name 'imagenet'; one of .*'multiple_features'"):
-    registry.load(config, 0)
+    registry.load_tables(config, 0)

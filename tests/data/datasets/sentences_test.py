@@ -233,8 +233,8 @@ class TestFile:
   def test_gives_back_what_was_written(self, tmp_path):
     path = tmp_path / "new" / "vectors.parquet"
     vectors = vectors_of(np.random.default_rng(0), [2, 0, 3])
-    sentences.write(path, ["a", "b", "c"], vectors, "made of this")
-    names, got = sentences.read(path)
+    sentences.write_sentences(path, ["a", "b", "c"], vectors, "made of this")
+    names, got = sentences.read_sentences(path)
     assert names == ["a", "b", "c"]
     np.testing.assert_array_equal(got.values, vectors.values)
     np.testing.assert_array_equal(got.offsets, vectors.offsets)
@@ -252,7 +252,9 @@ class TestFile:
 
     monkeypatch.setattr(parquet.pq, "write_table", fail)
     with pytest.raises(OSError, match="disk full"):
-      sentences.write(path, ["a"], vectors_of(np.random.default_rng(0), [1]), "")
+      sentences.write_sentences(
+        path, ["a"], vectors_of(np.random.default_rng(0), [1]), ""
+      )
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
   def test_bad_files_are_named(self, tmp_path):
@@ -260,20 +262,22 @@ class TestFile:
     way_out = r"write it with python -m experiments\.encode_sentences"
     assert sentences.content_of(path) is None
     with pytest.raises(DataError, match=rf"vectors\.parquet is missing.*{way_out}"):
-      sentences.read(path)
-    sentences.write(path, ["a"], vectors_of(np.random.default_rng(0), [50]), "")
+      sentences.read_sentences(path)
+    sentences.write_sentences(
+      path, ["a"], vectors_of(np.random.default_rng(0), [50]), ""
+    )
     content = bytearray(path.read_bytes())
     path.write_bytes(content[:-20])
     with pytest.raises(DataError, match=f"truncated or damaged.*{way_out}"):
-      sentences.read(path)
+      sentences.read_sentences(path)
     content[200] ^= 1
     path.write_bytes(content)
     with pytest.raises(DataError, match=f"truncated or damaged.*{way_out}"):
-      sentences.read(path)
+      sentences.read_sentences(path)
     with pytest.raises(
       DataError, match=f"format 'deepsets_jax debian programs.*{way_out}"
     ):
-      sentences.read(debian_programs.PATH)
+      sentences.read_sentences(debian_programs.PATH)
     assert sentences.content_of(debian_programs.PATH) is None
 
 
@@ -285,7 +289,7 @@ def made_up(tmp_path_factory):
   names = [names[i] for i in rng.permutation(len(names))]
   vectors = vectors_of(rng, rng.integers(1, 4, len(names)))
   path = tmp_path_factory.mktemp("sentences") / "made_up.parquet"
-  sentences.write(path, names, vectors, "")
+  sentences.write_sentences(path, names, vectors, "")
   return path, dict(zip(names, vectors.to_lists(), strict=True))
 
 
@@ -294,11 +298,11 @@ class TestDataSet:
     data = base.get_config().data
     data.debian_programs.text = "sentences"
     data.debian_programs.sentences = None if path is None else str(path)
-    return registry.load(data, seed=0)
+    return registry.load_tables(data, seed=0)
 
   def test_sentences_stand_in_for_the_words(self, made_up):
     path, vectors = made_up
-    tables, bags = self.load(path), debian_programs.load(0, text="bag")
+    tables, bags = self.load(path), debian_programs.load_debian_programs(0, text="bag")
     assert list(tables) == list(bags)
     for split, table in tables.items():
       bag = bags[split]
@@ -334,7 +338,7 @@ class TestDataSet:
     names = debian_programs.packages()
     path = tmp_path / "two_short.parquet"
     vectors = vectors_of(np.random.default_rng(0), [1] * (len(names) - 2))
-    sentences.write(path, names[2:], vectors, "")
+    sentences.write_sentences(path, names[2:], vectors, "")
     with pytest.raises(
       DataError, match=f"no sentences of 2 of 7453 programs, the first '{names[0]}'"
     ):
@@ -375,7 +379,7 @@ class TestCommand:
     output = tmp_path / "sentences.parquet"
     done = encode_sentences.write(str(index), output, folder)
     assert "401 sentences of 100 programs, vectors of 8" in done
-    names, vectors = sentences.read(output)
+    names, vectors = sentences.read_sentences(output)
     assert names == debian_programs.packages()
     want = minilm.load(folder).encode(
       ["edits text", "A cat edits.", "Fast, a kitten.", "cat", "a"]

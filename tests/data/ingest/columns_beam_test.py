@@ -153,6 +153,6 @@ def test_the_command_makes_what_a_run_finds(tmp_path, monkeypatch, capsys):
   assert "'train': 48" in capsys.readouterr().out
   config = table.get_config()
   config.data.path = path
-  tables = registry.load(registry.resolve(config).data, 3)
+  tables = registry.load_tables(registry.resolve_columns(config).data, 3)
   assert sum(map(len, tables.values())) == 60
   assert len(list((tmp_path / "cache" / "tables").iterdir())) == 1

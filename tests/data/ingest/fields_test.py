@@ -369,7 +369,7 @@ def test_a_column_that_a_file_has_not_is_absent_from_its_rows(finished, tmp_path
   pq.write_table(whole.set_column(place, "noise", null), tmp_path / "null.parquet")
   for name in ("without", "null"):
     source, output = tmp_path / f"{name}.parquet", tmp_path / f"{name}.out.parquet"
-    prediction.write(predictor, str(source), output, said.append)
+    prediction.predict_file(predictor, str(source), output, said.append)
   without, nulls = (
     pq.read_table(tmp_path / f"{n}.out.parquet") for n in ("without", "null")
   )
@@ -378,7 +378,7 @@ def test_a_column_that_a_file_has_not_is_absent_from_its_rows(finished, tmp_path
   text = pa.array(["a"] * len(whole))
   pq.write_table(whole.set_column(place, "noise", text), tmp_path / "text.parquet")
   with pytest.raises(DataError, match="column 'noise' is string, and the run reads a"):
-    prediction.write(
+    prediction.predict_file(
       predictor, str(tmp_path / "text.parquet"), tmp_path / "o.parquet", said.append
     )
 

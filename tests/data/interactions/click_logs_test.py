@@ -52,7 +52,7 @@ def write(folder, end="parquet", **files):
 
 
 def load(folder, report=lambda line: None, **columns):
-  return click_logs.load(str(folder), **(COLUMNS | columns), report=report)
+  return click_logs.load_click_logs(str(folder), **(COLUMNS | columns), report=report)
 
 
 def events_of(histories):
@@ -304,7 +304,7 @@ def test_a_folder_without_events_is_refused(tmp_path):
   with pytest.raises(DataError, match=r"items.parquet is no folder"):
     load(tmp_path / "items.parquet")
   with pytest.raises(DataError, match=r"config.data.path is not set"):
-    click_logs.load(None, **COLUMNS, report=print)
+    click_logs.load_click_logs(None, **COLUMNS, report=print)
 
 
 @pytest.mark.parametrize("stem", ["events", "items", "users"])

@@ -21,6 +21,7 @@ from deepsets_jax.data.ingest.columns import cells
 from deepsets_jax.data.ingest.columns.numeric import Scalar, Scale
 from deepsets_jax.data.ingest.columns.tokens import Category, Vocabulary
 from deepsets_jax.data.tables.schema import Modality
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Ragged, from_lengths
 
 # The state that is fitted on one column.
@@ -106,10 +107,10 @@ class Fields:
       object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists.
     named = (*self.number, *self.log, *self.category)
     if not named:
-      raise ValueError('no column: name some under "number", "log" or "category"')
+      raise ConfigError('no column: name some under "number", "log" or "category"')
     twice = [n for n, count in collections.Counter(named).items() if count > 1]
     if twice:
-      raise ValueError(f"column {twice[0]!r} is named twice; name each column once")
+      raise ConfigError(f"column {twice[0]!r} is named twice; name each column once")
     Category("", self.min_count)  # Raises where it is too small.
 
   @functools.cached_property
@@ -210,14 +211,14 @@ class _FieldsFitting:
     """What was fitted.
 
     Raises:
-      ValueError: There was no value in any column.
+      ConfigError: There was no value in any column.
     """
     found = {
       name: fitting.result() if fitting.has_values else None
       for name, fitting in self._fittings.items()
     }
     if all(state is None for state in found.values()):
-      raise ValueError("no training example has a value in any of its columns")
+      raise ConfigError("no training example has a value in any of its columns")
     return States(found)
 
 

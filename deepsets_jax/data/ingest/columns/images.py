@@ -18,6 +18,7 @@ from deepsets_jax.data.ingest import pictures
 from deepsets_jax.data.ingest.columns import cells
 from deepsets_jax.data.ingest.pictures import PictureError
 from deepsets_jax.data.tables.schema import Modality
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Ragged, from_lengths
 
 # Fields of a struct that is a picture, as Hugging Face writes it.
@@ -98,11 +99,11 @@ class Image(cells.OneColumn):
 
   def __post_init__(self):
     if self.size < 1:
-      raise ValueError(f"size {self.size}: expected at least 1 pixel")
+      raise ConfigError(f"size {self.size}: expected at least 1 pixel")
     if self.separator == "":
-      raise ValueError("separator '': expected a character, or null")
+      raise ConfigError("separator '': expected a character, or null")
     if self.unreadable not in ("absent", "error"):
-      raise ValueError(f"unreadable {self.unreadable!r}: expected 'absent' or 'error'")
+      raise ConfigError(f"unreadable {self.unreadable!r}: expected 'absent' or 'error'")
 
   @staticmethod
   def accepts(kind: pa.DataType) -> bool:
@@ -208,8 +209,8 @@ class _ImageFitting:
     """Where paths begin, to be replaced by the folder of the file.
 
     Raises:
-      ValueError: There was no picture.
+      ConfigError: There was no picture.
     """
     if not self._some:
-      raise ValueError("no training example has a value in it")
+      raise ConfigError("no training example has a value in it")
     return Folder()

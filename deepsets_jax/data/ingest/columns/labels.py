@@ -14,6 +14,7 @@ import pyarrow as pa
 from deepsets_jax.data.ingest.columns import cells
 from deepsets_jax.data.ingest.columns.numeric import Scale
 from deepsets_jax.data.tables.schema import Target
+from deepsets_jax.foundation.errors import ConfigError
 
 _KINDS = ("multilabel", "multiclass", "binary", "regression")
 # Classes of a class label: more are ids, not classes.
@@ -70,14 +71,14 @@ class Label:
 
   def __post_init__(self):
     if self.kind not in _KINDS:
-      raise ValueError(f"label kind {self.kind!r}: expected one of {list(_KINDS)}")
+      raise ConfigError(f"label kind {self.kind!r}: expected one of {list(_KINDS)}")
     legal = ["error", "drop", *(["none"] if self.kind == "multilabel" else [])]
     if self.missing not in legal:
-      raise ValueError(
+      raise ConfigError(
         f"missing {self.missing!r}: expected one of {legal} of a {self.kind} label"
       )
     if self.min_count < 1:
-      raise ValueError(f"min_count {self.min_count}: expected at least 1")
+      raise ConfigError(f"min_count {self.min_count}: expected at least 1")
 
   def accepts(self, kind: pa.DataType) -> bool:
     """Whether a column of this type can be such a label."""
@@ -209,7 +210,7 @@ class LabelFitting:
     """Of the labels or classes, in order.
 
     Raises:
-      ValueError: There is but one, or none, or too many.
+      ConfigError: There is but one, or none, or too many.
     """
     label = self._label
     if label.kind == "regression":
@@ -217,20 +218,20 @@ class LabelFitting:
     names = [n for n, count in self.counts.items() if count >= label.min_count]
     if label.kind == "binary":
       if min(self.counts["0"], self.counts["1"]) == 0:
-        raise ValueError(
+        raise ConfigError(
           f"every label is {int(self.counts['1'] > 0)}: there is nothing to learn"
         )
       return ()
     if label.kind == "multiclass" and len(names) < 2:
-      raise ValueError(f"its only value is {names[:1]}: there is nothing to learn")
+      raise ConfigError(f"its only value is {names[:1]}: there is nothing to learn")
     if not names:
       most = max(self.counts.values(), default=0)
-      raise ValueError(
+      raise ConfigError(
         f"no label is in {label.min_count} examples, the most frequent is in {most}:"
         ' lower "min_count" of the label'
       )
     if len(names) > _MOST_NAMES:
-      raise ValueError(
+      raise ConfigError(
         f"{len(names):,} different values: these are ids, not labels; choose another"
         ' column, or raise "min_count" of the label'
       )

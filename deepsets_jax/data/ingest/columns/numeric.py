@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from deepsets_jax.data.ingest.columns import cells
 from deepsets_jax.data.tables.schema import Modality
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Ragged, from_lengths
 
 _SCALES = ("standard", "log", "none")
@@ -95,7 +96,7 @@ class _Numeric(cells.OneColumn):
 
   def __post_init__(self):
     if self.scale not in _SCALES:
-      raise ValueError(f"unknown scale {self.scale!r}; one of {list(_SCALES)}")
+      raise ConfigError(f"unknown scale {self.scale!r}; one of {list(_SCALES)}")
 
   def _elements(self, column: pa.Array, size: int | None) -> cells.Elements:
     raise NotImplementedError
@@ -164,11 +165,11 @@ class _NumericFitting:
     """Takes in what another has.
 
     Raises:
-      ValueError: Its vectors are of another size.
+      ConfigError: Its vectors are of another size.
     """
     sizes = self._size or other._size, other._size or self._size
     if sizes[0] != sizes[1]:
-      raise ValueError(f"vectors of {sizes[0]} and of {sizes[1]} numbers")
+      raise ConfigError(f"vectors of {sizes[0]} and of {sizes[1]} numbers")
     self._size = sizes[0]
     self._moments.merge(other._moments)
 
@@ -181,10 +182,10 @@ class _NumericFitting:
     """What was fitted.
 
     Raises:
-      ValueError: There was no element.
+      ConfigError: There was no element.
     """
     if not self.has_values:
-      raise ValueError("no training example has a value in it")
+      raise ConfigError("no training example has a value in it")
     if self._kind.scale == "none":
       return Scale(np.zeros(self._size), np.ones(self._size))
     return self._moments.scale()

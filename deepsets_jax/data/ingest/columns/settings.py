@@ -6,15 +6,17 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from deepsets_jax.foundation.errors import ConfigError
+
 
 def mapping(value: Any, where: str) -> Mapping[str, Any]:
   """The value, which must be an object of JSON.
 
   Raises:
-    ValueError: It is not.
+    ConfigError: It is not.
   """
   if not isinstance(value, Mapping):
-    raise ValueError(f"{where}: {value!r}; expected an object of names and values")
+    raise ConfigError(f"{where}: {value!r}; expected an object of names and values")
   return value
 
 
@@ -23,7 +25,7 @@ def known(where: str, settings: Mapping[str, Any], cls: type) -> None:
   legal = [field.name for field in dataclasses.fields(cls)]
   unknown = [key for key in settings if key not in legal]
   if unknown:
-    raise ValueError(f"{where}: unknown {unknown[0]!r}; there are {legal}")
+    raise ConfigError(f"{where}: unknown {unknown[0]!r}; there are {legal}")
 
 
 # What a JSON value may be, by the annotation of its field.
@@ -48,15 +50,15 @@ def made(where: str, settings: Mapping[str, Any], cls: type) -> Any:
     )
     if field.name not in settings:
       if required:
-        raise ValueError(f"{where}: {field.name!r} is missing")
+        raise ConfigError(f"{where}: {field.name!r} is missing")
       continue
     value, legal = settings[field.name], _TYPES.get(str(field.type))
     wrong = legal is not None and (
       not isinstance(value, legal) or (isinstance(value, bool) and bool not in legal)
     )
     if wrong:
-      raise ValueError(f"{where}.{field.name}: {value!r}; expected {field.type}")
+      raise ConfigError(f"{where}.{field.name}: {value!r}; expected {field.type}")
   try:
     return cls(**settings)
   except ValueError as error:
-    raise ValueError(f"{where}: {error}") from error
+    raise ConfigError(f"{where}: {error}") from error

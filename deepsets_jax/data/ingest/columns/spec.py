@@ -33,7 +33,7 @@ from deepsets_jax.data.ingest.files.opening import open_source
 from deepsets_jax.data.ingest.files.paths import SQL, TFDS
 from deepsets_jax.data.ingest.files.reading import Reading
 from deepsets_jax.data.ingest.files.source import Source, shorten_names
-from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.errors import ConfigError, DataError
 
 ColumnType = (
   Scalar | ScalarList | Vector | VectorList | Category | Tokens | Text | Image | Fields
@@ -90,25 +90,25 @@ class Spec:
 
   def __post_init__(self):
     if not self.modalities:
-      raise ValueError("modalities: there is none; name at least one column")
+      raise ConfigError("modalities: there is none; name at least one column")
     for name in self.modalities:
       if re.sub(r"\W", "_", name) != name:
-        raise ValueError(
+        raise ConfigError(
           f"modalities: {name!r} is no name: letters, digits and _ make one; the"
           ' column\'s own name stands under "column"'
         )
     shares = tuple(self.shares)
     object.__setattr__(self, "shares", shares)  # JSON has lists.
     if len(shares) != 3 or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
-      raise ValueError(
+      raise ConfigError(
         f"shares: {list(shares)}; expected three numbers above 0, of train, validation"
         " and test, that add up to 1"
       )
     if unknown := sorted(set(self.parts or {}) - set(PARTS)):
-      raise ValueError(f"parts: unknown {unknown[0]!r}; there are {list(PARTS)}")
+      raise ConfigError(f"parts: unknown {unknown[0]!r}; there are {list(PARTS)}")
     leak = [n for n, k in self.modalities.items() if self.label.column in k.by_column]
     if leak:
-      raise ValueError(
+      raise ConfigError(
         f"modalities.{leak[0]}: its column {self.label.column!r} is the label, too: the"
         " answer would be in the question; leave it out"
       )
@@ -141,10 +141,10 @@ class Spec:
     """The same with other files of the tables that belong to this one, by name.
 
     Raises:
-      ValueError: There is no such table.
+      ConfigError: There is no such table.
     """
     if unknown := sorted(set(files) - set(self.many)):
-      raise ValueError(
+      raise ConfigError(
         f"no table {unknown[0]!r} belongs to this one: {list(self.many)}"
       )
     many = {
@@ -301,10 +301,10 @@ def _spec(value: Any) -> Spec:
     own = dict(settings.mapping(value, f"modalities.{name}"))
     kind = own.pop("kind", None)
     if kind not in KINDS:
-      raise ValueError(f"modalities.{name}: kind {kind!r}; one of {list(KINDS)}")
+      raise ConfigError(f"modalities.{name}: kind {kind!r}; one of {list(KINDS)}")
     modalities[name] = settings.made(f"modalities.{name}", own, KINDS[kind])
   if given.get("label") is None:
-    raise ValueError("label: there is none; name the column to predict")
+    raise ConfigError("label: there is none; name the column to predict")
   label = settings.made("label", settings.mapping(given["label"], "label"), Label)
   rest = {k: v for k, v in given.items() if k not in ("modalities", "label")}
   if rest.get("reading") is not None:

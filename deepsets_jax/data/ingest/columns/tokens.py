@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from deepsets_jax.data.ingest.columns import cells, tfidf
 from deepsets_jax.data.tables.schema import Modality
 from deepsets_jax.data.tables.table import take_elements
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Ragged, from_lengths
 
 UNKNOWN = "<unknown>"
@@ -91,13 +92,13 @@ class Category(cells.OneColumn):
 
   def __post_init__(self):
     if self.min_count < 1:
-      raise ValueError(f"min_count {self.min_count}: expected at least 1")
+      raise ConfigError(f"min_count {self.min_count}: expected at least 1")
     if self.hash is not None and self.hash < 1:
-      raise ValueError(f"hash {self.hash}: expected at least 1 bucket, or null")
+      raise ConfigError(f"hash {self.hash}: expected at least 1 bucket, or null")
     if self.unknown not in ("one", "left_out"):
-      raise ValueError(f"unknown {self.unknown!r}: expected 'one' or 'left_out'")
+      raise ConfigError(f"unknown {self.unknown!r}: expected 'one' or 'left_out'")
     if self.weights not in ("tfidf", "none"):
-      raise ValueError(f"weights {self.weights!r}: expected 'tfidf' or 'none'")
+      raise ConfigError(f"weights {self.weights!r}: expected 'tfidf' or 'none'")
 
   @staticmethod
   def accepts(kind: pa.DataType) -> bool:
@@ -253,14 +254,14 @@ class _TokenFitting:
     """What was fitted.
 
     Raises:
-      ValueError: There was no token, or none often enough.
+      ConfigError: There was no token, or none often enough.
     """
     if self._kind.hash is None:
       found, frequency = self._vocabulary()
     else:
       found, frequency = Vocabulary(buckets=self._kind.hash), self._buckets
     if not frequency.any():
-      raise ValueError("no training example has a value in it")
+      raise ConfigError("no training example has a value in it")
     if self._kind.weights == "none":
       return found
     idf = tfidf.inverse_frequency(frequency, self._examples)
@@ -277,7 +278,7 @@ class _TokenFitting:
       return Vocabulary([UNKNOWN, *words], unknown=0), frequency
     if ranked and not words:
       word, count = ranked[0]
-      raise ValueError(
+      raise ConfigError(
         f"no token is in {self._kind.min_count} training examples, the most frequent,"
         f" {word[:60]!r}, is in {count}: lower min_count"
       )

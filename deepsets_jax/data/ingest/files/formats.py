@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from deepsets_jax.data.ingest.files import dates, list_text, number_text
 from deepsets_jax.data.ingest.files.source import READ_ERRORS, check_all, first_failing
+from deepsets_jax.foundation.errors import ConfigError
 
 # Words for "no value" in a column of numbers, dates, booleans or lists, in any case.
 MISSING = frozenset(
@@ -74,14 +75,14 @@ class Format:
   def __post_init__(self):
     object.__setattr__(self, "missing", tuple(self.missing))  # JSON has lists.
     if self.type not in TYPES:
-      raise ValueError(f"type {self.type!r}: expected one of {list(TYPES)}")
+      raise ConfigError(f"type {self.type!r}: expected one of {list(TYPES)}")
     if (self.decimal, self.thousands) not in number_text.MARKS:
-      raise ValueError(
+      raise ConfigError(
         f"decimal {self.decimal!r} with thousands {self.thousands!r}: expected one of"
         f" {list(number_text.MARKS)}"
       )
     if self.order not in dates.ORDERS:
-      raise ValueError(f"order {self.order!r}: expected one of {list(dates.ORDERS)}")
+      raise ConfigError(f"order {self.order!r}: expected one of {list(dates.ORDERS)}")
 
   @property
   def arrow(self) -> pa.DataType:
@@ -149,14 +150,14 @@ def from_json(values: Sequence[Mapping[str, Any]]) -> dict[str, Format]:
   """The formats that `to_json` gave, by column.
 
   Raises:
-    ValueError: An unknown setting, or a value that is not legal.
+    ConfigError: An unknown setting, or a value that is not legal.
   """
   legal = ["column", *(field.name for field in dataclasses.fields(Format))]
   found = {}
   for value in values:
     settings = dict(value) if isinstance(value, Mapping) else {}
     if not {"column", "type"} <= set(settings) or set(settings) - set(legal):
-      raise ValueError(
+      raise ConfigError(
         f"reading.columns: {value!r}; expected an object with 'column' and 'type', and"
         f" of {legal[2:]} what is needed"
       )
@@ -164,7 +165,7 @@ def from_json(values: Sequence[Mapping[str, Any]]) -> dict[str, Format]:
     try:
       found[name] = Format(**settings)
     except (TypeError, ValueError) as error:
-      raise ValueError(f"reading.columns, {name!r}: {error}") from error
+      raise ConfigError(f"reading.columns, {name!r}: {error}") from error
   return found
 
 

@@ -15,7 +15,7 @@ from deepsets_jax.data.ingest.files import duck, formats, source
 from deepsets_jax.data.ingest.files.formats import Format
 from deepsets_jax.data.ingest.files.plain import Layout
 from deepsets_jax.data.ingest.files.source import Source, reason
-from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.errors import ConfigError, DataError
 
 _numbers = itertools.count()
 
@@ -49,7 +49,7 @@ class Many:
     """The table that `to_json` gave.
 
     Raises:
-      ValueError: An unknown setting, or one that is missing.
+      ConfigError: An unknown setting, or one that is missing.
     """
     given = dict(value)
     columns = formats.from_json(given.pop("columns", []))
@@ -57,7 +57,7 @@ class Many:
       return cls(**given, columns=columns)
     except TypeError as error:
       legal = [field.name for field in dataclasses.fields(cls)]
-      raise ValueError(f"many: {error}; there are {legal}") from error
+      raise ConfigError(f"many: {error}; there are {legal}") from error
 
 
 def parse_many(texts: Sequence[str]) -> dict[str, Many]:

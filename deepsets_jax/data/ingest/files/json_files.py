@@ -19,7 +19,7 @@ from deepsets_jax.data.ingest.files import dialect, duck, source
 from deepsets_jax.data.ingest.files.csv_files import glob_free
 from deepsets_jax.data.ingest.files.plain import check_names, plain_type
 from deepsets_jax.data.ingest.files.source import READ_ERRORS, reason, shorten
-from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.errors import ConfigError, DataError
 
 _LARGEST_OBJECT = 1 << 24
 _INT64 = 1 << 63
@@ -251,14 +251,14 @@ def _fault(text: str) -> str:
     keys = [key for key, _ in items]
     for place, key in enumerate(keys):
       if key in keys[:place]:
-        raise ValueError(f"key {key!r} is there twice; leave one out")
+        raise ConfigError(f"key {key!r} is there twice; leave one out")
       if not key:
-        raise ValueError("a key is empty; name it, or leave it out")
+        raise ConfigError("a key is empty; name it, or leave it out")
     return dict(items)
 
   def integer(digits: str) -> int:
     if len(digits) > 20 or not -_INT64 <= int(digits) < _INT64:
-      raise ValueError(
+      raise ConfigError(
         f"{shorten(digits)} does not fit in an integer of 64 bits; write a name as a"
         " string, a measurement with a point"
       )

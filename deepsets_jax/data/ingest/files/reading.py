@@ -25,7 +25,7 @@ from deepsets_jax.data.ingest.files.source import (
   reason,
   shorten,
 )
-from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.errors import ConfigError, DataError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,11 +52,11 @@ class Reading:
     """The reading that `to_json` gave, perhaps edited.
 
     Raises:
-      ValueError: An unknown setting, or a value that is not legal.
+      ConfigError: An unknown setting, or a value that is not legal.
     """
     legal = [field.name for field in dataclasses.fields(cls)]
     if not isinstance(value, Mapping) or set(value) - set(legal):
-      raise ValueError(f"reading: {value!r}; expected an object with {legal}")
+      raise ConfigError(f"reading: {value!r}; expected an object with {legal}")
     columns = formats.from_json(value.get("columns", []))
     return cls(**{**value, "columns": columns})
 

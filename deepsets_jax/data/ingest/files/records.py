@@ -33,7 +33,7 @@ from deepsets_jax.data.ingest.files.source import (
   select,
   shorten,
 )
-from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.errors import ConfigError, DataError
 
 
 class TfdsSource:
@@ -116,7 +116,7 @@ class TfdsSource:
       stored = records.__getitems__(list(rows))
       if not all(stored):
         # What array_record gives, without an error, of a file that lost its index.
-        raise ValueError(f"row {first + rows[stored.index(b'')]} is empty")
+        raise ConfigError(f"row {first + rows[stored.index(b'')]} is empty")
       examples = [
         tf_example_pb2.Example.FromString(record).features.feature for record in stored
       ]

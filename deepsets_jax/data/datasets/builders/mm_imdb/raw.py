@@ -21,7 +21,7 @@ import numpy as np
 
 from deepsets_jax.data.datasets.builders import base
 from deepsets_jax.data.datasets.builders.mm_imdb.genres import GENRES
-from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.errors import ConfigError, DataError
 
 ARCHIVES = ("mmimdb.tar.gz", "mmimdb.zip")
 FOLDERS = ("mmimdb", "dataset")
@@ -133,7 +133,7 @@ def _strings(content: Mapping[str, Any], key: str) -> list[str]:
   found = content.get(key) or []
   found = [found] if isinstance(found, str) else found
   if not all(isinstance(value, str) for value in found):
-    raise ValueError(f"{key!r} is {str(found)[:80]}, expected strings")
+    raise ConfigError(f"{key!r} is {str(found)[:80]}, expected strings")
   return list(dict.fromkeys(value for value in found if value))
 
 

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.errors import ConfigError, DataError
 
 _Row = TypeVar("_Row")
 
@@ -144,7 +144,7 @@ def _rows(
     fields = row.split(separator)
     try:
       if len(fields) != width:
-        raise ValueError(f"{len(fields)} fields, expected {width}")
+        raise ConfigError(f"{len(fields)} fields, expected {width}")
       made.append(make(fields))
     except ValueError as error:
       raise DataError(
