@@ -21,6 +21,7 @@ import tqdm
 from absl import app, flags, logging
 
 from deepsets_jax.serving import measured, prediction
+from deepsets_jax.serving.predictor import load_predictor
 from experiments.explain import check_folder
 
 
@@ -33,7 +34,7 @@ def main(argv: list[str]) -> None:
   output = pathlib.Path(given.output)
   check_folder(output.parent)
   try:
-    predictor = prediction.load(given.workdir, given.importance)
+    predictor = load_predictor(given.workdir, given.importance)
     predictor = predictor.with_many(_files(given.many))
   except ValueError as error:
     raise SystemExit(f"error: {error}") from error

@@ -30,7 +30,7 @@ from deepsets_jax.foundation.files import replacing, write_json
 from deepsets_jax.serving import measured, predicted_files
 from deepsets_jax.serving.predictor import Predictor
 
-__all__ = ["Predictor", "load_predictor", "predict_file"]
+__all__ = ["predict_file"]
 
 _MANIFEST = "manifest.json"
 _UNREADABLE = "unreadable.json"

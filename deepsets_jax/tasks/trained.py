@@ -105,8 +105,7 @@ def load_trained(workdir: str | pathlib.Path, schema: Schema | None = None) -> T
       enough shards for any number of devices.
 
   Raises:
-    ConfigError: No run there, one that is of no labels, one without a checkpoint, or one
-      whose config lacks a setting that there is by now.
+    ConfigError: The folder holds no supervised run, or one without a checkpoint.
     DataError: Its data is not as it was.
   """
   workdir = pathlib.Path(workdir)

@@ -23,6 +23,7 @@ from deepsets_jax.data.ingest.files import opening, source
 from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.foundation.files import write_json
 from deepsets_jax.serving import measured, prediction
+from deepsets_jax.serving.predictor import load_predictor
 from deepsets_jax.tasks import fit, trained
 from deepsets_jax.tasks.supervised import encodings
 from deepsets_jax.training import metrics, run_folder
@@ -57,7 +58,7 @@ def finished(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def predictor(finished):
-  return prediction.load(finished[0])
+  return load_predictor(finished[0])
 
 
 def batches_of(monkeypatch, rows):
@@ -497,7 +498,7 @@ def test_what_cannot_be_predicted_is_named(finished, predictor, tmp_path):
 def test_a_run_on_other_data_is_refused(tmp_path):
   write_json(tmp_path / "config.json", {"data": {"name": "digits"}})
   with pytest.raises(ValueError, match="a run on 'digits'.*configs/table.py"):
-    prediction.load(tmp_path)
+    load_predictor(tmp_path)
 
 
 def test_the_command_says_what_is_wrong(finished, tmp_path, monkeypatch):
@@ -523,8 +524,8 @@ def test_the_command_says_what_is_wrong(finished, tmp_path, monkeypatch):
 
 def test_a_method_that_the_model_has_not_is_refused(finished):
   with pytest.raises(ValueError, match="attention importance is of a fusion with"):
-    prediction.load(finished[0], "attention")
-  assert prediction.load(finished[0], "none").method == "none"
+    load_predictor(finished[0], "attention")
+  assert load_predictor(finished[0], "none").method == "none"
 
 
 def test_another_spec_beside_the_file_is_another_config(finished, tmp_path):
@@ -561,7 +562,7 @@ def test_a_run_of_fewer_shards_than_devices_predicts(finished, predictor, tmp_pa
   assert (config["data"]["shards"], config["data"]["batch_size"]) == (8, 16)
   config["data"] |= {"shards": 3, "batch_size": 6}
   write_json(folder / "config.json", config)
-  found, _ = write(prediction.load(folder), finished[1], tmp_path / "a.parquet")
+  found, _ = write(load_predictor(folder), finished[1], tmp_path / "a.parquet")
   want, _ = write(predictor, finished[1], tmp_path / "b.parquet")
   got, want = (np.array(t["probabilities"].to_pylist()) for t in (found, want))
   np.testing.assert_allclose(got, want, rtol=1e-5)
@@ -586,7 +587,7 @@ def test_a_file_that_has_changed_is_refused(finished, tmp_path):
 def test_every_kind_of_label(tmp_path, monkeypatch, label):
   monkeypatch.setenv("DEEPSETS_JAX_CACHE", str(tmp_path / "cache"))
   workdir, path = run_on(tmp_path, label)
-  found, _ = write(prediction.load(workdir), path, tmp_path / "out.parquet")
+  found, _ = write(load_predictor(workdir), path, tmp_path / "out.parquet")
   truth = films.table(label=label)[label].to_pylist()
   match label:
     case "class":

@@ -69,7 +69,7 @@ def batcher(
     build: From their slots, None for a proposal, to the batcher.
 
   Raises:
-    ConfigError: A budget of nothing, or without a slot; or a field of users has the name
+    ConfigError: A budget names nothing or has no slot, or a field of users has the name
       by which a budget of items goes.
   """
   names = {f"{ITEM}{name}": name for name in items}

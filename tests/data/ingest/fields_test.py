@@ -30,6 +30,7 @@ from deepsets_jax.data.tables.table import Table
 from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.ragged import from_lengths, from_lists
 from deepsets_jax.serving import prediction
+from deepsets_jax.serving.predictor import load_predictor
 from deepsets_jax.tasks import fit
 from deepsets_jax.tasks.supervised import run
 
@@ -361,7 +362,7 @@ def test_an_explanation_names_cells_and_ranks_columns(finished):
 
 def test_a_column_that_a_file_has_not_is_absent_from_its_rows(finished, tmp_path):
   workdir, path = finished
-  predictor = prediction.load(workdir)
+  predictor = load_predictor(workdir)
   whole, said = pq.read_table(path), []
   pq.write_table(whole.drop_columns(["noise"]), tmp_path / "without.parquet")
   null = pa.nulls(len(whole), pa.float64())
