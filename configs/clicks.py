@@ -13,16 +13,15 @@ printed; to say it yourself, have a proposal written, edit it, and train again:
 
 import ml_collections
 
-from configs import base
+from deepsets_jax.tasks import defaults
 
 
 def get_config(seed: str = "0") -> ml_collections.ConfigDict:
   """All fields, and ids of items that have some events; recent events count more."""
-  config = base.get_config()
-  config.task = "retrieval"
+  config = defaults.retrieval("clicks")
   config.seed = int(seed)
   config.total_steps = 2000
-  config.data.update(name="clicks", batch_size=512)
+  config.data.update(batch_size=512)
   config.data.histories.update(max_history=50, id_events=5)
   config.model.update(features=128, fading=("history",))
   config.model.set_pool.pools = ("sum",)

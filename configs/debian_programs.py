@@ -11,7 +11,9 @@ out in training at random. Under a minute on two cores.
 import ml_collections
 from ml_collections import config_dict
 
-from configs import base
+from deepsets_jax.foundation.errors import ConfigError
+from deepsets_jax.models.config import set_fusion
+from deepsets_jax.tasks import defaults
 
 MODALITIES = (
   "summary",
@@ -39,23 +41,24 @@ def get_config(argument: str = "set_pool,0") -> ml_collections.ConfigDict:
   """The set pool, or a concatenation it is compared with at equal parameters."""
   model, seed, dropout = (*argument.split(","), "", "")[:3]
   if model not in MODELS:
-    raise ValueError(f"unknown model {model!r}; one of {sorted(MODELS)}")
+    raise ConfigError(f"unknown model {model!r}; one of {sorted(MODELS)}")
   if dropout not in ("", "dropout"):
-    raise ValueError(f"unknown training {dropout!r}; 'dropout' or nothing")
+    raise ConfigError(f"unknown training {dropout!r}; 'dropout' or nothing")
   features, learning_rate, head_dropout = MODELS[model]
-  config = base.get_config()
+  config = defaults.supervised()
   config.seed = int(seed or 0)
   config.total_steps = 280
   for name in MODALITIES:
     config.data.budgets[name] = config_dict.placeholder(int)
   config.data.element_dropout = 0.2
   config.data.modality_dropout = MODALITY_DROPOUT if dropout else 0.0
-  config.model.update(fusion=model.split("_learned")[0], features=features)
-  config.model.set_pool.pools = ("sum", "max")
-  config.model.concat.update(
-    pools=("sum", "max"),
-    placeholder="learned" if model == "concat_learned" else "zeros",
-  )
+  config.model.features = features
+  pools = ("sum", "max")
+  if model == "set_pool":
+    set_fusion(config.model, "set_pool", pools=pools)
+  else:
+    placeholder = "learned" if model == "concat_learned" else "zeros"
+    set_fusion(config.model, "concat", pools=pools, placeholder=placeholder)
   config.model.head.update(input_activation="relu", input_dropout=head_dropout)
   config.loss.balance = 0.7
   config.optim.update(

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from configs import debian_programs
+from deepsets_jax.foundation.errors import ConfigError
+from deepsets_jax.models.config import set_fusion
 
 SENTENCES = "runs/debian_sentences.parquet"
 _ORDERED = ("summary", "description")
@@ -105,7 +107,7 @@ def get_config(argument: str = "two_stage,0") -> ml_collections.ConfigDict:
   """One of the structures, at matched parameters."""
   name, seed, text = (*argument.split(","), "", "")[:3]
   if name not in STRUCTURES:
-    raise ValueError(f"unknown structure {name!r}; one of {sorted(STRUCTURES)}")
+    raise ConfigError(f"unknown structure {name!r}; one of {sorted(STRUCTURES)}")
   structure = STRUCTURES[name]
   config = debian_programs.get_config(f"set_pool,{seed}")
   config.data.debian_programs.text = text or structure.text
@@ -118,8 +120,8 @@ def get_config(argument: str = "two_stage,0") -> ml_collections.ConfigDict:
     config.data.budgets.sentences = 1024
   elif config.data.debian_programs.text != "words":
     ordered = ()
-  config.model.update(fusion=structure.fusion, features=structure.features)
-  config.model[structure.fusion].update(structure.settings)
+  config.model.features = structure.features
+  set_fusion(config.model, structure.fusion, **structure.settings)
   sequence = structure.sequence
   if text == "sentences" and sequence:
     sequence = ("sentences", *sequence[2:])

@@ -16,7 +16,9 @@ compilation.
 import ml_collections
 from ml_collections import config_dict
 
-from configs import base
+from deepsets_jax.foundation.errors import ConfigError
+from deepsets_jax.models.config import set_fusion
+from deepsets_jax.tasks import defaults
 
 # Of each task: bags of the training part, steps, steps between evaluations, metric.
 _TASKS = {
@@ -38,21 +40,21 @@ def get_config(argument: str = "max,max,0") -> ml_collections.ConfigDict:
   task, _, rest = argument.partition(",")
   pool, _, seed = rest.partition(",")
   if task not in _TASKS:
-    raise ValueError(f"unknown task {task!r}; one of {sorted(_TASKS)}")
+    raise ConfigError(f"unknown task {task!r}; one of {sorted(_TASKS)}")
   if pool not in (*POOLS, *ATTENTION):
-    raise ValueError(f"unknown pool {pool!r}; one of {[*POOLS, *ATTENTION]}")
+    raise ConfigError(f"unknown pool {pool!r}; one of {[*POOLS, *ATTENTION]}")
   bags, steps, eval_every, metric = _TASKS[task]
-  config = base.get_config()
+  config = defaults.supervised("digits")
   config.seed = int(seed or 0)
   config.total_steps = steps
-  config.data.update(name="digits", batch_size=128)
+  config.data.update(batch_size=128)
   config.data.budgets.image = config_dict.placeholder(int)
   config.data.digits.update(task=task, train_examples=bags)
   config.model.features = 30
   config.model.dense.update(hidden=(300, 100), activation="tanh")
   if pool in ATTENTION:
-    config.model.fusion, settings = ATTENTION[pool]
-    config.model[config.model.fusion].update(settings)
+    fusion, settings = ATTENTION[pool]
+    set_fusion(config.model, fusion, **settings)
   else:
     config.model.set_pool.pools = (pool,)
   config.model.head.hidden = (64,)

@@ -10,6 +10,8 @@ The label is the largest digit, and each digit is an element of one of four moda
 import ml_collections
 
 from configs import smoke
+from deepsets_jax.foundation.errors import ConfigError
+from deepsets_jax.models.config import set_fusion
 
 # By name a fusion and its settings. Of "max_redundant" nine in ten pooled features are
 # dropped in training, so that each has to tell the largest digit by itself.
@@ -24,7 +26,10 @@ MODELS = {
   "mil": ("mil", {}),
   "hierarchical": ("hierarchical", {}),
   "set_transformer": ("set_transformer", {"layers": 1}),
-  "single_stream": ("single_stream", {"layers": 1, "pools": ("max",)}),
+  "single_stream": (
+    "single_stream",
+    {"fused": None, "readout": "all", "pools": ("max",)},
+  ),
 }
 
 
@@ -32,7 +37,7 @@ def get_config(argument: str = "max,0") -> ml_collections.ConfigDict:
   """One of the models, all else equal."""
   model, _, seed = argument.partition(",")
   if model not in MODELS:
-    raise ValueError(f"unknown model {model!r}; one of {sorted(MODELS)}")
+    raise ConfigError(f"unknown model {model!r}; one of {sorted(MODELS)}")
   fusion, settings = MODELS[model]
   config = smoke.get_config(fusion)
   config.seed = int(seed or 0)
@@ -42,7 +47,7 @@ def get_config(argument: str = "max,0") -> ml_collections.ConfigDict:
   config.data.digits.update(train_examples=20_000, misread_rate=0.0)
   config.model.features = 64
   config.model.dense.hidden = (128,)
-  config.model[fusion].update(settings)
+  set_fusion(config.model, fusion, **settings)
   config.optim.update(learning_rate=3e-3, warmup_steps=200)
   if model == "max_redundant":
     config.model.head.input_dropout = 0.9

@@ -9,14 +9,14 @@ After Zaheer et al., "Deep Sets" (2017). The argument is the pool.
 import ml_collections
 from ml_collections import config_dict
 
-from configs import base
+from deepsets_jax.tasks import defaults
 
 
 def get_config(pool: str = "sum") -> ml_collections.ConfigDict:
   """The digit sum with one of the pools."""
-  config = base.get_config()
+  config = defaults.supervised("digits")
   config.total_steps = 4000
-  config.data.update(name="digits", batch_size=128)
+  config.data.update(batch_size=128)
   config.data.budgets.image = config_dict.placeholder(int)
   config.data.digits.task = "sum"
   config.model.features = 30

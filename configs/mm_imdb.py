@@ -14,7 +14,9 @@ and the seed.
 import ml_collections
 from ml_collections import config_dict
 
-from configs import base
+from deepsets_jax.foundation.errors import ConfigError
+from deepsets_jax.models.config import set_fusion
+from deepsets_jax.tasks import defaults
 
 # Of each model the width of the common space, at equal parameters.
 MODELS = {"set_pool": 512, "concat": 512, "gated": 308}
@@ -45,17 +47,19 @@ def get_config(argument: str = "set_pool,0") -> ml_collections.ConfigDict:
   """
   model, _, seed = argument.partition(",")
   if model not in MODELS:
-    raise ValueError(f"unknown model {model!r}; one of {sorted(MODELS)}")
-  config = base.get_config()
+    raise ConfigError(f"unknown model {model!r}; one of {sorted(MODELS)}")
+  config = defaults.supervised("table")
   config.seed = int(seed or 0)
   config.total_steps = 2000
-  config.data.update(name="table", path="tfds:mm_imdb/features", batch_size=128)
+  config.data.update(path="tfds:mm_imdb/features", batch_size=128)
   config.data.columns = ml_collections.ConfigDict(COLUMNS)
   for name in COLUMNS["modalities"]:
     config.data.budgets[name] = config_dict.placeholder(int)
-  config.model.update(fusion=model, features=MODELS[model])
+  config.model.features = MODELS[model]
+  set_fusion(config.model, model)
   config.model.dense.update(hidden=(512,), norm=True, dropout=0.5)
-  config.model.set_pool.pools = ("sum", "max")
+  if model == "set_pool":
+    config.model.set_pool.pools = ("sum", "max")
   config.model.head.update(hidden=(512,), norm=True, dropout=0.5, input_dropout=0.5)
   config.optim.update(learning_rate=1e-3, weight_decay=0.05, ema_decay=0.99)
   config.train.update(eval_every=100, patience=8)

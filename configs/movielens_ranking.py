@@ -9,7 +9,8 @@ The data are fetched once, with pip. A minute or two on two cores.
 
 import ml_collections
 
-from configs import base
+from deepsets_jax.foundation.errors import ConfigError
+from deepsets_jax.tasks import defaults
 
 # The loss that was best on validation.
 _LOSSES = {"ratings": "pairwise", "clicks": "softmax"}
@@ -19,11 +20,9 @@ def get_config(argument: str = "ratings") -> ml_collections.ConfigDict:
   """The best model of each kind of list by validation."""
   lists, loss, seed, *_ = (*argument.split(","), "", "")
   if lists not in _LOSSES:
-    raise ValueError(f"unknown lists {lists!r}; one of {sorted(_LOSSES)}")
-  config = base.get_config()
-  config.task = "ranking"
+    raise ConfigError(f"unknown lists {lists!r}; one of {sorted(_LOSSES)}")
+  config = defaults.ranking()
   config.seed = int(seed or 0)
-  config.data.name = "movielens"
   config.data.histories.id_events = 1
   for model in (config.model, config.item_model):
     model.features = 128

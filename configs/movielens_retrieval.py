@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from configs import base
+from deepsets_jax.foundation.errors import ConfigError
+from deepsets_jax.models.config import set_fusion
+from deepsets_jax.tasks import defaults
 
 _USER_FIELDS = ("age", "gender", "occupation")
 _TEXT = ("title", "year", "genres")
@@ -71,7 +73,7 @@ VARIANTS = {
   "single_stream": Variant(
     _USER_FIELDS,
     fusion="single_stream",
-    settings=dict(readout="all", pools=("mean",), **_BLOCK),
+    settings=dict(fused=None, readout="all", pools=("mean",), **_BLOCK),
     max_history=10,
     width=64,
   ),
@@ -89,13 +91,12 @@ def get_config(argument: str = "history,0") -> ml_collections.ConfigDict:
   """A variant."""
   name, _, seed = argument.partition(",")
   if name not in VARIANTS:
-    raise ValueError(f"unknown variant {name!r}; one of {sorted(VARIANTS)}")
+    raise ConfigError(f"unknown variant {name!r}; one of {sorted(VARIANTS)}")
   variant = VARIANTS[name]
-  config = base.get_config()
-  config.task = "retrieval"
+  config = defaults.retrieval()
   config.seed = int(seed or 0)
   config.total_steps = 1750
-  config.data.update(name="movielens", batch_size=512)
+  config.data.batch_size = 512
   config.data.histories.update(
     max_history=variant.max_history,
     user_fields=variant.user_fields,
@@ -103,8 +104,8 @@ def get_config(argument: str = "history,0") -> ml_collections.ConfigDict:
     id_events=1 if variant.ids else None,
     cold_items=variant.cold_items,
   )
-  config.model.update(features=variant.width, fusion=variant.fusion)
-  config.model[variant.fusion].update(variant.settings)
+  config.model.features = variant.width
+  set_fusion(config.model, variant.fusion, **variant.settings)
   config.model.head.update(input_dropout=0.5, project=False)
   if variant.fading:
     config.model.fading = ("history",)

@@ -12,7 +12,9 @@ minute on one core.
 import ml_collections
 from ml_collections import config_dict
 
-from configs import base
+from deepsets_jax.foundation.errors import ConfigError
+from deepsets_jax.models.config import set_fusion
+from deepsets_jax.tasks import defaults
 
 MODALITIES = ("fou", "fac", "kar", "pix", "zer", "mor")
 # Of each model the width of the common space, at equal parameters; learning rate and
@@ -31,24 +33,27 @@ def get_config(argument: str = "set_pool,0") -> ml_collections.ConfigDict:
   model, _, rest = argument.partition(",")
   seed, _, dropped = rest.partition(",")
   if model not in MODELS:
-    raise ValueError(f"unknown model {model!r}; one of {sorted(MODELS)}")
+    raise ConfigError(f"unknown model {model!r}; one of {sorted(MODELS)}")
   if dropped not in ("", "dropout"):
-    raise ValueError(f"unknown third argument {dropped!r}; 'dropout' or none")
+    raise ConfigError(f"unknown third argument {dropped!r}; 'dropout' or none")
   features, learning_rate, dropout = MODELS[model]
-  config = base.get_config()
+  config = defaults.supervised("multiple_features")
   config.seed = int(seed or 0)
   config.total_steps = 300
-  config.data.update(name="multiple_features", batch_size=80)
+  config.data.update(batch_size=80)
   for name in MODALITIES:
     config.data.budgets[name] = config_dict.placeholder(int)
   if dropped:
     config.data.modality_dropout = 0.3
   fusion = "concat" if model.startswith("concat") else "set_pool"
-  config.model.update(fusion=fusion, features=features)
+  config.model.features = features
   config.model.dense.update(hidden=(64,), dropout=dropout)
-  config.model.set_pool.pools = ("max",) if model == "set_pool_max" else ("sum", "max")
-  if model == "concat_learned":
-    config.model.concat.placeholder = "learned"
+  if fusion == "concat":
+    placeholder = "learned" if model == "concat_learned" else "zeros"
+    set_fusion(config.model, "concat", placeholder=placeholder)
+  else:
+    pools = ("max",) if model == "set_pool_max" else ("sum", "max")
+    set_fusion(config.model, "set_pool", pools=pools)
   config.model.head.update(input_activation="relu", input_dropout=dropout)
   config.optim.update(learning_rate=learning_rate, warmup_steps=30, weight_decay=0.1)
   config.train.update(metric="accuracy", eval_every=50, log_every=50)

@@ -6,18 +6,20 @@ python -m experiments.main --config=configs/smoke.py
 import ml_collections
 from ml_collections import config_dict
 
-from configs import base
+from deepsets_jax.models.config import set_fusion
+from deepsets_jax.tasks import defaults
 
 
 def get_config(fusion: str = "set_pool") -> ml_collections.ConfigDict:
   """The largest digit of a set of images, profiles, characters and number words."""
-  config = base.get_config()
+  config = defaults.supervised("digits")
   config.total_steps = 300
-  config.data.update(name="digits", batch_size=64, modality_dropout=0.1)
+  config.data.update(batch_size=64, modality_dropout=0.1)
   for name in ("image", "profile", "ocr", "caption"):
     config.data.budgets[name] = config_dict.placeholder(int)
   config.data.digits.update(task="multimodal", train_examples=2000)
-  config.model.update(features=32, fusion=fusion)
+  config.model.features = 32
+  set_fusion(config.model, fusion)
   config.model.dense.hidden = (64,)
   config.model.head.hidden = (64,)
   config.optim.learning_rate = 3e-3

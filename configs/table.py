@@ -14,14 +14,13 @@ import pathlib
 
 import ml_collections
 
-from configs import base
+from deepsets_jax.tasks import defaults
 
 
 def get_config(spec: str = "") -> ml_collections.ConfigDict:
   """The base config on a table; slots and metric are found out."""
-  config = base.get_config()
+  config = defaults.supervised("table")
   config.total_steps = 1000
-  config.data.name = "table"
   if spec:
     columns = json.loads(pathlib.Path(spec).read_text("utf-8"))
     config.data.columns = ml_collections.ConfigDict(columns)

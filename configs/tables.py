@@ -8,12 +8,12 @@ Each was written by `Table.write`. Slots are proposed by a scan of the data.
 
 import ml_collections
 
-from configs import base
+from deepsets_jax.tasks import defaults
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """The base config on tables."""
-  config = base.get_config()
+  """The default model on tables."""
+  config = defaults.supervised("tables")
   config.data.name = "tables"
   config.model.set_pool.pools = ("mean", "max")
   config.model.dense.hidden = (256,)

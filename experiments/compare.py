@@ -24,13 +24,15 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from deepsets_jax import figures
 from deepsets_jax.data.datasets import registry
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.foundation.files import write_json
 from deepsets_jax.tasks import fit
 from deepsets_jax.training import loop, metrics, run_folder
+from experiments import command
 from experiments.results.comparison import Model, Runs, draw, markdown, rows
 
 
@@ -44,12 +46,12 @@ def load(text: str) -> Model:
     r"(?:([^=:/]+)=)?([^:]*)(?::(.*))?", text, re.DOTALL
   ).groups()
   if not pathlib.Path(path).is_file():
-    raise ValueError(f"--config={text}: there is no file {path!r}")
+    raise ConfigError(f"--config={text}: there is no file {path!r}")
   spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   if not hasattr(module, "get_config"):
-    raise ValueError(f"--config={text}: {path} has no get_config()")
+    raise ConfigError(f"--config={text}: {path} has no get_config()")
   config = module.get_config(*([] if argument is None else [argument]))
   source = path if argument is None else f"{path}:{argument}"
   return Model(name or run_folder.default_workdir(source).name, source, config.lock())
@@ -68,13 +70,13 @@ def check(models: Sequence[Model], names: Sequence[str], baseline: str) -> None:
       metric that a model's data does not have.
   """
   if baseline not in [model.name for model in models]:
-    raise ValueError(
+    raise ConfigError(
       f"--baseline={baseline} is none of {[model.name for model in models]}"
     )
   for first, second in itertools.combinations(models, 2):
     same = "name" if first.name == second.name else "config"
     if same == "name" or first.seeded(0).to_dict() == second.seeded(0).to_dict():
-      raise ValueError(
+      raise ConfigError(
         f"--config={first.source} and --config={second.source} have the same {same};"
         " leave one out, or give names: --config=NAME=PATH"
       )
@@ -86,7 +88,7 @@ def check(models: Sequence[Model], names: Sequence[str], baseline: str) -> None:
       legal[data] = sorted((*metrics.names(tables["train"].schema.target), "loss"))
     for name in names:
       if name not in legal[data]:
-        raise ValueError(
+        raise ConfigError(
           f"{model.name}: no metric {name!r}; its data has {legal[data]}"
         )
 
@@ -181,8 +183,7 @@ def compare(
 
 def main(argv: list[str]) -> int:
   """Compares what the command line names."""
-  if len(argv) > 1:
-    raise app.UsageError(f"unknown arguments {argv[1:]}")
+  command.no_arguments(argv)
   logging.set_verbosity(logging.WARNING)
   given = flags.FLAGS
   models = [load(text) for text in given.config]
@@ -211,4 +212,4 @@ def define_flags() -> None:
 
 if __name__ == "__main__":
   define_flags()
-  app.run(main)
+  command.run(main)

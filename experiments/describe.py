@@ -34,6 +34,7 @@ from deepsets_jax.data.ingest.files.joins import Many, parse_many
 from deepsets_jax.data.ingest.files.reading import Reading
 from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.foundation.files import write_json
+from experiments import command
 
 _EXAMPLES = 128
 _HEADER = ("column", "type", "missing", "mean", "p99", "max", "size", "distinct", "is")
@@ -199,11 +200,8 @@ def main(argv: list[str]) -> None:
   reading = Reading(
     given.separator, None if given.header is None else given.header == "first"
   )
-  try:
-    many = parse_many(given.many)
-    describe(path, output, given.label, given.group, reading, many, given.dates)
-  except DataError as error:
-    raise SystemExit(f"error: {error}") from error
+  many = parse_many(given.many)
+  describe(path, output, given.label, given.group, reading, many, given.dates)
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
@@ -238,4 +236,4 @@ def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
 
 if __name__ == "__main__":
   define_flags()
-  app.run(main)
+  command.run(main)

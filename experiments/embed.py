@@ -14,10 +14,11 @@ import pathlib
 import time
 
 import pyarrow as pa
-from absl import app, flags, logging
+from absl import flags, logging
 
 from deepsets_jax import tasks
 from deepsets_jax.serving import embeddings
+from experiments import command
 from experiments.explain import check_folder
 
 
@@ -61,14 +62,10 @@ def embed(workdir: str, output: pathlib.Path, split: str) -> None:
 
 def main(argv: list[str]) -> None:
   """Writes the vectors of the run that the command line names."""
-  if len(argv) > 1:
-    raise app.UsageError(f"unknown arguments {argv[1:]}")
+  command.no_arguments(argv)
   logging.set_verbosity(logging.WARNING)
   given = flags.FLAGS
-  try:
-    embed(given.workdir, pathlib.Path(given.output), given.split)
-  except (ValueError, FileExistsError) as error:
-    raise SystemExit(f"error: {error}") from error
+  embed(given.workdir, pathlib.Path(given.output), given.split)
 
 
 def define_flags() -> None:
@@ -85,4 +82,4 @@ def define_flags() -> None:
 
 if __name__ == "__main__":
   define_flags()
-  app.run(main)
+  command.run(main)

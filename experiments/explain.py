@@ -15,10 +15,12 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 import deepsets_jax
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.training import run_folder
+from experiments import command
 
 
 def table(summary: Mapping[str, Any]) -> str:
@@ -44,15 +46,14 @@ def check_folder(folder: pathlib.Path) -> None:
     with tempfile.TemporaryFile(dir=there):
       pass
   except OSError as error:
-    raise ValueError(
+    raise ConfigError(
       f"cannot write to {folder}: {error}; give another --output"
     ) from error
 
 
 def main(argv: list[str]) -> None:
   """Explains the run that the command line names."""
-  if len(argv) > 1:
-    raise app.UsageError(f"unknown arguments {argv[1:]}")
+  command.no_arguments(argv)
   logging.set_verbosity(logging.WARNING)
   given = flags.FLAGS
   workdir = pathlib.Path(given.workdir)
@@ -91,4 +92,4 @@ def define_flags() -> None:
 
 if __name__ == "__main__":
   define_flags()
-  app.run(main)
+  command.run(main)

@@ -24,12 +24,14 @@ import pathlib
 from collections.abc import Mapping
 
 import tqdm
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
 from deepsets_jax.extraction import EXTRACTORS, inputs, pipeline, worker
 from deepsets_jax.extraction.pipeline import Settings, Summary
 from deepsets_jax.extraction.worker import Make
+from deepsets_jax.foundation.errors import ConfigError
+from experiments import command
 from experiments.explain import check_folder
 
 _BASE = pathlib.Path(__file__).parents[1] / "configs/extraction/base.py"
@@ -46,13 +48,13 @@ def maker(config, workers: int) -> Make:
   settings = {}
   for name in config.extractors:
     if name not in EXTRACTORS:
-      raise ValueError(f"no extractor {name!r}; there are {', '.join(EXTRACTORS)}")
+      raise ConfigError(f"no extractor {name!r}; there are {', '.join(EXTRACTORS)}")
     given = config.get(name, {})
     settings[name] = {k: v for k, v in given.items() if v is not None}
     if workers > 1 and "threads" in given:
       settings[name].setdefault("threads", max(worker.available_cores() // workers, 1))
   if "onnx" in settings and "path" not in settings["onnx"]:
-    raise ValueError("extractor 'onnx' needs its file: --config.onnx.path=FILE")
+    raise ConfigError("extractor 'onnx' needs its file: --config.onnx.path=FILE")
   return functools.partial(worker.of_registry, tuple(config.extractors), settings)
 
 
@@ -86,8 +88,7 @@ def left_out(suffixes: Mapping[str, int]) -> str:
 
 def main(argv: list[str]) -> None:
   """Extracts what the command line names."""
-  if len(argv) > 1:
-    raise app.UsageError(f"unknown arguments {argv[1:]}")
+  command.no_arguments(argv)
   logging.set_verbosity(logging.WARNING)
   given = flags.FLAGS
   config, output = given.config, given.output
@@ -98,7 +99,7 @@ def main(argv: list[str]) -> None:
   cache = given.cache or f"{output}.cache"
   check_folder(pathlib.Path(output).parent)
   if pathlib.Path(output).resolve() == pathlib.Path(given.input).resolve():
-    raise ValueError(f"--output={output} is the input; give another")
+    raise ConfigError(f"--output={output} is the input; give another")
   workers = 1 if given.beam else config.workers or worker.available_cores()
   settings = Settings(config.batch_size, config.max_side, workers)
   make = maker(config, workers)
@@ -138,4 +139,4 @@ def define_flags() -> None:
 
 if __name__ == "__main__":
   define_flags()
-  app.run(main)
+  command.run(main)

@@ -8,12 +8,12 @@ The run's folder holds everything it wrote; the same command goes on where it st
 """
 
 import jax
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
-from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.tasks import fit
 from deepsets_jax.training import run_folder, sharding
+from experiments import command
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config",
@@ -30,8 +30,7 @@ _DISTRIBUTED = flags.DEFINE_bool(
 
 def main(argv: list[str]) -> None:
   """Runs the config of the command line."""
-  if len(argv) > 1:
-    raise app.UsageError(f"unknown arguments {argv[1:]}")
+  command.no_arguments(argv)
   if not flags.FLAGS["verbosity"].present:
     logging.set_verbosity(logging.WARNING)  # Orbax logs each file that it touches.
   if _DISTRIBUTED.value:
@@ -41,10 +40,7 @@ def main(argv: list[str]) -> None:
   workdir = _WORKDIR.value or run_folder.default_workdir(
     flags.FLAGS["config"].config_filename
   )
-  try:
-    results = fit.train_and_evaluate(_CONFIG.value, workdir)
-  except DataError as error:
-    raise SystemExit(f"error: {error}") from error
+  results = fit.train_and_evaluate(_CONFIG.value, workdir)
   if not sharding.is_main_process():
     return
   for split, values in results.items():
@@ -56,4 +52,4 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
   jax.config.config_with_absl()
   flags.mark_flag_as_required("config")
-  app.run(main)
+  command.run(main)

@@ -18,40 +18,35 @@ import time
 from collections.abc import Sequence
 
 import tqdm
-from absl import app, flags, logging
+from absl import flags, logging
 
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.serving import measured, prediction
 from deepsets_jax.serving.predictor import load_predictor
+from experiments import command
 from experiments.explain import check_folder
 
 
 def main(argv: list[str]) -> None:
   """Predicts the file that the command line names."""
-  if len(argv) > 1:
-    raise app.UsageError(f"unknown arguments {argv[1:]}")
+  command.no_arguments(argv)
   logging.set_verbosity(logging.WARNING)
   given = flags.FLAGS
   output = pathlib.Path(given.output)
   check_folder(output.parent)
-  try:
-    predictor = load_predictor(given.workdir, given.importance)
-    predictor = predictor.with_many(_files(given.many))
-  except ValueError as error:
-    raise SystemExit(f"error: {error}") from error
+  predictor = load_predictor(given.workdir, given.importance)
+  predictor = predictor.with_many(_files(given.many))
   start = time.monotonic()
-  try:
-    with tqdm.tqdm(unit=" rows", disable=None) as bar:
-      rows = prediction.predict_file(
-        predictor,
-        given.input,
-        output,
-        report=lambda line: tqdm.tqdm.write(line),
-        progress=lambda done: bar.update(done - bar.n),
-        evaluate=given.evaluate,
-        strict=given.strict,
-      )
-  except (ValueError, FileExistsError) as error:
-    raise SystemExit(f"error: {error}") from error
+  with tqdm.tqdm(unit=" rows", disable=None) as bar:
+    rows = prediction.predict_file(
+      predictor,
+      given.input,
+      output,
+      report=lambda line: tqdm.tqdm.write(line),
+      progress=lambda done: bar.update(done - bar.n),
+      evaluate=given.evaluate,
+      strict=given.strict,
+    )
   print(f"{output}: {rows} rows in {time.monotonic() - start:.0f} s")
   if given.evaluate:
     print(measures(measured.file_beside(output)))
@@ -66,7 +61,7 @@ def _files(texts: Sequence[str]) -> dict[str, str]:
   pairs = [text.partition("=") for text in texts]
   for name, _, file in pairs:
     if not (name and file):
-      raise ValueError(f"--many={name}: expected NAME=FILE")
+      raise ConfigError(f"--many={name}: expected NAME=FILE")
   return {name: file for name, _, file in pairs}
 
 
@@ -107,4 +102,4 @@ def define_flags() -> None:
 
 if __name__ == "__main__":
   define_flags()
-  app.run(main)
+  command.run(main)

@@ -27,9 +27,11 @@ from absl import app, flags, logging
 
 from deepsets_jax import figures
 from deepsets_jax.analysis import robustness
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.foundation.files import write_json
 from deepsets_jax.tasks import trained
 from deepsets_jax.training import run_folder
+from experiments import command
 from experiments.results.robustness_tables import (
   Measured,
   draw_curves,
@@ -75,7 +77,7 @@ def check(runs: Sequence[Run]) -> None:
     if one.name != other.name:
       continue
     if one.config.seed == other.config.seed:
-      raise ValueError(
+      raise ConfigError(
         f"{one.workdir} and {other.workdir} are both {one.name!r} with seed"
         f" {one.config.seed}; give one of them another name: --workdir=NAME=FOLDER"
       )
@@ -90,7 +92,7 @@ def _same(
   for key in settings | others:
     a, b = settings.get(key), others.get(key)
     if a != b:
-      raise ValueError(
+      raise ConfigError(
         f"{other.workdir} has {key}={b!r}, and {one.workdir} has {a!r}; {reason}"
       )
 
@@ -136,7 +138,7 @@ def measure(run: Run, split: str, draws: int, seed: int) -> Measured:
   """
   model = trained.load_trained(run.workdir)
   if split not in model.run.tables:
-    raise ValueError(
+    raise ConfigError(
       f"{run.workdir}: its data has no split {split!r}; it has"
       f" {sorted(model.run.tables)}"
     )
@@ -224,8 +226,7 @@ def compare(
 
 def main(argv: list[str]) -> None:
   """Measures what the command line names."""
-  if len(argv) > 1:
-    raise app.UsageError(f"unknown arguments {argv[1:]}")
+  command.no_arguments(argv)
   logging.set_verbosity(logging.WARNING)
   given = flags.FLAGS
   runs = [read(text) for text in given.workdir]
@@ -256,4 +257,4 @@ def define_flags() -> None:
 
 if __name__ == "__main__":
   define_flags()
-  app.run(main)
+  command.run(main)

@@ -15,9 +15,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.serving.searcher import Event, Hit, Searcher
+from experiments import command
 
 # Events of a user that are shown.
 _LAST = 5
@@ -81,25 +83,21 @@ def of_item(searcher: Searcher, title: str, k: int, approximate: bool) -> str:
 
 def main(argv: list[str]) -> None:
   """Prints the answer to the question of the command line."""
-  if len(argv) > 1:
-    raise app.UsageError(f"unknown arguments {argv[1:]}")
+  command.no_arguments(argv)
   given = flags.FLAGS
   if sum(given[name].value is not None for name in _ASKED) != 1:
-    raise SystemExit("error: give exactly one of --user, --history and --item")
+    raise ConfigError("give exactly one of --user, --history and --item")
   if given.fields_of is not None and given.history is None:
-    raise SystemExit("error: --fields_of goes with --history alone")
+    raise ConfigError("--fields_of goes with --history alone")
   logging.set_verbosity(logging.WARNING)
   common = given.k, given.approximate
-  try:
-    searcher = Searcher(given.workdir, given.embeddings)
-    if given.user is not None:
-      answer = of_user(searcher, given.user, *common)
-    elif given.history is not None:
-      answer = of_history(searcher, given.history, given.fields_of, *common)
-    else:
-      answer = of_item(searcher, given.item, *common)
-  except ValueError as error:
-    raise SystemExit(f"error: {error}") from error
+  searcher = Searcher(given.workdir, given.embeddings)
+  if given.user is not None:
+    answer = of_user(searcher, given.user, *common)
+  elif given.history is not None:
+    answer = of_history(searcher, given.history, given.fields_of, *common)
+  else:
+    answer = of_item(searcher, given.item, *common)
   print(answer)
 
 
@@ -133,4 +131,4 @@ def define_flags() -> None:
 
 if __name__ == "__main__":
   define_flags()
-  app.run(main)
+  command.run(main)

@@ -14,11 +14,12 @@ import pathlib
 import statistics
 from typing import Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
 from deepsets_jax.tasks import fit
 from deepsets_jax.training import run_folder
+from experiments import command
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
 _SWEEP = flags.DEFINE_string("sweep", None, "A module with overrides().")
@@ -46,8 +47,7 @@ def validation_metrics(
 
 def main(argv: list[str]) -> None:
   """Prints the overrides, the best last."""
-  if len(argv) > 1:
-    raise app.UsageError(f"unknown arguments {argv[1:]}")
+  command.no_arguments(argv)
   logging.set_verbosity(logging.WARNING)
   name = run_folder.default_workdir(flags.FLAGS["config"].config_filename).name
   rows = []
@@ -62,4 +62,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
   flags.mark_flags_as_required(["config", "sweep"])
-  app.run(main)
+  command.run(main)

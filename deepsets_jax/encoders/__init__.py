@@ -1,5 +1,9 @@
 """Encoders: `Ragged` to `Ragged` with the common `d` features."""
 
+from collections.abc import Mapping
+
+import flax.linen as nn
+
 from deepsets_jax.encoders.elements import (
   DenseEncoder,
   FieldEncoder,
@@ -14,7 +18,16 @@ from deepsets_jax.encoders.torchmultimodal import (
   WeightedEmbeddingEncoder,
 )
 
+# The encoders of single elements, by their name in `config.model.encoders`.
+ENCODERS: Mapping[str, type[nn.Module]] = {
+  "dense": DenseEncoder,
+  "fields": FieldEncoder,
+  "scaled": Scaled,
+  "token": TokenEncoder,
+}
+
 __all__ = [
+  "ENCODERS",
   "MLP",
   "DenseEncoder",
   "EmbeddingEncoder",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,12 +13,9 @@ from jaxtyping import Float
 
 from deepsets_jax.data.tables.schema import Modality, Schema
 from deepsets_jax.encoders import (
+  ENCODERS,
   MLP,
-  DenseEncoder,
-  FieldEncoder,
-  Scaled,
   SequenceEncoder,
-  TokenEncoder,
   activation,
 )
 from deepsets_jax.encoders.importance import (
@@ -26,9 +24,14 @@ from deepsets_jax.encoders.importance import (
   wants_importance,
 )
 from deepsets_jax.encoders.sequence import POSITIONS
+from deepsets_jax.foundation import extensions
 from deepsets_jax.foundation.errors import ConfigError
-from deepsets_jax.fusion import FUSIONS, Fusion
+from deepsets_jax.fusion import Fusion
+from deepsets_jax.fusion.settings import fusion_settings, get_fusion, group_of
 from deepsets_jax.ragged import Ragged, pooling
+
+# Fields of encoders that the model fills in from the data and its own settings.
+_FILLED_IN = {"features", "dtype", "vocabulary_size", "groups"}
 
 
 class Head(nn.Module):
@@ -155,8 +158,6 @@ def build_set_model(
     ConfigError: An unknown fusion, pool, activation or dtype.
   """
   dtype = _dtype(config.dtype)
-  for name in (*config.set_pool.pools, *config.concat.pools):
-    pooling.get(name)
   _check_order(config, schema)
   encoders = {
     name: _encoder(name, modality, config, dtype)
@@ -214,16 +215,7 @@ def _positions(config: ml_collections.ConfigDict) -> dict[str, str]:
 def _encoder(
   name: str, modality: Modality, config: ml_collections.ConfigDict, dtype: Any
 ) -> nn.Module:
-  if modality.valued:
-    elements = FieldEncoder(
-      modality.groups, config.features, dtype=dtype, **config.token
-    )
-  elif modality.kind == "tokens":
-    elements = TokenEncoder(modality.size, config.features, dtype=dtype, **config.token)
-  elif modality.encoded and modality.size == config.features:
-    elements = Scaled(dtype)
-  else:
-    elements = DenseEncoder(config.features, dtype=dtype, **config.dense)
+  elements = _element_encoder(name, modality, config, dtype)
   positions, fading = _positions(config).get(name), name in config.fading
   settings = config.sequence.to_dict()
   if name not in settings.pop("modalities"):
@@ -241,17 +233,77 @@ def _encoder(
   )
 
 
-def _fusion(config: ml_collections.ConfigDict, schema: Schema, dtype: Any) -> Fusion:
-  if config.fusion not in FUSIONS:
+def _element_encoder(
+  name: str, modality: Modality, config: ml_collections.ConfigDict, dtype: Any
+) -> nn.Module:
+  """The encoder of single elements: that of the kind, or one of a user's own."""
+  chosen = config.encoders.get(name)
+  if chosen is None:
+    kind = _kind_of_encoder(modality, config.features)
+    settings = {"fields": config.token, "token": config.token, "dense": config.dense}
+    given = dict(settings.get(kind, {}))
+  else:
+    given = {"name": chosen} if isinstance(chosen, str) else dict(chosen)
+    kind = given.pop("name")
+  module = extensions.find(f"config.model.encoders.{name}", kind, ENCODERS, nn.Module)
+  fields = {field.name for field in dataclasses.fields(module)} - {"parent", "name"}
+  unknown = sorted(set(given) - fields)
+  if unknown:
     raise ConfigError(
-      f"unknown config.model.fusion {config.fusion!r}; one of {sorted(FUSIONS)}"
+      f"config.model: the encoder {kind!r} has no setting {unknown[0]!r}; it has"
+      f" {sorted(fields - _FILLED_IN)}"
     )
-  return FUSIONS[config.fusion](
+  filled_in = {
+    "features": config.features,
+    "dtype": dtype,
+    "vocabulary_size": modality.size,
+    "groups": modality.groups,
+  }
+  return module(**{k: v for k, v in filled_in.items() if k in fields}, **given)
+
+
+def _kind_of_encoder(modality: Modality, features: int) -> str:
+  """The key in `ENCODERS` for a modality whose encoder the config leaves open."""
+  if modality.valued:
+    return "fields"
+  if modality.kind == "tokens":
+    return "token"
+  # Such vectors were encoded by another model, into the same space.
+  is_encoded = modality.encoded and modality.size == features
+  return "scaled" if is_encoded else "dense"
+
+
+def _fusion(config: ml_collections.ConfigDict, schema: Schema, dtype: Any) -> Fusion:
+  group = config.get(group_of(config.fusion), {})
+  settings = {key: _with_pools(key, value) for key, value in group.items()}
+  # Says which settings there are, where one does not exist.
+  settings = fusion_settings(config.fusion, **settings).to_dict()
+  if config.fusion in ("set_pool", "concat"):
+    _check_pools(config.fusion, settings["pools"])
+  return get_fusion(config.fusion)(
     modalities=tuple(schema.modalities),
     features=config.features,
     dtype=dtype,
-    **config[config.fusion],
+    **settings,
   )
+
+
+def _check_pools(fusion: str, pools: Sequence[Any]) -> None:
+  try:
+    for name in pools:
+      pooling.get(name)
+  except ValueError as error:
+    raise ConfigError(f"config.model.{fusion}.pools: {error}") from error
+
+
+def _with_pools(key: str, value: Any) -> Any:
+  """The value of a setting, with the pools that `module:Name` stands for."""
+  if isinstance(value, str) and ":" in value:
+    pool = extensions.find(f"config.model, {key}", value, {})
+    return pool() if isinstance(pool, type) else pool
+  if isinstance(value, list | tuple):
+    return tuple(_with_pools(key, one) for one in value)
+  return value
 
 
 def _dtype(name: str) -> Any:

@@ -89,16 +89,14 @@ def build_two_towers(
     items: Of an item.
 
   Raises:
-    ConfigError: A setting is unknown, or a width or the temperature is not
-      positive.
+    ConfigError: A setting is unknown, or a width is below 1.
   """
   retrieval, features = config.retrieval, config.item_model.features
   if features < 1:
     raise ConfigError(f"config.item_model.features is {features}; expected at least 1")
-  if retrieval.dimensions < 1 or retrieval.temperature <= 0:
+  if retrieval.dimensions < 1:
     raise ConfigError(
-      f"config.retrieval.dimensions {retrieval.dimensions} and"
-      f" config.retrieval.temperature {retrieval.temperature}: expected both above 0"
+      f"config.retrieval.dimensions is {retrieval.dimensions}; expected at least 1"
     )
   if retrieval.tie_item_tower:
     vectors = Modality(

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 import ml_collections
 from jaxtyping import PyTree
 
-from deepsets_jax.foundation.errors import ConfigError
-from deepsets_jax.tasks import trained
+from deepsets_jax.foundation import extensions
+from deepsets_jax.tasks import defaults, trained
 from deepsets_jax.tasks.ranking.task import RankingTask
 from deepsets_jax.tasks.retrieval.task import RetrievalTask
 from deepsets_jax.tasks.supervised.task import SupervisedTask
@@ -30,9 +30,11 @@ def build_task(config: ml_collections.ConfigDict) -> Task:
     ConfigError: A setting names nothing, or does not fit the data or the devices.
     DataError: Bad data.
   """
-  if config.task not in TASKS:
-    raise ConfigError(f"unknown config.task {config.task!r}; one of {sorted(TASKS)}")
-  return TASKS[config.task](config)
+  if ":" not in config.task and config.task not in TASKS:
+    defaults.check_task(config.task)
+  found = extensions.find("config.task", config.task, TASKS)
+  build = found.build if isinstance(found, type) else found
+  return build(defaults.complete(config))
 
 
 def load_task(

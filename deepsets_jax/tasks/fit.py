@@ -7,9 +7,11 @@ import pathlib
 from typing import Any
 
 import ml_collections
+from absl import logging
 
 from deepsets_jax import tasks
 from deepsets_jax.data.datasets import registry
+from deepsets_jax.tasks import defaults
 from deepsets_jax.training import loop, run_folder
 
 
@@ -29,7 +31,7 @@ def train_and_evaluate(
     NonFiniteError: Training failed; the last good checkpoint stays.
   """
   workdir = pathlib.Path(workdir)
-  return loop.train(tasks.build_task(_adopted(config, workdir)), workdir)
+  return loop.train(tasks.build_task(adopted(config, workdir)), workdir)
 
 
 def train_once(
@@ -38,15 +40,35 @@ def train_once(
   """Like `train_and_evaluate`, but reads the results of a run that has finished."""
   workdir = pathlib.Path(workdir)
   if (workdir / "results.json").exists():
-    _adopted(config, workdir)  # Refuses another config.
+    adopted(config, workdir)  # Refuses another config.
     return json.loads((workdir / "results.json").read_text())
   return train_and_evaluate(config, workdir)
 
 
-def _adopted(
+def adopted(
   config: ml_collections.ConfigDict, workdir: pathlib.Path
 ) -> ml_collections.ConfigDict:
-  """The config with what it leaves open filled in from data and folder."""
-  return run_folder.adopt(
-    registry.resolve_columns(config), workdir, registry.upgrade_columns
-  )
+  """The config with what it leaves open filled in: defaults, columns, shapes of a run.
+
+  Args:
+    config: The config to train.
+    workdir: The run's folder, which need not be there.
+
+  Raises:
+    ConfigError: A setting does not exist, or the folder holds a run of another config.
+    DataError: The table has no spec of its columns.
+  """
+  config = registry.resolve_columns(defaults.complete(config))
+  return run_folder.adopt(config, workdir, _upgraded)
+
+
+def _upgraded(stored: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """A stored config under today's names, with today's settings."""
+  config, dropped = defaults.upgrade(stored)
+  if dropped:
+    logging.warning(
+      "the run was begun with settings that no longer exist: %s", ", ".join(dropped)
+    )
+  with config.unlocked():
+    registry.upgrade_columns(config)
+  return config

@@ -21,6 +21,7 @@ from deepsets_jax.data.tables.schema import Schema
 from deepsets_jax.data.tables.table import Table, blank
 from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Batch
+from deepsets_jax.tasks import defaults
 from deepsets_jax.tasks.supervised import encodings
 from deepsets_jax.tasks.supervised import run as runs
 from deepsets_jax.training import evaluation, metrics, run_folder
@@ -140,10 +141,9 @@ def read_config(
   Raises:
     ConfigError: No run there, one that is for something else, or no checkpoint.
   """
-  config = run_folder.read_config(workdir)
-  found = config.get(
-    "task", "supervised"
-  )  # What all runs were for before there was more.
+  config, _ = defaults.upgrade(run_folder.read_config(workdir))
+  config.unlock()
+  found = config.task
   if task is not None and found != task:
     raise ConfigError(
       f"{workdir} is a run of task {found!r}, and this is for {task!r}:"

@@ -25,8 +25,6 @@ def build_optimizer(
     else optax.identity(),
     optax.adamw(
       schedule(config, total_steps),
-      b1=config.beta1,
-      b2=config.beta2,
       weight_decay=config.weight_decay,
       mask=_matrices,
     ),

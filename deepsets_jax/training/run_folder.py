@@ -9,10 +9,13 @@ from typing import Any
 
 import ml_collections
 
+from deepsets_jax.foundation import extensions
 from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.foundation.files import write_json
 
 _CONFIG = "config.json"
+# The folders of modules that the config names, see `foundation.extensions`.
+_EXTENSIONS = "extensions.json"
 
 
 def default_workdir(config_file: str) -> pathlib.Path:
@@ -25,7 +28,7 @@ def default_workdir(config_file: str) -> pathlib.Path:
 def adopt(
   config: ml_collections.ConfigDict,
   workdir: pathlib.Path,
-  upgrade: Callable[[ml_collections.ConfigDict], None],
+  upgrade: Callable[[ml_collections.ConfigDict], ml_collections.ConfigDict],
 ) -> ml_collections.ConfigDict:
   """The config, with shards, budgets and metric that it leaves open from the folder.
 
@@ -34,16 +37,15 @@ def adopt(
   Args:
     config: The config to train.
     workdir: The run's folder.
-    upgrade: Adds to a stored config the settings that were not there when its run
-      began, at the values that they had without being settings.
+    upgrade: A stored config to the same under today's names, with the defaults of the
+      settings that are new.
 
   Raises:
     ConfigError: The folder is of another config; names the keys that differ.
   """
   if not (workdir / _CONFIG).exists():
     return config
-  stored = read_config(workdir)
-  upgrade(stored)
+  stored = upgrade(read_config(workdir))
   config = config.copy_and_resolve_references()
   with config.unlocked():
     if config.data.shards is None:
@@ -71,6 +73,9 @@ def create(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
   workdir.mkdir(parents=True, exist_ok=True)
   if not (workdir / _CONFIG).exists():
     write_json(workdir / _CONFIG, _plain(config))
+    names = extensions.names_in(config)
+    if names:
+      write_json(workdir / _EXTENSIONS, extensions.folders_of(names))
 
 
 def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
@@ -80,6 +85,8 @@ def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     ConfigError: No run there.
   """
   try:
+    if (workdir / _EXTENSIONS).exists():
+      extensions.add_folders(json.loads((workdir / _EXTENSIONS).read_text()))
     return ml_collections.ConfigDict(json.loads((workdir / _CONFIG).read_text()))
   except OSError as error:
     raise ConfigError(f"{workdir} is no folder of a run: {error}") from error

@@ -12,13 +12,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import scipy.sparse
-from absl import app, flags
+from absl import flags
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
 from deepsets_jax.data.datasets import debian_programs
 from deepsets_jax.data.tables.table import Table
 from deepsets_jax.training import metrics
+from experiments import command
 
 _SEED = flags.DEFINE_integer("seed", 0, "Of the split.")
 MODALITIES = ("description", "depends")
@@ -68,12 +69,11 @@ def _metrics(model, inputs: dict, tables: dict[str, Table]) -> dict[str, dict]:
 
 def main(argv: list[str]) -> None:
   """Prints the metrics of one seed."""
-  if len(argv) > 1:
-    raise app.UsageError(f"unknown arguments {argv[1:]}")
+  command.no_arguments(argv)
   results = evaluate(_SEED.value)
   for split in ("validation", "test"):
     print(split, "  ".join(f"{k} {v:.4f}" for k, v in results[split].items()))
 
 
 if __name__ == "__main__":
-  app.run(main)
+  command.run(main)

@@ -16,15 +16,15 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from deepsets_jax.data.datasets import movielens
 from deepsets_jax.data.interactions.histories import Histories, Split
 from deepsets_jax.data.interactions.lists import RatingLists, last_part
 from deepsets_jax.data.tables.table import element_slots
-from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.ragged import Ragged
 from deepsets_jax.tasks.ranking import metrics
+from experiments import command
 
 Scores = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -175,12 +175,8 @@ def table(path: str | None, split: str) -> str:
 
 def main(argv: list[str]) -> None:
   """Prints the table of one split."""
-  if len(argv) > 1:
-    raise app.UsageError(f"unknown arguments {argv[1:]}")
-  try:
-    print(table(flags.FLAGS.path, flags.FLAGS.split))
-  except DataError as error:
-    raise SystemExit(f"error: {error}") from error
+  command.no_arguments(argv)
+  print(table(flags.FLAGS.path, flags.FLAGS.split))
 
 
 def define_flags() -> None:
@@ -191,4 +187,4 @@ def define_flags() -> None:
 
 if __name__ == "__main__":
   define_flags()
-  app.run(main)
+  command.run(main)

@@ -19,6 +19,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from experiments import command
 from experiments.results import (
   attribution,
   missing,
@@ -92,8 +93,7 @@ def put(path: pathlib.Path, name: str, text: str) -> None:
 
 def main(argv: list[str]) -> None:
   """Runs what is missing, writes the parts into RESULTS.md and README.md."""
-  if len(argv) > 1:
-    raise app.UsageError(f"unknown arguments {argv[1:]}")
+  command.no_arguments(argv)
   unknown = sorted(set(_CHOSEN.value) - set(_PARTS))
   if unknown:
     raise app.UsageError(f"unknown part {unknown[0]!r}; one of {list(_PARTS)}")
@@ -106,4 +106,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  command.run(main)

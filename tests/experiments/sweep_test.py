@@ -3,8 +3,8 @@ import pathlib
 import subprocess
 import sys
 
-from configs import base
 from configs.sweeps import debian_programs
+from deepsets_jax.tasks import defaults
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -13,7 +13,7 @@ def test_overrides_are_settings_of_the_base():
   overrides = list(debian_programs.overrides())
   assert len(overrides) == len({json.dumps(o) for o in overrides}) > 1
   for override in overrides:
-    base.get_config().update_from_flattened_dict(override)
+    defaults.supervised().update_from_flattened_dict(override)
 
 
 def test_a_sweep_runs_each_setting_once_and_ranks_them(tmp_path):

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import base
 from deepsets_jax import encoders
 from deepsets_jax.data.tables.schema import Modality, Schema, Target
 from deepsets_jax.encoders.channels import (
@@ -27,8 +26,10 @@ from deepsets_jax.encoders.deepset import (
 )
 from deepsets_jax.fusion import TorchMultimodalFusion
 from deepsets_jax.models import set_model
+from deepsets_jax.models.config import set_fusion
 from deepsets_jax.ragged import Ragged
 from deepsets_jax.ragged.ordering import segment_median
+from deepsets_jax.tasks import defaults
 from tests.sets import pack
 
 A, B = jnp.array([[3.0, 4.0]]), jnp.array([[0.0, 5.0]])
@@ -438,9 +439,10 @@ def test_dropout_of_the_transformer_is_on_only_in_training():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_is_built_from_a_config(kind):
-  config = base.get_config().model
-  config.update(features=8, fusion="torchmultimodal")
-  config.torchmultimodal.update(kind=kind, ffn=4, apply_attention=True, hidden=(3,))
+  config = defaults.supervised().model
+  config.features = 8
+  settings = dict(kind=kind, ffn=4, apply_attention=True, hidden=(3,))
+  set_fusion(config, "torchmultimodal", **settings)
   schema = Schema({"a": Modality("vectors", 5)}, Target("regression", 1))
   model = set_model.build_set_model(config, schema, [0.0])
   got, _ = run(model, {"a": pack(bags((2, 0)))})

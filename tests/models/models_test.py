@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from ml_collections import config_dict
 
-from configs import base, debian_programs, debian_structures
+from configs import debian_programs, debian_structures
 from deepsets_jax import encoders
 from deepsets_jax.data.datasets import debian_programs as programs
 from deepsets_jax.data.tables.schema import Modality, Schema, Target
 from deepsets_jax.fusion import MILFusion, SetPoolFusion, SingleStreamFusion
 from deepsets_jax.models import set_model
+from deepsets_jax.models.config import set_fusion
 from deepsets_jax.ragged import Batch, Ragged, without
+from deepsets_jax.tasks import defaults
 from deepsets_jax.training import sharding
 from tests.fusion.reference.mil import mil_attention
 from tests.fusion.reference.transformer import dense, rollout, transformer
@@ -59,8 +61,9 @@ def to_batch(sets):
 
 @functools.cache
 def built(fusion):
-  config = base.get_config().model
-  config.update(features=FEATURES, fusion=fusion)
+  config = defaults.supervised().model
+  config.features = FEATURES
+  set_fusion(config, fusion)
   for name in SCHEMA.modalities:
     config.positions[name] = config_dict.placeholder(str)
   config.update_from_flattened_dict(SETTINGS[fusion])
@@ -231,7 +234,7 @@ def _gradient(fusion, modalities):
   ],
 )
 def test_positions_and_sequences_that_cannot_be_are_named(overrides, message):
-  config = base.get_config().model
+  config = defaults.supervised().model
   for name in (*SCHEMA.modalities, "smell"):
     config.positions[name] = config_dict.placeholder(str)
   config.update_from_flattened_dict(overrides)
@@ -241,8 +244,9 @@ def test_positions_and_sequences_that_cannot_be_are_named(overrides, message):
 
 @pytest.mark.parametrize("fusion", ["two_stage", "single_stream"])
 def test_heads_that_do_not_divide_the_width_are_named(fusion):
-  config = base.get_config().model
-  config.update(features=FEATURES, fusion=fusion)
+  config = defaults.supervised().model
+  config.features = FEATURES
+  set_fusion(config, fusion)
   model = set_model.build_set_model(config, SCHEMA, np.zeros(4))
   sets = {k: [np.ones((1, FEATURES))] * NUM_EXAMPLES for k in SCHEMA.modalities}
   with pytest.raises(ValueError, match="fusion/transformer.*4 heads do not divide"):
@@ -250,9 +254,8 @@ def test_heads_that_do_not_divide_the_width_are_named(fusion):
 
 
 def test_a_readout_of_fused_tokens_needs_them():
-  config = base.get_config().model
-  config.update(fusion="single_stream")
-  config.single_stream.readout = "fused"
+  config = defaults.supervised().model
+  set_fusion(config, "single_stream", fused=None, readout="fused")
   model = set_model.build_set_model(config, SCHEMA, np.zeros(4))
   sets = {k: [np.ones((1, FEATURES))] * NUM_EXAMPLES for k in SCHEMA.modalities}
   with pytest.raises(ValueError, match="readout 'fused' without fused tokens"):
@@ -266,7 +269,7 @@ def test_a_readout_of_fused_tokens_needs_them():
 def test_a_head_of_each_kind_starts_at_its_bias(kind, size):
   schema = Schema(SCHEMA.modalities, Target(kind, size))
   bias = np.arange(size, dtype=np.float32)
-  model = set_model.build_set_model(base.get_config().model, schema, bias)
+  model = set_model.build_set_model(defaults.supervised().model, schema, bias)
   sets = {
     k: [np.zeros((0, FEATURES), np.float32)] * NUM_EXAMPLES for k in SCHEMA.modalities
   }
@@ -343,7 +346,7 @@ class TestHead:
 def test_vectors_that_are_encoded_to_the_width_are_taken_as_they_are(
   encoded, width, kind
 ):
-  config = base.get_config().model
+  config = defaults.supervised().model
   config.features = width
   schema = Schema(
     {"face": Modality("vectors", FEATURES, ordered=True, encoded=encoded)},

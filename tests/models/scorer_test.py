@@ -25,7 +25,7 @@ def parts():
   histories = make_histories()
   source = RatingLists(histories, leave_out(histories)[1], 4, 3, 0)
   batcher = ListBatcher(source, BUDGET, tie_item_tower=True)
-  config = small_config()
+  config = small_config("ranking")
   config.ranking.hidden = (5,)
   model = scorer.build_scorer(config, source.schema(), histories.items.schema)
   apply = jax.jit(model.apply)
@@ -130,7 +130,7 @@ def test_gradients_are_finite_with_empty_lists_and_lists_of_one(name):
 
 def test_dropout_is_of_training_alone():
   source, batcher, _, params, _ = parts()
-  config = small_config()
+  config = small_config("ranking")
   config.ranking.update(hidden=(5,), dropout=0.5)
   model = scorer.build_scorer(config, source.schema(), source.histories.items.schema)
   lists = shard(batcher, [3, 40, 90])

@@ -187,7 +187,6 @@ def test_a_step_is_the_same_on_one_device_and_on_eight_by_one_all_reduce():
     ),
     ({"ranking.loss": "hinge"}, "unknown config.ranking.loss 'hinge'"),
     ({"ranking.list_size": 0}, "config.ranking.list_size is 0"),
-    ({"data.histories.cold_items": 0.1}, "cold_items is a setting of recall"),
     (
       {"train.metric": "auc"},
       r"config.train.metric 'auc'; one of \['ndcg_10', 'ndcg',",

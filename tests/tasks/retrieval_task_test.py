@@ -18,7 +18,7 @@ from deepsets_jax.data.interactions.next_item import HISTORY, users_before
 from deepsets_jax.data.tables.batching import Batcher, Budget
 from deepsets_jax.tasks import fit, trained
 from deepsets_jax.tasks.retrieval import nearest
-from deepsets_jax.training import checkpoints, run_folder
+from deepsets_jax.training import checkpoints
 from deepsets_jax.training import loop as train
 from tests.data.interactions.clicks import (
   AROUND,
@@ -71,7 +71,7 @@ def finished(tmp_path_factory):
 def best(finished):
   """The task of the run, and the parameters it ended with."""
   workdir, _, _ = finished
-  task = tasks.build_task(run_folder.adopt(config_of(), workdir))
+  task = tasks.build_task(fit.adopted(config_of(), workdir))
   return task, jax.device_get(final_state(task, workdir, best=True).eval_params)
 
 
@@ -342,7 +342,7 @@ def test_of_fewer_items_than_uniform_negatives_all_are_taken():
     ),
     (
       {"retrieval.temperature": 0.0},
-      "config.retrieval.temperature 0.0: expected both above",
+      "config.retrieval.temperature is 0.0; expected above 0",
     ),
     (
       {"retrieval.cutoffs": ()},
@@ -350,7 +350,7 @@ def test_of_fewer_items_than_uniform_negatives_all_are_taken():
     ),
     ({"retrieval.cutoffs": (10, 65)}, r"cutoffs is \(10, 65\).* from 1 to 64"),
     ({"retrieval.cutoffs": (0,)}, r"cutoffs is \(0,\)"),
-    ({"data.histories.max_history": 0}, "window is 0; expected at least 1"),
+    ({"data.histories.max_history": 0}, "max_history is 0; expected at least 1"),
     ({"data.histories.examples": "all"}, "examples 'all'; one of"),
     ({"data.histories.held_out": 0}, "held_out 0: expected at least 1"),
     ({"data.histories.held_out": 5}, "no user has 11 events, .* longest .* has 9"),

@@ -264,7 +264,7 @@ def test_stored_tables_train_as_their_source_does(tmp_path, finished):
     ({"total_steps": -1}, "config.total_steps is -1"),
     ({"data.budgets.image": 0}, "'image' elements and the budget is 0"),
     ({"model.head.activation": "swish"}, "unknown activation 'swish'"),
-    ({"model.fusion": "concat", "model.concat.pools": ("softmax",)}, "needs scores"),
+    ({"model.set_pool.pools": ("median",)}, "unknown pool 'median'"),
     ({"data.shards": 3}, "config.data.shards 3 is not a multiple of the 8 devices"),
     ({"data.overflow": "last"}, "unknown config.data.overflow 'last'"),
     ({"data.budgets.image": 2}, "'image' elements and the budget is 2"),

@@ -3,12 +3,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import base
+from deepsets_jax.tasks import defaults
 from deepsets_jax.training import optimizer
 
 
 def config(**changes):
-  optim = base.get_config().optim
+  optim = defaults.supervised().optim
   optim.update(changes)
   return optim
 

@@ -7,7 +7,6 @@ import numpy as np
 import optax
 import pytest
 
-from configs import base
 from deepsets_jax.data.tables.batching import (
   Batcher,
   Budget,
@@ -18,7 +17,9 @@ from deepsets_jax.data.tables.batching import (
 from deepsets_jax.data.tables.schema import Modality, Schema, Target
 from deepsets_jax.data.tables.table import Table
 from deepsets_jax.models import set_model
+from deepsets_jax.models.config import set_fusion
 from deepsets_jax.ragged import from_lengths
+from deepsets_jax.tasks import defaults
 from deepsets_jax.training import evaluation, losses, sharding
 from deepsets_jax.training import step as train_step
 
@@ -56,7 +57,7 @@ def mesh_of(devices: int) -> jax.sharding.Mesh:
 
 
 def model_config(**changes) -> ml_collections.ConfigDict:
-  config = base.get_config().model
+  config = defaults.supervised().model
   config.update(features=8)
   config.set_pool.pools = ("sum", "max")
   config.head.update(hidden=(8,), dropout=0.2, input_norm=True)
@@ -79,7 +80,7 @@ class Trainer:
     self.table = make_table()
     self.model = set_model.build_set_model(self.config, SCHEMA, [0.0, 0.0, 0.0])
     self.loss = losses.build_loss(
-      SCHEMA.target, self.table.targets, **base.get_config().loss
+      SCHEMA.target, self.table.targets, **defaults.supervised().loss
     )
     self.tx = optax.adamw(1e-2)
     self.plan = EpochPlan(
@@ -208,9 +209,9 @@ def test_average_follows_the_parameters():
 
 @pytest.mark.parametrize("fusion", ["set_pool", "concat"])
 def test_it_learns_in_bfloat16_too(fusion):
-  config = model_config(dtype="bfloat16", fusion=fusion, head=dict(dropout=0.0))
-  config.set_pool.use_size = True
-  config.concat.pools = ("sum",)
+  config = model_config(dtype="bfloat16", head=dict(dropout=0.0))
+  settings = {"set_pool": dict(use_size=True), "concat": {}}
+  set_fusion(config, fusion, pools=("sum",), **settings[fusion])
   state, numbers = Trainer(config=config, absence=None).run(steps=80)
   losses_ = [n["loss"] for n in numbers]
   assert np.mean(losses_[-6:]) < 0.8 * np.mean(losses_[:6])

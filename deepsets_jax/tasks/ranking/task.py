@@ -191,10 +191,6 @@ class RankingTask(interactions.InteractionTask):
 def _held_out(
   config: ml_collections.ConfigDict, histories: Histories
 ) -> tuple[dict[str, Split], np.ndarray]:
-  if config.data.histories.cold_items:
-    raise ConfigError(
-      "config.data.histories.cold_items is a setting of recall; set it to 0 to rank"
-    )
   match config.ranking.lists:
     case "ratings":
       return last_part(histories)

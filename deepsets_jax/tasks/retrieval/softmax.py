@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from deepsets_jax.data.interactions.next_item import HISTORY
 from deepsets_jax.data.interactions.pairs import Pairs
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.models.two_tower import TwoTowers
 from deepsets_jax.ragged import Ragged
 from deepsets_jax.training.sharding import AXIS
@@ -88,6 +89,12 @@ class SampledSoftmax:
   temperature: float
   in_batch: bool
   mask_seen: bool = False
+
+  def __post_init__(self):
+    if self.temperature <= 0:
+      raise ConfigError(
+        f"config.retrieval.temperature is {self.temperature}; expected above 0"
+      )
 
   def of_shard(self, params: PyTree, pairs: Pairs, key: Array) -> tuple[Array, Array]:
     """Summed loss and weight; candidates are those of the shard."""

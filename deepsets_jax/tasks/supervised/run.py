@@ -18,7 +18,9 @@ from jaxtyping import PyTree
 from deepsets_jax.data.datasets import registry
 from deepsets_jax.data.tables import budgets
 from deepsets_jax.data.tables.batching import Batcher, Budget, SetDropout
+from deepsets_jax.data.tables.schema import Target
 from deepsets_jax.data.tables.table import Table
+from deepsets_jax.foundation import extensions
 from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.models import set_model
 from deepsets_jax.ragged import Batch
@@ -121,10 +123,10 @@ def build_run(
   targets = np.asarray(tables["train"].targets)
   bias = losses.prior_logits(schema.target, targets)
   model = set_model.build_set_model(config.model, schema, bias)
-  loss = losses.build_loss(schema.target, targets, **config.loss)
+  loss = _loss(config.loss, schema.target, targets)
   tx = optimizer.build_optimizer(config.optim, config.total_steps)
   init = _init(config, model, tx, Batcher(tables["train"], budget), mesh)
-  jax.eval_shape(init)  # What a module refuses, it refuses here.
+  check_init(init)
   return Run(
     config=config,
     tables=tables,
@@ -143,6 +145,31 @@ def build_run(
     predict=evaluation.build_predict(model.apply, mesh),
     init=init,
   )
+
+
+def check_init(init: Callable[..., train_step.State]) -> None:
+  """Traces the initialization, so that a module that refuses its settings does so now.
+
+  Raises:
+    ConfigError: A module has raised a ValueError.
+  """
+  try:
+    jax.eval_shape(init)
+  except ConfigError:
+    raise
+  except ValueError as error:
+    raise ConfigError(f"config.model: {error}") from error
+
+
+def _loss(
+  config: ml_collections.ConfigDict, target: Target, targets: np.ndarray
+) -> losses.Loss:
+  """The loss of the target, or the one of a user's own that the config names."""
+  settings = config.to_dict()
+  own = settings.pop("function")
+  if own is not None:
+    return extensions.find("config.loss.function", own, {})
+  return losses.build_loss(target, targets, **settings)
 
 
 def check_positive(config: ml_collections.ConfigDict) -> None:

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from configs import base
 from deepsets_jax.data.datasets import multiple_features, registry
 from deepsets_jax.data.tables.schema import Modality, Schema, Target
 from deepsets_jax.data.tables.table import Table
 from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.ragged import from_lists
+from deepsets_jax.tasks import defaults
 
 
 def write_tables(path, words):
@@ -17,7 +17,7 @@ def write_tables(path, words):
     modalities = {"word": from_lists(lists, dtype=np.int32)}
     ids = np.array(["a", "b"])
     Table(schema, modalities, np.array([0, 1], np.float32), ids).write(path / split)
-  config = base.get_config().data
+  config = defaults.supervised().data
   config.name, config.path = "tables", str(path)
   return config
 
@@ -35,7 +35,7 @@ def test_training_without_any_element_is_refused(tmp_path):
 
 
 def test_multiple_features_by_name_and_seed():
-  config = base.get_config().data
+  config = defaults.supervised().data
   config.name = "multiple_features"
   got, want = (
     registry.load_tables(config, 3),
@@ -46,7 +46,7 @@ def test_multiple_features_by_name_and_seed():
 
 
 def test_an_unknown_name_is_refused():
-  config = base.get_config().data
+  config = defaults.supervised().data
   config.name = "imagenet"
   with pytest.raises(ValueError, match="name 'imagenet'; one of .*'multiple_features'"):
     registry.load_tables(config, 0)

@@ -11,12 +11,12 @@ import pytest
 import safetensors.numpy
 import tokenizers
 
-from configs import base
 from deepsets_jax import ragged
 from deepsets_jax.data.datasets import debian_programs, registry, sentences
 from deepsets_jax.data.tables import parquet
 from deepsets_jax.extraction import minilm
 from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.tasks import defaults
 from tools import build_debian_programs, encode_sentences
 
 WORDS = "[PAD] [UNK] [CLS] [SEP] cat kit ##ten edits a text fast , .".split()
@@ -295,7 +295,7 @@ def made_up(tmp_path_factory):
 
 class TestDataSet:
   def load(self, path):
-    data = base.get_config().data
+    data = defaults.supervised().data
     data.debian_programs.text = "sentences"
     data.debian_programs.sentences = None if path is None else str(path)
     return registry.load_tables(data, seed=0)

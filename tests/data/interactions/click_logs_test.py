@@ -10,11 +10,11 @@ import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 import pytest
 
-from configs import base
 from deepsets_jax.data.datasets import registry
 from deepsets_jax.data.interactions import click_logs
 from deepsets_jax.data.interactions.histories import of_events
 from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.tasks import defaults
 
 USERS = {"user": ["b", "a", "c"], "age": [30, None, 50]}
 ITEMS = {"item": [30, 10, 20], "title": ["A b", None, "Two  of\nthem"]}
@@ -318,8 +318,8 @@ def test_two_files_of_one_stem_are_refused(tmp_path, stem):
 
 def test_a_source_by_its_name(tmp_path):
   write(tmp_path, events={k.upper(): v for k, v in EVENTS.items()})
-  config = base.get_config()
-  config.data.update(name="clicks", path=str(tmp_path))
+  config = defaults.retrieval("clicks")
+  config.data.path = str(tmp_path)
   config.data.clicks.update({k: k.upper() for k in EVENTS})
   assert events_of(registry.load_histories(config.data).histories) == WANTED
   config.data.name = "digits"

@@ -8,11 +8,11 @@ import types
 
 import numpy as np
 
-from configs import base
 from deepsets_jax.data.interactions.histories import of_events
 from deepsets_jax.data.tables.schema import Modality, Schema, Target
 from deepsets_jax.data.tables.table import Table
 from deepsets_jax.ragged import from_lists
+from deepsets_jax.tasks import defaults
 
 CIRCLES, AROUND = 5, 12
 # The last so many items are of no circle, and no user comes to them.
@@ -52,12 +52,14 @@ def make_source(**settings):
   return types.SimpleNamespace(histories=histories, titles=titles, vocabularies={})
 
 
-def small_config(**changes):
-  """Of a run of two narrow towers on the clicks; a set is the sum of its elements."""
-  config = base.get_config()
-  config.update(task="retrieval", total_steps=12)
-  config.data.update(name="clicks", batch_size=32)
-  config.retrieval.update(dimensions=8, num_uniform_negatives=16)
+def small_config(task="retrieval", **changes):
+  """Two narrow towers on the clicks; a set is the sum of its elements."""
+  config = defaults.DEFAULTS[task]("clicks")
+  config.total_steps = 12
+  config.data.batch_size = 32
+  config.retrieval.dimensions = 8
+  if task == "retrieval":
+    config.retrieval.num_uniform_negatives = 16
   for model in (config.model, config.item_model):
     model.update(features=8)
     model.set_pool.pools = ("sum",)

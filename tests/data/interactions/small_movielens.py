@@ -7,8 +7,7 @@ import zipfile
 
 import numpy as np
 
-from configs import base
-from deepsets_jax.tasks import fit
+from deepsets_jax.tasks import defaults, fit
 
 CIRCLES, AROUND, USERS = 3, 8, 60
 # Titles and years as the files have them, of the first films; others have a number.
@@ -66,10 +65,9 @@ def _events():
 
 def config(path):
   """A model of a few numbers, and few steps."""
-  config = base.get_config()
-  config.task = "retrieval"
+  config = defaults.retrieval()
   config.total_steps = 60
-  config.data.update(name="movielens", path=str(path), batch_size=64, shards=8)
+  config.data.update(path=str(path), batch_size=64, shards=8)
   config.data.histories.update(
     max_history=4, id_events=1, user_fields=("gender",), item_fields=("genres", "title")
   )
