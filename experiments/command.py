@@ -95,14 +95,17 @@ def _explained(error: Exception) -> str:
   """The message of an error, without what Python and absl wrap it in."""
   text = str(error)
   if isinstance(error, AttributeError | KeyError):  # An override of no setting.
-    key = text.strip("\"'").split("'")[0].split("\n")[0]
+    text = str(error.args[0]) if error.args else text
+    key = text.split("\n")[0].strip("\"'")
     if key in FUSIONS:
       return (
         f"config.model.{key}: the config has another fusion; choose this one in the"
         f' config, with set_fusion(config.model, "{key}", ...)'
       )
     if key.isidentifier():
-      return f"the config has no setting {key!r}"
+      nearest = re.search(r'Did you mean "(\w+)"', text)
+      hint = f"; did you mean {nearest[1]!r}?" if nearest else ""
+      return f"the config has no setting {key!r}{hint}"
   if "Traceback" in text:  # Of the config's own code, which absl formats.
     last = text.strip().splitlines()[-1]
     known = re.match(r"deepsets_jax\.foundation\.errors\.\w+: (.*)", last)

@@ -28,6 +28,7 @@ from deepsets_jax.data.tables.table import Table
 from deepsets_jax.figures import attribution as importance_figures
 from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.foundation.files import write_json
+from deepsets_jax.fusion.settings import group_of
 from deepsets_jax.tasks import trained
 from deepsets_jax.tasks.trained import Trained
 from deepsets_jax.training import losses
@@ -329,7 +330,7 @@ def _essentials(model: Trained) -> dict[str, Any]:
   data, fusion = config.data.name, config.model.fusion
   return {
     "data": {"name": data, **config.data.get(data, {})},
-    "fusion": {"name": fusion, **config.model[fusion]},
+    "fusion": {"name": fusion, **config.model.get(group_of(fusion), {})},
     "features": config.model.features,
     "seed": config.seed,
     "threshold": model.threshold,

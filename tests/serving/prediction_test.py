@@ -550,7 +550,7 @@ def test_a_run_from_before_a_setting_of_its_columns_goes_on(finished, tmp_path):
   write_json(folder / "config.json", config)
   write_json(folder / "columns.json", columns)
   now = run_folder.read_config(finished[0])
-  assert run_folder.adopt(now, folder) == now
+  assert fit.adopted(now, folder).to_dict() == now.to_dict()
   encodings.keep(encodings.read(finished[0]), folder)
 
 

@@ -15,7 +15,7 @@ from deepsets_jax.data.datasets import registry
 from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.tasks import fit
 from deepsets_jax.tasks.supervised import run as runs
-from deepsets_jax.training import checkpoints, loop, run_folder
+from deepsets_jax.training import checkpoints, loop
 
 STEPS = 12
 
@@ -42,7 +42,7 @@ def finished(tmp_path_factory):
 
 
 def final_state(workdir):
-  run = runs.build_run(run_folder.adopt(small_config(), workdir))
+  run = runs.build_run(fit.adopted(small_config(), workdir))
   with checkpoints.Checkpoints(workdir / "checkpoints", higher_is_better=True) as kept:
     return kept.restore(run.abstract_state)[0]
 
