@@ -1,10 +1,10 @@
-"""Runs a config with every override of a sweep, over seeds, and ranks them.
+"""Trains a config with every setting of a sweep, over seeds, and ranks the settings.
 
   python -m experiments.sweep --config=configs/debian_programs.py:concat \
     --sweep=configs.sweeps.debian_programs --seeds=0,1,2
 
-Ranks by the mean over the seeds of the chosen metrics on validation; test metrics are
-not shown. A finished run is not repeated.
+Settings are ranked by the mean of the chosen validation metrics over the seeds; test
+metrics are not shown. Finished runs are not repeated.
 """
 
 from __future__ import annotations
@@ -21,18 +21,22 @@ from deepsets_jax.tasks import fit
 from deepsets_jax.training import run_folder
 
 _CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
-_SWEEP = flags.DEFINE_string("sweep", None, "A module with overrides().")
-_SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds, each a run of every override.")
-_METRICS = flags.DEFINE_list(
-  "metrics", ["f1_micro", "f1_macro"], "Of validation; ranked by their mean."
+_SWEEP = flags.DEFINE_string(
+  "sweep", None, "Module with overrides(), which yields dicts."
 )
-_WORKDIR = flags.DEFINE_string("workdir", "runs/sweep", "Folder of the runs' folders.")
+_SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds of the runs of every setting.")
+_METRICS = flags.DEFINE_list(
+  "metrics",
+  ["f1_micro", "f1_macro"],
+  "Validation metrics; their mean ranks the settings.",
+)
+_WORKDIR = flags.DEFINE_string("workdir", "runs/sweep", "Folder of the runs.")
 
 
 def validation_metrics(
   overrides: dict[str, Any], folder: pathlib.Path
 ) -> dict[str, float]:
-  """The mean over seeds of the chosen validation metrics, with these overrides."""
+  """Return the chosen validation metrics under these overrides, as seed means."""
   results = []
   for seed in _SEEDS.value:
     config = _CONFIG.value.copy_and_resolve_references()
@@ -45,7 +49,7 @@ def validation_metrics(
 
 
 def main(argv: list[str]) -> None:
-  """Prints the overrides, the best last."""
+  """Prints the settings, the best one last."""
   if len(argv) > 1:
     raise app.UsageError(f"unknown arguments {argv[1:]}")
   logging.set_verbosity(logging.WARNING)

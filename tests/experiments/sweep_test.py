@@ -45,6 +45,6 @@ def test_a_sweep_runs_each_setting_once_and_ranks_them(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     ranked = done.stdout.strip().splitlines()[-2:]
     assert "learning_rate=0.0" in ranked[0] and "learning_rate" not in ranked[1]
-    # The second time, finished runs are read, and nothing is printed of training.
+    # The second time, finished runs are read and nothing is trained.
     assert ("step 12/12" in done.stderr) == (attempt == 0)
   assert len(list((tmp_path / "runs/smoke").glob("*/seed_0/results.json"))) == 2
