@@ -206,7 +206,7 @@ def main(argv: list[str]) -> int:
 
 
 def define_flags() -> None:
-  """The flags of the command line; here, so that the rest can be imported."""
+  """Define the flags of the command line; a function, so that imports define none."""
   flags.DEFINE_multi_string(
     "config", None, "[name=]path[:argument]; repeat it for more.", required=True
   )

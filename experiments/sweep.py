@@ -12,40 +12,43 @@ from __future__ import annotations
 import importlib
 import pathlib
 import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from deepsets_jax.tasks import fit
 from deepsets_jax.training import run_folder
 
-_CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
-_SWEEP = flags.DEFINE_string(
-  "sweep", None, "Module with overrides(), which yields dicts."
-)
-_SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds of the runs of every setting.")
-_METRICS = flags.DEFINE_list(
-  "metrics",
-  ["f1_micro", "f1_macro"],
-  "Validation metrics; their mean ranks the settings.",
-)
-_WORKDIR = flags.DEFINE_string("workdir", "runs/sweep", "Folder of the runs.")
-
 
 def validation_metrics(
-  overrides: dict[str, Any], folder: pathlib.Path
+  config: ml_collections.ConfigDict,
+  overrides: Mapping[str, Any],
+  seeds: Sequence[int],
+  metrics: Sequence[str],
+  folder: pathlib.Path,
 ) -> dict[str, float]:
-  """Return the chosen validation metrics under these overrides, as seed means."""
+  """Train a config with overrides on every seed, unless these runs have finished.
+
+  Args:
+    config: The config; it is not changed.
+    overrides: Dotted names of settings -> values.
+    seeds: Seeds, one run each.
+    metrics: Names of validation metrics.
+    folder: The folder of the runs.
+
+  Returns:
+    Name of a metric -> its mean over the seeds.
+  """
   results = []
-  for seed in _SEEDS.value:
-    config = _CONFIG.value.copy_and_resolve_references()
-    config.update_from_flattened_dict(overrides)
-    config.seed = int(seed)
-    results.append(fit.train_once(config, folder / f"seed_{seed}")["validation"])
-  return {
-    name: statistics.mean(values[name] for values in results) for name in _METRICS.value
-  }
+  for seed in seeds:
+    setting = config.copy_and_resolve_references()
+    setting.update_from_flattened_dict(overrides)
+    setting.seed = seed
+    results.append(fit.train_once(setting, folder / f"seed_{seed}")["validation"])
+  return {name: statistics.mean(values[name] for values in results) for name in metrics}
 
 
 def main(argv: list[str]) -> None:
@@ -53,17 +56,33 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"unknown arguments {argv[1:]}")
   logging.set_verbosity(logging.WARNING)
-  name = run_folder.default_workdir(flags.FLAGS["config"].config_filename).name
+  given = flags.FLAGS
+  name = run_folder.default_workdir(given["config"].config_filename).name
+  seeds = [int(seed) for seed in given.seeds]
   rows = []
-  for overrides in importlib.import_module(_SWEEP.value).overrides():
+  for overrides in importlib.import_module(given.sweep).overrides():
     label = ",".join(f"{k}={v}" for k, v in overrides.items()) or "as it is"
-    folder = pathlib.Path(_WORKDIR.value) / name / label
-    values = validation_metrics(overrides, folder)
+    folder = pathlib.Path(given.workdir) / name / label
+    values = validation_metrics(given.config, overrides, seeds, given.metrics, folder)
     rows.append((statistics.mean(values.values()), label, values))
   for _, label, values in sorted(rows, key=lambda row: row[0]):
     print("  ".join(f"{k} {v:.4f}" for k, v in values.items()), "", label)
 
 
-if __name__ == "__main__":
+def define_flags() -> None:
+  """Define the flags of the command line; a function, so that imports define none."""
+  config_flags.DEFINE_config_file("config", lock_config=True)
+  flags.DEFINE_string("sweep", None, "Module with overrides(), which yields dicts.")
+  flags.DEFINE_list("seeds", ["0"], "Seeds of the runs of every setting.")
+  flags.DEFINE_list(
+    "metrics",
+    ["f1_micro", "f1_macro"],
+    "Validation metrics; their mean ranks the settings.",
+  )
+  flags.DEFINE_string("workdir", "runs/sweep", "Folder of the runs.")
   flags.mark_flags_as_required(["config", "sweep"])
+
+
+if __name__ == "__main__":
+  define_flags()
   app.run(main)
