@@ -68,7 +68,7 @@ def main() -> None:
   """Prints a Markdown table."""
   print(
     f"| items x width | full ranking, users/s | exact top {K}, users/s | approximate,"
-    " users/s | its recall | peak memory, GB |\n|---|---|---|---|---|---|"
+    f" users/s | recall@{K} of approximate | peak memory, GB |\n" + "|---" * 6 + "|"
   )
   for row in rows():
     print(

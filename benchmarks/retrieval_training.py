@@ -88,7 +88,7 @@ def measure(source: ItemCatalog, ids: bool) -> dict[str, float]:
 
 def main() -> None:
   """Prints a Markdown table."""
-  print("| items | known by | parameters | examples/s | peak memory, GB |")
+  print("| items | item features | parameters | examples/s | peak memory, GB |")
   print("|---|---|---|---|---|")
   for items in ITEMS:
     source = clicks(items)

@@ -38,7 +38,11 @@ def planted_section() -> runs.Section:
     for name in digits_planted.MODELS
   }
   similar = {name: models[name] for name in ("max", "mil", "single_stream")}
-  blocks = [planted_tables(models), "Agreement:", agreement_table(similar)]
+  blocks = [
+    planted_tables(models),
+    "Agreement of scores, mean rank correlation:",
+    agreement_table(similar),
+  ]
   results = runs.seeded_runs(digits_planted, "max,{}")[0].results()
   return runs.Section("\n\n".join(blocks), results)
 
@@ -110,10 +114,14 @@ def planted_tables(models: Mapping[str, Sequence[Trained]]) -> str:
   ]
   blocks = []
   for kind, title, methods in (
-    ("elements", "Elements that make the label, ROC AUC:", _ELEMENT_METHODS),
+    (
+      "elements",
+      "ROC AUC for the elements that determine the label:",
+      _ELEMENT_METHODS,
+    ),
     (
       "modalities",
-      "Modalities that hold such an element, ROC AUC:",
+      "ROC AUC for the modalities that contain such an element:",
       attribution.METHODS,
     ),
   ):

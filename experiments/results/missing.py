@@ -69,7 +69,7 @@ def views_section() -> runs.Section:
   shares = {name: [_shares(run) for run in seeds] for name, seeds in models.items()}
   blocks = [
     _tables(table, "accuracy", len(multiple_features.MODELS)),
-    "Mean share of importance, by view (features):",
+    "Mean attribution share by view (number of features):",
     _shares_table(shares),
   ]
   results = models["set_pool"][0].results()
@@ -108,7 +108,7 @@ def _tables(table: Sequence[Mapping[str, Any]], metric: str, complete: int) -> s
   return "\n\n".join(
     [
       robustness_tables.curves(table, metric),
-      f"Each modality alone, and all but it, {metric}:",
+      f"{metric} with each modality alone, and with all but it:",
       robustness_tables.modalities(table[:complete], metric),
     ]
   )

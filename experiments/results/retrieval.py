@@ -44,13 +44,13 @@ def retrieval_section() -> runs.Section:
   """Make all tables on MovieLens 100K, and measure the costs."""
   blocks = [
     _models(),
-    "The weaker protocol, among 100 sampled items:",
+    "A weaker protocol, ranking among 100 sampled items:",
     _weaker(),
-    "Items that nothing is trained on, a tenth of all:",
+    "Cold items, a tenth of all, without any training event:",
     _cold(),
-    "The most recent events unknown, and user fields absent, HR@10:",
+    "HR@10 without the latest events, and without user fields:",
     _missing(),
-    "What it costs:",
+    "Cost:",
     benchmark_output("retrieval"),
     benchmark_output("retrieval_training"),
   ]
@@ -126,7 +126,7 @@ def _cold() -> str:
   rows = []
   for variant, label in (
     ("cold_ids", "ids alone"),
-    ("cold", "title, year, genres, triples; ids where there are events"),
+    ("cold", "title, year, genres, triples, and ids of items with events"),
   ):
     found, sizes = _results(variant), _loaded(variant)[0][0].splits["cold"]
     cells = [
@@ -135,7 +135,7 @@ def _cold() -> str:
       for key in ("hr_10", "ndcg_10")
     ]
     rows.append([label, *cells])
-  head = ["items are known by", "HR@10", "NDCG@10", "HR@10, cold alone", "NDCG@10"]
+  head = ["item features", "HR@10", "NDCG@10", "HR@10, cold items only", "NDCG@10"]
   cold, targets = len(sizes.cold_rows), len(sizes.target_rows)
   rare = {
     variant: [_rare_targets(*x) for x in _loaded(variant)] for variant in _SAMPLED
@@ -167,7 +167,7 @@ def _rare_targets(task: Any, params: Any) -> tuple[int, int]:
 def _missing() -> str:
   """HR@10 without the latest events, with and without user fields."""
   rows = []
-  for fields, label in ((True, "user fields known"), (False, "absent")):
+  for fields, label in ((True, "user fields known"), (False, "user fields absent")):
     cells = [
       tables.mean_and_sd([_hit_rate(*loaded, fields, n) for loaded in _loaded("users")])
       for n in (*_DROPPED, None)
