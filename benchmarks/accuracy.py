@@ -41,23 +41,40 @@ CELLS = (
 )
 
 
-def exact(name: str, x: np.ndarray) -> float:
-  """Pool one set `[n]` in float64."""
-  x = x.astype(np.float64)
-  weights = np.exp(x - x.max())
-  return {
-    "sum": lambda: x.sum(),
-    "mean": lambda: x.mean(),
-    "var": lambda: x.var(),
-    "logsumexp": lambda: np.log(weights.sum()) + x.max(),
-    "softmax": lambda: (weights * x).sum() / weights.sum(),
-  }[name]()
-
-
 def ours(name: str, elements: Ragged):
   """Pool with this package."""
   scores = elements.values if name == "softmax" else None
   return pooling.pool(name, elements, scores=scores)
+
+
+def formula(name: str, x, add, count, largest, expand=lambda result: result, xp=np):
+  """Pool by the plain formula.
+
+  Args:
+    name: The pool.
+    x: Elements.
+    add: Function that sums elements of a set.
+    count: Number of elements of a set.
+    largest: Largest element of a set.
+    expand: Function that repeats results of a set for its elements.
+    xp: Module with `exp` and `log`.
+  """
+  if name == "sum":
+    return add(x)
+  mean = add(x) / count
+  if name == "mean":
+    return mean
+  if name == "var":
+    return add((x - expand(mean)) ** 2) / count
+  weights = xp.exp(x - expand(largest))
+  if name == "logsumexp":
+    return xp.log(add(weights)) + largest
+  return add(weights * x) / add(weights)
+
+
+def exact(name: str, x: np.ndarray) -> float:
+  """Pool one set `[n]` in float64."""
+  return formula(name, x.astype(np.float64), np.sum, len(x), np.float64(x.max()))
 
 
 def by_segment_sum(name: str, elements: Ragged):
@@ -67,16 +84,8 @@ def by_segment_sum(name: str, elements: Ragged):
     jax.ops.segment_sum, segment_ids=ids, num_segments=b, indices_are_sorted=True
   )
   count = elements.lengths.reshape(b, *[1] * (x.ndim - 1)).astype(jnp.float32)
-  mean = add(x) / count
-  if name in ("sum", "mean"):
-    return add(x) if name == "sum" else mean
-  if name == "var":
-    return add((x - mean[ids]) ** 2) / count
-  peak = jax.ops.segment_max(x, ids, b, indices_are_sorted=True)
-  weights = jnp.exp(x - peak[ids])
-  if name == "logsumexp":
-    return jnp.log(add(weights)) + peak
-  return add(weights * x) / add(weights)
+  largest = jax.ops.segment_max(x, ids, b, indices_are_sorted=True)
+  return formula(name, x, add, count, largest, lambda result: result[ids], jnp)
 
 
 def by_torch(name: str, x: np.ndarray) -> float:
@@ -88,15 +97,7 @@ def by_torch(name: str, x: np.ndarray) -> float:
   def add(values):
     return torch.zeros(1).index_add(0, ids, values)
 
-  mean = add(x) / len(x)
-  weights = torch.exp(x - x.max())
-  return {
-    "sum": lambda: add(x),
-    "mean": lambda: mean,
-    "var": lambda: add((x - mean) ** 2) / len(x),
-    "logsumexp": lambda: torch.log(add(weights)) + x.max(),
-    "softmax": lambda: add(weights * x) / add(weights),
-  }[name]().item()
+  return formula(name, x, add, len(x), x.max(), xp=torch).item()
 
 
 def errors(name: str, size: int, peers: dict) -> dict[str, float]:

@@ -14,15 +14,10 @@ import numpy as np
 def median_seconds(
   calls: Mapping[str, Callable[[], Any]], rounds: int
 ) -> dict[str, float]:
-  """Time calls in turns, so that load of the machine affects all of them alike.
+  """Return the median time of each call, by name.
 
-  Args:
-    calls: Name -> function without arguments. Each is called once before timing, to
-      compile it.
-    rounds: Number of rounds; each times every call once, in random order.
-
-  Returns:
-    Name -> median time in seconds.
+  All calls are timed in random order in each round, so that load of the machine affects
+  all of them alike. Each is called once before, to compile it.
   """
   rng = np.random.default_rng(0)
   times = {name: [] for name in calls}

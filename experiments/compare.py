@@ -31,14 +31,8 @@ from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.foundation.files import write_json
 from deepsets_jax.tasks import fit
 from deepsets_jax.training import loop, metrics, run_folder
-from experiments.results import provenance
-from experiments.results.comparison import (
-  Model,
-  Outcomes,
-  comparison_figure,
-  comparison_rows,
-  comparison_table,
-)
+from experiments.results import comparison, provenance
+from experiments.results.comparison import Model, Outcomes
 
 
 def load_model(text: str) -> Model:
@@ -168,8 +162,8 @@ def compare(
   check_models(models, metric_names, baseline)
   workdir.mkdir(parents=True, exist_ok=True)
   outcomes = train_models(models, seeds, workdir)
-  rows = comparison_rows(models, outcomes, metric_names, baseline)
-  text = comparison_table(rows, metric_names)
+  rows = comparison.summary_rows(models, outcomes, metric_names, baseline)
+  text = comparison.summary_table(rows, metric_names)
   page = _PAGE.format(
     table=text,
     seeds=", ".join(map(str, seeds)),
@@ -182,7 +176,7 @@ def compare(
   (workdir / "compare.md").write_text(page)
   facts = {"seeds": seeds, "metrics": metric_names, "baseline": baseline}
   write_json(workdir / "compare.json", facts | {"models": rows})
-  figure = comparison_figure(rows, metric_names, baseline)
+  figure = comparison.cost_figure(rows, metric_names, baseline)
   figures.save(figure, workdir / "compare.png")
   print(f"{text}\n\ncompare.md, compare.json and compare.png are in {workdir}")
   return not any(one.failed for one in outcomes.values())

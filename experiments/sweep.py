@@ -30,17 +30,14 @@ def validation_metrics(
   metrics: Sequence[str],
   folder: pathlib.Path,
 ) -> dict[str, float]:
-  """Train a config with overrides on every seed, unless these runs have finished.
+  """Train a config on every seed, and return validation metrics as seed means.
 
   Args:
     config: The config; it is not changed.
     overrides: Dotted names of settings -> values.
-    seeds: Seeds, one run each.
+    seeds: Seeds, one run each; finished runs are read.
     metrics: Names of validation metrics.
     folder: The folder of the runs.
-
-  Returns:
-    Name of a metric -> its mean over the seeds.
   """
   results = []
   for seed in seeds:

@@ -29,6 +29,7 @@ _REMOVAL = ("set_pool_max", "set_pool_mean", "concat", "mil", "hierarchical")
 _REMOVAL_ONE_SEED = ("single_stream",)
 _TIMED = ("concat", "mil", "gated", "low_rank", "hierarchical")
 _ELEMENT_METHODS = [m for m in attribution.METHODS if m != "shapley"]
+_PLANTED_METHODS = {"elements": _ELEMENT_METHODS, "modalities": attribution.METHODS}
 
 
 def planted_section() -> runs.Section:
@@ -113,18 +114,7 @@ def planted_tables(models: Mapping[str, Sequence[Trained]]) -> str:
     _planted_auc(trained.untrained(100 + i)) for i, trained in enumerate(models["max"])
   ]
   blocks = []
-  for kind, title, methods in (
-    (
-      "elements",
-      "ROC AUC for the elements that determine the label:",
-      _ELEMENT_METHODS,
-    ),
-    (
-      "modalities",
-      "ROC AUC for the modalities that contain such an element:",
-      attribution.METHODS,
-    ),
-  ):
+  for kind, methods in _PLANTED_METHODS.items():
     rows = [
       [
         name,
@@ -136,8 +126,11 @@ def planted_tables(models: Mapping[str, Sequence[Trained]]) -> str:
       ]
       for name, seeds in found.items()
     ]
-    blocks += [title, tables.markdown_table(["model", "accuracy", *methods], rows)]
-  return "\n\n".join(blocks)
+    blocks.append(tables.markdown_table(["model", "accuracy", *methods], rows))
+  return (
+    f"ROC AUC for the elements that determine the label:\n\n{blocks[0]}\n\n"
+    f"ROC AUC for the modalities that contain such an element:\n\n{blocks[1]}"
+  )
 
 
 def _planted_auc(trained: Trained) -> dict:

@@ -77,7 +77,7 @@ def paired_difference(
   return {"n": len(seeds), "p": None} | result
 
 
-def comparison_rows(
+def summary_rows(
   models: Sequence[Model],
   outcomes: Mapping[str, Outcomes],
   metrics: Sequence[str],
@@ -127,11 +127,11 @@ def comparison_rows(
   return rows
 
 
-def comparison_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> str:
+def summary_table(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> str:
   """Format the rows as a Markdown table, with a list of failed runs below it.
 
   Args:
-    rows: See `comparison_rows`.
+    rows: See `summary_rows`.
     metrics: Names of metrics to show.
   """
   head = ["model", "parameters", "FLOPs per example", "examples/s"]
@@ -164,7 +164,7 @@ def _cell(value: float | None, form: Callable[[float], str]) -> str:
   return "" if value is None else form(value)
 
 
-def comparison_figure(
+def cost_figure(
   rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], baseline: str
 ) -> Figure:
   """Draw the rows with `figures.quality_against_cost`."""

@@ -29,7 +29,7 @@ _SIZES = (10, 20, 50, 100)
 def debian_section() -> runs.Section:
   """Measure robustness on debian_programs, and draw the picture."""
   models = _runs(debian_programs, runs.SEEDS)
-  table = robustness_tables.rows(_measured(models))
+  table = _rows(models)
   picture = robustness_tables.draw_curves(table, "f1_micro")
   figures.save(picture, pathlib.Path("docs/missing.png"))
   text = _tables(table, "f1_micro", len(debian_programs.MODELS))
@@ -65,7 +65,7 @@ def _larger(trained: Trained, size: int) -> Table:
 def views_section() -> runs.Section:
   """Measure robustness and attribution on Multiple Features, six views of 6 to 240."""
   models = _runs(multiple_features, _VIEW_SEEDS)
-  table = robustness_tables.rows(_measured(models))
+  table = _rows(models)
   shares = {name: [_shares(run) for run in seeds] for name, seeds in models.items()}
   blocks = [
     _tables(table, "accuracy", len(multiple_features.MODELS)),
@@ -87,20 +87,16 @@ def _runs(configs: ModuleType, seeds: Sequence[int]) -> dict[str, list[runs.Run]
   }
 
 
-def _measured(
-  models: Mapping[str, Sequence[runs.Run]],
-) -> dict[str, list[robustness_tables.Measured]]:
-  """The robustness of each run on its test part."""
-  for seeds in models.values():
-    for run in seeds:
-      run.results()
-  return {
-    name: [
-      robustness.measure(robustness.read(str(run.folder)), "test", _DRAWS, 0)
-      for run in seeds
-    ]
-    for name, seeds in models.items()
-  }
+def _rows(models: Mapping[str, Sequence[runs.Run]]) -> list[dict[str, Any]]:
+  """Measure the robustness of each run on its test part."""
+
+  def measured(run: runs.Run) -> robustness_tables.Measured:
+    run.results()
+    return robustness.measure(robustness.read(str(run.folder)), "test", _DRAWS, 0)
+
+  return robustness_tables.rows(
+    {name: [measured(run) for run in seeds] for name, seeds in models.items()}
+  )
 
 
 def _tables(table: Sequence[Mapping[str, Any]], metric: str, complete: int) -> str:

@@ -86,11 +86,11 @@ def _comparison(
     models.append(comparison.Model(name, source, config))
   found = compare.train_models(models, runs.SEEDS, runs.RUNS / folder)
   metrics = ("f1_micro", "f1_macro")
-  rows = comparison.comparison_rows(models, found, metrics, names[0])
+  rows = comparison.summary_rows(models, found, metrics, names[0])
   if picture is not None:
-    figures.save(comparison.comparison_figure(rows, metrics, names[0]), picture)
+    figures.save(comparison.cost_figure(rows, metrics, names[0]), picture)
   return runs.Section(
-    comparison.comparison_table(rows, metrics), found[names[0]].finished[runs.SEEDS[0]]
+    comparison.summary_table(rows, metrics), found[names[0]].finished[runs.SEEDS[0]]
   )
 
 

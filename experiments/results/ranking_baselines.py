@@ -27,6 +27,7 @@ from deepsets_jax.data.tables.table import element_slots
 from deepsets_jax.ragged import Ragged
 from deepsets_jax.tasks.ranking import metrics
 from experiments.results import command, tables
+from experiments.results.retrieval_baselines import ease_weights
 
 Scores = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -75,17 +76,10 @@ def residual_knn(
 ) -> Scores:
   """Add a linear prediction from the user's other residuals to `biases`.
 
-  The weights between items are those of Steck, "Embarrassingly shallow autoencoders for
-  sparse data" (2019), equation 8, fitted to residuals instead of clicks; `ridge` is its
-  lambda.
+  The prediction has `ease_weights` that are fitted to residuals instead of clicks.
   """
   bias, residuals = _linear(histories, ends, penalty)
-  gram = residuals.T @ residuals
-  gram[np.diag_indices_from(gram)] += ridge
-  inverse = np.linalg.inv(gram)
-  weights = inverse / -np.diag(inverse)
-  np.fill_diagonal(weights, 0)
-  found = residuals @ weights
+  found = residuals @ ease_weights(residuals.T @ residuals, ridge)
   return lambda users, items: bias(users, items) + found[users, items]
 
 

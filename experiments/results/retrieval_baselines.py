@@ -70,18 +70,26 @@ def recent_item_knn(histories: Histories, ends: np.ndarray) -> Scores:
 
 
 def ease(histories: Histories, ends: np.ndarray, *, penalty: float = 200) -> Scores:
-  """Score items by a linear model of each item given the others, in closed form.
-
-  Steck, "Embarrassingly shallow autoencoders for sparse data" (2019), equation 8;
-  `penalty` is its lambda.
-  """
+  """Score items by a linear model of each item given the others: `ease_weights`."""
   clicks = _clicks(histories, ends)
-  gram = (clicks.T @ clicks).toarray()
+  weights = ease_weights((clicks.T @ clicks).toarray(), penalty)
+  return lambda users: (clicks[users] @ weights).astype(np.float32)
+
+
+def ease_weights(gram: np.ndarray, penalty: float) -> np.ndarray:
+  """Weights `[items, items]` of the linear model of each item given the others.
+
+  Steck, "Embarrassingly shallow autoencoders for sparse data" (2019), equation 8.
+
+  Args:
+    gram: Gram matrix `[items, items]` of the columns of items; it is changed.
+    penalty: The ridge penalty, lambda of the paper.
+  """
   gram[np.diag_indices_from(gram)] += penalty
   inverse = np.linalg.inv(gram)
   weights = inverse / -np.diag(inverse)
   np.fill_diagonal(weights, 0)
-  return lambda users: (clicks[users] @ weights).astype(np.float32)
+  return weights
 
 
 def sequence_rules(

@@ -175,9 +175,9 @@ def test_an_undefined_metric_is_left_out():
   model = comparison.Model("a", "a.py", None)
   finished = {0: results(0.5), 1: results(None), 2: results(float("nan"))}
   runs = {"a": comparison.Outcomes(finished, {})}
-  (row,) = comparison.comparison_rows([model], runs, ["accuracy"], "a")
+  (row,) = comparison.summary_rows([model], runs, ["accuracy"], "a")
   assert row["test"]["accuracy"] == {"mean": 0.5, "sd": None, "values": {0: 0.5}}
-  assert "| 0.5000 |" in comparison.comparison_table([row], ["accuracy"])
+  assert "| 0.5000 |" in comparison.summary_table([row], ["accuracy"])
 
 
 class TestPaired:
