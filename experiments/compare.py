@@ -27,7 +27,7 @@ from absl import app, flags, logging
 
 from deepsets_jax import figures
 from deepsets_jax.data.datasets import registry
-from deepsets_jax.foundation.errors import ConfigError
+from deepsets_jax.foundation.errors import ConfigError, UserError
 from deepsets_jax.foundation.files import write_json
 from deepsets_jax.tasks import fit
 from deepsets_jax.training import loop, metrics, run_folder
@@ -74,14 +74,14 @@ def check_models(
   """
   if baseline not in [model.name for model in models]:
     raise ConfigError(
-      f"--baseline={baseline} is none of {[model.name for model in models]}"
+      f"--baseline={baseline}: no such model; one of {[model.name for model in models]}"
     )
   for first, second in itertools.combinations(models, 2):
     same = "name" if first.name == second.name else "config"
     if same == "name" or first.seeded(0).to_dict() == second.seeded(0).to_dict():
       raise ConfigError(
         f"--config={first.source} and --config={second.source} have the same {same};"
-        " leave one out, or give names: --config=NAME=PATH"
+        " remove one of them, or name them: --config=NAME=PATH"
       )
   legal: dict[str, list[str]] = {}
   for model in models:
@@ -92,7 +92,7 @@ def check_models(
     for name in metric_names:
       if name not in legal[data]:
         raise ConfigError(
-          f"{model.name}: no metric {name!r}; its data has {legal[data]}"
+          f"--metrics: the data of {model.name} has no {name!r}; one of {legal[data]}"
         )
 
 
@@ -188,14 +188,17 @@ def main(argv: list[str]) -> int:
     raise app.UsageError(f"unknown arguments {argv[1:]}")
   logging.set_verbosity(logging.WARNING)
   given = flags.FLAGS
-  models = [load_model(text) for text in given.config]
-  succeeded = compare(
-    models,
-    list(dict.fromkeys(int(seed) for seed in given.seeds)),
-    given.metrics,
-    given.baseline or models[0].name,
-    pathlib.Path(given.workdir),
-  )
+  try:
+    models = [load_model(text) for text in given.config]
+    succeeded = compare(
+      models,
+      list(dict.fromkeys(int(seed) for seed in given.seeds)),
+      given.metrics,
+      given.baseline or models[0].name,
+      pathlib.Path(given.workdir),
+    )
+  except UserError as error:
+    raise SystemExit(f"error: {error}") from error
   return 0 if succeeded else 1
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from absl import app, flags
 
-from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.errors import UserError
 
 
 def run(movielens_table: Callable[[str | None, str], str]) -> None:
@@ -27,7 +27,7 @@ def run(movielens_table: Callable[[str | None, str], str]) -> None:
       raise app.UsageError(f"unknown arguments {argv[1:]}")
     try:
       print(movielens_table(path.value, split.value))
-    except DataError as error:
+    except UserError as error:
       raise SystemExit(f"error: {error}") from error
 
   app.run(main)

@@ -7,9 +7,11 @@ import re
 import statistics
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
+from absl import flags
 from matplotlib import image
 from matplotlib.text import Text
 from scipy import stats
@@ -225,8 +227,13 @@ class TestLoad:
     [
       ([":set_pool,8"], ["accuracy"], "tiny", "have the same config"),
       ([":concat,8", ""], ["accuracy"], "tiny", "have the same name"),
-      ([], ["f1_micro"], "tiny", "tiny: no metric 'f1_micro'; its data has .*accuracy"),
-      ([], ["accuracy"], "other", r"--baseline=other is none of \['tiny'\]"),
+      ([], ["f1_micro"], "tiny", "data of tiny has no 'f1_micro'; one of .*accuracy"),
+      (
+        [],
+        ["accuracy"],
+        "other",
+        r"--baseline=other: no such model; one of \['tiny'\]",
+      ),
     ],
   )
   def test_bad_comparisons_are_refused_before_any_run(
@@ -239,6 +246,11 @@ class TestLoad:
     with pytest.raises(ConfigError, match=message):
       compare.compare(models, [0], names, baseline, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+  def test_the_command_prints_a_mistake_as_one_line(self, monkeypatch):
+    monkeypatch.setattr(flags, "FLAGS", types.SimpleNamespace(config=["no.py"]))
+    with pytest.raises(SystemExit, match="^error: --config=no.py: there is no file"):
+      compare.main(["compare"])
 
 
 class TestPicture:
