@@ -1,1 +1,1 @@
-"""Measurements of speed, each against its peers in one run."""
+"""Measurements of time and memory, each against its alternatives in one run."""

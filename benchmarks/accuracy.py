@@ -1,12 +1,10 @@
-"""How far sums of giant sets are from float64, and what that costs; as a page.
+"""Prints a page with the errors of pools on large sets, and their cost.
 
   python -m benchmarks.accuracy > docs/accuracy.md
 
-Beside the pools: the same formulas over `jax.ops.segment_sum`, as in jraph, and, where
-it is installed, torch's `index_add`. Errors are the largest over the kinds of values,
-against numpy in float64. Times are medians of one process, in shuffled rounds; read the
-ratios. Set GLIBC_TUNABLES=glibc.malloc.hugetlb=1 on a CPU: without it page faults
-dominate outputs above 32 MB.
+Alternatives are the same formulas with `jax.ops.segment_sum`, as in jraph, and with
+torch's `index_add` if torch is installed. The reference is numpy in float64. Compare
+ratios of times, see the README of this folder.
 """
 
 from __future__ import annotations
@@ -19,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.pooling import both_passes, medians, sets
+from benchmarks.pooling import both_passes, sets
+from benchmarks.timing import median_seconds
 from deepsets_jax.ragged import Ragged, pooling
 
 SIZES = (10**3, 10**4, 10**5, 10**6, 10**7)
@@ -30,8 +29,8 @@ VALUES = {
   "log-normal": lambda rng, n: rng.lognormal(size=n),
 }
 POOLS = ("sum", "mean", "var", "logsumexp", "softmax")
-# (examples, features, mean length, distribution): sets of at most 64 elements, sets of
-# which some are longer, and giant ones.
+# (examples, features, mean length, distribution of lengths): sets of at most 64
+# elements, sets of which some are longer, and very large ones.
 CELLS = (
   (4096, 64, 4, "constant"),
   (1024, 64, 16, "constant"),
@@ -42,46 +41,55 @@ CELLS = (
 )
 
 
-def exact(name: str, x: np.ndarray) -> float:
-  """The pool of one set, in float64."""
-  x = x.astype(np.float64)
-  weights = np.exp(x - x.max())
-  return {
-    "sum": lambda: x.sum(),
-    "mean": lambda: x.mean(),
-    "var": lambda: x.var(),
-    "logsumexp": lambda: np.log(weights.sum()) + x.max(),
-    "softmax": lambda: (weights * x).sum() / weights.sum(),
-  }[name]()
-
-
 def ours(name: str, elements: Ragged):
-  """The package's pool."""
+  """Pool with this package."""
   scores = elements.values if name == "softmax" else None
   return pooling.pool(name, elements, scores=scores)
 
 
+def formula(name: str, x, add, count, largest, expand=lambda result: result, xp=np):
+  """Pool by the plain formula.
+
+  Args:
+    name: The pool.
+    x: Elements.
+    add: Function that sums elements of a set.
+    count: Number of elements of a set.
+    largest: Largest element of a set.
+    expand: Function that repeats results of a set for its elements.
+    xp: Module with `exp` and `log`.
+  """
+  if name == "sum":
+    return add(x)
+  mean = add(x) / count
+  if name == "mean":
+    return mean
+  if name == "var":
+    return add((x - expand(mean)) ** 2) / count
+  weights = xp.exp(x - expand(largest))
+  if name == "logsumexp":
+    return xp.log(add(weights)) + largest
+  return add(weights * x) / add(weights)
+
+
+def exact(name: str, x: np.ndarray) -> float:
+  """Pool one set `[n]` in float64."""
+  return formula(name, x.astype(np.float64), np.sum, len(x), np.float64(x.max()))
+
+
 def by_segment_sum(name: str, elements: Ragged):
-  """The same over `jax.ops.segment_sum`, one chain of additions per set."""
+  """Pool with `jax.ops.segment_sum`, which adds the elements of a set one by one."""
   x, ids, b = elements.values, elements.segment_ids, elements.num_examples
   add = functools.partial(
     jax.ops.segment_sum, segment_ids=ids, num_segments=b, indices_are_sorted=True
   )
   count = elements.lengths.reshape(b, *[1] * (x.ndim - 1)).astype(jnp.float32)
-  mean = add(x) / count
-  if name in ("sum", "mean"):
-    return add(x) if name == "sum" else mean
-  if name == "var":
-    return add((x - mean[ids]) ** 2) / count
-  peak = jax.ops.segment_max(x, ids, b, indices_are_sorted=True)
-  weights = jnp.exp(x - peak[ids])
-  if name == "logsumexp":
-    return jnp.log(add(weights)) + peak
-  return add(weights * x) / add(weights)
+  largest = jax.ops.segment_max(x, ids, b, indices_are_sorted=True)
+  return formula(name, x, add, count, largest, lambda result: result[ids], jnp)
 
 
 def by_torch(name: str, x: np.ndarray) -> float:
-  """The same with torch's `index_add`, of one set."""
+  """Pool one set `[n]` with torch's `index_add`."""
   torch = importlib.import_module("torch")
   x = torch.tensor(x)
   ids = torch.zeros(len(x), dtype=torch.long)
@@ -89,21 +97,19 @@ def by_torch(name: str, x: np.ndarray) -> float:
   def add(values):
     return torch.zeros(1).index_add(0, ids, values)
 
-  mean = add(x) / len(x)
-  weights = torch.exp(x - x.max())
-  return {
-    "sum": lambda: add(x),
-    "mean": lambda: mean,
-    "var": lambda: add((x - mean) ** 2) / len(x),
-    "logsumexp": lambda: torch.log(add(weights)) + x.max(),
-    "softmax": lambda: add(weights * x) / add(weights),
-  }[name]().item()
+  return formula(name, x, add, len(x), x.max(), xp=torch).item()
 
 
 def errors(name: str, size: int, peers: dict) -> dict[str, float]:
-  """The largest relative error over the kinds of values, by peer.
+  """Return the largest relative error over `VALUES`: name of a peer -> error.
 
-  Equal values have no variance: its error is relative to their square.
+  Equal values have no variance; the error of their variance is relative to their
+  square.
+
+  Args:
+    name: The pool.
+    size: Number of elements.
+    peers: Name -> function (pool, values `[n]`) -> result.
   """
   worst = dict.fromkeys(peers, 0.0)
   for kind, draw in VALUES.items():
@@ -121,7 +127,7 @@ def _jitted(pool, name, values, offsets):
 
 
 def _of_one_set(pool):
-  """Name and values `[n]` to a number."""
+  """Return the pool as a function (pool, values `[n]`) -> number."""
 
   def call(name, x):
     offsets = jnp.array([0, len(x)], jnp.int32)
@@ -131,7 +137,7 @@ def _of_one_set(pool):
 
 
 def cost(name: str, cell: tuple, rounds: int) -> tuple[float, float]:
-  """Time of the pool over that of the chain: forward, and with the gradient."""
+  """Return time ratios of the pool to `segment_sum`: forward, and with the gradient."""
   elements = sets(*cell)
   cotangent = jnp.ones((cell[0], cell[1]), jnp.float32)
   calls = {}
@@ -140,7 +146,7 @@ def cost(name: str, cell: tuple, rounds: int) -> tuple[float, float]:
     both = both_passes(functools.partial(pool, name))
     calls[peer] = functools.partial(forward, elements)
     calls[f"{peer} both"] = functools.partial(both, elements, cotangent)
-  times = medians(calls, rounds)
+  times = median_seconds(calls, rounds)
   return times["ours"] / times["chain"], times["ours both"] / times["chain both"]
 
 
@@ -156,22 +162,27 @@ def main() -> None:
     peers["torch `index_add`"] = by_torch
   except ImportError:
     print("torch is not installed: its column is left out", file=sys.stderr)
-  print("# Accuracy of pools on giant sets, and its cost\n")
-  print(f"Made by `python -m benchmarks.accuracy` on {jax.devices()[0].device_kind},")
-  print(f"{versions}. Errors of one set in float32 against numpy in float64, relative,")
-  print(f"the largest over values of four kinds: {', '.join(VALUES)} (seed 0).\n")
+  print("# Accuracy and cost of pools on large sets\n")
+  print(
+    f"Written by `python -m benchmarks.accuracy` on {jax.devices()[0].device_kind},"
+  )
+  print(f"{versions}. A cell is the relative error of one set in")
+  print("float32 against numpy in float64, the largest over four kinds of values:")
+  print(f"{', '.join(VALUES)} (seed 0).\n")
   names = ["pool", "elements", *peers]
-  print("| " + " | ".join(names) + " |\n|" + " --- |" * len(names))
+  print("| " + " | ".join(names) + " |\n" + "|---" * len(names) + "|")
   for name in POOLS:
     for size in SIZES:
       found = errors(name, size, peers)
       print(
         f"| {name} | {size:,} | " + " | ".join(f"{x:.0e}" for x in found.values()), "|"
       )
-  print("\nTime over that of the formula with `jax.ops.segment_sum`, forward and with")
-  print("the gradient. Sets of up to 64 elements are summed in one chain, others in")
-  print("levels.\n\n| pool | examples | features | length | forward | both |")
-  print("|" + " --- |" * 6)
+  print(
+    "\nRatio of the time to that of the formula with `jax.ops.segment_sum`, for the"
+  )
+  print("forward pass and for both passes. Sets of up to 64 elements are summed one by")
+  print("one, larger ones in levels.\n")
+  print("| pool | examples | features | length | forward | both |\n" + "|---" * 6 + "|")
   for name in POOLS:
     for cell in CELLS:
       ratios = cost(name, cell, rounds=11 if cell[0] == 1 else 31)

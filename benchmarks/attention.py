@@ -1,13 +1,11 @@
 """Times attention inside segments against padded dense attention, in one process.
 
-Also one long segment with a window against the same without.
+It also times one long segment with a window against the same without.
 
   python -m benchmarks.attention
 
-Forward and backward; variants are timed in shuffled rounds; read the ratios, not the
-milliseconds. The padded peer gets its inputs padded already, for nothing. Set
-GLIBC_TUNABLES=glibc.malloc.hugetlb=1 on a CPU: without it page faults dominate large
-arrays.
+Times include the forward and the backward pass. The padding of the inputs of the dense
+variants is not timed. Compare ratios, not milliseconds; see the README of this folder.
 """
 
 from __future__ import annotations
@@ -19,18 +17,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.pooling import medians
+from benchmarks.timing import median_seconds
 from deepsets_jax.ragged import attention
 
 EXAMPLES, MEAN, HEADS, WIDTH = 96, 24, 4, 32
 CASES = ("constant 24", "constant 60", "constant 100", "geometric", "power law")
-# Elements of one segment, and the windows it is given.
+# Number of elements of the long segment, and its windows.
 LONG, WINDOWS = 8192, {"all keys": {}, "window 64": dict(window=64)}
 ROUNDS = 15
 
 
 def lengths(case: str, seed: int = 0) -> np.ndarray:
-  """Lengths of 96 segments; the power law's longest is 16 times their mean of 24."""
+  """Draw the lengths of 96 segments; the longest of a power law is 16 times MEAN."""
   kind, _, constant = case.partition(" ")
   rng = np.random.default_rng(seed)
   match kind:
@@ -52,7 +50,7 @@ def padded(q, k, v, mask):
 
 
 def library(q, k, v, mask):
-  """JAX's own dense attention, told the lengths, which it turns into a mask."""
+  """JAX's own dense attention, which makes a mask of the lengths."""
   counts = mask.sum(axis=1).astype(jnp.int32)
   return jax.nn.dot_product_attention(
     q, k, v, query_seq_lengths=counts, key_value_seq_lengths=counts
@@ -60,13 +58,16 @@ def library(q, k, v, mask):
 
 
 def segments(q, k, v, offsets, **options):
-  """Ours, the plan included."""
+  """Attention of this package, including its plan."""
   plan = attention.plan(offsets, offsets, len(q), len(q))
   return attention.attend(q, k, v, plan, **options)
 
 
 def both_passes(function):
-  """Forward and backward, jitted: inputs, where they are, cotangent -> gradients."""
+  """Return the jitted forward and backward pass.
+
+  It is a function (q, k, v, mask or offsets, cotangent) -> (value, gradients).
+  """
 
   @jax.jit
   def run(q, k, v, where, cotangent):
@@ -79,7 +80,7 @@ def both_passes(function):
 
 
 def measure(case: str, rounds: int = ROUNDS) -> dict[str, float]:
-  """Milliseconds, temporary megabytes and ratios of the variants in one case."""
+  """Measure milliseconds, temporary megabytes and ratios of all variants in a case."""
   found = lengths(case)
   mask = np.arange(found.max())[None] < found[:, None]
   offsets = jnp.asarray(np.cumsum([0, *found]), jnp.int32)
@@ -104,7 +105,7 @@ def measure(case: str, rounds: int = ROUNDS) -> dict[str, float]:
     result[f"{name}_mb"] = round(memory, 1)
   (ours, *_), (theirs, *_) = calls["segments"](), calls["padded"]()
   np.testing.assert_allclose(ours, theirs, 1e-3)
-  times = medians(calls, rounds)
+  times = median_seconds(calls, rounds)
   result |= {f"{name}_ms": round(1e3 * t, 2) for name, t in times.items()}
   return result | {
     "padded_over_segments": round(times["padded"] / times["segments"], 2),
@@ -113,7 +114,7 @@ def measure(case: str, rounds: int = ROUNDS) -> dict[str, float]:
 
 
 def measure_windows(rounds: int = 5) -> dict[str, float]:
-  """Milliseconds of one long segment, with and without a window, and their ratio."""
+  """Measure milliseconds of one long segment with and without a window."""
   offsets = jnp.asarray([0, LONG], jnp.int32)
   rng = np.random.default_rng(1)
   arrays = [
@@ -126,7 +127,7 @@ def measure_windows(rounds: int = 5) -> dict[str, float]:
     )
     for name, options in WINDOWS.items()
   }
-  times = medians(calls, rounds)
+  times = median_seconds(calls, rounds)
   result = {f"{name}_ms": round(1e3 * t, 2) for name, t in times.items()}
   everything, windowed = times.values()
   return result | {"all_over_window": round(everything / windowed, 2)}

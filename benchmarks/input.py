@@ -1,9 +1,9 @@
-"""Examples per second of the input pipeline, in one process.
+"""Measures examples per second of the input pipeline, in one process.
 
   python -m benchmarks.input
 
-16 elements of 32 floats an example on average (geometric), shuffled, gathered,
-padded to the slot budget and prefetched: what a training loop iterates over.
+Examples have 16 elements of 32 floats on average (geometric). As in training, batches
+are shuffled, gathered, padded to the slot budget and prefetched.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ EXAMPLES, FEATURES, MEAN, BATCH = 100_000, 32, 16, 1024
 
 
 def table(seed: int = 0) -> Table:
-  """Random examples of one modality, with a binary target."""
+  """Draw random examples of one modality, with a binary target."""
   rng = np.random.default_rng(seed)
   lengths = rng.geometric(1 / MEAN, EXAMPLES)
   values = rng.standard_normal((lengths.sum(), FEATURES), np.float32)
@@ -35,7 +35,7 @@ def table(seed: int = 0) -> Table:
 
 
 def examples_per_second(data: Table, steps: int = 200) -> float:
-  """The rate of the training iterator over some steps, after a first few."""
+  """Measure the rate of the training iterator, after ten steps that are not timed."""
   budget = Budget(BATCH, budgets.propose({"train": data}, BATCH))
   batches = loader.train_batches(data, budget, 1, seed=0, total_steps=steps + 10)
   for _ in range(10):

@@ -1,10 +1,10 @@
-"""MM-IMDb from the user's file to a trained model, at full size, step by step.
+"""Times MM-IMDb at full size, from the user's file to trained models.
 
   python -m benchmarks.mm_imdb
 
-The file is generated: of the true schema, 25,959 films, random features in which each
-genre moves a few directions. What the models reach on it says nothing of the real film
-data; the seconds and the memory do. Each step is a process of its own.
+The file is generated. It has the real schema, 25,959 films, and random features with a
+few directions that depend on each genre: times and memory are those of the real data,
+scores are not. Each step runs in its own process.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _MODELS = ("concat", "gated", "set_pool")
 
 
 def step(name: str, module: str, *arguments: str, folder: pathlib.Path) -> str:
-  """Runs a module and returns a row: its name, seconds and most memory.
+  """Run a module and return a Markdown row: name, time, peak memory, test metrics.
 
   Raises:
-    RuntimeError: It failed; with what it printed last.
+    RuntimeError: The module failed; the message has the last lines that it printed.
   """
-  places = {"DEEPSETS_JAX_CACHE": folder / "cache", "TFDS_DATA_DIR": folder / "tfds"}
-  environment = os.environ | {key: str(path) for key, path in places.items()}
+  variables = {"DEEPSETS_JAX_CACHE": folder / "cache", "TFDS_DATA_DIR": folder / "tfds"}
+  environment = os.environ | {key: str(path) for key, path in variables.items()}
   start = time.perf_counter()
   with (folder / "printed").open("w+") as printed:
     process = subprocess.Popen(
@@ -57,13 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     builders = "deepsets_jax.data.datasets.builders"
     file = f"--output={folder}/manual/multimodal_imdb.hdf5"
     print(step("generate", f"{builders}.mm_imdb.synthetic", file, folder=folder))
-    places = (f"--data_dir={folder}/tfds", f"--manual_dir={folder}/manual")
+    folders = (f"--data_dir={folder}/tfds", f"--manual_dir={folder}/manual")
     built = step(
-      "build", f"{builders}.build", "mm_imdb/features", *places, folder=folder
+      "build", f"{builders}.build", "mm_imdb/features", *folders, folder=folder
     )
     print(built)
     for model in _MODELS:
-      # The first also makes the tables.
+      # The first model also writes the tables.
       config = f"--config=configs/mm_imdb.py:{model}"
       workdir = f"--workdir={folder}/{model}"
       row = step(f"train {model}", "experiments.main", config, workdir, folder=folder)

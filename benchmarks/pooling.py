@@ -2,23 +2,21 @@
 
   python -m benchmarks.pooling
 
-Variants are timed in shuffled rounds; read the ratios, not the milliseconds. Set
-GLIBC_TUNABLES=glibc.malloc.hugetlb=1 on a CPU: without it page faults dominate
-outputs above 32 MB.
+Compare ratios, not milliseconds; see the README of this folder.
 """
 
 from __future__ import annotations
 
 import json
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.timing import median_seconds
 from deepsets_jax.ragged import Ragged, from_lengths, pooling
 
-# (examples, features, mean length, distribution)
+# (examples, features, mean length, distribution of lengths)
 CELLS = (
   (1024, 64, 16, "geometric"),
   (256, 256, 16, "geometric"),
@@ -30,7 +28,10 @@ ROUNDS = 41
 
 
 def sets(b: int, d: int, mean: int, distribution: str, seed: int = 0) -> Ragged:
-  """Normal elements `[n, d]`, 64 padding slots, lengths of the given kind."""
+  """Draw `b` sets of normal elements `[n, d]`, with 64 padding slots at the end.
+
+  Lengths are geometric with this mean, or all equal to it.
+  """
   rng = np.random.default_rng(seed)
   lengths = rng.geometric(1 / mean, b) if distribution == "geometric" else [mean] * b
   lengths = np.asarray(lengths)
@@ -42,7 +43,7 @@ def sets(b: int, d: int, mean: int, distribution: str, seed: int = 0) -> Ragged:
 
 
 def default_max(elements: Ragged):
-  """`jax.ops.segment_max` with the gradient that JAX derives."""
+  """Pool with `jax.ops.segment_max` and the gradient that JAX derives."""
   pooled = jax.ops.segment_max(
     elements.values,
     elements.segment_ids,
@@ -53,7 +54,7 @@ def default_max(elements: Ragged):
 
 
 def both_passes(pool):
-  """Forward and backward of a pool, jitted: elements, cotangent -> gradient."""
+  """Return the jitted forward and backward pass: elements, cotangent -> gradient."""
 
   def run(elements, cotangent):
     def loss(values):
@@ -64,22 +65,8 @@ def both_passes(pool):
   return jax.jit(run)
 
 
-def medians(calls: dict, rounds: int = ROUNDS) -> dict[str, float]:
-  """Median seconds of each call, all timed in each of many shuffled rounds."""
-  rng = np.random.default_rng(0)
-  times = {name: [] for name in calls}
-  for call in calls.values():
-    jax.block_until_ready(call())
-  for _ in range(rounds):
-    for name in rng.permutation(list(calls)):
-      start = time.perf_counter()
-      jax.block_until_ready(calls[name]())
-      times[name].append(time.perf_counter() - start)
-  return {name: float(np.median(t)) for name, t in times.items()}
-
-
 def measure(cell: tuple, rounds: int = ROUNDS) -> dict[str, float]:
-  """Milliseconds of forward+backward per variant, and default over own."""
+  """Measure milliseconds of forward and backward, and the ratio of default to own."""
   elements = sets(*cell)
   cotangent = jnp.ones((cell[0], cell[1]), jnp.float32)
   runs = {
@@ -88,13 +75,13 @@ def measure(cell: tuple, rounds: int = ROUNDS) -> dict[str, float]:
     "sum": both_passes(lambda e: pooling.pool("sum", e)),
   }
   calls = {k: lambda f=f: f(elements, cotangent) for k, f in runs.items()}
-  times = medians(calls, rounds)
+  times = median_seconds(calls, rounds)
   result = {f"{k}_ms": round(1e3 * t, 3) for k, t in times.items()}
   return result | {"default_over_own": times["default_max"] / times["max"]}
 
 
 def main() -> None:
-  """Prints one JSON line per cell, then the geometric mean of the ratios."""
+  """Prints a JSON line per cell, and the geometric mean of the ratios."""
   print(jax.devices()[0].device_kind, "jax", jax.__version__)
   ratios = []
   for cell in CELLS:

@@ -1,11 +1,10 @@
-"""Examples per second, read by records, by examples, and by batches of a table.
+"""Measures the rates of reading records, examples of a table, and batches of a table.
 
   python -m benchmarks.records
 
-The same 5,000 programs with their words and packages, shuffled, in batches of 128,
-three ways: TFDS records, parsed one by one; Grain over the examples of a table, one by
-one; and Grain over batches of a table, as training does. All give flat arrays and
-offsets of every modality.
+Three ways to read the same 5,000 programs in shuffled batches of 128: TFDS records that
+are parsed one by one, Grain over the examples of a table, and Grain over batches of a
+table, as in training. All of them return flat arrays and offsets of every modality.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ BATCH, REPEATS = 128, 5
 
 
 def records(folder: str) -> Iterator[Any]:
-  """Batches of TFDS records, each parsed as it is read, in a random order."""
+  """Yield batches of TFDS records in random order; each record is parsed when read."""
   assert "debian_programs" in builders.BUILDERS  # Importing them registers them.
   source = tfds.data_source("debian_programs/seed0", split="train", data_dir=folder)
   names = [n for n, f in source[0].items() if isinstance(f, np.ndarray) and f.ndim]
@@ -42,7 +41,7 @@ def records(folder: str) -> Iterator[Any]:
 
 
 def examples(table: Table) -> Iterator[Any]:
-  """Batches of Grain over the examples of a table."""
+  """Yield batches of Grain over the examples of a table."""
 
   def example(row: int) -> dict[str, np.ndarray]:
     return {
@@ -58,7 +57,7 @@ def examples(table: Table) -> Iterator[Any]:
 
 
 def batches(table: Table) -> Iterator[Any]:
-  """Batches as in training."""
+  """Yield batches as in training."""
   budget = Budget(BATCH, budgets.propose({"train": table}, BATCH))
   steps = len(table) // BATCH
   yield from loader.train_batches(table, budget, 1, seed=0, total_steps=steps)
@@ -69,7 +68,7 @@ def _flat(arrays: list[np.ndarray]) -> Any:
 
 
 def rate(read: Callable[[], Iterator[Any]]) -> float:
-  """The median of examples per second over some repetitions."""
+  """Measure examples per second, the median of several passes."""
   found = []
   for _ in range(REPEATS):
     start = time.perf_counter()
@@ -79,7 +78,7 @@ def rate(read: Callable[[], Iterator[Any]]) -> float:
 
 
 def main() -> None:
-  """Prints the three rates."""
+  """Prints the three rates, and their ratios to the slowest."""
   table = debian_programs.load_debian_programs(0, text="bag")["train"]
   with tempfile.TemporaryDirectory() as folder:
     builder = tfds.builder("debian_programs/seed0", data_dir=folder)

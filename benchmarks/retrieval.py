@@ -1,27 +1,26 @@
-"""Users per second of full ranking and of the top 10, from 1,682 to 1 million items.
+"""Measures users per second of full ranking and top 10, up to a million items.
 
   python -m benchmarks.retrieval
 
-Random vectors, 50 seen items and one target a user. Variants are timed in shuffled
-rounds, a minute in all on two cores; each call begins with the check of all vectors.
-The approximate search is made for a TPU: on a CPU its HLO is the custom call "TopK" of
-all scores, which is exact, and slower than the exact search here, which looks at the
-maxima of chunks first. Set GLIBC_TUNABLES=glibc.malloc.hugetlb=1 on a CPU.
+Vectors are random; each user has 50 seen items and one target. Every call includes the
+check that all vectors are finite. It takes about a minute on two cores.
+
+The approximate search is meant for a TPU. On a CPU its HLO is the custom call "TopK" of
+all scores, which is exact, and slower than the exact search of this package, which
+looks at the maxima of chunks first.
 """
 
 from __future__ import annotations
 
-import resource
-
 import jax
 import numpy as np
 
-from benchmarks.pooling import medians
+from benchmarks.timing import median_seconds, peak_memory_gb
 from deepsets_jax.ragged import from_lengths
 from deepsets_jax.tasks.retrieval import ranks
 from deepsets_jax.tasks.retrieval.nearest import nearest
 
-# (items, width, users): memory is that of the largest so far, so these grow.
+# (items, width, users), in order of size, because peak memory never decreases.
 CELLS = (
   (1_682, 64, 4096),
   (10_000, 64, 4096),
@@ -33,12 +32,12 @@ K, SEEN, ROUNDS = 10, 50, 5
 
 
 def measure(items: int, width: int, users: int, rounds: int = ROUNDS) -> dict:
-  """Users per second of each variant, recall of the approximate one, memory.
+  """Measure users per second of each variant, recall of the approximate one, memory.
 
   Returns:
     "items", "width"; "ranking", "exact" and "approximate" in users/s; "recall", the
-    share of the exact lists that is in the approximate ones; "peak_gb", the most memory
-    that the process has held so far.
+    share of the exact lists that is in the approximate ones; "peak_gb", the peak memory
+    of the process so far.
   """
   rng = np.random.default_rng(0)
   vectors = jax.device_put(rng.standard_normal((items, width), np.float32))
@@ -51,26 +50,21 @@ def measure(items: int, width: int, users: int, rounds: int = ROUNDS) -> dict:
     "exact": lambda: nearest(queries, vectors, K, seen),
     "approximate": lambda: nearest(queries, vectors, K, seen, approximate=True),
   }
-  rates = {name: users / time for name, time in medians(calls, rounds).items()}
+  rates = {name: users / time for name, time in median_seconds(calls, rounds).items()}
   (_, exact), (_, found) = calls["exact"](), calls["approximate"]()
   hits = sum(len(np.intersect1d(*pair)) for pair in zip(exact, found, strict=True))
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
   sizes = {"items": items, "width": width}
-  return sizes | rates | {"recall": hits / exact.size, "peak_gb": peak}
-
-
-def rows(rounds: int = ROUNDS) -> list[dict]:
-  """What `measure` gives for each of `CELLS`."""
-  return [measure(*cell, rounds) for cell in CELLS]
+  return sizes | rates | {"recall": hits / exact.size, "peak_gb": peak_memory_gb()}
 
 
 def main() -> None:
   """Prints a Markdown table."""
   print(
     f"| items x width | full ranking, users/s | exact top {K}, users/s | approximate,"
-    " users/s | its recall | peak memory, GB |\n|---|---|---|---|---|---|"
+    f" users/s | recall@{K} of approximate | peak memory, GB |\n" + "|---" * 6 + "|"
   )
-  for row in rows():
+  for cell in CELLS:
+    row = measure(*cell)
     print(
       f"| {row['items']:,} x {row['width']} | {row['ranking']:,.0f} |"
       f" {row['exact']:,.0f} | {row['approximate']:,.0f} | {row['recall']:.3f} |"

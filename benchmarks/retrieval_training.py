@@ -1,22 +1,21 @@
-"""Examples per second of training two towers, from 1,682 to 1 million items.
+"""Measures the training rate of two towers, up to a million items.
 
   python -m benchmarks.retrieval_training
 
-Random clicks, popular items more often, on items of five tokens each; once with ids of
-the items besides, whose embeddings the optimizer goes through at every step, and once
-with the tokens alone. Batches of 512 users are gathered while the step before runs, as
-in training; the first steps, which compile, do not count. About two minutes on two
-cores. Set GLIBC_TUNABLES=glibc.malloc.hugetlb=1 on a CPU.
+Clicks are random, and more frequent for popular items. Items have five tokens each and,
+in a second measurement, ids, whose embeddings the optimizer updates at every step.
+Batches of 512 users are gathered during the previous step, as in training. The first
+steps, which compile, are not timed. It takes about two minutes on two cores.
 """
 
 from __future__ import annotations
 
-import resource
 import time
 
 import jax
 import numpy as np
 
+from benchmarks.timing import peak_memory_gb
 from configs import movielens_retrieval
 from deepsets_jax.data.interactions import histories
 from deepsets_jax.data.interactions.catalog import ItemCatalog
@@ -32,7 +31,7 @@ WARM_UP, STEPS = 2, 8
 
 
 def clicks(items: int) -> ItemCatalog:
-  """Random users, items and events."""
+  """Draw random users, items and events."""
   rng = np.random.default_rng(0)
   nothing = Target("none", 0)
   empty = Ragged(np.zeros(0, np.int32), np.zeros(USERS + 1, np.int64))
@@ -63,7 +62,12 @@ def clicks(items: int) -> ItemCatalog:
 
 
 def measure(source: ItemCatalog, ids: bool) -> dict[str, float]:
-  """ "parameters", "examples" per second, and "peak_gb" of the process so far."""
+  """Train for a few steps, with or without item ids.
+
+  Returns:
+    The number of "parameters", "examples" per second, and "peak_gb", the peak memory of
+    the process so far.
+  """
   config = movielens_retrieval.get_config("text")
   config.total_steps = WARM_UP + STEPS
   config.optim.warmup_steps = 1
@@ -76,19 +80,19 @@ def measure(source: ItemCatalog, ids: bool) -> dict[str, float]:
   for number, batch in enumerate(batches):
     if number == WARM_UP:
       begin = time.perf_counter()
-    state, numbers = step(state, sharding.put(batch, task.mesh))
-    jax.block_until_ready(numbers)
+    state, metrics = step(state, sharding.put(batch, task.mesh))
+    jax.block_until_ready(metrics)
   seconds = time.perf_counter() - begin
   return {
     "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
     "examples": STEPS * config.data.batch_size / seconds,
-    "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
+    "peak_gb": peak_memory_gb(),
   }
 
 
 def main() -> None:
   """Prints a Markdown table."""
-  print("| items | known by | parameters | examples/s | peak memory, GB |")
+  print("| items | item features | parameters | examples/s | peak memory, GB |")
   print("|---|---|---|---|---|")
   for items in ITEMS:
     source = clicks(items)

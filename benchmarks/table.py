@@ -1,12 +1,12 @@
-"""From a file of a million rows and five modalities to tables and batches.
+"""Times a file of a million rows and five modalities, to tables and to batches.
 
   python -m benchmarks.table --rows=1000000
   python -m benchmarks.table --rows=1000000 --csv
 
-A text of 12 words on average, 8 tokens of 20,000, up to three vectors of 16 numbers, a
-number and a category, any of them missing, and a label. Prints the seconds from the
-file to the tables on disk, the most memory that the process had meanwhile, and the rate
-of training batches from them.
+A row has a text of 12 words on average, 8 of 20,000 tokens, up to three vectors of 16
+numbers, a number, a category and a label; text, number and category may be missing. The
+benchmark prints the time from the file to the tables on disk, the peak memory, and the
+rate of training batches from the tables.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import argparse
 import csv
 import json
 import pathlib
-import resource
 import tempfile
 import time
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.input import examples_per_second
+from benchmarks.timing import peak_memory_gb
 from deepsets_jax.data.ingest.columns import build, spec
 from deepsets_jax.data.ingest.columns.facts import gather
 from deepsets_jax.data.ingest.columns.proposal import propose
@@ -35,7 +35,7 @@ _CHUNK = 50_000
 
 
 def write(path: pathlib.Path, rows: int, seed: int = 0) -> None:
-  """Writes the file, row group by row group."""
+  """Write a Parquet file of random rows, row group by row group."""
   rng = np.random.default_rng(seed)
   words = np.array([f"word{n}" for n in range(50_000)])
   tokens = np.array([f"token {n}" for n in range(20_000)])
@@ -48,7 +48,7 @@ def write(path: pathlib.Path, rows: int, seed: int = 0) -> None:
 
 
 def write_csv(parquet: pathlib.Path, path: pathlib.Path) -> None:
-  """Writes the rows of a Parquet file as CSV, lists as JSON."""
+  """Write the rows of a Parquet file as CSV, with lists as JSON."""
   with path.open("w", newline="") as file:
     writer = csv.writer(file)
     writer.writerow(pq.read_schema(parquet).names)
@@ -91,13 +91,8 @@ def _chunk(
   )
 
 
-def _peak() -> float:
-  """The most memory that this process has had, in GB."""
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-  """Prints seconds, memory and rates."""
+  """Prints times, memory and rates."""
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--rows", type=int, default=1_000_000)
   parser.add_argument("--csv", action="store_true", help="a CSV file, not Parquet")
@@ -109,19 +104,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.csv:
       parquet, path = path, path.with_suffix(".csv")
       write_csv(parquet, path)
-    size, before = path.stat().st_size, _peak()
+    size, before = path.stat().st_size, peak_memory_gb()
     print(f"{rows:,} rows, {size / 1e9:.2f} GB; {before:.2f} GB of memory so far")
     start = time.perf_counter()
     source = opening.open_source(str(path))
     proposed, _ = propose(gather(source), source.where)
     proposed = spec.with_reading(proposed, source, Reading())
-    print(f"described in {time.perf_counter() - start:.0f} s, {_peak():.2f} GB")
+    seconds = time.perf_counter() - start
+    print(f"described in {seconds:.0f} s, {peak_memory_gb():.2f} GB")
     start = time.perf_counter()
     made = pathlib.Path(folder, "tables")
     build.make(str(path), spec.from_json(proposed.to_json(), "spec"), 0, made)
     seconds = time.perf_counter() - start
     kept = sum(file.stat().st_size for file in made.rglob("*.npy")) / 1e9
-    print(f"tables of {kept:.2f} GB in {seconds:.0f} s, {_peak():.2f} GB")
+    print(f"tables of {kept:.2f} GB in {seconds:.0f} s, {peak_memory_gb():.2f} GB")
     train = build.read(made)["train"]
     rates = [examples_per_second(train) for _ in range(5)]
     print(f"batches: {np.median(rates):,.0f} examples/s (median of {len(rates)})")

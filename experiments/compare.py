@@ -1,15 +1,15 @@
-"""Runs configs over seeds and compares them: quality, size, cost, a paired test.
+"""Trains configs over seeds and compares their quality, size and cost.
 
   python -m experiments.compare --seeds=0,1,2 --metrics=f1_micro,f1_macro \
     --config=configs/debian_programs.py:set_pool \
     --config=placeholders=configs/debian_programs.py:concat_learned \
     --workdir=runs/compare/concat
 
-A config may have a name before it, and its argument behind it. The seed of a run is
-that of the list, whatever its config says. A finished run is not repeated, one that
-was interrupted goes on. In the folder are then compare.md, compare.json, compare.png
-and the runs, `<name>/seed_<seed>`. A run whose loss was not finite is named; the
-others count, and the command fails at its end.
+A config may have a name before it and an argument after it. The seeds of the list
+replace the seed of the config. Finished runs are not repeated, and interrupted ones are
+resumed. The folder then holds compare.md, compare.json, compare.png and the runs,
+`<name>/seed_<seed>`. A run whose loss is not finite is listed as failed: the comparison
+uses the other runs, and the command ends with exit code 1.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import json
 import pathlib
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -33,14 +32,17 @@ from deepsets_jax.foundation.files import write_json
 from deepsets_jax.tasks import fit
 from deepsets_jax.training import loop, metrics, run_folder
 from experiments import command
-from experiments.results.comparison import Model, Runs, draw, markdown, rows
+from experiments.results import comparison, provenance
+from experiments.results.comparison import Model, Outcomes
 
 
-def load(text: str) -> Model:
-  """The model of `[name=]path[:argument]`; its name is by default as its run's folder.
+def load_model(text: str) -> Model:
+  """Load the config of `[name=]path[:argument]`.
+
+  The default name is that of the folder of its run, such as `debian_programs_concat`.
 
   Raises:
-    ValueError: No such file, or one without `get_config`.
+    ConfigError: No such file, or one without `get_config`.
   """
   name, path, argument = re.fullmatch(
     r"(?:([^=:/]+)=)?([^:]*)(?::(.*))?", text, re.DOTALL
@@ -57,28 +59,30 @@ def load(text: str) -> Model:
   return Model(name or run_folder.default_workdir(source).name, source, config.lock())
 
 
-def check(models: Sequence[Model], names: Sequence[str], baseline: str) -> None:
-  """Raises for what would only be found out after hours.
+def check_models(
+  models: Sequence[Model], metric_names: Sequence[str], baseline: str
+) -> None:
+  """Check a comparison before any run starts.
 
   Args:
-    models: To compare.
-    names: Of metrics.
+    models: The models to compare.
+    metric_names: Metrics to compare them by.
     baseline: Name of one of the models.
 
   Raises:
-    ValueError: Two models of one name or one config, a baseline that is no model, or a
-      metric that a model's data does not have.
+    ConfigError: Two models have the same name or config, no model has the name of the
+      baseline, or the data of a model does not have a metric.
   """
   if baseline not in [model.name for model in models]:
     raise ConfigError(
-      f"--baseline={baseline} is none of {[model.name for model in models]}"
+      f"--baseline={baseline}: no such model; one of {[model.name for model in models]}"
     )
   for first, second in itertools.combinations(models, 2):
     same = "name" if first.name == second.name else "config"
     if same == "name" or first.seeded(0).to_dict() == second.seeded(0).to_dict():
       raise ConfigError(
         f"--config={first.source} and --config={second.source} have the same {same};"
-        " leave one out, or give names: --config=NAME=PATH"
+        " remove one of them, or name them: --config=NAME=PATH"
       )
   legal: dict[str, list[str]] = {}
   for model in models:
@@ -86,35 +90,37 @@ def check(models: Sequence[Model], names: Sequence[str], baseline: str) -> None:
     if data not in legal:
       tables = registry.load_tables(model.config.data, model.config.seed)
       legal[data] = sorted((*metrics.names(tables["train"].schema.target), "loss"))
-    for name in names:
+    for name in metric_names:
       if name not in legal[data]:
         raise ConfigError(
-          f"{model.name}: no metric {name!r}; its data has {legal[data]}"
+          f"--metrics: the data of {model.name} has no {name!r}; one of {legal[data]}"
         )
 
 
-def run(models: Sequence[Model], seeds: Sequence[int], workdir: pathlib.Path) -> dict:
-  """Runs what is not finished, and reads the rest: `Runs` by name of the model."""
-  runs = {model.name: Runs({}, {}) for model in models}
+def train_models(
+  models: Sequence[Model], seeds: Sequence[int], workdir: pathlib.Path
+) -> dict[str, Outcomes]:
+  """Train the runs that have not finished, and return those of every model by name."""
+  outcomes = {model.name: Outcomes({}, {}) for model in models}
   for model in models:
     for seed in seeds:
       folder = workdir / model.name / f"seed_{seed}"
       try:
-        runs[model.name].finished[seed] = fit.train_once(model.seeded(seed), folder)
+        outcomes[model.name].finished[seed] = fit.train_once(model.seeded(seed), folder)
       except loop.NonFiniteError as error:
-        runs[model.name].failed[seed] = str(error)
+        outcomes[model.name].failed[seed] = str(error)
         print(f"{model.name}, seed {seed}: {error}", file=sys.stderr)
-  return runs
+  return outcomes
 
 
 _PAGE = """# Comparison
 
 {table}
 
-Mean ± sample standard deviation, on test, of the seeds {seeds}. A difference is that
-from {baseline} with the same seed; its p is two-sided, of a paired t-test over the {n}
-seeds. Few seeds show large differences only; p is not corrected for the number of
-models. FLOPs are those of training, forward and backward, without the update of the
+Mean ± sample standard deviation on test over the seeds {seeds}. Differences are to
+{baseline} with the same seed; p is that of a two-sided paired t-test over the {n}
+seeds, not corrected for the number of models. With few seeds only large differences
+show. FLOPs are those of training, forward and backward, without the update of the
 parameters. {provenance}
 
 ![Quality against parameters and FLOPs](compare.png)
@@ -129,85 +135,81 @@ parameters. {provenance}
 """
 
 
-def provenance(runs: Mapping[str, Runs]) -> str:
-  """The sentence that says what the numbers were made with."""
-  commit = subprocess.run(
-    ["git", "describe", "--always", "--dirty"],
-    cwd=pathlib.Path(__file__).parent,
-    capture_output=True,
-    text=True,
-    check=False,
-  ).stdout.strip()
-  made = sorted(
-    f"{x['device']['count']} {x['device']['kind']}, jax {x['versions']['jax']},"
-    f" jaxlib {x['versions']['jaxlib']}"
-    for one in runs.values()
-    for x in one.finished.values()
-  )
-  return "; ".join([f"Commit {commit or 'unknown'}", *dict.fromkeys(made)]) + "."
+def _provenance(outcomes: Mapping[str, Outcomes]) -> str:
+  """The commit, and the devices and versions of all finished runs."""
+  environments = {
+    provenance.environment(results)
+    for one in outcomes.values()
+    for results in one.finished.values()
+  }
+  return "; ".join([f"Commit {provenance.commit()}", *sorted(environments)]) + "."
 
 
 def compare(
   models: Sequence[Model],
   seeds: Sequence[int],
-  names: Sequence[str],
+  metric_names: Sequence[str],
   baseline: str,
   workdir: pathlib.Path,
 ) -> bool:
-  """Runs, writes the three files, prints the table; whether no run failed.
+  """Train the models, write the three files and print the table.
+
+  Returns:
+    True if no run failed.
 
   Raises:
-    ValueError: See `check`.
+    ConfigError: See `check_models`.
   """
-  check(models, names, baseline)
+  check_models(models, metric_names, baseline)
   workdir.mkdir(parents=True, exist_ok=True)
-  runs = run(models, seeds, workdir)
-  table = rows(models, runs, names, baseline)
-  text = markdown(table, names)
+  outcomes = train_models(models, seeds, workdir)
+  rows = comparison.summary_rows(models, outcomes, metric_names, baseline)
+  text = comparison.summary_table(rows, metric_names)
   page = _PAGE.format(
     table=text,
     seeds=", ".join(map(str, seeds)),
     n=len(seeds),
     baseline=baseline,
-    provenance=provenance(runs),
+    provenance=_provenance(outcomes),
     configs="\n".join(f"| {model.name} | `{model.source}` |" for model in models),
     command=shlex.join(["python", "-m", "experiments.compare", *sys.argv[1:]]),
   )
   (workdir / "compare.md").write_text(page)
-  facts = {"seeds": seeds, "metrics": names, "baseline": baseline}
-  write_json(workdir / "compare.json", facts | {"models": table})
-  figures.save(draw(table, names, baseline), workdir / "compare.png")
+  facts = {"seeds": seeds, "metrics": metric_names, "baseline": baseline}
+  write_json(workdir / "compare.json", facts | {"models": rows})
+  figure = comparison.cost_figure(rows, metric_names, baseline)
+  figures.save(figure, workdir / "compare.png")
   print(f"{text}\n\ncompare.md, compare.json and compare.png are in {workdir}")
-  return not any(one.failed for one in runs.values())
+  return not any(one.failed for one in outcomes.values())
 
 
 def main(argv: list[str]) -> int:
-  """Compares what the command line names."""
+  """Compares the configs of the command line; returns the exit code."""
   command.no_arguments(argv)
   logging.set_verbosity(logging.WARNING)
   given = flags.FLAGS
-  models = [load(text) for text in given.config]
-  good = compare(
+  models = [load_model(text) for text in given.config]
+  succeeded = compare(
     models,
     list(dict.fromkeys(int(seed) for seed in given.seeds)),
     given.metrics,
     given.baseline or models[0].name,
     pathlib.Path(given.workdir),
   )
-  return 0 if good else 1
+  return 0 if succeeded else 1
 
 
 def define_flags() -> None:
-  """The flags of the command line; here, so that the rest can be imported."""
+  """Define the flags of the command line; a function, so that imports define none."""
   flags.DEFINE_multi_string(
-    "config", None, "[name=]path[:argument]; once for each config.", required=True
+    "config", None, "[name=]path[:argument]; repeat it for more.", required=True
   )
-  flags.DEFINE_list("seeds", ["0", "1", "2"], "Each a run of every config.")
-  flags.DEFINE_list("metrics", ["f1_micro", "f1_macro"], "Of test.")
+  flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the runs of every config.")
+  flags.DEFINE_list("metrics", ["f1_micro", "f1_macro"], "Metrics of the test part.")
   flags.DEFINE_string(
-    "baseline", None, "Name that the others are tested against; by default the first."
+    "baseline", None, "Name of the config to compare with; the first by default."
   )
-  flags.DEFINE_string("workdir", "runs/compare", "Folder of all that is made.")
+  flags.DEFINE_string("workdir", "runs/compare", "Folder of the results and runs.")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from deepsets_jax.data.ingest.columns import leaks, spec, survey
 from deepsets_jax.data.ingest.columns.facts import MOST_DISTINCT, ColumnProfile, gather
@@ -32,7 +32,7 @@ from deepsets_jax.data.ingest.columns.spec import Spec
 from deepsets_jax.data.ingest.files import opening
 from deepsets_jax.data.ingest.files.joins import Many, parse_many
 from deepsets_jax.data.ingest.files.reading import Reading
-from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.errors import ConfigError, DataError
 from deepsets_jax.foundation.files import write_json
 from experiments import command
 
@@ -188,12 +188,12 @@ def _print_list(title: str, sentences: Sequence[str]) -> None:
 def main(argv: list[str]) -> None:
   """Describes the file of the command line."""
   if len(argv) != 2:
-    raise app.UsageError("give one file: python -m experiments.describe FILE")
+    raise ConfigError("give one file: python -m experiments.describe FILE")
   logging.set_verbosity(logging.WARNING)
   path, given = argv[1], flags.FLAGS
   output = pathlib.Path(given.output or spec.beside(path))
   if output.exists() and not given.overwrite:
-    raise app.UsageError(
+    raise ConfigError(
       f"{output} exists; edit it, or write it anew with --overwrite, or elsewhere with"
       " --output"
     )

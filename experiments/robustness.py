@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ml_collections
-from absl import app, flags, logging
+from absl import flags, logging
 
 from deepsets_jax import figures
 from deepsets_jax.analysis import robustness
@@ -231,7 +231,7 @@ def main(argv: list[str]) -> None:
   given = flags.FLAGS
   runs = [read(text) for text in given.workdir]
   if given.output is None and len(runs) > 1:
-    raise app.UsageError(f"--output is required with {len(runs)} runs")
+    raise ConfigError(f"--output is required with {len(runs)} runs")
   output = given.output or runs[0].workdir / "robustness"
   compare(
     runs,

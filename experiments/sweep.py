@@ -1,10 +1,10 @@
-"""Runs a config with every override of a sweep, over seeds, and ranks them.
+"""Trains a config with every setting of a sweep, over seeds, and ranks the settings.
 
   python -m experiments.sweep --config=configs/debian_programs.py:concat \
     --sweep=configs.sweeps.debian_programs --seeds=0,1,2
 
-Ranks by the mean over the seeds of the chosen metrics on validation; test metrics are
-not shown. A finished run is not repeated.
+Settings are ranked by the mean of the chosen validation metrics over the seeds; test
+metrics are not shown. Finished runs are not repeated.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from __future__ import annotations
 import importlib
 import pathlib
 import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import ml_collections
 from absl import flags, logging
 from ml_collections import config_flags
 
@@ -21,45 +23,63 @@ from deepsets_jax.tasks import fit
 from deepsets_jax.training import run_folder
 from experiments import command
 
-_CONFIG = config_flags.DEFINE_config_file("config", lock_config=True)
-_SWEEP = flags.DEFINE_string("sweep", None, "A module with overrides().")
-_SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds, each a run of every override.")
-_METRICS = flags.DEFINE_list(
-  "metrics", ["f1_micro", "f1_macro"], "Of validation; ranked by their mean."
-)
-_WORKDIR = flags.DEFINE_string("workdir", "runs/sweep", "Folder of the runs' folders.")
-
 
 def validation_metrics(
-  overrides: dict[str, Any], folder: pathlib.Path
+  config: ml_collections.ConfigDict,
+  overrides: Mapping[str, Any],
+  seeds: Sequence[int],
+  metrics: Sequence[str],
+  folder: pathlib.Path,
 ) -> dict[str, float]:
-  """The mean over seeds of the chosen validation metrics, with these overrides."""
+  """Train a config on every seed, and return validation metrics as seed means.
+
+  Args:
+    config: The config; it is not changed.
+    overrides: Dotted names of settings -> values.
+    seeds: Seeds, one run each; finished runs are read.
+    metrics: Names of validation metrics.
+    folder: The folder of the runs.
+  """
   results = []
-  for seed in _SEEDS.value:
-    config = _CONFIG.value.copy_and_resolve_references()
-    config.update_from_flattened_dict(overrides)
-    config.seed = int(seed)
-    results.append(fit.train_once(config, folder / f"seed_{seed}")["validation"])
-  return {
-    name: statistics.mean(values[name] for values in results) for name in _METRICS.value
-  }
+  for seed in seeds:
+    setting = config.copy_and_resolve_references()
+    setting.update_from_flattened_dict(overrides)
+    setting.seed = seed
+    results.append(fit.train_once(setting, folder / f"seed_{seed}")["validation"])
+  return {name: statistics.mean(values[name] for values in results) for name in metrics}
 
 
 def main(argv: list[str]) -> None:
-  """Prints the overrides, the best last."""
+  """Prints the settings, the best one last."""
   command.no_arguments(argv)
   logging.set_verbosity(logging.WARNING)
-  name = run_folder.default_workdir(flags.FLAGS["config"].config_filename).name
+  given = flags.FLAGS
+  name = run_folder.default_workdir(given["config"].config_filename).name
+  seeds = [int(seed) for seed in given.seeds]
   rows = []
-  for overrides in importlib.import_module(_SWEEP.value).overrides():
+  for overrides in importlib.import_module(given.sweep).overrides():
     label = ",".join(f"{k}={v}" for k, v in overrides.items()) or "as it is"
-    folder = pathlib.Path(_WORKDIR.value) / name / label
-    values = validation_metrics(overrides, folder)
+    folder = pathlib.Path(given.workdir) / name / label
+    values = validation_metrics(given.config, overrides, seeds, given.metrics, folder)
     rows.append((statistics.mean(values.values()), label, values))
   for _, label, values in sorted(rows, key=lambda row: row[0]):
     print("  ".join(f"{k} {v:.4f}" for k, v in values.items()), "", label)
 
 
-if __name__ == "__main__":
+def define_flags() -> None:
+  """Define the flags of the command line; a function, so that imports define none."""
+  config_flags.DEFINE_config_file("config", lock_config=True)
+  flags.DEFINE_string("sweep", None, "Module with overrides(), which yields dicts.")
+  flags.DEFINE_list("seeds", ["0"], "Seeds of the runs of every setting.")
+  flags.DEFINE_list(
+    "metrics",
+    ["f1_micro", "f1_macro"],
+    "Validation metrics; their mean ranks the settings.",
+  )
+  flags.DEFINE_string("workdir", "runs/sweep", "Folder of the runs.")
   flags.mark_flags_as_required(["config", "sweep"])
+
+
+if __name__ == "__main__":
+  define_flags()
   command.run(main)

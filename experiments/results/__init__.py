@@ -1,1 +1,1 @@
-"""The parts of RESULTS.md: the runs behind each, and its tables."""
+"""Generators of the tables in RESULTS.md, one module for each group of sections."""

@@ -1,11 +1,10 @@
-"""The parts on importance: is it true, and what does it cost."""
+"""The sections on feature attribution: its faithfulness and its cost."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -17,78 +16,81 @@ from deepsets_jax.data.datasets import digits
 from deepsets_jax.data.tables.ablation import Bags, keep_modalities
 from deepsets_jax.data.tables.table import Table
 from deepsets_jax.tasks.trained import Trained
-from experiments.results import runs
+from experiments.results import runs, tables
 
-# Of the methods to compare with, how many random orders.
+# Random orders that the methods are compared with.
 _ORDERS = 5
-# Examples of each test part whose elements are taken away.
+# Examples of each test part whose elements are removed.
 _EXAMPLES = 200
-# Measurements of a time.
-_TIMES = 5
-# Fusions of `configs/debian_structures.py`; of the last, which takes longest, one seed.
+# Repetitions of a time measurement.
+_REPEATS = 5
+# Fusions of `configs/debian_structures.py`; the slowest is measured on one seed only.
 _REMOVAL = ("set_pool_max", "set_pool_mean", "concat", "mil", "hierarchical")
-_REMOVAL_ONCE = ("single_stream",)
+_REMOVAL_ONE_SEED = ("single_stream",)
 _TIMED = ("concat", "mil", "gated", "low_rank", "hierarchical")
+_ELEMENT_METHODS = [m for m in attribution.METHODS if m != "shapley"]
+_PLANTED_METHODS = {"elements": _ELEMENT_METHODS, "modalities": attribution.METHODS}
 
 
-def planted_part() -> tuple[str, dict[str, Any]]:
-  """Every method against what was planted, and against random weights."""
+def planted_section() -> runs.Section:
+  """Compare every method with the planted elements, and with random weights."""
   models = {
-    name: [
-      runs.loaded(
-        digits_planted.get_config(f"{name},{seed}"), f"digits_planted_{name}_{seed}"
-      )
-      for seed in runs.SEEDS
-    ]
+    name: [run.load() for run in runs.seeded_runs(digits_planted, f"{name},{{}}")]
     for name in digits_planted.MODELS
   }
   similar = {name: models[name] for name in ("max", "mil", "single_stream")}
-  parts = [planted_tables(models), "Agreement:", sanity_table(similar)]
-  return "\n\n".join(parts), runs.facts("digits_planted_max_0")
+  blocks = [
+    planted_tables(models),
+    "Agreement of scores, mean rank correlation:",
+    agreement_table(similar),
+  ]
+  results = runs.seeded_runs(digits_planted, "max,{}")[0].results()
+  return runs.Section("\n\n".join(blocks), results)
 
 
-def removal_part() -> tuple[str, dict[str, Any]]:
-  """Deletion and insertion on debian_programs, by fusion and method."""
-  models = {"set_pool (7.7 M)": [_debian_set_pool(seed) for seed in runs.SEEDS]}
+def removal_section() -> runs.Section:
+  """Tabulate deletion and insertion on debian_programs, by fusion and method."""
+  set_pools = _debian_set_pools()
+  models = {"set_pool (7.7 M)": [run.load() for run in set_pools]}
   for name in _REMOVAL:
     models[name] = [_structure(name, seed) for seed in runs.SEEDS]
-  for name in _REMOVAL_ONCE:
+  for name in _REMOVAL_ONE_SEED:
     models[f"{name} (seed 0)"] = [_structure(name, 0)]
-  table = removal_table(models, _EXAMPLES)
-  return table, runs.facts("debian_programs_set_pool_0")
+  return runs.Section(removal_table(models, _EXAMPLES), set_pools[0].results())
 
 
-def shapley_part() -> tuple[str, dict[str, Any]]:
-  """Time of exact Shapley values, by fusion."""
-  set_pool = _debian_set_pool(0)
+def shapley_section() -> runs.Section:
+  """Tabulate the time of exact Shapley values, by fusion."""
+  run = _debian_set_pools()[0]
+  set_pool = run.load()
   table = set_pool.run.tables["test"]
   names = list(table.schema.modalities)
   keep = np.tile([name != "summary" for name in names], (len(table), 1))
   rows = [
-    ["set_pool (7.7 M)", *_times(set_pool, table)],
-    ["the same without summaries", *_times(set_pool, keep_modalities(table, keep))],
+    ["set_pool (7.7 M)", *_shapley_cost(set_pool, table)],
+    [
+      "the same without summaries",
+      *_shapley_cost(set_pool, keep_modalities(table, keep)),
+    ],
   ]
   for name in _TIMED:
     trained = _structure(name, 0)
-    rows.append([name, *_times(trained, trained.run.tables["test"])])
+    rows.append([name, *_shapley_cost(trained, trained.run.tables["test"])])
   head = ["model", "modalities", "subsets evaluated", "time in evaluations"]
-  return runs.table(head, rows), runs.facts("debian_programs_set_pool_0") | {
-    "seeds": [0]
-  }
+  return runs.Section(tables.markdown_table(head, rows), run.results(), seeds=(0,))
 
 
-def _debian_set_pool(seed: int) -> Trained:
-  config = debian_programs.get_config(f"set_pool,{seed}")
-  return runs.loaded(config, f"debian_programs_set_pool_{seed}")
+def _debian_set_pools() -> list[runs.Run]:
+  return runs.seeded_runs(debian_programs, "set_pool,{}")
 
 
 def _structure(name: str, seed: int) -> Trained:
   config = debian_structures.get_config(f"{name},{seed}")
-  return runs.loaded(config, f"structures/{name}/seed_{seed}")
+  return runs.Run(f"structures/{name}/seed_{seed}", config).load()
 
 
-def explained(trained: Trained, table: Table) -> dict[str, Importance]:
-  """Every method that a run has, of its predictions on a table."""
+def attributions(trained: Trained, table: Table) -> dict[str, Importance]:
+  """Attribute the predictions on a table by every method that the model supports."""
   output = outputs.predicted(
     table.schema.target, trained.logits(table), trained.threshold
   )
@@ -99,43 +101,40 @@ def explained(trained: Trained, table: Table) -> dict[str, Importance]:
 
 
 def planted_tables(models: Mapping[str, Sequence[Trained]]) -> str:
-  """How well each method finds what was planted: of elements, and of modalities.
+  """Tabulate how well each method finds the planted elements and modalities.
 
   Args:
-    models: Runs of configs/digits_planted.py, one per seed.
+    models: Runs of configs/digits_planted.py, one per seed; "max" also with random
+      weights.
   """
-  of_elements = [m for m in attribution.METHODS if m != "shapley"]
-  elements, modalities = [], []
-  for name, seeds in models.items():
-    found = [_auc(trained) for trained in seeds]
-    accuracy = runs.spread([one["accuracy"] for one in found])
-    elements.append([name, accuracy, *_cells(found, "elements", of_elements)])
-    modalities.append(
-      [name, accuracy, *_cells(found, "modalities", attribution.METHODS)]
-    )
-  random = [_auc(trained.untrained(100 + i)) for i, trained in enumerate(models["max"])]
-  row = ["max, random weights", runs.spread([one["accuracy"] for one in random])]
-  elements.append([*row, *_cells(random, "elements", of_elements)])
-  modalities.append([*row, *_cells(random, "modalities", attribution.METHODS)])
-  return "\n\n".join(
-    [
-      "Elements that make the label, ROC AUC:",
-      runs.table(["model", "accuracy", *of_elements], elements),
-      "Modalities that hold such an element, ROC AUC:",
-      runs.table(["model", "accuracy", *attribution.METHODS], modalities),
+  found = {
+    name: [_planted_auc(trained) for trained in seeds] for name, seeds in models.items()
+  }
+  found["max, random weights"] = [
+    _planted_auc(trained.untrained(100 + i)) for i, trained in enumerate(models["max"])
+  ]
+  blocks = []
+  for kind, methods in _PLANTED_METHODS.items():
+    rows = [
+      [
+        name,
+        tables.mean_and_sd([one["accuracy"] for one in seeds]),
+        *(
+          tables.metric_over_seeds(seeds, kind, m) if m in seeds[0][kind] else ""
+          for m in methods
+        ),
+      ]
+      for name, seeds in found.items()
     ]
+    blocks.append(tables.markdown_table(["model", "accuracy", *methods], rows))
+  return (
+    f"ROC AUC for the elements that determine the label:\n\n{blocks[0]}\n\n"
+    f"ROC AUC for the modalities that contain such an element:\n\n{blocks[1]}"
   )
 
 
-def _cells(found: Sequence[dict], kind: str, methods: Sequence[str]) -> list[str]:
-  return [
-    runs.spread([one[kind][m] for one in found]) if m in found[0][kind] else ""
-    for m in methods
-  ]
-
-
-def _auc(trained: Trained) -> dict:
-  """Accuracy on test, and the AUC of each method."""
+def _planted_auc(trained: Trained) -> dict:
+  """Accuracy on test, and the ROC AUC of each method for elements and modalities."""
   config, table = trained.run.config, trained.run.tables["test"]
   settings = config.data.digits
   truth = digits.planted(
@@ -144,7 +143,7 @@ def _auc(trained: Trained) -> dict:
     max_size=settings.max_size,
     misread_rate=settings.misread_rate,
   )[1]["test"]
-  found = explained(trained, table)
+  found = attributions(trained, table)
   return {
     "accuracy": faithfulness.tally(trained, table)[:, 0].mean(),
     "elements": {
@@ -159,39 +158,39 @@ def _auc(trained: Trained) -> dict:
   }
 
 
-def sanity_table(models: Mapping[str, Sequence[Trained]]) -> str:
-  """Agreement of a trained model's importance with another's, and with random weights'.
+def agreement_table(models: Mapping[str, Sequence[Trained]]) -> str:
+  """Tabulate the agreement of scores with another training and with random weights.
 
   Args:
-    models: Runs whose data is the same whatever the seed, or one run; with several,
-      the second explains the first one's test part, too.
+    models: Runs of each model, all on the same data. The first two are compared on the
+      test part of the first; a single run is compared with random weights only.
   """
-  methods = [m for m in attribution.METHODS if m != "shapley"]
   rows = []
   for name, seeds in models.items():
     table = seeds[0].run.tables["test"]
-    own = explained(seeds[0], table)
+    own = attributions(seeds[0], table)
     others = {"random weights": seeds[0].untrained(100)}
     if len(seeds) > 1:
       others = {"another training": seeds[1]} | others
     for other, trained in others.items():
-      found = explained(trained, table)
+      found = attributions(trained, table)
       cells = [
         f"{faithfulness.agreement([own[m], found[m]])[0, 1]:.2f}" if m in own else ""
-        for m in methods
+        for m in _ELEMENT_METHODS
       ]
       rows.append([f"{name}, {other}", *cells])
-  return runs.table(["trained model with", *methods], rows)
+  return tables.markdown_table(["trained model with", *_ELEMENT_METHODS], rows)
 
 
 def removal_table(models: Mapping[str, Sequence[Trained]], examples: int) -> str:
-  """Areas under deletion and insertion curves, by model and method.
+  """Tabulate areas under deletion and insertion curves, by model and method.
 
-  A cell is "deletion / insertion"; lower and higher are truer.
+  A cell is "deletion / insertion"; a faithful method has a low deletion area and a high
+  insertion area.
 
   Args:
-    models: Runs, one per seed.
-    examples: Random ones of the test part, the same for all methods.
+    models: Runs of each model, one per seed.
+    examples: Number of random test examples, the same for all methods.
   """
   rows = []
   for name, seeds in models.items():
@@ -201,20 +200,20 @@ def removal_table(models: Mapping[str, Sequence[Trained]], examples: int) -> str
       for method in (*attribution.METHODS, "random")
     ]
     rows.append([name, *cells])
-  return runs.table(["model", *attribution.METHODS, "random order"], rows)
+  return tables.markdown_table(["model", *attribution.METHODS, "random order"], rows)
 
 
 def _area_cell(areas: Sequence[tuple[float, float]]) -> str:
-  return " / ".join(runs.spread(one) for one in zip(*areas, strict=True))
+  return " / ".join(tables.mean_and_sd(one) for one in zip(*areas, strict=True))
 
 
 def _areas(trained: Trained, examples: int) -> dict[str, tuple[float, float]]:
-  """Deletion and insertion area of each method and of a random order."""
+  """Deletion and insertion area of each method, and of "random" orders."""
   table = sample(trained.run.tables["test"], examples)
   bags = Bags(table)
   scores = {
     method: [faithfulness.scores_of(one, bags)]
-    for method, one in explained(trained, table).items()
+    for method, one in attributions(trained, table).items()
   }
   rng = np.random.default_rng(0)
   scores["random"] = [rng.random(len(bags.modality)) for _ in range(_ORDERS)]
@@ -229,16 +228,16 @@ def _areas(trained: Trained, examples: int) -> dict[str, tuple[float, float]]:
 
 
 def sample(table: Table, examples: int) -> Table:
-  """Random rows of a table, in their order; all if there are no more."""
+  """Select random rows of a table, in their order; at most all of them."""
   rows = np.random.default_rng(0).permutation(len(table))[:examples]
   return table.select(np.sort(rows))
 
 
-def _times(trained: Trained, table: Table) -> tuple[str, str, str]:
+def _shapley_cost(trained: Trained, table: Table) -> tuple[str, str, str]:
   """Modalities, subsets and time of exact Shapley values of a table.
 
-  The time is in plain evaluations of the table: the median of ratios of five, both
-  compiled before, in turns.
+  The unit of time is one plain evaluation of the table. The time is the median of five
+  ratios, measured in turns after both functions are compiled.
   """
   target, logits = table.schema.target, trained.logits(table)
   output = outputs.predicted(target, logits, trained.threshold)
@@ -248,7 +247,7 @@ def _times(trained: Trained, table: Table) -> tuple[str, str, str]:
 
   values()
   ratios = [
-    _seconds(values) / _seconds(lambda: trained.logits(table)) for _ in range(_TIMES)
+    _seconds(values) / _seconds(lambda: trained.logits(table)) for _ in range(_REPEATS)
   ]
   present = [table.lengths(name) > 0 for name in table.schema.modalities]
   subsets = 2 ** np.sum(present, axis=0)

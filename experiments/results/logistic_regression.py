@@ -1,9 +1,9 @@
-"""One-vs-rest logistic regression on the same tables: what a linear model reaches.
+"""One-vs-rest logistic regression on debian_programs, as a linear baseline.
 
   python -m experiments.results.logistic_regression --seed=0
 
-TF-IDF of chosen token modalities of debian_programs, side by side; regularisation and
-the one threshold are chosen on validation.
+The inputs are the TF-IDF weights of some token modalities, side by side. The penalty
+and the threshold, one for all labels, are chosen on validation.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from deepsets_jax.data.tables.table import Table
 from deepsets_jax.training import metrics
 from experiments import command
 
-_SEED = flags.DEFINE_integer("seed", 0, "Of the split.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the split.")
 MODALITIES = ("description", "depends")
 _INVERSE_PENALTIES = (3.0, 10.0, 30.0)
 
 
 def features(table: Table, modalities: Sequence[str]) -> scipy.sparse.csr_matrix:
-  """The weights of a table's tokens as a sparse matrix `[b, sum of vocabularies]`."""
+  """Return token weights as a sparse matrix `[b, sum of vocabulary sizes]`."""
   blocks = []
   for name in modalities:
     ragged, size = table.modalities[name], table.schema.modalities[name].size
@@ -37,7 +37,7 @@ def features(table: Table, modalities: Sequence[str]) -> scipy.sparse.csr_matrix
 
 
 def evaluate(seed: int, modalities: Sequence[str] = MODALITIES) -> dict[str, dict]:
-  """The metrics on "validation" and "test", as in a run's `results.json`."""
+  """Return the metrics on "validation" and "test", as in a run's `results.json`."""
   tables = debian_programs.load_debian_programs(seed, text="bag")
   inputs = {split: features(table, modalities) for split, table in tables.items()}
   best = None

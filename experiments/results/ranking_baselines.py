@@ -1,12 +1,15 @@
-"""What counting and linear algebra reach at ranking by rating: the table to be beaten.
+"""Baselines of ranking by rating: counts and linear models.
 
   python -m experiments.results.ranking_baselines --split=test
 
 The last tenth of the ratings of each user of MovieLens 100K, in time, is a list to be
-put in the order of the ratings; see `list_sources.last_part`. A baseline is fitted on
-the ratings known of all users: for "test" with the lists of "validation", which are in
-the past then. It is a function of histories and of where the known events of each user
-end; it gives a function from rows of users and items, pair by pair, to scores.
+put in the order of the ratings; see `data.interactions.lists.last_part`. A baseline is
+fitted on the known ratings of all users; for "test" these include the lists of
+"validation", which lie in the past.
+
+A baseline is a function (histories, ends) -> scores. `ends` has the end of each user's
+known events, as a position in the histories. `scores` maps rows of users and rows of
+items, pair by pair, to the scores of the pairs.
 """
 
 from __future__ import annotations
@@ -16,7 +19,6 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from absl import flags
 
 from deepsets_jax.data.datasets import movielens
 from deepsets_jax.data.interactions.histories import Histories, Split
@@ -24,16 +26,24 @@ from deepsets_jax.data.interactions.lists import RatingLists, last_part
 from deepsets_jax.data.tables.table import element_slots
 from deepsets_jax.ragged import Ragged
 from deepsets_jax.tasks.ranking import metrics
-from experiments import command
+from experiments.results import baselines, tables
+from experiments.results.retrieval_baselines import ease_weights
 
 Scores = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
-# Places of a list at which it is cut.
+# Number of first positions that NDCG@10 counts.
 _CUT = 10
+# Head of a column -> metric.
+COLUMNS = {
+  f"NDCG@{_CUT}": f"ndcg_{_CUT}",
+  "NDCG": "ndcg",
+  "MRR, liked": "mrr",
+  "concordance": "concordance",
+}
 
 
 def popularity(histories: Histories, ends: np.ndarray) -> Scores:
-  """The number of known events of the item."""
+  """Score an item by the number of its known events."""
   counts = histories.popularity(ends)
   return lambda users, items: counts[items]
 
@@ -41,7 +51,10 @@ def popularity(histories: Histories, ends: np.ndarray) -> Scores:
 def mean_rating(
   histories: Histories, ends: np.ndarray, *, shrinkage: float = 5
 ) -> Scores:
-  """The mean rating of the item, with so many more ratings of the mean of all."""
+  """Score an item by its mean rating, shrunk towards the mean of all ratings.
+
+  `shrinkage` is the number of added ratings that equal the mean of all.
+  """
   _, items, ratings = _known(histories, ends)
   totals = np.bincount(items, ratings - ratings.mean(), len(histories.items))
   means = totals / (np.bincount(items, minlength=len(totals)) + shrinkage)
@@ -49,11 +62,11 @@ def mean_rating(
 
 
 def biases(histories: Histories, ends: np.ndarray, *, penalty: float = 5) -> Scores:
-  """The item's part in a ridge regression of ratings on who rates and what.
+  """Score an item by its bias in a ridge regression of ratings on users and items.
 
-  Koren, "Factor in the Neighbors" (2010), equation 1, solved exactly. What is the
-  user's own part is the same for all of its list. It does better than a mean where the
-  users of an item are harsher than others.
+  Koren, "Factor in the Neighbors" (2010), equation 1, solved exactly. The user's own
+  bias is left out, since it is the same for the whole list. A bias is better than a
+  mean for items whose users rate lower, or higher, than others.
   """
   return _linear(histories, ends, penalty)[0]
 
@@ -61,19 +74,12 @@ def biases(histories: Histories, ends: np.ndarray, *, penalty: float = 5) -> Sco
 def residual_knn(
   histories: Histories, ends: np.ndarray, *, penalty: float = 5, ridge: float = 100
 ) -> Scores:
-  """As `biases`, and what the user's other residuals say of the item, linearly.
+  """Add a linear prediction from the user's other residuals to `biases`.
 
-  The weights between items are those of Steck, "Embarrassingly shallow autoencoders for
-  sparse data" (2019), equation 8, of residuals in place of clicks; `ridge` is its
-  lambda.
+  The prediction has `ease_weights` that are fitted to residuals instead of clicks.
   """
   bias, residuals = _linear(histories, ends, penalty)
-  gram = residuals.T @ residuals
-  gram[np.diag_indices_from(gram)] += ridge
-  inverse = np.linalg.inv(gram)
-  weights = inverse / -np.diag(inverse)
-  np.fill_diagonal(weights, 0)
-  found = residuals @ weights
+  found = residuals @ ease_weights(residuals.T @ residuals, ridge)
   return lambda users, items: bias(users, items) + found[users, items]
 
 
@@ -86,7 +92,7 @@ BASELINES = {
 
 
 def random_order(labels: np.ndarray, lists: Ragged, relevant: float) -> dict:
-  """The expectation of `metrics.of_lists` of lists in random order, exact."""
+  """Compute the exact mean of `metrics.of_lists` over all orders of the lists."""
   found = {name: [] for name in metrics.names((_CUT,))}
   for some in np.split(labels, lists.offsets[1:-1]):
     gains, count = np.sort(np.exp2(some) - 1)[::-1], len(some)
@@ -96,7 +102,7 @@ def random_order(labels: np.ndarray, lists: Ragged, relevant: float) -> dict:
         best = gains[:cut] @ discounts[:cut]
         found[name].append(gains.mean() * discounts[:cut].sum() / best)
     if good := int(np.sum(some >= relevant)):
-      # Chances that the first so many candidates are all of the others.
+      # Probability that the first r candidates are all irrelevant.
       none = [
         math.comb(count - r, good) / math.comb(count, good) for r in range(count + 1)
       ]
@@ -107,7 +113,7 @@ def random_order(labels: np.ndarray, lists: Ragged, relevant: float) -> dict:
 
 
 def evaluate(histories: Histories, split: Split) -> dict[str, dict[str, float]]:
-  """The metrics of every baseline, by name; see `metrics.of_lists`."""
+  """Evaluate every baseline: name -> metrics of `metrics.of_lists`."""
   ends = split.ends(histories)
   source = RatingLists(histories, ends, max_history=1, list_size=1, seed=0)
   lists, labels = source.between(split.known_ends, split.target_ends)
@@ -121,25 +127,10 @@ def evaluate(histories: Histories, split: Split) -> dict[str, dict[str, float]]:
   return found
 
 
-def markdown(results: dict[str, dict[str, float]]) -> str:
-  """The table of `evaluate`, in Markdown."""
-  columns = {
-    f"NDCG@{_CUT}": f"ndcg_{_CUT}",
-    "NDCG": "ndcg",
-    "MRR, liked": "mrr",
-    "concordance": "concordance",
-  }
-  lines = [["model", *columns], ["---"] * (len(columns) + 1)]
-  for name, values in results.items():
-    numbers = [f"{values[key]:.3f}".lstrip("0") for key in columns.values()]
-    lines.append([name, *numbers])
-  return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def _known(
   histories: Histories, ends: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Users, items and ratings of the known events."""
+  """User rows, item rows and ratings of the known events."""
   begins = histories.offsets[:-1]
   items = histories.items_between(begins, ends)
   slots = element_slots(begins, ends - begins, items.offsets)
@@ -150,14 +141,15 @@ def _known(
 def _linear(
   histories: Histories, ends: np.ndarray, penalty: float
 ) -> tuple[Scores, np.ndarray]:
-  """The items' biases, and what biases leave of ratings, `[users, items]`, else 0."""
+  """Item biases as scores, and residuals `[users, items]`, 0 without a rating."""
   users, items, ratings = _known(histories, ends)
   num_users, num_items = len(histories.users), len(histories.items)
   given = np.zeros((num_users, num_items))
   given[users, items] = 1
   wanted = np.zeros_like(given)
   wanted[users, items] = ratings - ratings.mean()
-  # The normal equations of both, users solved for first: theirs are diagonal.
+  # Normal equations of users and items. Users are eliminated, as their block is
+  # diagonal.
   of_users = given.sum(axis=1) + penalty
   shared = given / of_users[:, None]
   left = np.diag(given.sum(axis=0) + penalty) - given.T @ shared
@@ -167,24 +159,13 @@ def _linear(
   return lambda users, items: of_items[items], residuals
 
 
-def table(path: str | None, split: str) -> str:
-  """The table of MovieLens 100K; a path of None downloads the data."""
+def movielens_table(path: str | None, split: str) -> str:
+  """Tabulate all baselines on MovieLens 100K; without a path the data is downloaded."""
   histories = movielens.load_movielens(path).histories
-  return markdown(evaluate(histories, last_part(histories)[0][split]))
-
-
-def main(argv: list[str]) -> None:
-  """Prints the table of one split."""
-  command.no_arguments(argv)
-  print(table(flags.FLAGS.path, flags.FLAGS.split))
-
-
-def define_flags() -> None:
-  """The flags of the command line; here, so that the rest can be imported."""
-  flags.DEFINE_string("path", None, "File of MovieLens 100K; by default it is fetched.")
-  flags.DEFINE_enum("split", "test", ["validation", "test"], "What is to be ranked.")
+  results = evaluate(histories, last_part(histories)[0][split])
+  rows = tables.score_rows(results, COLUMNS.values())
+  return tables.markdown_table(["model", *COLUMNS], rows)
 
 
 if __name__ == "__main__":
-  define_flags()
-  command.run(main)
+  baselines.run(movielens_table)

@@ -1,24 +1,25 @@
-"""The part on reading data: what benchmarks print, of a process of their own each."""
+"""The section on reading data: what three benchmarks print."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from typing import Any
 
 from deepsets_jax.tasks import report
-
-_BENCHMARKS = ("table", "records", "mm_imdb")
-
-
-def reading_part() -> tuple[str, dict[str, Any]]:
-  """What the three benchmarks print, and where they ran."""
-  blocks = [printed(name) for name in _BENCHMARKS]
-  return "\n\n".join(blocks), report.environment() | {"seeds": "0"}
+from experiments.results.runs import Section
 
 
-def printed(name: str) -> str:
-  """What a benchmark prints, under its command; a table stands as it is."""
+def reading_section() -> Section:
+  """Run the benchmarks of reading data."""
+  blocks = [benchmark_output(name) for name in ("table", "records", "mm_imdb")]
+  return Section("\n\n".join(blocks), report.environment(), seeds=(0,))
+
+
+def benchmark_output(name: str) -> str:
+  """Run a benchmark in its own process and return its command and what it prints.
+
+  Output that is not a Markdown table becomes a code block.
+  """
   module = f"benchmarks.{name}"
   done = subprocess.run(
     [sys.executable, "-m", module], capture_output=True, text=True, check=True

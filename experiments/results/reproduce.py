@@ -1,90 +1,64 @@
-"""Makes RESULTS.md and the README's results: every run behind them, and the tables.
+"""Makes RESULTS.md and the README's results: all runs, and the tables.
 
   python -m experiments.results.reproduce
   python -m experiments.results.reproduce --parts=structures,bags
 
-Runs are in `runs/reproduce`; one that is finished is not repeated. All parts take about
-an hour and a half on two cores, most of it in "structures"; "sentences" first needs the
-file of `tools.encode_sentences`, see `configs/debian_structures.py`.
+Runs are in `runs/reproduce`; finished runs are not repeated. All parts together take
+about an hour and a half on two cores, most of it for "structures". "sentences" needs
+the file of `tools.encode_sentences` first, see `configs/debian_structures.py`.
 """
 
 from __future__ import annotations
 
-import functools
 import pathlib
 import re
-import subprocess
 from collections.abc import Callable, Mapping
-from typing import Any
 
-from absl import app, flags, logging
+from absl import flags, logging
 
+from deepsets_jax.foundation.errors import ConfigError
+from deepsets_jax.foundation.files import write_text
 from experiments import command
 from experiments.results import (
   attribution,
   missing,
+  provenance,
   quality,
   ranking,
   reading,
   retrieval,
-  runs,
 )
+from experiments.results.runs import Section
 
-
-def provenance(facts: Mapping[str, Any]) -> str:
-  """The sentence that says where numbers come from."""
-  device, versions = facts["device"], facts["versions"]
-  seeds = ", ".join(map(str, facts.get("seeds", runs.SEEDS)))
-  spread = "Seed" if seeds == "0" else "Mean ± sample standard deviation of seeds"
-  return (
-    f"{spread} {seeds}; written at commit"
-    f" {_commit()}, {device['count']} {device['kind']} device, jax {versions['jax']},"
-    f" jaxlib {versions['jaxlib']}, Python {versions['python']}."
-  )
-
-
-@functools.cache
-def _commit() -> str:
-  """The commit, asked before anything is written."""
-  return subprocess.run(
-    ["git", "describe", "--always", "--dirty"],
-    capture_output=True,
-    text=True,
-    check=True,
-  ).stdout.strip()
-
-
-# By name, in the order of RESULTS.md. What to read from a table is in docs/<name>.md,
-# the one thing that no run writes; its first part comes before the table.
-_PARTS: Mapping[str, Callable[[], tuple[str, dict[str, Any]]]] = {
-  "debian_programs": quality.debian_table,
-  "structures": quality.structures_table,
-  "sentences": quality.sentences_table,
-  "bags": quality.bags_table,
-  "digits_sum": quality.digits_table,
-  "planted": attribution.planted_part,
-  "removal": attribution.removal_part,
-  "shapley": attribution.shapley_part,
-  "missing": missing.debian_part,
-  "larger": missing.larger_part,
-  "views": missing.views_part,
-  "reading": reading.reading_part,
-  "retrieval": retrieval.retrieval_part,
-  "ranking": ranking.ranking_part,
+# In the order of RESULTS.md. The text around a table is written by hand in
+# docs/<name>.md: an introduction, a line "---", and the interpretation.
+PARTS: Mapping[str, Callable[[], Section]] = {
+  "debian_programs": quality.debian_section,
+  "structures": quality.structures_section,
+  "sentences": quality.sentences_section,
+  "bags": quality.bags_section,
+  "digits_sum": quality.digits_section,
+  "planted": attribution.planted_section,
+  "removal": attribution.removal_section,
+  "shapley": attribution.shapley_section,
+  "missing": missing.debian_section,
+  "larger": missing.larger_section,
+  "views": missing.views_section,
+  "reading": reading.reading_section,
+  "retrieval": retrieval.retrieval_section,
+  "ranking": ranking.ranking_section,
 }
-_CHOSEN = flags.DEFINE_list("parts", list(_PARTS), f"Of {', '.join(_PARTS)}.")
+_CHOSEN = flags.DEFINE_list("parts", list(PARTS), f"Any of {', '.join(PARTS)}.")
 
 
-def section(name: str) -> tuple[str, str]:
-  """A part of RESULTS.md, and what of it stands in the README."""
-  table, facts = _PARTS[name]()
-  table = f"{table}\n\n{provenance(facts)}"
+def surrounding_text(name: str) -> tuple[str, str]:
+  """Read the texts that stand before and after the generated part of a section."""
   before, after = pathlib.Path(f"docs/{name}.md").read_text().split("\n---\n")
-  return f"{before.strip()}\n\n{table}\n\n{after.strip()}", table
+  return before.strip(), after.strip()
 
 
-def put(path: pathlib.Path, name: str, text: str) -> None:
-  """Puts a text between the two marks of a part, where the file has them."""
+def replace_part(path: pathlib.Path, name: str, text: str) -> None:
+  """Replace the text between the two marks of a part; a file without them stays."""
   page = path.read_text()
   begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
   pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
@@ -92,16 +66,20 @@ def put(path: pathlib.Path, name: str, text: str) -> None:
 
 
 def main(argv: list[str]) -> None:
-  """Runs what is missing, writes the parts into RESULTS.md and README.md."""
+  """Trains missing runs, and writes the parts into RESULTS.md and README.md."""
   command.no_arguments(argv)
-  unknown = sorted(set(_CHOSEN.value) - set(_PARTS))
+  unknown = sorted(set(_CHOSEN.value) - set(PARTS))
   if unknown:
-    raise app.UsageError(f"unknown part {unknown[0]!r}; one of {list(_PARTS)}")
+    raise ConfigError(f"unknown part {unknown[0]!r}; one of {list(PARTS)}")
   logging.set_verbosity(logging.WARNING)
+  provenance.commit()  # Before pages are written, which would make it "dirty".
   for name in _CHOSEN.value:
-    text, table = section(name)
-    put(pathlib.Path("RESULTS.md"), name, text)
-    put(pathlib.Path("README.md"), name, table)
+    section = PARTS[name]()
+    caption = provenance.caption(section.results, section.seeds)
+    table = f"{section.text}\n\n{caption}"
+    before, after = surrounding_text(name)
+    replace_part(pathlib.Path("RESULTS.md"), name, f"{before}\n\n{table}\n\n{after}")
+    replace_part(pathlib.Path("README.md"), name, table)
     print(f"wrote {name}")
 
 

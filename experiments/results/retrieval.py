@@ -1,4 +1,4 @@
-"""The part on recall: models of clicks, cold items, missing fields, and costs."""
+"""The section on retrieval: models of clicks, cold items, missing fields, costs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from deepsets_jax.data.interactions.histories import leave_out
 from deepsets_jax.data.interactions.next_item import HISTORY, users_before
 from deepsets_jax.data.tables.ablation import keep_modalities
 from deepsets_jax.tasks.retrieval import metrics, ranks
-from experiments.results import retrieval_baselines, runs
-from experiments.results.reading import printed
+from experiments.results import retrieval_baselines, runs, tables
+from experiments.results.reading import benchmark_output
 
-# By the name of a variant, what it says in the table.
+# Variant of the config -> its name in the tables.
 _MODELS = {
   "history": "history",
   "users": "history + user fields",
@@ -31,47 +31,44 @@ _MODELS = {
   "single_stream": "10 latest + user fields, 64 wide: single stream",
   "seen_as_negatives": "history, seen items as negatives",
 }
-_COLUMNS = ("hr_10", "ndcg_10", "mrr")
-# Of whom also the rarely seen targets are looked at.
-_FEW = 5
-_WEAKER = ("history", "graph")
-# Latest events that are not known.
+_METRICS = ("hr_10", "ndcg_10", "mrr")
+# Variants that are also measured among 100 sampled items and on rare targets.
+_SAMPLED = ("history", "graph")
+# A target with fewer training events than this is rare.
+_RARE = 5
+# Numbers of latest events that are removed from the history.
 _DROPPED = (0, 1, 2, 5, 10, 20)
 
 
-def retrieval_part() -> tuple[str, dict[str, Any]]:
-  """All tables, and where they were made."""
+def retrieval_section() -> runs.Section:
+  """Make all tables on MovieLens 100K, and measure the costs."""
   blocks = [
     _models(),
-    "The weaker protocol, among 100 sampled items:",
+    "A weaker protocol, ranking among 100 sampled items:",
     _weaker(),
-    "Items that nothing is trained on, a tenth of all:",
+    "Cold items, a tenth of all, without any training event:",
     _cold(),
-    "The most recent events unknown, and user fields absent, HR@10:",
+    "HR@10 without the latest events, and without user fields:",
     _missing(),
-    "What it costs:",
-    printed("retrieval"),
-    printed("retrieval_training"),
+    "Cost:",
+    benchmark_output("retrieval"),
+    benchmark_output("retrieval_training"),
   ]
-  return "\n\n".join(blocks), runs.facts(_name("history", 0))
-
-
-def _name(variant: str, seed: int) -> str:
-  return f"movielens_retrieval_{variant}_{seed}"
+  return runs.Section("\n\n".join(blocks), _results("history")[0])
 
 
 def _results(variant: str) -> list[Mapping[str, Any]]:
-  return [
-    runs.once(movielens_retrieval.get_config(f"{variant},{seed}"), _name(variant, seed))
-    for seed in runs.SEEDS
-  ]
+  return runs.results_of(movielens_retrieval, f"{variant},{{}}")
 
 
 @functools.cache
 def _loaded(variant: str) -> list[tuple[Any, Any]]:
   """The task and the parameters of each seed."""
   _results(variant)
-  return [tasks.load_task(runs.RUNS / _name(variant, seed)) for seed in runs.SEEDS]
+  return [
+    tasks.load_task(run.folder)
+    for run in runs.seeded_runs(movielens_retrieval, f"{variant},{{}}")
+  ]
 
 
 @functools.cache
@@ -81,99 +78,110 @@ def _baselines() -> Mapping[str, Mapping[str, float]]:
 
 
 def _models() -> str:
-  """Baselines and models in full ranking."""
+  """Baselines and models, ranking all items."""
   head = ["model", "parameters", "examples/s", "HR@10", "NDCG@10", "MRR", "coverage"]
-  rows = []
-  for name, values in _baselines().items():
-    rows.append([name, "", "", *(f"{values[key]:.3f}" for key in _COLUMNS), ""])
+  rows = [
+    [name, "", "", *cells, ""]
+    for name, *cells in tables.score_rows(_baselines(), _METRICS)
+  ]
   for variant, label in _MODELS.items():
     found = _results(variant)
     rate = np.mean([result["examples_per_second"] for result in found])
-    cells = [f"{found[0]['parameters']:,}", f"{rate:,.0f}"]
-    for key in (*_COLUMNS, "coverage_10"):
-      cells.append(runs.spread([result["test"][key] for result in found]))
-    rows.append([label, *cells])
-  return runs.table(head, rows)
+    cells = [
+      tables.metric_over_seeds(found, "test", key) for key in (*_METRICS, "coverage_10")
+    ]
+    rows.append([label, f"{found[0]['parameters']:,}", f"{rate:,.0f}", *cells])
+  return tables.markdown_table(head, rows)
 
 
 def _weaker() -> str:
-  rows = [
-    [name, *(f"{values[f'sampled_{key}']:.3f}" for key in _COLUMNS[:2])]
-    for name, values in _baselines().items()
-  ]
-  for variant in _WEAKER:
+  """Baselines and models, ranking 100 sampled items."""
+  keys = _METRICS[:2]
+  rows = tables.score_rows(_baselines(), [f"sampled_{key}" for key in keys])
+  for variant in _SAMPLED:
     found = [_sampled(*loaded) for loaded in _loaded(variant)]
-    cells = [runs.spread([values[key] for values in found]) for key in _COLUMNS[:2]]
+    cells = [tables.mean_and_sd([values[key] for values in found]) for key in keys]
     rows.append([_MODELS[variant], *cells])
-  return runs.table(["model", "HR@10", "NDCG@10"], rows)
+  return tables.markdown_table(["model", "HR@10", "NDCG@10"], rows)
+
+
+def _test_case(task: Any, params: Any) -> tuple[Any, Any, Any, Any]:
+  """Vectors of test users and of all items; targets and known items of the users."""
+  split = task.splits["test"]
+  items = task.items(params)
+  users = task.users(params, items, task.before("test"))
+  return users, items, split.targets(task.histories), split.known(task.histories)
 
 
 def _sampled(task: Any, params: Any) -> dict[str, float]:
-  split = task.splits["test"]
-  targets, known = split.targets(task.histories), split.known(task.histories)
-  items = task.items(params)
-  users = task.users(params, items, task.before("test"))
-  found = ranks.among_sampled((users, items), targets, known, user_rows=split.user_rows)
+  """The test metrics among 100 sampled items."""
+  users, items, targets, known = _test_case(task, params)
+  rows = task.splits["test"].user_rows
+  found = ranks.among_sampled((users, items), targets, known, user_rows=rows)
   return metrics.of_ranks(found, np.diff(targets.offsets))
 
 
 def _cold() -> str:
-  """Cold items with and without content, and targets that were seldom seen."""
+  """Cold items with and without content, and rare targets."""
   rows = []
   for variant, label in (
     ("cold_ids", "ids alone"),
-    ("cold", "title, year, genres, triples; ids where there are events"),
+    ("cold", "title, year, genres, triples, and ids of items with events"),
   ):
     found, sizes = _results(variant), _loaded(variant)[0][0].splits["cold"]
     cells = [
-      runs.spread([result[split][key] for result in found])
+      tables.metric_over_seeds(found, split, key)
       for split in ("cold", "cold_alone")
       for key in ("hr_10", "ndcg_10")
     ]
     rows.append([label, *cells])
-  head = ["items are known by", "HR@10", "NDCG@10", "HR@10, cold alone", "NDCG@10"]
+  head = ["item features", "HR@10", "NDCG@10", "HR@10, cold items only", "NDCG@10"]
   cold, targets = len(sizes.cold_rows), len(sizes.target_rows)
-  seldom = {variant: [_seldom(*x) for x in _loaded(variant)] for variant in _WEAKER}
-  count = seldom["history"][0][0]
+  rare = {
+    variant: [_rare_targets(*x) for x in _loaded(variant)] for variant in _SAMPLED
+  }
+  count = rare["history"][0][0]
   hits = "; ".join(
-    f"{_MODELS[variant]} {runs.spread([float(hit) for _, hit in found], 1)}"
-    for variant, found in seldom.items()
+    f"{_MODELS[variant]} {tables.mean_and_sd([float(hit) for _, hit in found], 1)}"
+    for variant, found in rare.items()
   )
   return "\n\n".join(
     [
-      runs.table(head, rows),
-      f"{targets} users asked for one of {cold} cold items, among all 1,682 and among"
-      f" the cold ones alone. Of leave-one-out's test targets {count} have fewer than"
-      f" {_FEW} training events; found among the first 10: {hits}.",
+      tables.markdown_table(head, rows),
+      f"{targets} users have a target among the {cold} cold items, ranked among all"
+      f" 1,682 items and among the cold ones alone. Of the test targets of"
+      f" leave-one-out, {count} have fewer than {_RARE} training events; found among"
+      f" the first 10: {hits}.",
     ]
   )
 
 
-def _seldom(task: Any, params: Any) -> tuple[int, int]:
-  """Test targets with few training events, and how many of them are found."""
-  split = task.splits["test"]
-  targets, known = split.targets(task.histories), split.known(task.histories)
-  items = task.items(params)
-  users = task.users(params, items, task.before("test"))
+def _rare_targets(task: Any, params: Any) -> tuple[int, int]:
+  """The number of rare test targets, and how many of them are in the top 10."""
+  users, items, targets, known = _test_case(task, params)
   found = ranks.of_vectors(users, items, targets, known)
-  few = task.histories.popularity(task.train_ends)[targets.values] < _FEW
-  return int(few.sum()), int((found[few] < 10).sum())
+  rare = task.histories.popularity(task.train_ends)[targets.values] < _RARE
+  return int(rare.sum()), int((found[rare] < 10).sum())
 
 
 def _missing() -> str:
+  """HR@10 without the latest events, with and without user fields."""
   rows = []
-  for fields, label in ((True, "user fields known"), (False, "absent")):
+  for fields, label in ((True, "user fields known"), (False, "user fields absent")):
     cells = [
-      runs.spread([_without(*loaded, fields, n) for loaded in _loaded("users")])
+      tables.mean_and_sd([_hit_rate(*loaded, fields, n) for loaded in _loaded("users")])
       for n in (*_DROPPED, None)
     ]
     rows.append([label, *cells])
   head = ["", *(f"latest {n} unknown" for n in _DROPPED), "no history"]
-  return runs.table(head, rows)
+  return tables.markdown_table(head, rows)
 
 
-def _without(task: Any, params: Any, fields: bool, latest: int | None) -> float:
-  """HR@10 on test without the latest events (None: without any), or user fields."""
+def _hit_rate(task: Any, params: Any, fields: bool, latest: int | None) -> float:
+  """HR@10 on test, with or without user fields, without the latest events.
+
+  `latest` is the number of removed events; None removes the whole history.
+  """
   split, histories = task.splits["test"], task.histories
   begins = histories.offsets[:-1][split.user_rows]
   ends = begins if latest is None else np.maximum(split.known_ends - latest, begins)

@@ -1,14 +1,16 @@
-"""What counting and linear algebra reach at recall: the table to be beaten.
+"""Baselines of retrieval: counts, neighbourhoods and linear models.
 
   python -m experiments.results.retrieval_baselines --split=test
 
-Leave-one-out on MovieLens 100K: the last film of each user is to be found among all
-films but its earlier ones, and, the weaker protocol, among 100 random ones. A baseline
-is fitted on the events known of all users: for "test" with the targets of "validation",
-which are in the past then. A baseline is a function of histories and of where the known
-events of each user end; it gives a function from rows of users to the scores of all
-items, `[q, items]` float32, higher for better. Matrices of `[items, items]` are dense:
-for tens of thousands of items, not for millions.
+Leave-one-out on MovieLens 100K: the last film of each user is the target. It is ranked
+among all films that the user has not seen before and, as a weaker protocol, among 100
+random ones. A baseline is fitted on the known events of all users; for "test" these
+include the targets of "validation", which lie in the past.
+
+A baseline is a function (histories, ends) -> scores. `ends` has the end of each user's
+known events, as a position in the histories. `scores` maps rows of users `[q]` to the
+scores of all items, `[q, items]` float32; higher is better. Matrices `[items, items]`
+are dense, which suits tens of thousands of items, not millions.
 """
 
 from __future__ import annotations
@@ -17,23 +19,30 @@ from collections.abc import Callable
 
 import numpy as np
 import scipy.sparse
-from absl import flags
 
 from deepsets_jax.data.datasets import movielens
 from deepsets_jax.data.interactions.histories import Histories, Split, leave_out
 from deepsets_jax.tasks.retrieval import metrics, ranks
-from experiments import command
+from experiments.results import baselines, tables
 
 Scores = Callable[[np.ndarray], np.ndarray]
 
-# The most similar items that an item speaks for, found by matching figures known before
-# for the test part, not on validation; and events that a rule reaches over.
+# Number of most similar items per item. It was chosen to match figures that were known
+# for the test part, not on validation.
 NEIGHBOURS = 100
+# Largest distance, in events, between the two items of a sequence rule.
 WINDOW = 10
+_COLUMNS = {
+  "HR@10": "hr_10",
+  "NDCG@10": "ndcg_10",
+  "MRR": "mrr",
+  "HR@10, 100 neg.": "sampled_hr_10",
+  "NDCG@10, 100 neg.": "sampled_ndcg_10",
+}
 
 
 def popularity(histories: Histories, ends: np.ndarray) -> Scores:
-  """The number of known events of the item, the same for every user."""
+  """Score an item by the number of its known events, the same for every user."""
   counts = histories.popularity(ends).astype(np.float32)
   return lambda users: np.tile(counts, (len(users), 1))
 
@@ -41,67 +50,77 @@ def popularity(histories: Histories, ends: np.ndarray) -> Scores:
 def item_knn(
   histories: Histories, ends: np.ndarray, *, neighbours: int = NEIGHBOURS
 ) -> Scores:
-  """The sum of the similarities of the user's items to the item.
+  """Score an item by the sum of its similarities to the user's items.
 
-  The cosine of the users of two items, zero beyond an item's nearest neighbours
-  (Deshpande and Karypis, "Item-based top-N recommendation algorithms", 2004; theirs are
-  normalised besides).
+  The similarity is the cosine between the users of two items, and zero beyond an item's
+  nearest neighbours: Deshpande and Karypis, "Item-based top-N recommendation
+  algorithms" (2004), without their normalisation of similarities.
   """
   clicks, similar = _clicks(histories, ends), _similarities(histories, ends, neighbours)
   return lambda users: (clicks[users] @ similar).astype(np.float32)
 
 
 def recent_item_knn(histories: Histories, ends: np.ndarray) -> Scores:
-  """As `item_knn`, an event weighing .8 to the number of events since.
+  """Weight the events of `item_knn` by .8 to the power of the number of later events.
 
   Ding and Li, "Time weight collaborative filtering" (2005), by events instead of days.
   """
   similar = _similarities(histories, ends, NEIGHBOURS)
-  return _through(_weigher(histories, ends, _decayed), similar)
+  return _item_to_item(_weigher(histories, ends, _decayed), similar)
 
 
 def ease(histories: Histories, ends: np.ndarray, *, penalty: float = 200) -> Scores:
-  """The user's items times the linear model of items by other items, in closed form.
-
-  Steck, "Embarrassingly shallow autoencoders for sparse data" (2019), equation 8;
-  `penalty` is its lambda.
-  """
+  """Score items by a linear model of each item given the others: `ease_weights`."""
   clicks = _clicks(histories, ends)
-  gram = (clicks.T @ clicks).toarray()
+  weights = ease_weights((clicks.T @ clicks).toarray(), penalty)
+  return lambda users: (clicks[users] @ weights).astype(np.float32)
+
+
+def ease_weights(gram: np.ndarray, penalty: float) -> np.ndarray:
+  """Weights `[items, items]` of the linear model of each item given the others.
+
+  Steck, "Embarrassingly shallow autoencoders for sparse data" (2019), equation 8.
+
+  Args:
+    gram: Gram matrix `[items, items]` of the columns of items; it is changed.
+    penalty: The ridge penalty, lambda of the paper.
+  """
   gram[np.diag_indices_from(gram)] += penalty
   inverse = np.linalg.inv(gram)
   weights = inverse / -np.diag(inverse)
   np.fill_diagonal(weights, 0)
-  return lambda users: (clicks[users] @ weights).astype(np.float32)
+  return weights
 
 
 def sequence_rules(
   histories: Histories, ends: np.ndarray, *, window: int = WINDOW
 ) -> Scores:
-  """The sum of the rules from the user's last items to the item.
+  """Score an item by the sum of the rules from the user's last items to it.
 
-  A rule from one item to a later one weighs the sum over all histories of 1 / distance,
-  at distances up to `window`: "SR" of Kamehkhosh, Jannach and Ludewig, "A comparison of
-  frequent pattern techniques and a deep learning method for session-based
+  The weight of a rule from one item to a later one is the sum of 1 / distance over all
+  histories, at distances up to `window`: "SR" of Kamehkhosh, Jannach and Ludewig, "A
+  comparison of frequent pattern techniques and a deep learning method for session-based
   recommendation" (2017), and of Ludewig and Jannach, "Evaluation of session-based
-  recommendation algorithms" (2018). Theirs fire from the last item alone. Here they do
-  from each of the last `window`, weighed by 1 / distance once more, which finds more.
+  recommendation algorithms" (2018). They apply the rules of the last item only. Here
+  the rules of each of the last `window` items apply, multiplied by 1 / distance once
+  more, which finds more targets.
   """
   weigh = _weigher(histories, ends, lambda back: (back < window) / (back + 1))
-  return _through(weigh, _rules(histories, ends, window))
+  return _item_to_item(weigh, _rules(histories, ends, window))
 
 
 def sure_sequence_rules(histories: Histories, ends: np.ndarray) -> Scores:
-  """As `sequence_rules`, each by its confidence, and from all items of the user.
+  """Score items by the confidence of `sequence_rules`, from all items of the user.
 
-  The confidence is the share of the weight of all rules from the item (Agrawal,
-  Imielinski and Swami, "Mining association rules", 1993); an event of the user weighs
-  .8 to the number of events since. Of nine forms of rules the best on validation.
+  The confidence of a rule is its share of the weight of all rules from the same item
+  (Agrawal, Imielinski and Swami, "Mining association rules", 1993). The weight of an
+  event is .8 to the power of the number of later events. This was the best of nine
+  forms of rules on validation.
   """
   rules = _rules(histories, ends, WINDOW)
   total = rules.sum(axis=1, keepdims=True)
   confidence = rules / np.where(total, total, 1)
-  return _through(_weigher(histories, ends, _decayed), confidence)
+  return _item_to_item(_weigher(histories, ends, _decayed), confidence)
 
 
 BASELINES = {
@@ -115,7 +134,7 @@ BASELINES = {
 
 
 def _clicks(histories: Histories, ends: np.ndarray) -> scipy.sparse.csr_matrix:
-  """1 where a user is known to have seen an item: `[users, items]` float64."""
+  """Matrix `[users, items]` float64: 1 for every item a user is known to have seen."""
   items = histories.items_between(histories.offsets[:-1], ends)
   shape = (items.num_examples, len(histories.items))
   ones = np.ones(len(items.values))
@@ -128,9 +147,10 @@ def _clicks(histories: Histories, ends: np.ndarray) -> scipy.sparse.csr_matrix:
 def _similarities(
   histories: Histories, ends: np.ndarray, neighbours: int
 ) -> np.ndarray:
-  """Cosines `[items, items]`; in each row the largest `neighbours`, the others 0.
+  """Cosines `[items, items]`, the largest `neighbours` of each row; the others are 0.
 
-  0 of an item with itself, and with one never seen. Of equal ones the earlier row.
+  An item has 0 with itself and with items that were never seen. Of equal cosines the
+  one of the earlier column stays.
   """
   clicks = _clicks(histories, ends)
   common = (clicks.T @ clicks).toarray()
@@ -143,7 +163,7 @@ def _similarities(
 
 
 def _rules(histories: Histories, ends: np.ndarray, window: int) -> np.ndarray:
-  """The weights of the rules from an item to a later one: `[items, items]`."""
+  """Weights `[items, items]` of the rules from an item (row) to a later one."""
   items = histories.items_between(histories.offsets[:-1], ends)
   users = np.repeat(np.arange(items.num_examples), items.lengths)
   size = len(histories.items)
@@ -152,7 +172,7 @@ def _rules(histories: Histories, ends: np.ndarray, window: int) -> np.ndarray:
     there = users[distance:] == users[:-distance]
     pairs = (items.values[:-distance][there], items.values[distance:][there])
     weights = np.full(there.sum(), 1 / distance)
-    # Pairs that are there several times add up.
+    # Equal pairs add up.
     rules += scipy.sparse.coo_matrix((weights, pairs), shape=rules.shape).toarray()
   return rules
 
@@ -164,9 +184,10 @@ def _decayed(back: np.ndarray) -> np.ndarray:
 def _weigher(
   histories: Histories, ends: np.ndarray, weight: Callable[[np.ndarray], np.ndarray]
 ) -> Callable[[np.ndarray], scipy.sparse.csr_matrix]:
-  """From rows of users to the weights of their known items, `[q, items]`.
+  """Return a function: rows of users `[q]` -> weights of their known items.
 
-  `weight` is of the number of known events since: 0 for the last one.
+  The result is `[q, items]`. `weight` maps the number of later known events, 0 for the
+  last event, to the weight of an event.
   """
 
   def weigh(users: np.ndarray) -> scipy.sparse.csr_matrix:
@@ -179,17 +200,18 @@ def _weigher(
   return weigh
 
 
-def _through(
+def _item_to_item(
   weigh: Callable[[np.ndarray], scipy.sparse.csr_matrix], items: np.ndarray
 ) -> Scores:
   return lambda users: (weigh(users) @ items).astype(np.float32)
 
 
 def evaluate(histories: Histories, split: Split) -> dict[str, dict[str, float]]:
-  """The metrics of every baseline, full ranking and, as "sampled_...", among 100.
+  """Evaluate every baseline, ranking all items and 100 sampled ones.
 
   Returns:
-    By name, see `metrics.of_ranks` at 10.
+    Name -> metrics of `metrics.of_ranks` at 10; those among 100 sampled items have the
+    prefix "sampled_".
   """
   ends = split.ends(histories)
   targets, seen = split.targets(histories), split.known(histories)
@@ -204,40 +226,13 @@ def evaluate(histories: Histories, split: Split) -> dict[str, dict[str, float]]:
   return found
 
 
-def markdown(results: dict[str, dict[str, float]]) -> str:
-  """The table of `evaluate`, in Markdown."""
-  columns = {
-    "HR@10": "hr_10",
-    "NDCG@10": "ndcg_10",
-    "MRR": "mrr",
-    "HR@10, 100 neg.": "sampled_hr_10",
-    "NDCG@10, 100 neg.": "sampled_ndcg_10",
-  }
-  lines = [["model", *columns], ["---"] * (len(columns) + 1)]
-  for name, values in results.items():
-    numbers = [f"{values[key]:.3f}".lstrip("0") for key in columns.values()]
-    lines.append([name, *numbers])
-  return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def table(path: str | None, split: str) -> str:
-  """The table of MovieLens 100K; a path of None downloads the data."""
+def movielens_table(path: str | None, split: str) -> str:
+  """Tabulate all baselines on MovieLens 100K; without a path the data is downloaded."""
   histories = movielens.load_movielens(path).histories
-  return markdown(evaluate(histories, leave_out(histories)[0][split]))
-
-
-def main(argv: list[str]) -> None:
-  """Prints the table of one split."""
-  command.no_arguments(argv)
-  print(table(flags.FLAGS.path, flags.FLAGS.split))
-
-
-def define_flags() -> None:
-  """The flags of the command line; here, so that the rest can be imported."""
-  flags.DEFINE_string("path", None, "File of MovieLens 100K; by default it is fetched.")
-  flags.DEFINE_enum("split", "test", ["validation", "test"], "What is to be found.")
+  results = evaluate(histories, leave_out(histories)[0][split])
+  rows = tables.score_rows(results, _COLUMNS.values())
+  return tables.markdown_table(["model", *_COLUMNS], rows)
 
 
 if __name__ == "__main__":
-  define_flags()
-  command.run(main)
+  baselines.run(movielens_table)

@@ -1,4 +1,4 @@
-"""Robustness of runs: from their measurements to numbers, tables and pictures."""
+"""Tables and pictures of the robustness of runs, from what was measured of each."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from matplotlib.figure import Figure
 from deepsets_jax import figures
 from deepsets_jax.analysis.robustness import CORRUPTIONS, Curve
 from deepsets_jax.training import metrics
-from experiments.results.comparison import spread
+from experiments.results.tables import (
+  format_statistics,
+  markdown_table,
+  seed_statistics,
+)
 
-# Of the subsets of modalities, how many are told.
+# Number of subsets of modalities that are listed per model.
 _BEST = 5
-# By corruption, at which levels the loss is told, and the title of its picture.
+# Corruption -> levels at which the loss is listed, and the title of its picture.
 _LEVELS = {"missing": (0.5, 0.9), "noise": (0.5, 0.9), "repeated": (16,)}
-
 _TITLES = {
   "missing": "modalities missing",
   "noise": "elements replaced by others",
@@ -30,15 +33,15 @@ Subset = tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-  """What was measured of one run.
+  """The measurements of one run.
 
   Attributes:
-    workdir: Its folder.
-    seed: Of its config.
-    whole: The metric of the table as it is.
-    curves: By corruption.
-    subsets: The metric with only these modalities, in the schema's order; empty where
-      there are too many.
+    workdir: The folder of the run.
+    seed: The seed of its config.
+    whole: The metric on unchanged data.
+    curves: Corruption -> curve of the metric.
+    subsets: Modalities, in the schema's order -> the metric with only these; empty
+      where there are too many subsets to measure.
   """
 
   workdir: str
@@ -49,19 +52,20 @@ class Measured:
 
 
 def rows(models: Mapping[str, Sequence[Measured]]) -> list[dict[str, Any]]:
-  """What robustness.json holds of each model: means over its runs, by seed.
+  """Summarise each model as robustness.json holds it: statistics over its runs.
 
   Args:
-    models: The runs of each, by its name.
+    models: Name of a model -> its runs, one per seed.
   """
   return [
     {
       "name": name,
       "workdirs": {run.seed: run.workdir for run in runs},
-      "whole": spread({run.seed: run.whole for run in runs}),
-      "curves": {kind: _numbers(runs, kind) for kind in _LEVELS},
+      "whole": seed_statistics({run.seed: run.whole for run in runs}),
+      "curves": {kind: _curve_statistics(runs, kind) for kind in _LEVELS},
       "subsets": [
-        {"modalities": subset} | spread({run.seed: run.subsets[subset] for run in runs})
+        {"modalities": subset}
+        | seed_statistics({run.seed: run.subsets[subset] for run in runs})
         for subset in runs[0].subsets
       ],
     }
@@ -69,26 +73,28 @@ def rows(models: Mapping[str, Sequence[Measured]]) -> list[dict[str, Any]]:
   ]
 
 
-def _numbers(runs: Sequence[Measured], kind: str) -> dict[str, Any]:
-  """What is told of the curves of one corruption."""
+def _curve_statistics(runs: Sequence[Measured], kind: str) -> dict[str, Any]:
+  """Summarise the curves of one corruption over the runs."""
   curves = {run.seed: run.curves[kind] for run in runs}
   return {
     "levels": runs[0].curves[kind].levels,
     "values": {seed: curve.values for seed, curve in curves.items()},
-    "area": spread({seed: curve.area for seed, curve in curves.items()}),
+    "area": seed_statistics({seed: curve.area for seed, curve in curves.items()}),
     "loss_at": {
-      level: spread({seed: curve.loss_at(level) for seed, curve in curves.items()})
+      level: seed_statistics(
+        {seed: curve.loss_at(level) for seed, curve in curves.items()}
+      )
       for level in _LEVELS[kind]
     },
   }
 
 
 def markdown(table: Sequence[Mapping[str, Any]], metric: str) -> str:
-  """The rows as tables: the curves; the best subsets; each modality with and without.
+  """Format three tables: curves, best subsets, each modality alone and left out.
 
   Args:
     table: See `rows`.
-    metric: Its name.
+    metric: The name of the metric.
   """
   parts = [curves(table, metric)]
   if table[0]["subsets"]:
@@ -97,40 +103,36 @@ def markdown(table: Sequence[Mapping[str, Any]], metric: str) -> str:
 
 
 def curves(table: Sequence[Mapping[str, Any]], metric: str) -> str:
-  """The metric, areas and losses of each model, as a table."""
+  """Tabulate the metric, areas and losses of each model."""
   head = ["model", metric]
+  cells = [[row["name"], format_statistics(row["whole"])] for row in table]
   for kind, levels in _LEVELS.items():
     rates = CORRUPTIONS[kind].by_chance
     head += [f"area, {kind}"] if rates else []
     head += [
       f"loss at {q:.0%} {kind}" if rates else f"loss at {q}x {kind}" for q in levels
     ]
-  cells = []
-  for row in table:
-    cells.append([row["name"], plus_minus(row["whole"])])
-    for kind, levels in _LEVELS.items():
+    for line, row in zip(cells, table, strict=True):
       found = row["curves"][kind]
-      if CORRUPTIONS[kind].by_chance:
-        cells[-1].append(plus_minus(found["area"]))
-      cells[-1] += [plus_minus(found["loss_at"][level]) for level in levels]
-  return _table(head, cells)
+      line += [format_statistics(found["area"])] if rates else []
+      line += [format_statistics(found["loss_at"][level]) for level in levels]
+  return markdown_table(head, cells)
 
 
 def _best(table: Sequence[Mapping[str, Any]], metric: str) -> str:
-  """The most useful subsets of each model."""
+  """Tabulate the most useful subsets of each model."""
   sign = -1 if metrics.higher_is_better(metric) else 1
   names = max((one["modalities"] for one in table[0]["subsets"]), key=len)
-  cells = []
-  for row in table:
-    best = sorted(row["subsets"], key=lambda one: sign * one["mean"])[:_BEST]
-    cells += [
-      [row["name"], _words(one["modalities"], names), plus_minus(one)] for one in best
-    ]
-  return _table(["model", f"its {_BEST} most useful subsets", metric], cells)
+  cells = [
+    [row["name"], _subset_text(one["modalities"], names), format_statistics(one)]
+    for row in table
+    for one in sorted(row["subsets"], key=lambda one: sign * one["mean"])[:_BEST]
+  ]
+  return markdown_table(["model", f"its {_BEST} most useful subsets", metric], cells)
 
 
-def _words(subset: Sequence[str], names: Sequence[str]) -> str:
-  """A subset of modalities, by what is in it or by what is not, whichever is less."""
+def _subset_text(subset: Sequence[str], names: Sequence[str]) -> str:
+  """List the modalities of a subset, or those it lacks, whichever is shorter."""
   absent = [name for name in names if name not in subset]
   if not absent:
     return "all"
@@ -140,22 +142,27 @@ def _words(subset: Sequence[str], names: Sequence[str]) -> str:
 
 
 def modalities(table: Sequence[Mapping[str, Any]], metric: str) -> str:
-  """Each modality alone and without it; with none, and so without none, at the end."""
+  """Tabulate the metric with each modality alone and without it.
+
+  The last row, "none", has the metric without any modality and with all of them.
+  """
   models = {row["name"]: _alone_and_without(row) for row in table}
   head = ["modality"]
   for name in models:
     prefix = f"{name}, " if len(models) > 1 else f"{metric}, "
     head += [f"{prefix}alone", f"{prefix}all but it"]
-  cells = []
-  for modality in next(iter(models.values())):
-    cells.append([modality])
-    for found in models.values():
-      cells[-1] += [plus_minus(spread) for spread in found[modality]]
-  return _table(head, cells)
+  cells = [
+    [
+      modality,
+      *(format_statistics(one) for found in models.values() for one in found[modality]),
+    ]
+    for modality in next(iter(models.values()))
+  ]
+  return markdown_table(head, cells)
 
 
 def _alone_and_without(row: Mapping[str, Any]) -> dict[str, tuple[dict, dict]]:
-  """The metric with each modality alone and with all others; last those of "none"."""
+  """Modality -> the metric with it alone and without it; "none" comes last."""
   found = {tuple(one["modalities"]): one for one in row["subsets"]}
   names = max(found, key=len)
   result = {
@@ -165,20 +172,8 @@ def _alone_and_without(row: Mapping[str, Any]) -> dict[str, tuple[dict, dict]]:
   return result | {"none": (found[()], found[names])}
 
 
-def plus_minus(numbers: Mapping[str, Any]) -> str:
-  """Mean ± sample standard deviation, the mean alone of a single run."""
-  mean, deviation = numbers["mean"], numbers["sd"]
-  digits = ".4f" if abs(mean) < 10 else ".5g"
-  return f"{mean:{digits}}" + ("" if deviation is None else f" ± {deviation:{digits}}")
-
-
-def _table(head: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-  lines = [head, ["---"] * len(head), *cells]
-  return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def draw_curves(table: Sequence[Mapping[str, Any]], metric: str) -> Figure:
-  """The picture of the curves: see `figures.robustness_curves`."""
+  """Draw the curves with `figures.robustness_curves`."""
   return figures.robustness_curves(
     metric,
     {title: table[0]["curves"][kind]["levels"] for kind, title in _TITLES.items()},
@@ -193,7 +188,7 @@ def draw_curves(table: Sequence[Mapping[str, Any]], metric: str) -> Figure:
 
 
 def draw_subsets(table: Sequence[Mapping[str, Any]], metric: str) -> Figure:
-  """The picture of single modalities: see `figures.modality_bars`."""
+  """Draw single modalities with `figures.modality_bars`."""
   sign = 1 if metrics.higher_is_better(metric) else -1
   alone, cost = {}, {}
   for row in table:
@@ -212,6 +207,6 @@ def draw_subsets(table: Sequence[Mapping[str, Any]], metric: str) -> Figure:
 def _loss(
   whole: Mapping[int, float], part: Mapping[int, float], sign: int
 ) -> tuple[float, float | None]:
-  """Mean and standard deviation of what each run loses."""
-  losses = spread({seed: sign * (whole[seed] - part[seed]) for seed in whole})
+  """Mean and standard deviation of the loss of each run."""
+  losses = seed_statistics({seed: sign * (whole[seed] - part[seed]) for seed in whole})
   return losses["mean"], losses["sd"]

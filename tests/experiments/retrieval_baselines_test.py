@@ -11,7 +11,7 @@ from deepsets_jax.ragged import from_lists
 from experiments.results import retrieval_baselines as baselines
 
 WHEEL = cache.folder("wheels") / movielens.RECBOLE.file
-# Of one user and two of its items, say.
+# A cosine of several pairs of items below.
 ROOT = 2 / 6**0.5
 
 
@@ -56,8 +56,8 @@ class TestByHand:
     want = [[ROOT, ROOT, ROOT + 0.5, 0], [0, 0, 0, 0]]
     assert_close(scores(baselines.item_knn, [1, 3]), want)
 
-  def test_an_item_speaks_for_its_nearest_neighbours_alone(self):
-    # Of item 0 these are 1 and 2 alike, of which 1 is earlier.
+  def test_only_the_nearest_neighbours_of_an_item_count(self):
+    # Items 1 and 2 are equally similar to item 0; item 1 comes first.
     want = [[ROOT, ROOT, 0, 0]]
     assert_close(scores(baselines.item_knn, [1], neighbours=1), want)
 
@@ -66,11 +66,11 @@ class TestByHand:
     want = scores(baselines.item_knn, [0, 1, 2])
     assert_close(scores(baselines.item_knn, [0, 1, 2], twice), want)
 
-  def test_recency_weighs_the_last_most(self):
+  def test_recent_items_have_larger_weights(self):
     want = [[1.8 * ROOT, 0.64 * ROOT + 0.5, 0.64 * ROOT + 0.4, 0]]
     assert_close(scores(baselines.recent_item_knn, [0]), want)
 
-  def test_rules_are_from_the_earlier_item_to_the_later(self):
+  def test_rules_lead_from_the_earlier_item_to_the_later(self):
     # From 0 to 1 twice at distance 1, and to 2 once at 2; from 1 to 2; from 2 to 0.
     want = [[0, 1, 1 + 0.5 * 0.5, 0], [0.5, 0, 0, 0]]
     got = scores(baselines.sequence_rules, [1, 3])
@@ -99,7 +99,7 @@ class TestByHand:
 
 
 @pytest.mark.parametrize("name", baselines.BASELINES)
-def test_what_comes_after_the_known_events_is_not_looked_at(name):
+def test_events_after_the_known_ones_have_no_effect(name):
   longer = make([[0, 1, 2, 3, 3], [0, 1, 2], [2, 0], [1]], items=4)
   ends = longer.offsets[:-1] + TINY.lengths()
   got = baselines.BASELINES[name](longer, ends)(np.arange(4))
@@ -108,37 +108,37 @@ def test_what_comes_after_the_known_events_is_not_looked_at(name):
 
 
 def histories_of_ten():
-  """Ten of 130 items; every user has clicked nine of them, and is to find the tenth."""
+  """Ten users who have each seen nine of ten items; the tenth is their target."""
   lists = [[*range(u), *range(u + 1, 10), 10 + u, 20 + u, u] for u in range(10)]
   return make(lists, items=130)
 
 
-def test_every_baseline_is_ranked_in_full_and_among_100():
+def test_every_baseline_ranks_all_items_and_100_sampled_ones():
   histories = histories_of_ten()
   found = baselines.evaluate(histories, leave_out(histories)[0]["test"])
   assert list(found) == list(baselines.BASELINES)
-  # Of 9 events, and no other that is not seen has more than one.
+  # The target has 9 events, every other unseen item at most one.
   assert found["popularity"]["hr_10"] == found["popularity"]["mrr"] == 1
   assert found["popularity"]["sampled_ndcg_10"] == 1
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
-def test_the_command_is_of_a_split_of_movielens(split, monkeypatch):
+def test_the_table_is_that_of_a_split_of_movielens(split, monkeypatch):
   data = catalog.ItemCatalog(histories_of_ten(), np.array([]), {})
   monkeypatch.setattr(
     movielens, "load_movielens", lambda path: data if path == "a.whl" else None
   )
-  lines = baselines.table("a.whl", split).splitlines()
+  lines = baselines.movielens_table("a.whl", split).splitlines()
   assert len(lines) == 2 + len(baselines.BASELINES)
   assert lines[0].startswith("| model | HR@10 | NDCG@10 | MRR |")
-  # To be found in validation is an item that no other user has clicked.
-  found = {"validation": ".000", "test": "1.000"}[split]
+  # The validation target is an item that no other user has clicked.
+  found = {"validation": "0.000", "test": "1.000"}[split]
   assert lines[2].startswith(f"| popularity | {found} | {found} |")
 
 
 @pytest.mark.skipif(not WHEEL.is_file(), reason=f"{WHEEL.name} is not in the cache")
-def test_the_figures_of_movielens():
-  """HR and NDCG at 10 of the full ranking."""
+def test_the_metrics_on_movielens_are_the_known_ones():
+  """HR and NDCG at 10, ranking all items."""
   histories = movielens.load_movielens().histories
   found = baselines.evaluate(histories, leave_out(histories)[0]["test"])
   want = {
@@ -151,5 +151,5 @@ def test_the_figures_of_movielens():
   }
   for name, values in found.items():
     got = (values["hr_10"], values["ndcg_10"])
-    # A user of 943 for what another processor may round to a tie.
+    # One of 943 users, since another processor may round scores to a tie.
     np.testing.assert_allclose(got, want[name], atol=0.0016, err_msg=name)
