@@ -16,10 +16,10 @@ from deepsets_jax.tasks.supervised.task import SupervisedTask
 from deepsets_jax.training.task import Task
 
 # By config.task.
-TASKS: Mapping[str, Callable[[ml_collections.ConfigDict], Task]] = {
-  "supervised": SupervisedTask.build,
-  "ranking": RankingTask.build,
-  "retrieval": RetrievalTask.build,
+TASKS: Mapping[str, type[Task]] = {
+  "supervised": SupervisedTask,
+  "ranking": RankingTask,
+  "retrieval": RetrievalTask,
 }
 
 
@@ -32,9 +32,8 @@ def build_task(config: ml_collections.ConfigDict) -> Task:
   """
   if ":" not in config.task and config.task not in TASKS:
     defaults.check_task(config.task)
-  found = extensions.find("config.task", config.task, TASKS)
-  build = found.build if isinstance(found, type) else found
-  return build(defaults.complete(config))
+  task = extensions.find("config.task", config.task, TASKS)
+  return task.build(defaults.complete(config))
 
 
 def load_task(
