@@ -137,9 +137,11 @@ class TestSampledShapley:
     trained, table, output = setting("concat")
     exact = attribution.compute("shapley", trained, table, output)
     monkeypatch.setattr(shapley, "MOST_EXACT", 1)
-    with pytest.raises(ValueError, match="4 modalities have 2[*][*]4 subsets.*give a"):
+    with pytest.raises(
+      ValueError, match="4 modalities have 2[*][*]4 subsets.*Set perm"
+    ):
       attribution.compute("shapley", trained, table, output)
-    with pytest.raises(ValueError, match="3 permutations.*an even number from 4"):
+    with pytest.raises(ValueError, match="permutations is 3.*an even number of"):
       attribution.compute("shapley", trained, table, output, permutations=3)
     sampled = shapley.of_modalities(trained, table, output, permutations=48)
     for modality, values in exact.modalities.items():
@@ -237,7 +239,7 @@ class TestGradientsOfAModelThatIgnoresScale:
     np.testing.assert_allclose(found.gap, change, atol=1e-5)
     size = f"{np.abs(change).mean():.3g}"
     (note,) = [note for note in found.notes() if "add up to" in note]
-    assert f"mean size is {size}, and miss it by {size};" in note
+    assert f"mean size is {size}, but miss it by {size}," in note
 
   def test_other_methods_have_shares_and_no_gap(self):
     trained, table, output = setting(SCALE_INVARIANT)
@@ -341,10 +343,10 @@ class TestResult:
     second = zeros.copy()
     second[1] = 3
     scores |= {names[0]: first, names[1]: second}
-    shares = result.Importance("m", table, scores).shares()
+    shares = result.Attribution("m", table, scores).shares()
     assert shares == dict(zip(names, [0.625, 0.375, 0, 0], strict=True))
-    with pytest.raises(ValueError, match="m tells modalities, no elements"):
-      result.Importance("m", table, scores).ranked(0)
+    with pytest.raises(ValueError, match="m scores modalities, not elements"):
+      result.Attribution("m", table, scores).ranked(0)
 
   def test_examples_of_rounding_alone_are_left_out_of_shares(self):
     table = few(untrained("max"))
@@ -353,7 +355,7 @@ class TestResult:
     first, second = zeros.copy(), zeros.copy()
     first[:3], second[:3] = (3e-8, 3, 0), (1e-8, -1, 1)
     scores = dict.fromkeys(names, zeros) | {names[0]: first, names[1]: second}
-    found = result.Importance("m", table, scores, rounding=np.full(len(table), 4.1e-8))
+    found = result.Attribution("m", table, scores, rounding=np.full(len(table), 4.1e-8))
     want = dict(zip(names, [0.375, 0.625, 0, 0], strict=True))
     assert found.shares() == pytest.approx(want)
     assert found.notes() == [
@@ -363,7 +365,7 @@ class TestResult:
     exact = dataclasses.replace(found, rounding=None)
     assert exact.shares()[names[0]] == pytest.approx((0.75 + 0.75 + 0) / 3)
     assert exact.notes() == []
-    nothing = result.Importance("m", table, dict.fromkeys(names, zeros))
+    nothing = result.Attribution("m", table, dict.fromkeys(names, zeros))
     assert nothing.notes() == ["m: all scores are zero."]
     assert set(nothing.shares().values()) == {0.0}
 
@@ -373,10 +375,10 @@ class TestResult:
     names = list(table.schema.modalities)
     scores = dict.fromkeys(names, np.full(len(table), (1 - gap) / len(names)))
     gaps = np.full(len(table), gap)
-    notes = result.Importance("m", table, scores, gap=gaps).notes()
+    notes = result.Attribution("m", table, scores, gap=gaps).notes()
     assert len(notes) == noted
     if noted:
-      assert "mean size is 1, and miss it by 0.06;" in notes[0]
+      assert "mean size is 1, but miss it by 0.06," in notes[0]
 
   def test_ids_that_are_not_there_are_named(self):
     table = few(untrained("max"))
@@ -423,24 +425,28 @@ class TestOutputs:
     logits = np.array([[1, 2, 3]], np.float32)
     for label in ("b", 1):
       assert outputs.of_label(target, label, 1).of(logits) == [2]
-    with pytest.raises(ValueError, match="no label 'x'; one of .'a', 'b', 'c'."):
+    with pytest.raises(ValueError, match="no label 'x'; choose from .'a', 'b', 'c'."):
       outputs.of_label(target, "x", 1)
 
 
 class TestRefusals:
   def test_argmax_of_a_mean_names_what_is_possible(self):
     trained, table, output = setting("mean")
-    with pytest.raises(ValueError, match="'max' or 'min'.*'mean'.*possible.*'shapley'"):
+    with pytest.raises(ValueError, match="'max' or 'min'.*'mean'.*Methods.*'shapley'"):
       attribution.compute("argmax", trained, table, output)
 
   def test_attention_of_a_model_without(self):
     trained, table, output = setting("max")
-    with pytest.raises(ValueError, match="a fusion with attention.*possible here"):
+    with pytest.raises(
+      ValueError, match="a fusion with attention.*Methods of this model"
+    ):
       attribution.compute("attention", trained, table, output)
 
   def test_an_unknown_method(self):
     trained, table, output = setting("max")
-    with pytest.raises(ValueError, match="unknown method 'lime'; one of .*'shapley'"):
+    with pytest.raises(
+      ValueError, match="unknown method 'lime'; choose from .*'shapley'"
+    ):
       attribution.compute("lime", trained, table, output)
 
   def test_no_examples(self):

@@ -191,7 +191,7 @@ def measured(seed=0, metric="accuracy", shift=0.0, names=("a", "b", "c")):
     for subset in itertools.combinations(names, size)
   }
   curves = {
-    kind: robustness.Curve(
+    kind: robustness.RobustnessCurve(
       metric, np.array(levels), 2 + shift - sign * np.linspace(0, 1, len(levels))
     )
     for kind, (_, levels, _) in robustness.CORRUPTIONS.items()
