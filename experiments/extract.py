@@ -108,7 +108,7 @@ def main(argv: list[str]) -> None:
   if given.beam:
     from deepsets_jax.extraction import beam
 
-    job = beam.Job(
+    job = beam.BeamExtraction(
       *(given.input, given.images, given.texts, output, cache, make, settings),
       shard_rows=config.shard_rows,
     )

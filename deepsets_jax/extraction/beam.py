@@ -33,7 +33,7 @@ from deepsets_jax.foundation.files import write_json
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class BeamExtraction:
   """What all workers are told.
 
   Attributes:
@@ -73,7 +73,7 @@ class Job:
 class Extract(beam.DoFn):
   """From the number of a range to its file; gives its number and summary."""
 
-  def __init__(self, job: Job, shards: int):
+  def __init__(self, job: BeamExtraction, shards: int):
     self._job, self._shards = job, shards
 
   def setup(self) -> None:
@@ -119,7 +119,7 @@ class Total(beam.CombineFn):
     return sum(summaries, Summary())
 
 
-def run_beam(job: Job, options: Sequence[str]) -> Summary:
+def run_beam(job: BeamExtraction, options: Sequence[str]) -> Summary:
   """Writes the files of all rows, `<output>.summary.json` and a list of the problems.
 
   Args:
@@ -148,7 +148,7 @@ def run_beam(job: Job, options: Sequence[str]) -> Summary:
   return found
 
 
-def _check_files(job: Job, shards: int) -> None:
+def _check_files(job: BeamExtraction, shards: int) -> None:
   """Raises where a reader of the files would find those of another run as well."""
   path = pathlib.Path(job.output)
   there = sorted(path.parent.glob(f"{path.stem}-?????-of-?????{path.suffix}"))

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from deepsets_jax.extraction.inputs import Input
 from deepsets_jax.extraction.protocol import Extraction
-from deepsets_jax.extraction.worker import Facts
+from deepsets_jax.extraction.worker import ExtractorInfo
 from deepsets_jax.foundation.errors import DataError
 
 FORMAT = "deepsets_jax extraction 1"
@@ -31,7 +31,7 @@ _SIZES = {"boxes": 4}
 
 
 @dataclasses.dataclass(frozen=True)
-class Column:
+class ExtractedModality:
   """A modality of the output.
 
   Attributes:
@@ -42,7 +42,7 @@ class Column:
 
   name: str
   source: str
-  facts: Facts
+  facts: ExtractorInfo
 
   def schema(self) -> list[pa.Field]:
     """The columns of the file."""
@@ -86,7 +86,7 @@ def _part(part: str, values: Sequence) -> pa.Array:
   return pa.array(flat, pa.string() if part == "strings" else pa.float32())
 
 
-def columns(given: Input, facts: Sequence[Facts]) -> list[Column]:
+def columns(given: Input, facts: Sequence[ExtractorInfo]) -> list[ExtractedModality]:
   """The modalities: each extractor on each column of its kind.
 
   A modality is named as its extractor; where there are several columns of that kind,
@@ -105,7 +105,7 @@ def columns(given: Input, facts: Sequence[Facts]) -> list[Column]:
       )
     for source in sources:
       name = one.name if len(sources) == 1 else f"{source}.{one.name}"
-      found.append(Column(name, source, one))
+      found.append(ExtractedModality(name, source, one))
   taken = list(given.kept)
   for column in found:
     for field in column.schema():
@@ -118,7 +118,7 @@ def columns(given: Input, facts: Sequence[Facts]) -> list[Column]:
   return found
 
 
-def schema(given: Input, modalities: Sequence[Column]) -> pa.Schema:
+def schema(given: Input, modalities: Sequence[ExtractedModality]) -> pa.Schema:
   """Of the file: the columns that are kept, then the modalities."""
   kept = [given.source.schema.field(name) for name in given.kept]
   made = {
@@ -139,7 +139,7 @@ def table(
   batch: pa.RecordBatch,
   whole: pa.Schema,
   found: Mapping[str, Sequence[Extraction | None]],
-  modalities: Sequence[Column],
+  modalities: Sequence[ExtractedModality],
 ) -> pa.Table:
   """Rows of the file.
 

@@ -23,10 +23,10 @@ from deepsets_jax.extraction import chunks, output, worker
 from deepsets_jax.extraction.cache import Cache
 from deepsets_jax.extraction.chunks import Chunk, Problem
 from deepsets_jax.extraction.inputs import Input
-from deepsets_jax.extraction.output import Column
+from deepsets_jax.extraction.output import ExtractedModality
 from deepsets_jax.extraction.protocol import Extraction
 from deepsets_jax.extraction.results import Results
-from deepsets_jax.extraction.worker import Done, Facts, Make, Task, Worker
+from deepsets_jax.extraction.worker import Done, ExtractorInfo, Make, Worker, WorkItem
 from deepsets_jax.foundation.errors import ConfigError, DataError
 from deepsets_jax.foundation.files import write_json
 
@@ -77,7 +77,7 @@ class Summary:
   seconds: float = 0.0
 
   @staticmethod
-  def of(modalities: Sequence[Column]) -> Summary:
+  def of(modalities: Sequence[ExtractedModality]) -> Summary:
     """That of no rows."""
     return Summary(
       elements={column.name: 0 for column in modalities},
@@ -107,12 +107,12 @@ class Summary:
     )
 
 
-class Pool(Protocol):
+class WorkerPool(Protocol):
   """What does tasks."""
 
-  def facts(self) -> list[Facts]: ...
+  def facts(self) -> list[ExtractorInfo]: ...
 
-  def submit(self, task: Task, facts: Sequence[Facts]) -> Future[Done]: ...
+  def submit(self, task: WorkItem, facts: Sequence[ExtractorInfo]) -> Future[Done]: ...
 
 
 class Here:
@@ -121,11 +121,11 @@ class Here:
   def __init__(self, one: Worker):
     self._worker = one
 
-  def facts(self) -> list[Facts]:
+  def facts(self) -> list[ExtractorInfo]:
     """What the extractors are."""
     return self._worker.facts()
 
-  def submit(self, task: Task, facts: Sequence[Facts]) -> Future[Done]:
+  def submit(self, task: WorkItem, facts: Sequence[ExtractorInfo]) -> Future[Done]:
     """A future that is there already."""
     future: Future[Done] = Future()
     future.set_result(self._worker.work(task, facts))
@@ -138,17 +138,17 @@ class Processes:
   def __init__(self, executor: concurrent.futures.ProcessPoolExecutor):
     self._executor = executor
 
-  def facts(self) -> list[Facts]:
+  def facts(self) -> list[ExtractorInfo]:
     """What the extractors are."""
     return self._executor.submit(worker.facts).result()
 
-  def submit(self, task: Task, facts: Sequence[Facts]) -> Future[Done]:
+  def submit(self, task: WorkItem, facts: Sequence[ExtractorInfo]) -> Future[Done]:
     """A future of the result."""
     return self._executor.submit(worker.work, task, facts)
 
 
 @contextlib.contextmanager
-def pool(make: Make, settings: Settings) -> Iterator[Pool]:
+def pool(make: Make, settings: Settings) -> Iterator[WorkerPool]:
   """This process, or several others."""
   one = Worker(make, settings.batch_size, settings.max_side)
   if settings.workers == 1:
@@ -208,8 +208,8 @@ def run_pipeline(
 def write(
   given: Input,
   path: str | pathlib.Path,
-  workers: Pool,
-  facts: Sequence[Facts],
+  workers: WorkerPool,
+  facts: Sequence[ExtractorInfo],
   settings: Settings,
   cache: Cache,
   *,
@@ -243,8 +243,8 @@ def write(
 
 def in_order(
   read: Iterable[Chunk],
-  workers: Pool,
-  facts: Sequence[Facts],
+  workers: WorkerPool,
+  facts: Sequence[ExtractorInfo],
   results: Results,
   ahead: int,
 ) -> Iterator[Chunk]:

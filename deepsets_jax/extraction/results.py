@@ -8,9 +8,9 @@ import numpy as np
 
 from deepsets_jax.extraction.cache import Cache
 from deepsets_jax.extraction.chunks import Chunk, Problem
-from deepsets_jax.extraction.output import Column
+from deepsets_jax.extraction.output import ExtractedModality
 from deepsets_jax.extraction.protocol import Extraction
-from deepsets_jax.extraction.worker import Done, Task
+from deepsets_jax.extraction.worker import Done, WorkItem
 from deepsets_jax.foundation.errors import DataError
 
 
@@ -22,7 +22,7 @@ class Results:
     reused: Those that were there: of an earlier run, or of the same input before.
   """
 
-  def __init__(self, cache: Cache, modalities: Sequence[Column]):
+  def __init__(self, cache: Cache, modalities: Sequence[ExtractedModality]):
     self._cache, self._modalities = cache, modalities
     self._keys = {column.facts.name: column.facts.key for column in modalities}
     self._pending: set[tuple[str, bytes]] = set()
@@ -30,7 +30,7 @@ class Results:
     self._failed: dict[tuple[str, bytes], str] = {}
     self.extracted = self.reused = 0
 
-  def task(self, chunk: Chunk) -> Task | None:
+  def task(self, chunk: Chunk) -> WorkItem | None:
     """What is still to be looked at; None if nothing is. Empties the inputs."""
     wanted: dict[str, list[bytes]] = {}
     for column in self._modalities:
@@ -43,7 +43,7 @@ class Results:
       self._pending.update((name, digest) for digest in missing)
       wanted.setdefault(name, []).extend(missing)
     needed = {digest for digests in wanted.values() for digest in digests}
-    task = Task({d: chunk.inputs[d] for d in chunk.inputs if d in needed}, wanted)
+    task = WorkItem({d: chunk.inputs[d] for d in chunk.inputs if d in needed}, wanted)
     chunk.inputs.clear()
     return task if needed else None
 
@@ -73,7 +73,9 @@ class Results:
             _put_down(chunk, index, column, None, self._broken[digest])
     return {column.name: list(self._rows(chunk, column)) for column in self._modalities}
 
-  def _rows(self, chunk: Chunk, column: Column) -> Iterator[Extraction | None]:
+  def _rows(
+    self, chunk: Chunk, column: ExtractedModality
+  ) -> Iterator[Extraction | None]:
     cells, name = chunk.digests[column.source], column.facts.name
     digests = list(dict.fromkeys(d for cell in cells for d in cell or ()))
     results = self._cache.get(self._keys[name], digests)
@@ -102,7 +104,7 @@ def _put_down(
   chunk.problems.append(Problem(chunk.row + index, column, value, extractor, reason))
 
 
-def _joined(found: Sequence[Extraction], column: Column) -> Extraction:
+def _joined(found: Sequence[Extraction], column: ExtractedModality) -> Extraction:
   """One after the other: a cell may hold several texts, or none."""
   if len(found) == 1:
     return found[0]

@@ -27,7 +27,7 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
+class ExtractorInfo:
   """What an extractor is, for processes that do not build it.
 
   Attributes:
@@ -49,7 +49,7 @@ class Facts:
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
+class WorkItem:
   """Some inputs, each of which goes to some extractors.
 
   Attributes:
@@ -112,7 +112,7 @@ class Worker:
       found[extractor.name] = extractor
     return found
 
-  def facts(self) -> list[Facts]:
+  def facts(self) -> list[ExtractorInfo]:
     """What the extractors are; each is tried once.
 
     Raises:
@@ -120,7 +120,7 @@ class Worker:
     """
     return [self._facts(extractor) for extractor in self._extractors.values()]
 
-  def _facts(self, extractor: Extractor) -> Facts:
+  def _facts(self, extractor: Extractor) -> ExtractorInfo:
     if extractor.kind not in _PROBES:
       raise ConfigError(
         f"extractor {extractor.name!r}: kind {extractor.kind!r}; one of {list(_PROBES)}"
@@ -130,7 +130,7 @@ class Worker:
     key = extractor.fingerprint
     if extractor.kind == "image":
       key += f", {pictures.FORMAT}, {self.max_side}"
-    facts = Facts(
+    facts = ExtractorInfo(
       name=extractor.name,
       kind=extractor.kind,
       dimension=extractor.dimension,
@@ -142,7 +142,7 @@ class Worker:
       raise ConfigError(f"extractor {facts.name!r}: {problem}; mend the extractor")
     return facts
 
-  def work(self, task: Task, facts: Sequence[Facts]) -> Done:
+  def work(self, task: WorkItem, facts: Sequence[ExtractorInfo]) -> Done:
     """What the extractors find in the inputs.
 
     What cannot be read, or what an extractor fails on, is a reason, and no error.
@@ -160,7 +160,7 @@ class Worker:
     return done
 
   def _read(
-    self, kind: str, task: Task, digests: Sequence[bytes], done: Done
+    self, kind: str, task: WorkItem, digests: Sequence[bytes], done: Done
   ) -> Iterator[tuple[bytes, Any]]:
     for digest in digests:
       value = task.inputs[digest]
@@ -172,7 +172,9 @@ class Worker:
       except PictureError as error:
         done.broken[digest] = str(error)
 
-  def _extract(self, facts: Facts, inputs: Mapping[bytes, Any], done: Done) -> None:
+  def _extract(
+    self, facts: ExtractorInfo, inputs: Mapping[bytes, Any], done: Done
+  ) -> None:
     """Puts what one extractor finds in a batch into `done`."""
     if not inputs:
       return
@@ -194,7 +196,7 @@ class Worker:
         done.found[facts.name][digest] = one
 
 
-def mismatch(found: Extraction, facts: Facts) -> str | None:
+def mismatch(found: Extraction, facts: ExtractorInfo) -> str | None:
   """How a result is not what its extractor says; None where it is."""
   n = len(found.vectors)
   shapes = {"vectors": (n, facts.dimension), "boxes": (n, 4), "scores": (n,)}
@@ -242,12 +244,12 @@ def start(worker: Worker, counter: Any, workers: int) -> None:
   _worker = worker
 
 
-def facts() -> list[Facts]:
+def facts() -> list[ExtractorInfo]:
   """`Worker.facts` of this process."""
   return _worker.facts()
 
 
-def work(task: Task, facts: Sequence[Facts]) -> Done:
+def work(task: WorkItem, facts: Sequence[ExtractorInfo]) -> Done:
   """`Worker.work` of this process."""
   return _worker.work(task, facts)
 

@@ -26,7 +26,7 @@ DIRECT = ["--runner=DirectRunner"]
 
 
 def job(path, folder, log=None, *, images=(), texts=(), rows=5):
-  return beam.Job(
+  return beam.BeamExtraction(
     *(str(path), images, texts, str(folder / "sets.parquet"), str(folder / "cache")),
     make=functools.partial(local.make, log),
     settings=local.SMALL,
