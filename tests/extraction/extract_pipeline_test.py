@@ -227,15 +227,15 @@ class TestAFolder:
       (photos / name).parent.mkdir(exist_ok=True)
       (photos / name).write_bytes(b"")
     given = inputs.open_input(str(photos))
-    assert given.left_out - before == {".heic": 2, ".pdf": 1, "without an ending": 1}
+    assert given.left_out - before == {".heic": 2, ".pdf": 1, "without suffix": 1}
     line = extract.left_out({".heic": 2, ".pdf": 1})
     assert line == (
-      "left out: 2 .heic, 1 .pdf; these formats are not read: save pictures as JPEG or"
-      " PNG, texts as .txt"
+      "left out: 2 .heic, 1 .pdf. These formats are not supported: save pictures as"
+      " JPEG or PNG, and texts as .txt."
     )
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "1.heic").write_bytes(b"")
-    with pytest.raises(DataError, match=r"no picture and no text .*1 \.heic"):
+    with pytest.raises(DataError, match=r"no picture and no text, but 1 \.heic"):
       inputs.open_input(str(tmp_path / "other"))
 
 
@@ -310,7 +310,7 @@ class TestATable:
   @pytest.mark.parametrize(
     ("images", "texts", "message"),
     [
-      ([], [], "which columns.*'--images': .'p', 't'.*'--texts': .'t', 'l'"),
+      ([], [], "no columns of pictures.*'--images': .'p', 't'.*'--texts': .'t', 'l'"),
       (["q"], [], "no column 'q'.*--images.*'p', 't', 'l', 'n'"),
       (["n"], [], "'n' of --images is int64, expected bytes or paths"),
       ([], ["p"], "'p' of --texts is binary, expected strings"),
@@ -326,9 +326,14 @@ class TestATable:
   @pytest.mark.parametrize(
     ("columns", "images", "texts", "message"),
     [
-      ({"t": ["a"]}, [], ["t"], "'colours' is of images.*--images"),
+      ({"t": ["a"]}, [], ["t"], "'colours' needs a column of images.*--images"),
       ({"words": [b""], "t": ["a"], "colours.boxes": [1]}, ["words"], ["t"], "boxes"),
-      ({"p": [b""], "words": ["a"]}, ["p"], ["words"], "a column 'words'.*rename"),
+      (
+        {"p": [b""], "words": ["a"]},
+        ["p"],
+        ["words"],
+        "a column 'words' already.*Rename",
+      ),
     ],
   )
   def test_that_does_not_fit_the_extractors_is_refused(
@@ -473,7 +478,7 @@ class TestBrokenPictures:
     assert [problem["reason"] for problem in listed] == reasons
     assert listed[0]["column"] == "file" and listed[0]["extractor"] is None
 
-  def test_that_are_mended_are_no_problem_any_more(self, photos, tmp_path):
+  def test_that_are_repaired_are_no_problem_any_more(self, photos, tmp_path):
     path = tmp_path / "photos.parquet"
     (photos / "a" / "00.PNG").write_bytes(b"broken")
     assert len(run(inputs.open_input(str(photos)), path).problems) == 1
@@ -624,7 +629,7 @@ class TestMemory:
     given = write(tmp_path / "t.parquet", columns)
     given = inputs.open_input(given, ["p"])
     alive = {"now": 0, "most": 0}
-    make_chunk, make_table = chunks._chunk, output.table
+    make_chunk, make_table = chunks._chunk, output.file_rows
 
     def counted(*args):
       chunk = make_chunk(*args)
@@ -637,7 +642,7 @@ class TestMemory:
       return make_table(batch, *args)
 
     monkeypatch.setattr(chunks, "_chunk", counted)
-    monkeypatch.setattr(output, "table", written)
+    monkeypatch.setattr(output, "file_rows", written)
     path = tmp_path / "sets.parquet"
     pipeline.run_pipeline(given, path, colours_only, SMALL, tmp_path / "cache")
     assert alive["now"] == 0
@@ -648,7 +653,7 @@ class TestMemory:
     given = write(tmp_path / "t.parquet", {"p": images})
     given = inputs.open_input(given, ["p"])
     monkeypatch.setattr(chunks, "_BYTES", sum(map(len, images)) // 6)
-    sizes = [len(chunk) for chunk in chunks.read(given, 16)]
+    sizes = [len(chunk) for chunk in chunks.read_chunks(given, 16)]
     assert sum(sizes) == 20 and 1 < max(sizes) < 8
     path = tmp_path / "sets.parquet"
     pipeline.run_pipeline(given, path, colours_only, SMALL, tmp_path / "cache")
@@ -673,7 +678,7 @@ def test_a_range_of_rows_is_read(tmp_path):
   for start, stop in [(0, 21), (3, 11), (20, 30), (5, 5)]:
     rows = [
       (chunk.row + i, text)
-      for chunk in chunks.read(given, 4, start, stop)
+      for chunk in chunks.read_chunks(given, 4, start, stop)
       for i, text in enumerate(chunk.batch["t"].to_pylist())
     ]
     assert rows == [(i, f"row {i}") for i in range(start, min(stop, 21))]
@@ -687,20 +692,20 @@ def test_a_cache_that_is_emptied_meanwhile_is_named(photos, tmp_path):
       other._connection.execute("DELETE FROM found")
 
   run(given, tmp_path / "p.parquet", cache=tmp_path / "cache")
-  with pytest.raises(DataError, match="row .*leave the cache alone"):
+  with pytest.raises(DataError, match="row .*do not change the cache"):
     run(given, tmp_path / "p.parquet", cache=tmp_path / "cache", progress=empty)
 
 
 @pytest.mark.parametrize("name", ["batch_size", "max_side", "workers"])
 def test_settings_below_one_are_refused(name):
-  with pytest.raises(ValueError, match=f"{name} 0"):
+  with pytest.raises(ValueError, match=f"{name} is 0"):
     Settings(**{name: 0})
 
 
 class TestTheCommand:
   # As the extractors of the registry, by their names there.
   CODE = (
-    "import sys; sys.path.insert(0, 'tests')\n"
+    "import sys; sys.path.insert(0, 'tests/extraction')\n"
     "import extract_pipeline_test as test\n"
     "test.EXTRACTORS.update(image=test.Colours, sentences=test.Words)\n"
     "test.extract.define_flags()\n"
@@ -740,10 +745,10 @@ class TestTheCommand:
   @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-      (["--extractors=nose"], "no extractor 'nose'; there are image, regions"),
+      (["--extractors=nose"], "no extractor 'nose'; choose from image, regions"),
       (["--extractors=onnx"], "--config.onnx.path=FILE"),
       (["--config.max_sid=3"], "max_side"),
-      (["--config.batch_size=0"], "batch_size 0"),
+      (["--config.batch_size=0"], "batch_size is 0"),
       (["--input=nowhere.parquet"], "nowhere.parquet"),
       (["stray"], "stray"),
     ],
