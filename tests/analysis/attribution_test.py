@@ -228,7 +228,6 @@ def test_gradients_of_an_ordinary_model_are_shared_out_whole(name, method):
 class TestGradientsOfAModelThatIgnoresScale:
   @pytest.mark.parametrize("method", ["gradient_x_input", "integrated_gradients"])
   def test_are_rounding_and_have_no_shares(self, method):
-    _, _, output = setting(SCALE_INVARIANT)
     found = computed(method, SCALE_INVARIANT)
     scores = np.abs(np.stack(list(found.modalities.values()), axis=1))
     assert 0 < scores.max() < 1e-5
