@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,8 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from deepsets_jax.analysis import attribution, page
-from deepsets_jax.analysis.attribution import faithfulness, outputs, result
-from deepsets_jax.analysis.attribution.faithfulness import RemovalCurve
+from deepsets_jax.analysis.attribution import faithfulness, outputs, result, shapley
 from deepsets_jax.analysis.attribution.outputs import Output
 from deepsets_jax.analysis.attribution.result import Attribution, Element
 from deepsets_jax.data.datasets import names
@@ -27,7 +25,7 @@ from deepsets_jax.data.tables.ablation import Bags
 from deepsets_jax.data.tables.table import Table
 from deepsets_jax.figures import attribution as attribution_figures
 from deepsets_jax.foundation.errors import ConfigError
-from deepsets_jax.foundation.files import write_json
+from deepsets_jax.foundation.files import to_json, write_json
 from deepsets_jax.tasks import trained
 from deepsets_jax.tasks.trained import Trained
 from deepsets_jax.training import losses
@@ -37,6 +35,7 @@ _SHOWN = 6
 # Number of elements to list of an example: highest and most negative scores.
 _TOP, _BOTTOM = 12, 3
 _RANDOM_ORDERS = 5
+_CURVE_FIELDS = ("fractions", "values", "lower", "upper", "area", "area_band")
 _TESTS = {"deletion": faithfulness.deletion, "insertion": faithfulness.insertion}
 
 
@@ -111,13 +110,14 @@ def explain(
   orders = {"permutations": permutations, "seed": seed}
   found = _attributions(methods, model, asked, output, orders, watch)
   path = None if isinstance(run, Trained) else str(run)
-  facts = {"run": path, "config": _essentials(model), "split": split, "label": label}
-  facts |= {"examples": sampled, "examples_of_split": len(table), **orders}
-  facts |= _of_sample(model, found, sampled, seed, watch)
-  facts["chosen"] = _of_chosen(model, asked, logits, output, found, places)
+  summary = {"run": path, "config": _essentials(model), "split": split, "label": label}
+  summary |= {"examples": sampled, "examples_of_split": len(table), **orders}
+  summary |= _of_sample(model, found, sampled, seed, watch)
+  summary["chosen"] = _of_chosen(model, asked, logits, output, found, places)
+  summary = to_json(summary)
   with watch("pictures"):
-    drawn = attribution_figures.draw(facts)
-  return Explanation(found, facts | {"seconds": watch.seconds}, drawn)
+    drawn = attribution_figures.draw(summary)
+  return Explanation(found, summary | {"seconds": watch.seconds}, drawn)
 
 
 class _Watch:
@@ -149,11 +149,8 @@ def _check(
     raise ConfigError(f"methods is empty; choose from {attribution.possible(model)}")
   if examples < 1:
     raise ConfigError(f"examples is {examples}; give at least 1")
-  if "element_shapley" in methods and (permutations < 4 or permutations % 2):
-    raise ConfigError(
-      f"permutations is {permutations}: orders come in pairs, and the standard error"
-      " needs two pairs. Give an even number of at least 4."
-    )
+  if "element_shapley" in methods:
+    shapley.check_permutations(permutations)
 
 
 def _rows(
@@ -223,7 +220,7 @@ def _of_sample(
       "tells_elements": one.elements is not None,
       "shares": one.shares(),
       "columns": {
-        modality: dict(zip(columns[modality], shares.tolist(), strict=True))
+        modality: dict(zip(columns[modality], shares, strict=True))
         for modality, shares in one.column_shares().items()
         if modality in columns
       },
@@ -236,28 +233,22 @@ def _of_sample(
     with watch(test):
       for name, one in sample.items():
         scores = faithfulness.scores_of(one, bags)
-        methods[name][test] = _plain(measure(model, table, scores, seed=seed))
+        curve = measure(model, table, scores, seed=seed)
+        methods[name][test] = {field: getattr(curve, field) for field in _CURVE_FIELDS}
       same = np.zeros(len(bags.modality))  # All scores tie, so the order is random.
       orders = range(seed + 1, seed + 1 + _RANDOM_ORDERS)
       curves = [measure(model, table, same, seed=order) for order in orders]
     random[test] = {
-      "fractions": curves[0].fractions.tolist(),
-      "values": np.mean([curve.values for curve in curves], axis=0).tolist(),
-      "area": float(np.mean([curve.area for curve in curves])),
+      "fractions": curves[0].fractions,
+      "values": np.mean([curve.values for curve in curves], axis=0),
+      "area": np.mean([curve.area for curve in curves]),
     }
-  agreement = faithfulness.agreement(list(sample.values())).tolist()
   return {
     "metric": curves[0].metric,
     "methods": methods,
     "random": random,
-    "agreement": [[None if math.isnan(x) else x for x in row] for row in agreement],
+    "agreement": faithfulness.agreement(list(sample.values())),
   }
-
-
-def _plain(curve: RemovalCurve) -> dict[str, Any]:
-  arrays = ("fractions", "values", "lower", "upper")
-  facts = {name: getattr(curve, name).tolist() for name in arrays}
-  return facts | {"area": curve.area, "area_band": list(curve.area_band)}
 
 
 def _of_chosen(
@@ -280,13 +271,13 @@ def _of_chosen(
     examples.append(
       {
         "id": str(table.ids[row]),
-        "num_elements": {k: int(table.lengths(k)[row]) for k in table.modalities},
+        "num_elements": {k: table.lengths(k)[row] for k in table.modalities},
         "true": names.truth(target, table.targets[row]),
         "predicted": names.prediction(target, chances[row], model.threshold),
         "explained": negation + explained[row],
-        "value": float(values[row]),
+        "value": values[row],
         "modalities": {
-          name: {k: float(v[row]) for k, v in one.modalities.items()}
+          name: {k: v[row] for k, v in one.modalities.items()}
           for name, one in found.items()
         },
         "elements": {
@@ -294,10 +285,7 @@ def _of_chosen(
           for name, one in found.items()
           if one.elements is not None
         },
-        "pictures": {
-          name: images.tolist()
-          for name, images in names.pictures(config.data, table, row).items()
-        },
+        "pictures": names.pictures(config.data, table, row),
       }
     )
   return examples
@@ -310,7 +298,7 @@ def _element(
   name, position, value, score = element
   column = one.table.modalities[name]
   slot = column.offsets[row] + position
-  error = None if one.error is None else float(one.error[name][slot])
+  error = None if one.error is None else one.error[name][slot]
   weight = None if column.weights is None else float(column.weights[slot])
   text = names.text(name, position, value, words, weight)
   where = {"modality": name, "position": position, "text": text}

@@ -133,17 +133,12 @@ class Cache:
       ) from error
 
 
-def _values(
-  found: Extraction,
-) -> tuple[int, bytes, bytes | None, bytes | None, str | None]:
-  strings = found.strings
-  return (
-    found.vectors.shape[1],
-    _blob(found.vectors),
-    None if found.boxes is None else _blob(found.boxes),
-    None if found.scores is None else _blob(found.scores),
-    None if strings is None else json.dumps(list(strings)),
-  )
+def _values(found: Extraction) -> tuple[int, *tuple[bytes | str | None, ...]]:
+  """The values of `_COLUMNS` after the content."""
+  arrays = (found.vectors, found.boxes, found.scores)
+  blobs = (None if x is None else np.asarray(x, "<f4").tobytes() for x in arrays)
+  strings = None if found.strings is None else json.dumps(list(found.strings))
+  return found.vectors.shape[1], *blobs, strings
 
 
 def _found(
@@ -159,10 +154,6 @@ def _found(
     scores=None if scores is None else _array(scores),
     strings=None if strings is None else json.loads(strings),
   )
-
-
-def _blob(array: np.ndarray) -> bytes:
-  return np.ascontiguousarray(array, "<f4").tobytes()
 
 
 def _array(blob: bytes) -> np.ndarray:

@@ -9,7 +9,6 @@ fill in.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -19,7 +18,6 @@ from deepsets_jax.analysis.attribution.outputs import Output
 from deepsets_jax.data.tables.ablation import Bags, keep_elements
 from deepsets_jax.data.tables.table import Table, element_slots
 from deepsets_jax.foundation.errors import ConfigError
-from deepsets_jax.ragged import Ragged
 from deepsets_jax.tasks.trained import Trained
 
 # Bytes of elements that are copied and evaluated together.
@@ -82,7 +80,8 @@ def _chunks(
   """
   width = np.zeros(len(table), np.int64)
   for name, ragged in table.modalities.items():
-    width += table.lengths(name) * _bytes(ragged)
+    arrays = (ragged.values, ragged.weights, ragged.times)
+    width += table.lengths(name) * sum(x[:1].nbytes for x in arrays if x is not None)
   pieces, size = [], 0
   for row, n in enumerate(counts.tolist()):
     asked = coalitions(row, n)
@@ -96,16 +95,6 @@ def _chunks(
         pieces, size = [], 0
   if pieces:
     yield pieces
-
-
-def _bytes(ragged: Ragged) -> int:
-  """Bytes of one element with its weight and time."""
-  arrays = (ragged.values, ragged.weights, ragged.times)
-  return sum(
-    array.dtype.itemsize * math.prod(array.shape[1:])
-    for array in arrays
-    if array is not None
-  )
 
 
 def _evaluate(

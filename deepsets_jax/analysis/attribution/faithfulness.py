@@ -43,10 +43,8 @@ def auc_of_elements(attribution: Attribution, truth: Mapping[str, np.ndarray]) -
   """
   bags = Bags(attribution.table)
   scores, decides = scores_of(attribution, bags), bags.join(truth)
-  return _mean_auc(
-    [scores[a:z] for a, z in zip(bags.offsets, bags.offsets[1:], strict=False)],
-    [decides[a:z] for a, z in zip(bags.offsets, bags.offsets[1:], strict=False)],
-  )
+  cuts = bags.offsets[1:-1]
+  return _mean_auc(np.split(scores, cuts), np.split(decides, cuts))
 
 
 def auc_of_modalities(
@@ -244,7 +242,5 @@ def agreement(attributions: Sequence[Attribution]) -> np.ndarray:
 
 def _centred_ranks(bags: Bags, scores: np.ndarray) -> np.ndarray:
   """Ranks within each example minus their mean, ties averaged: `[n]`."""
-  ranks = np.zeros(len(scores))
-  for begin, end in zip(bags.offsets, bags.offsets[1:], strict=False):
-    ranks[begin:end] = stats.rankdata(scores[begin:end]) - (end - begin + 1) / 2
-  return ranks
+  of_examples = np.split(scores, bags.offsets[1:-1])
+  return np.concatenate([stats.rankdata(x) - (len(x) + 1) / 2 for x in of_examples])

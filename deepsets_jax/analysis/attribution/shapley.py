@@ -104,6 +104,19 @@ def of_elements(
   return result.of_elements("element_shapley", table, bags.split(values), error=error)
 
 
+def check_permutations(permutations: int) -> None:
+  """Raise unless the number of random orders is even and at least 4.
+
+  Raises:
+    ConfigError: It is not.
+  """
+  if permutations < 4 or permutations % 2:
+    raise ConfigError(
+      f"permutations is {permutations}: orders come in pairs, and the standard error"
+      " needs two pairs. Give an even number of at least 4."
+    )
+
+
 def _play(
   trained: Trained,
   table: Table,
@@ -114,11 +127,8 @@ def _play(
   seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Values and standard errors of the players, row after row: `[all players]`."""
-  if (counts > MOST_EXACT).any() and (permutations < 4 or permutations % 2):
-    raise ConfigError(
-      f"permutations is {permutations}: orders come in pairs, and the standard error"
-      " needs two pairs. Give an even number of at least 4."
-    )
+  if (counts > MOST_EXACT).any():
+    check_permutations(permutations)
 
   def orders(row: int, n: int) -> np.ndarray:
     """The position of each player in the row's random orders, `[permutations, n]`."""
