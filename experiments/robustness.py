@@ -72,7 +72,8 @@ def check(runs: Sequence[Run]) -> None:
   """
   first = runs[0]
   for run in runs[1:]:
-    _same(first, run, _data(first), _data(run), "compared models must share a data set")
+    reason = "compared models must share one data set"
+    _same(first, run, _data(first), _data(run), reason)
   for one, other in itertools.combinations(runs, 2):
     if one.name != other.name:
       continue

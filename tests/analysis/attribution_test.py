@@ -159,7 +159,7 @@ class TestSampledShapley:
 
 
 @EVERY_MODEL
-def test_leave_one_out_is_what_is_lost(name):
+def test_leave_one_out_is_the_loss_of_output(name):
   trained, table, output = setting(name)
   found = computed("leave_one_out", name)
   bags = Bags(table)
@@ -214,7 +214,7 @@ class TestGradients:
 
 @pytest.mark.parametrize("name", ["max", "mean", "concat", "mil"])
 @pytest.mark.parametrize("method", ["gradient_x_input", "integrated_gradients"])
-def test_gradients_of_an_ordinary_model_are_shared_out_whole(name, method):
+def test_gradients_of_an_ordinary_model_are_not_treated_as_zero(name, method):
   table = setting(name)[1]
   found = computed(method, name)
   scores = np.abs(np.stack(list(found.modalities.values()), axis=1))
@@ -282,7 +282,7 @@ def test_of_a_linear_model_integrated_gradients_leave_no_gap():
     *(pytest.param("attention", n, marks=pytest.mark.slow) for n in ATTENDING),
   ],
 )
-def test_what_a_model_tells_of_itself_adds_up_to_one(method, name):
+def test_max_shares_and_attention_add_up_to_one(method, name):
   table = setting(name)[1]
   found = computed(method, name)
   some = Bags(table).lengths > 0
@@ -318,7 +318,7 @@ def test_batch_mates_do_not_matter(method):
 
 
 @pytest.mark.parametrize("method", attribution.METHODS)
-def test_what_is_not_there_counts_nothing(method):
+def test_absent_modalities_score_zero(method):
   table = setting("mil" if method == "attention" else "max")[1]
   found = computed(method, "mil" if method == "attention" else "max")
   for modality, scores in found.modalities.items():
@@ -386,7 +386,7 @@ class TestResult:
     if noted:
       assert "mean size is 1, but miss it by 0.06," in notes[0]
 
-  def test_ids_that_are_not_there_are_named(self):
+  def test_unknown_ids_are_named(self):
     table = few(untrained("max"))
     assert result.rows_of(table, ["test 3", "test 0"]).tolist() == [3, 0]
     with pytest.raises(ValueError, match="no example 'test 99' among 12.*'test 0'"):
@@ -468,7 +468,7 @@ class TestRefusals:
         attribution.compute(method, trained, many, output)
 
 
-def test_of_twins_leave_one_out_sees_neither_and_the_others_share():
+def test_repeated_elements_share_scores_and_leave_one_out_gives_zero():
   trained, table, output = setting("max")
   twins = robustness.repeated(table, 2, np.random.default_rng(0))
   for method in ("argmax", "element_shapley", "leave_one_out"):

@@ -1,4 +1,4 @@
-"""Explanations of a small run: importance's own numbers, and errors that come early."""
+"""Explanations of a small run have the methods' own numbers, and fail early."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""Corruptions of tables against loops, and curves and subsets against hand figures."""
+"""Corruptions against plain loops; curves and subsets against hand-made numbers."""
 
 import dataclasses
 import functools

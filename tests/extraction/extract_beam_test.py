@@ -1,4 +1,4 @@
-"""The extraction as a Beam pipeline gives the rows of the one without."""
+"""Extraction as a Beam pipeline gives the rows of the pipeline on one machine."""
 
 import functools
 import json
@@ -130,7 +130,7 @@ def test_summaries_add_up_in_the_order_of_rows():
   assert summary.problems == ["0", "1", "2", "3"]
 
 
-def test_a_wrong_column_is_told_before_the_runner_starts(films, tmp_path):
+def test_a_wrong_column_is_refused_before_the_runner_starts(films, tmp_path):
   with pytest.raises(DataError, match="no column 'picture'"):
     beam.run_beam(job(films, tmp_path / "out", images=["picture"]), DIRECT)
   assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""The whole way from pictures and texts to a file, with extractors made of nothing."""
+"""Extraction from pictures and texts to a file, with extractors without weights."""
 
 import functools
 import inspect
@@ -54,7 +54,7 @@ class Colours:
     return [self.find(picture) for picture in batch]
 
   def find(self, picture):
-    put_down(self.log, picture.tobytes(), len(np.unique(picture)) == 1)
+    log_input(self.log, picture.tobytes(), len(np.unique(picture)) == 1)
     channels = [c for c in range(3) if picture[:, :, c].any()]
     vectors = np.zeros((len(channels), 3), np.float32)
     for slot, channel in enumerate(channels):
@@ -76,14 +76,14 @@ class Words:
     return [self.find(text) for text in batch]
 
   def find(self, text):
-    put_down(self.log, text.encode(), text == "Three cats.")
+    log_input(self.log, text.encode(), text == "Three cats.")
     words = text.split()
     vectors = np.array([[len(word)] for word in words], np.float32).reshape(-1, 1)
     return Extraction(vectors, strings=words)
 
 
-def put_down(log, data, probe):
-  """A line for each input that an extractor sees, but for that which tries it."""
+def log_input(log, data, probe):
+  """Log a line for each input that an extractor sees, except the probe."""
   if log is not None and not probe:
     with open(log, "a") as file:
       file.write(f"{os.getpid()} {data[:40].hex()}\n")
@@ -94,7 +94,7 @@ def make(log=None):
 
 
 def seen(log):
-  """What extractors have been given, by the process."""
+  """Process and content of each input that extractors have seen."""
   lines = pathlib.Path(log).read_text().split("\n") if log.exists() else []
   return [line.split() for line in lines if line]
 
@@ -128,12 +128,12 @@ def photos(tmp_path):
 
 def run(given, path, log=None, settings=SMALL, **options):
   folder = options.pop("cache", f"{path}.cache")
-  maker = functools.partial(make, log)
+  maker = options.pop("maker", functools.partial(make, log))
   return pipeline.run_pipeline(given, path, maker, settings, folder, **options)
 
 
 def by_loop(images, texts, root="."):
-  """The rows, one by one, without cache, chunks or Arrow."""
+  """The rows from a plain loop, without cache, chunks or Arrow."""
   rows = []
   for image, text in zip(images, texts, strict=True):
     data = pathlib.Path(root, image).read_bytes() if isinstance(image, str) else image
@@ -264,20 +264,12 @@ class TestATable:
     paths = ["a/00.PNG", str(photos / "b" / "01.PNG"), None, ""]
     given = write(photos / "table.parquet", {"file": paths, "n": [0, 1, 2, 3]})
     path = tmp_path / "sets.parquet"
-    summary = pipeline.run_pipeline(
-      inputs.open_input(given, ["file"]), path, colours_only, SMALL, tmp_path / "cache"
-    )
+    summary = run(inputs.open_input(given, ["file"]), path, maker=colours_only)
     found = pq.read_table(path)
     # As seen from the output, so that it is a table with pictures in its turn.
     assert found["file"].to_pylist() == ["photos/a/00.PNG", paths[1], None, None]
     beside = photos / "sets.parquet"
-    pipeline.run_pipeline(
-      inputs.open_input(given, ["file"]),
-      beside,
-      colours_only,
-      SMALL,
-      tmp_path / "cache",
-    )
+    run(inputs.open_input(given, ["file"]), beside, maker=colours_only)
     assert pq.read_table(beside)["file"].to_pylist() == [*paths[:2], None, None]
     want = by_loop([paths[0], paths[1], None, None], [None] * 4, photos)
     assert found["colours"].to_pylist() == [row["colours"] for row in want]
@@ -288,9 +280,7 @@ class TestATable:
     texts = [["one two", "three"], [], None, ["", None, " "], [None, "four"]]
     given = write(tmp_path / "t.parquet", {"texts": texts})
     path = tmp_path / "sets.parquet"
-    pipeline.run_pipeline(
-      inputs.open_input(given, (), ["texts"]), path, words_only, SMALL, tmp_path / "c"
-    )
+    run(inputs.open_input(given, (), ["texts"]), path, maker=words_only)
     want = [["one", "two", "three"], [], None, [], ["four"]]
     assert pq.read_table(path)["words.strings"].to_pylist() == want
     lengths = [None if row is None else [[len(w)] for w in row] for row in want]
@@ -383,12 +373,9 @@ class TestTheCache:
     for fingerprint, side, extracted in [("1", 16, 12), ("2", 16, 12), ("2", 4, 12)]:
       maker = functools.partial(other_colours, fingerprint)
       settings = Settings(batch_size=4, max_side=side)
-      summary = pipeline.run_pipeline(given, path, maker, settings, tmp_path / "cache")
+      summary = run(given, path, maker=maker, settings=settings)
       assert summary.extracted == extracted
-    assert (
-      pipeline.run_pipeline(given, path, maker, settings, tmp_path / "cache").reused
-      == 12
-    )
+    assert run(given, path, maker=maker, settings=settings).reused == 12
 
 
 def other_colours(fingerprint):
@@ -500,9 +487,7 @@ class TestBrokenPictures:
     given = write(tmp_path / "t.parquet", {"p": [b"bad", picture(1)] * 10})
     given = inputs.open_input(given, ["p"])
     path = tmp_path / "sets.parquet"
-    summary = pipeline.run_pipeline(
-      given, path, colours_only, SMALL, tmp_path / "cache"
-    )
+    summary = run(given, path, maker=colours_only)
     assert [problem.row for problem in summary.problems] == list(range(0, 20, 2))
     assert len(decoded) == 2
 
@@ -539,9 +524,7 @@ def test_an_extractor_that_fails_on_a_picture_gives_the_others(tmp_path):
   images = [picture(i) for i in range(8)]  # The first pixel is one more.
   given = write(tmp_path / "t.parquet", {"p": images})
   path = tmp_path / "sets.parquet"
-  summary = pipeline.run_pipeline(
-    inputs.open_input(given, ["p"]), path, fails, SMALL, tmp_path / "cache"
-  )
+  summary = run(inputs.open_input(given, ["p"]), path, maker=fails)
   rows = pq.read_table(path)["colours"].to_pylist()
   assert [index for index, row in enumerate(rows) if row is None] == [1, 2, 3, 4]
   want = by_loop(images, [None] * 8)
@@ -576,9 +559,7 @@ def test_extractors_that_are_wrong_are_refused_before_any_work(
 ):
   given = inputs.open_input(str(photos))
   with pytest.raises(ValueError) as error:
-    pipeline.run_pipeline(
-      given, tmp_path / "p.parquet", maker, SMALL, tmp_path / "cache"
-    )
+    run(given, tmp_path / "p.parquet", maker=maker, cache=tmp_path / "cache")
   assert part in str(error.value) and "colours" in str(error.value)
   assert not (tmp_path / "cache").exists()
 
@@ -605,9 +586,7 @@ class TestSeveralWorkers:
     settings = Settings(batch_size=4, max_side=16, workers=2)
     given = inputs.open_input(str(photos))
     with pytest.raises(DataError, match="killed.*fewer --workers"):
-      pipeline.run_pipeline(
-        given, tmp_path / "p.parquet", deadly, settings, tmp_path / "cache"
-      )
+      run(given, tmp_path / "p.parquet", maker=deadly, settings=settings)
     assert not (tmp_path / "p.parquet").exists()
 
 
@@ -644,7 +623,7 @@ class TestMemory:
     monkeypatch.setattr(chunks, "_chunk", counted)
     monkeypatch.setattr(output, "file_rows", written)
     path = tmp_path / "sets.parquet"
-    pipeline.run_pipeline(given, path, colours_only, SMALL, tmp_path / "cache")
+    run(given, path, maker=colours_only)
     assert alive["now"] == 0
     assert alive["most"] <= (pipeline._AHEAD + 1) * SMALL.batch_size
 
@@ -656,7 +635,7 @@ class TestMemory:
     sizes = [len(chunk) for chunk in chunks.read_chunks(given, 16)]
     assert sum(sizes) == 20 and 1 < max(sizes) < 8
     path = tmp_path / "sets.parquet"
-    pipeline.run_pipeline(given, path, colours_only, SMALL, tmp_path / "cache")
+    run(given, path, maker=colours_only)
     want = [row["colours"] for row in by_loop(images, [None] * 20)]
     assert pq.read_table(path)["colours"].to_pylist() == want
 
@@ -664,9 +643,7 @@ class TestMemory:
     monkeypatch.setattr(output, "_GROUP_ROWS", 8)
     given = write(tmp_path / "t.parquet", {"t": [f"row {i}" for i in range(21)]})
     path = tmp_path / "sets.parquet"
-    pipeline.run_pipeline(
-      inputs.open_input(given, (), ["t"]), path, words_only, SMALL, tmp_path / "cache"
-    )
+    run(inputs.open_input(given, (), ["t"]), path, maker=words_only)
     file = pq.ParquetFile(path)
     sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     assert sizes == [8, 8, 5]

@@ -1,4 +1,4 @@
-"""What extractors find; with real weights where the extra `extract` is installed."""
+"""Results of extractors, with real weights if the extra `extract` is installed."""
 
 import importlib
 import json
@@ -81,7 +81,7 @@ class TestBoxes:
       "cat.jpg",
     ],
   )
-  def test_what_is_no_picture_is_named(self, bad):
+  def test_an_input_that_is_not_a_picture_is_named(self, bad):
     with pytest.raises(ValueError, match=r"picture 1 .* expected uint8 \[h, w, 3\]"):
       boxes.check_pictures([np.zeros((1, 1, 3), np.uint8), bad])
 
@@ -458,7 +458,7 @@ class TestTexts:
       found.vectors[0], mean / np.linalg.norm(mean), rtol=1e-4, atol=1e-6
     )
 
-  def test_what_is_no_text_is_named(self):
+  def test_an_input_that_is_not_a_text_is_named(self):
     with pytest.raises(ValueError, match="text 1 of the batch is int"):
       build_or_skip("static_words")(["a", 1])
 
@@ -661,7 +661,7 @@ class TestOnnx:
     found.append(build(path=path, output="y").fingerprint)
     assert len(set(found)) == len(found)
 
-  def test_what_is_no_network_of_pictures_is_named(self, tmp_path):
+  def test_a_file_that_is_not_a_network_of_pictures_is_named(self, tmp_path):
     path = tmp_path / "m.onnx"
     with pytest.raises(FileNotFoundError, match=r"m\.onnx: no such ONNX file"):
       extraction.build_extractor("onnx", path=path)

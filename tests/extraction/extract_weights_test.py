@@ -1,4 +1,4 @@
-"""Reading PyTorch's files without PyTorch, and without running what is in them."""
+"""PyTorch's files are read without PyTorch, and their programs are never run."""
 
 import os
 import pathlib
@@ -219,7 +219,7 @@ class TestMalice:
     with pytest.raises(DataError, match="more than tensors"):
       read(tmp_path, data)
 
-  def test_a_length_is_not_believed(self, tmp_path, file_bytes):
+  def test_a_wrong_length_is_refused(self, tmp_path, file_bytes):
     with pytest.raises(DataError):
       read(tmp_path, b"\x80\x02X\xff\xff\xff\xff" + file_bytes)
 
