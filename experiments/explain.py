@@ -1,11 +1,11 @@
-"""What decided in a finished run: importance by every method, as a page.
+"""Explains a finished run: feature attribution by every method, as a page.
 
   python -m experiments.explain --workdir=runs/debian_programs
   python -m experiments.explain --workdir=runs/debian_programs \
     --methods=argmax,shapley --ids=vim,gifsicle
 
-The folder then holds index.html, which opens without a network, explain.json and the
-pictures.
+It writes index.html, which opens without a network, explain.json and the pictures to
+the folder `explain` of the run, or to --output.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from experiments import command
 
 
 def table(summary: Mapping[str, Any]) -> str:
-  """Importance by modality and method, in columns."""
+  """Mean share of each modality by method, as text in columns."""
   shares = {name: facts["shares"] for name, facts in summary["methods"].items()}
   modalities = list(next(iter(shares.values())))
   width = max(map(len, ("modality", *modalities)))
@@ -36,10 +36,10 @@ def table(summary: Mapping[str, Any]) -> str:
 
 
 def check_folder(folder: pathlib.Path) -> None:
-  """Raises where nothing could be written; makes no folder.
+  """Raise if nothing can be written to a folder; does not create it.
 
   Raises:
-    ValueError: Not writable; says why.
+    ConfigError: The folder is not writable; the message says why.
   """
   there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
   try:
@@ -47,12 +47,12 @@ def check_folder(folder: pathlib.Path) -> None:
       pass
   except OSError as error:
     raise ConfigError(
-      f"cannot write to {folder}: {error}; give another --output"
+      f"cannot write to {folder}: {error}. Give another --output."
     ) from error
 
 
 def main(argv: list[str]) -> None:
-  """Explains the run that the command line names."""
+  """Explain the run of the command line."""
   command.no_arguments(argv)
   logging.set_verbosity(logging.WARNING)
   given = flags.FLAGS
@@ -78,16 +78,16 @@ def main(argv: list[str]) -> None:
 
 
 def define_flags() -> None:
-  """The flags of the command line; here, so that the rest can be imported."""
+  """Define the flags; a function, so that other modules can import this one."""
   flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
-  flags.DEFINE_string("split", "test", "Whose examples.")
-  flags.DEFINE_list("methods", None, "By default all that the model has.")
-  flags.DEFINE_list("ids", None, "Examples to show; by default six at random.")
-  flags.DEFINE_integer("examples", 200, "Random ones, that the data set is told by.")
-  flags.DEFINE_string("label", None, "What is explained; by default the prediction.")
+  flags.DEFINE_string("split", "test", "Split to take the examples from.")
+  flags.DEFINE_list("methods", None, "Methods; by default all that the model supports.")
+  flags.DEFINE_list("ids", None, "Ids of examples to show; by default six at random.")
+  flags.DEFINE_integer("examples", 200, "Size of the sample for statistics.")
+  flags.DEFINE_string("label", None, "Label to explain; by default the prediction.")
   flags.DEFINE_integer("permutations", 8, "Random orders of element_shapley.")
-  flags.DEFINE_string("output", None, "Folder; by default explain in that of the run.")
-  flags.DEFINE_integer("seed", 0, "Of all that is random.")
+  flags.DEFINE_string("output", None, "Folder; by default `explain` in the run.")
+  flags.DEFINE_integer("seed", 0, "Seed of all random choices.")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From raw pictures and texts to sets: any number of elements of each extractor.
+"""Extracts elements from pictures and texts: a list of vectors of each extractor.
 
   pip install -e '.[extract]'
   python -m experiments.extract --input=photos --output=photos.parquet \
@@ -6,15 +6,15 @@
   python -m experiments.extract --input=films.parquet --images=poster --texts=plot \
     --output=film_sets.parquet
 
-The input is a folder of pictures, with texts of the same names (cat.jpg, cat.txt), or a
-table with columns of them. The output has a row for each of its rows, in order: the
-table's columns (of a folder: id, path, text), paths as seen from the output's folder,
-and for each extractor a list of vectors, with boxes, scores and strings where there are
-such. A stopped run goes on where it was, and a second one does what is new: results are
-kept by content in OUTPUT.cache. What could not be read is in OUTPUT.problems.json.
+The input is a folder of pictures and texts with matching names (cat.jpg, cat.txt), or a
+table with columns of them. The output has the same rows in the same order: the columns
+of the table (for a folder: id, path, text), with paths relative to the output's folder,
+and for each extractor a list of vectors, with boxes, scores and strings if it returns
+them. A stopped run continues, and a second run processes only what is new: results are
+cached by content in OUTPUT.cache. OUTPUT.problems.json lists unreadable inputs.
 
-With --beam (pip install -e '.[beam]') the same is a pipeline of Apache Beam, on any of
-its runners: --beam_options=--runner=FlinkRunner,--parallelism=64
+With --beam (pip install -e '.[beam]') it runs as an Apache Beam pipeline, on any of its
+runners: --beam_options=--runner=FlinkRunner,--parallelism=64
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import tqdm
 from absl import flags, logging
 from ml_collections import config_flags
 
-from deepsets_jax.extraction import EXTRACTORS, inputs, pipeline, worker
+from deepsets_jax.extraction import EXTRACTORS, inputs, pipeline, registry, worker
 from deepsets_jax.extraction.pipeline import Settings, Summary
 from deepsets_jax.extraction.worker import Make
 from deepsets_jax.foundation.errors import ConfigError
@@ -35,31 +35,33 @@ from experiments import command
 from experiments.explain import check_folder
 
 _BASE = pathlib.Path(__file__).parents[1] / "configs/extraction/base.py"
-# Problems that are shown; the file has all.
+# Most problems to print; the file lists all.
 _SHOWN = 10
 
 
 def maker(config, workers: int) -> Make:
-  """What builds the extractors of a config in each of some processes.
+  """A function that builds the config's extractors in each of several processes.
 
   Raises:
-    ValueError: There is no extractor of a name.
+    ConfigError: There is no extractor of a name, or a setting is missing.
   """
   settings = {}
   for name in config.extractors:
     if name not in EXTRACTORS:
-      raise ConfigError(f"no extractor {name!r}; there are {', '.join(EXTRACTORS)}")
+      raise ConfigError(f"no extractor {name!r}; choose from {', '.join(EXTRACTORS)}")
     given = config.get(name, {})
     settings[name] = {k: v for k, v in given.items() if v is not None}
     if workers > 1 and "threads" in given:
       settings[name].setdefault("threads", max(worker.available_cores() // workers, 1))
   if "onnx" in settings and "path" not in settings["onnx"]:
-    raise ConfigError("extractor 'onnx' needs its file: --config.onnx.path=FILE")
-  return functools.partial(worker.of_registry, tuple(config.extractors), settings)
+    raise ConfigError("extractor 'onnx' needs a file: --config.onnx.path=FILE")
+  return functools.partial(
+    registry.build_extractors, tuple(config.extractors), settings
+  )
 
 
 def report(summary: Summary, output: str) -> str:
-  """What was done, in lines."""
+  """A summary as lines of text."""
   lines = [
     f"{output}: {summary.rows} rows in {summary.seconds:.0f} s;"
     f" {summary.extracted} results found, {summary.reused} from the cache"
@@ -79,15 +81,15 @@ def report(summary: Summary, output: str) -> str:
 
 
 def left_out(suffixes: Mapping[str, int]) -> str:
-  """The line on files of a folder that are not read, by their suffix."""
+  """A line of text about files of a folder that are not read."""
   return (
-    f"left out: {inputs.counted(suffixes)}; these formats are not read: save pictures"
-    " as JPEG or PNG, texts as .txt"
+    f"left out: {inputs.counted(suffixes)}. These formats are not supported: save"
+    " pictures as JPEG or PNG, and texts as .txt."
   )
 
 
 def main(argv: list[str]) -> None:
-  """Extracts what the command line names."""
+  """Run the extraction of the command line."""
   command.no_arguments(argv)
   logging.set_verbosity(logging.WARNING)
   given = flags.FLAGS
@@ -99,7 +101,7 @@ def main(argv: list[str]) -> None:
   cache = given.cache or f"{output}.cache"
   check_folder(pathlib.Path(output).parent)
   if pathlib.Path(output).resolve() == pathlib.Path(given.input).resolve():
-    raise ConfigError(f"--output={output} is the input; give another")
+    raise ConfigError(f"--output={output} is the input; give another path")
   workers = 1 if given.beam else config.workers or worker.available_cores()
   settings = Settings(config.batch_size, config.max_side, workers)
   make = maker(config, workers)
@@ -109,7 +111,7 @@ def main(argv: list[str]) -> None:
   if given.beam:
     from deepsets_jax.extraction import beam
 
-    job = beam.Job(
+    job = beam.BeamExtraction(
       *(given.input, given.images, given.texts, output, cache, make, settings),
       shard_rows=config.shard_rows,
     )
@@ -124,17 +126,17 @@ def main(argv: list[str]) -> None:
 
 
 def define_flags() -> None:
-  """The flags of the command line; here, so that the rest can be imported."""
+  """Define the flags; a function, so that other modules can import this one."""
   config_flags.DEFINE_config_file("config", str(_BASE), lock_config=True)
   flags.DEFINE_string("input", None, "Folder, or file of a table.", required=True)
   flags.DEFINE_string("output", None, "Parquet file to write.", required=True)
   flags.DEFINE_list("images", [], "Columns of pictures of the table: bytes or paths.")
   flags.DEFINE_list("texts", [], "Columns of texts of the table.")
   flags.DEFINE_list("extractors", [], "Names; by default those of the config.")
-  flags.DEFINE_integer("workers", None, "Processes; by default that of the config.")
+  flags.DEFINE_integer("workers", None, "Processes; by default from the config.")
   flags.DEFINE_string("cache", None, "Folder of the cache; by default OUTPUT.cache.")
-  flags.DEFINE_bool("beam", False, "Whether to run as a pipeline of Apache Beam.")
-  flags.DEFINE_list("beam_options", [], "Of Beam: --runner=..., and those of a runner.")
+  flags.DEFINE_bool("beam", False, "Run as an Apache Beam pipeline.")
+  flags.DEFINE_list("beam_options", [], "Options of Beam, such as --runner=...")
 
 
 if __name__ == "__main__":

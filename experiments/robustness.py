@@ -1,15 +1,15 @@
-"""Measures what trained models lose when data is missing, wrong, or more.
+"""Measures the robustness of trained models to missing, wrong and repeated data.
 
   python -m experiments.robustness --workdir=runs/debian_programs
   python -m experiments.robustness --workdir=set_pool=runs/a \
     --workdir=set_pool=runs/b --workdir=concat=runs/c --output=runs/robustness
 
 A folder may have a name before it; folders of one name are seeds of one model. The
-metric is that of the runs' config, on one split: as it is, with each modality of each
-example missing or each element wrong at a rate, with every element repeated, and with
-every subset of the modalities where there are at most 10. The output folder (that of a
-single run is by default `robustness` in the run's) then holds robustness.md,
-robustness.json, robustness.png and subsets.png.
+metric is that of the runs' config, on one split: without changes, with each modality of
+each example missing or each element replaced at a rate, with every element repeated,
+and with every subset of at most 10 modalities. The output folder (for a single run by
+default `robustness` in the run's) then has robustness.md, robustness.json,
+robustness.png and subsets.png.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from experiments.results.robustness_tables import (
   rows,
 )
 
-# What the same model on other seeds may differ in: slots are proposed from the split.
+# Settings that differ between seeds of a model; budgets are proposed from the split.
 _OF_A_SEED = ("seed", "data.budgets", "data.shards")
 
 
 class Run(NamedTuple):
-  """A run that is asked for: the name of its model, its folder and its config."""
+  """A run to measure: the name of its model, its folder and its config."""
 
   name: str
   workdir: pathlib.Path
@@ -53,10 +53,10 @@ class Run(NamedTuple):
 
 
 def read(text: str) -> Run:
-  """The run of `[name=]folder`; its name is by default its folder's.
+  """The run of `[name=]folder`; the default name is that of the folder.
 
   Raises:
-    ValueError: No run there.
+    ConfigError: The folder has no run.
   """
   name, folder = re.fullmatch(r"(?:([^=/]+)=)?(.*)", text, re.DOTALL).groups()
   workdir = pathlib.Path(folder)
@@ -64,41 +64,43 @@ def read(text: str) -> Run:
 
 
 def check(runs: Sequence[Run]) -> None:
-  """Raises where the numbers of runs could not stand in one table.
+  """Raise if the runs cannot be compared in one table.
 
   Raises:
-    ValueError: Two runs have other data or another metric; two of one name have one
-      seed, or differ in more than it. Names the runs and the setting.
+    ConfigError: Two runs differ in data or metric, or two runs of one name have the
+      same seed or differ in more than the seed. The message names the runs and the
+      setting.
   """
   first = runs[0]
   for run in runs[1:]:
-    _same(first, run, _data(first), _data(run), "models are compared on one data set")
+    reason = "compared models must share one data set"
+    _same(first, run, _data(first), _data(run), reason)
   for one, other in itertools.combinations(runs, 2):
     if one.name != other.name:
       continue
     if one.config.seed == other.config.seed:
       raise ConfigError(
         f"{one.workdir} and {other.workdir} are both {one.name!r} with seed"
-        f" {one.config.seed}; give one of them another name: --workdir=NAME=FOLDER"
+        f" {one.config.seed}. Give one of them another name: --workdir=NAME=FOLDER."
       )
-    reason = f"runs of one name, {one.name!r}, are seeds of one model"
+    reason = f"runs of one name, {one.name!r}, must differ in the seed only"
     _same(one, other, _model(one), _model(other), reason)
 
 
 def _same(
   one: Run, other: Run, settings: Mapping, others: Mapping, reason: str
 ) -> None:
-  """Raises at the first setting in which two runs differ."""
+  """Raise at the first setting in which two runs differ."""
   for key in settings | others:
     a, b = settings.get(key), others.get(key)
     if a != b:
       raise ConfigError(
-        f"{other.workdir} has {key}={b!r}, and {one.workdir} has {a!r}; {reason}"
+        f"{other.workdir} has {key}={b!r}, but {one.workdir} has {a!r}; {reason}"
       )
 
 
 def _data(run: Run) -> dict[str, Any]:
-  """The settings that make the data set, up to the split, and the metric."""
+  """The settings that define the data set and its split, and the metric."""
   config = run.config
   own = config.data.get(config.data.name) or {}
   settings = {f"data.{config.data.name}.{key}": own[key] for key in own}
@@ -107,7 +109,7 @@ def _data(run: Run) -> dict[str, Any]:
 
 
 def _model(run: Run) -> dict[str, Any]:
-  """All settings but those of a seed, by their dotted names."""
+  """All settings except those of a seed, by their dotted names."""
   settings = {}
 
   def visit(group: Mapping, prefix: str) -> None:
@@ -125,21 +127,21 @@ def _model(run: Run) -> dict[str, Any]:
 
 
 def measure(run: Run, split: str, draws: int, seed: int) -> Measured:
-  """All that is measured of a run.
+  """Measure one run.
 
   Args:
     run: The run.
-    split: Of its data.
-    draws: Of a corruption by chance, at each level.
-    seed: Of these.
+    split: Split of its data.
+    draws: Number of random corruptions at each level.
+    seed: Seed of the draws.
 
   Raises:
-    ValueError: Its data has no such split, or it has no checkpoint.
+    ConfigError: The data has no such split, or the run has no checkpoint.
   """
   model = trained.load_trained(run.workdir)
   if split not in model.run.tables:
     raise ConfigError(
-      f"{run.workdir}: its data has no split {split!r}; it has"
+      f"{run.workdir}: the data has no split {split!r}; it has"
       f" {sorted(model.run.tables)}"
     )
   table = model.run.tables[split]
@@ -168,13 +170,14 @@ _PAGE = """# Robustness
 
 {tables}
 
-{metric} on {split}; {spread}. A loss is the difference from the split as it is,
-positive where it is worse. Missing: each modality of each example is absent with this
-chance, all of them too. Noise: each element is another one of the split with this
-chance. Both are means of {draws} draws, seed {seed}. The area is that under the curve
-over rates from 0 to 1. Repeated: every element so many times.
+{metric} on {split}; {spread}. A loss is the difference from the unchanged split;
+positive means worse. Missing: each modality of each example is absent with this
+probability, possibly all of them. Noise: each element is replaced by another one of the
+split with this probability. Both are means of {draws} draws, seed {seed}. The area is
+that under the curve over rates from 0 to 1. Repeated: every element occurs this number
+of times.
 
-![The metric against how much is missing, wrong or repeated](robustness.png)
+![The metric against the rate of missing, wrong or repeated data](robustness.png)
 {subsets}
 | model | run | seed |
 |---|---|---|
@@ -184,16 +187,18 @@ over rates from 0 to 1. Repeated: every element so many times.
 {command}
 ```
 """
-_SUBSETS = "\n![Each modality alone, and what its absence costs](subsets.png)\n"
+_SUBSETS = (
+  "\n![The metric with each modality alone, and the loss without it](subsets.png)\n"
+)
 
 
 def compare(
   runs: Sequence[Run], output: pathlib.Path, *, split: str, draws: int, seed: int
 ) -> None:
-  """Measures all runs, prints the tables and writes the files.
+  """Measure all runs, print the tables and write the files.
 
   Raises:
-    ValueError: See `check` and `measure`.
+    ConfigError: See `check` and `measure`.
   """
   check(runs)
   models: dict[str, list[Measured]] = {}
@@ -225,7 +230,7 @@ def compare(
 
 
 def main(argv: list[str]) -> None:
-  """Measures what the command line names."""
+  """Measure the runs of the command line."""
   command.no_arguments(argv)
   logging.set_verbosity(logging.WARNING)
   given = flags.FLAGS
@@ -243,16 +248,18 @@ def main(argv: list[str]) -> None:
 
 
 def define_flags() -> None:
-  """The flags of the command line; here, so that the rest can be imported."""
+  """Define the flags; a function, so that other modules can import this one."""
   flags.DEFINE_multi_string(
     "workdir", None, "[name=]folder of a run; once for each run.", required=True
   )
   flags.DEFINE_string(
-    "output", None, "Folder of what is made; of a single run by default within its own."
+    "output",
+    None,
+    "Output folder; for a single run by default in its own.",
   )
-  flags.DEFINE_string("split", "test", "Of the data.")
-  flags.DEFINE_integer("draws", 3, "Of what is random, at each level.", lower_bound=1)
-  flags.DEFINE_integer("seed", 0, "Of the draws.", lower_bound=0)
+  flags.DEFINE_string("split", "test", "Split to measure on.")
+  flags.DEFINE_integer("draws", 3, "Random corruptions at each level.", lower_bound=1)
+  flags.DEFINE_integer("seed", 0, "Seed of the draws.", lower_bound=0)
 
 
 if __name__ == "__main__":

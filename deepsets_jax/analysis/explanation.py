@@ -1,4 +1,4 @@
-"""What decided in a finished run: importance by every method, tested, and told.
+"""Explanation of a finished run: attribution by every method, and how faithful it is.
 
 explained = deepsets_jax.explain("runs/debian_programs")
 explained.write("runs/debian_programs/explain")
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,52 +17,52 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from deepsets_jax.analysis import attribution, page
-from deepsets_jax.analysis.attribution import faithfulness, outputs, result
-from deepsets_jax.analysis.attribution.faithfulness import Curve
+from deepsets_jax.analysis.attribution import faithfulness, outputs, result, shapley
 from deepsets_jax.analysis.attribution.outputs import Output
-from deepsets_jax.analysis.attribution.result import Element, Importance
+from deepsets_jax.analysis.attribution.result import Attribution, Element
 from deepsets_jax.data.datasets import names
 from deepsets_jax.data.tables.ablation import Bags
 from deepsets_jax.data.tables.table import Table
-from deepsets_jax.figures import attribution as importance_figures
+from deepsets_jax.figures import attribution as attribution_figures
 from deepsets_jax.foundation.errors import ConfigError
-from deepsets_jax.foundation.files import write_json
+from deepsets_jax.foundation.files import to_json, write_json
 from deepsets_jax.fusion.settings import group_of
 from deepsets_jax.tasks import trained
 from deepsets_jax.tasks.trained import Trained
 from deepsets_jax.training import losses
 
-# Examples shown where none are named.
+# Number of examples to show if none are named.
 _SHOWN = 6
-# Elements listed of an example: the most important, and the most opposed.
+# Number of elements to list of an example: highest and most negative scores.
 _TOP, _BOTTOM = 12, 3
 _RANDOM_ORDERS = 5
+_CURVE_FIELDS = ("fractions", "values", "lower", "upper", "area", "area_band")
 _TESTS = {"deletion": faithfulness.deletion, "insertion": faithfulness.insertion}
 
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-  """What decided, in numbers and pictures.
+  """The attributions of a run as numbers and pictures.
 
   Attributes:
-    importances: By method, of the sampled examples and then the other chosen ones.
-    summary: Plain values, what `explain.json` holds.
-    figures: By name.
+    attributions: By method, for the sampled examples followed by the other chosen ones.
+    summary: Plain values, the content of `explain.json`.
+    figures: Figures by name.
   """
 
-  importances: Mapping[str, Importance]
+  attributions: Mapping[str, Attribution]
   summary: Mapping[str, Any]
   figures: Mapping[str, Figure]
 
   def write(self, folder: str | pathlib.Path) -> None:
-    """Writes `index.html`, `explain.json` and a PNG per figure."""
+    """Write `index.html`, `explain.json` and a PNG per figure."""
     folder = pathlib.Path(folder)
     page.write_page(folder, self.summary, self.figures)
     write_json(folder / "explain.json", self.summary)
 
   def __repr__(self) -> str:
     return (
-      f"Explanation(methods={list(self.importances)}, figures={list(self.figures)})"
+      f"Explanation(methods={list(self.attributions)}, figures={list(self.figures)})"
     )
 
   def _repr_html_(self) -> str:
@@ -82,22 +81,23 @@ def explain(
   seed: int = 0,
   report: Callable[[str], None] = lambda line: None,
 ) -> Explanation:
-  """What decided in a run: of a sample of a split, and of single examples.
+  """Explain a run by a sample of a split and by single examples.
 
   Args:
-    run: The folder of a run, or what `trained.load_trained` made of it.
-    split: Whose examples.
-    methods: Keys of `importance.METHODS`; by default all that the model has.
-    ids: Of the examples to show; by default six of the sample.
-    examples: How many of the split, at random, what is said of the data set is of.
-    label: What is explained, a label, class or number; by default the prediction.
-    permutations: Random orders of element_shapley in examples of more than 12
-      elements, and of shapley above 12 modalities.
-    seed: Of everything random.
-    report: Takes a line after each step, with its seconds.
+    run: The folder of a run, or the result of `trained.load_trained`.
+    split: The split to take examples from.
+    methods: Keys of `attribution.METHODS`; by default all that the model supports.
+    ids: Ids of the examples to show; by default six of the sample.
+    examples: Size of the random sample for the statistics of the data set.
+    label: The label, class or number to explain; by default the prediction.
+    permutations: Number of random orders of element_shapley for examples with more than
+      12 elements, and of shapley above 12 modalities.
+    seed: Seed of all random choices.
+    report: Called with a line of text after each step, which has its seconds.
 
   Raises:
-    ConfigError: No such run, split, method, id or label; says which there are.
+    ConfigError: The run, split, method, id or label does not exist; the message names
+      legal values.
   """
   watch = _Watch(report)
   with watch("load"):
@@ -109,19 +109,20 @@ def explain(
   asked = table.select(rows)
   logits, output = _output(model, asked, label)
   orders = {"permutations": permutations, "seed": seed}
-  found = _importances(methods, model, asked, output, orders, watch)
+  found = _attributions(methods, model, asked, output, orders, watch)
   path = None if isinstance(run, Trained) else str(run)
-  facts = {"run": path, "config": _essentials(model), "split": split, "label": label}
-  facts |= {"examples": sampled, "examples_of_split": len(table), **orders}
-  facts |= _of_sample(model, found, sampled, seed, watch)
-  facts["chosen"] = _of_chosen(model, asked, logits, output, found, places)
+  summary = {"run": path, "config": _essentials(model), "split": split, "label": label}
+  summary |= {"examples": sampled, "examples_of_split": len(table), **orders}
+  summary |= _of_sample(model, found, sampled, seed, watch)
+  summary["chosen"] = _of_chosen(model, asked, logits, output, found, places)
+  summary = to_json(summary)
   with watch("pictures"):
-    drawn = importance_figures.draw(facts)
-  return Explanation(found, facts | {"seconds": watch.seconds}, drawn)
+    drawn = attribution_figures.draw(summary)
+  return Explanation(found, summary | {"seconds": watch.seconds}, drawn)
 
 
 class _Watch:
-  """Reports steps and their seconds."""
+  """Measures and reports the seconds of each step."""
 
   def __init__(self, report: Callable[[str], None]):
     self._report = report
@@ -146,25 +147,24 @@ def _check(
     raise ConfigError(f"no split {split!r}; the data has {sorted(model.run.tables)}")
   attribution.check(methods, model)
   if not methods:
-    raise ConfigError(f"no method; name some of {attribution.possible(model)}")
+    raise ConfigError(f"methods is empty; choose from {attribution.possible(model)}")
   if examples < 1:
-    raise ConfigError(f"{examples} examples: give at least 1")
-  if "element_shapley" in methods and (permutations < 4 or permutations % 2):
-    raise ConfigError(
-      f"{permutations} permutations: they come in pairs, and an error needs two pairs;"
-      " give an even number from 4"
-    )
+    raise ConfigError(f"examples is {examples}; give at least 1")
+  if "element_shapley" in methods:
+    shapley.check_permutations(permutations)
 
 
 def _rows(
   model: Trained, split: str, ids: Sequence[str] | None, examples: int, seed: int
 ) -> tuple[np.ndarray, int, list[int]]:
-  """The rows to explain, the sample first; its size; where the chosen are in them."""
+  """The rows to explain, sample first; the sample's size; where the chosen rows are."""
   tables = model.run.tables
   for name in ids or ():
     others = [other for other, table in tables.items() if name in table.ids]
     if others and split not in others:
-      raise ConfigError(f"{name!r} is in the split {others[0]!r}, not in {split!r}")
+      raise ConfigError(
+        f"example {name!r} is in the split {others[0]!r}, not in {split!r}"
+      )
   count = len(tables[split])
   sample = np.random.default_rng(seed).permutation(count)[:examples].tolist()
   chosen = sample[:_SHOWN]
@@ -177,25 +177,25 @@ def _rows(
 def _output(
   model: Trained, table: Table, label: str | int | None
 ) -> tuple[np.ndarray, Output]:
-  """The logits, and what is explained."""
+  """The logits and the output to explain."""
   target = table.schema.target
   if label is None:
     logits = model.logits(table)
     return logits, outputs.predicted(target, logits, model.threshold)
   if isinstance(label, str) and label not in target.names and label.isdecimal():
-    label = int(label)  # Of a target without names.
+    label = int(label)  # The target has no names.
   output = outputs.of_label(target, label, len(table))
   return model.logits(table), output
 
 
-def _importances(
+def _attributions(
   methods: Sequence[str],
   model: Trained,
   table: Table,
   output: Output,
   orders: Mapping[str, int],
   watch: _Watch,
-) -> dict[str, Importance]:
+) -> dict[str, Attribution]:
   found = {}
   for method in methods:
     settings = orders if "shapley" in method else {}
@@ -206,12 +206,12 @@ def _importances(
 
 def _of_sample(
   model: Trained,
-  found: Mapping[str, Importance],
+  found: Mapping[str, Attribution],
   sampled: int,
   seed: int,
   watch: _Watch,
 ) -> dict[str, Any]:
-  """What is said of the data set, by the first examples, as plain values."""
+  """Statistics of the data set from the first `sampled` examples, as plain values."""
   sample = {name: one.first(sampled) for name, one in found.items()}
   table = next(iter(sample.values())).table
   bags = Bags(table)
@@ -221,7 +221,7 @@ def _of_sample(
       "tells_elements": one.elements is not None,
       "shares": one.shares(),
       "columns": {
-        modality: dict(zip(columns[modality], shares.tolist(), strict=True))
+        modality: dict(zip(columns[modality], shares, strict=True))
         for modality, shares in one.column_shares().items()
         if modality in columns
       },
@@ -234,28 +234,22 @@ def _of_sample(
     with watch(test):
       for name, one in sample.items():
         scores = faithfulness.scores_of(one, bags)
-        methods[name][test] = _plain(measure(model, table, scores, seed=seed))
-      same = np.zeros(len(bags.modality))  # All tie, and ties are at random.
+        curve = measure(model, table, scores, seed=seed)
+        methods[name][test] = {field: getattr(curve, field) for field in _CURVE_FIELDS}
+      same = np.zeros(len(bags.modality))  # All scores tie, so the order is random.
       orders = range(seed + 1, seed + 1 + _RANDOM_ORDERS)
       curves = [measure(model, table, same, seed=order) for order in orders]
     random[test] = {
-      "fractions": curves[0].fractions.tolist(),
-      "values": np.mean([curve.values for curve in curves], axis=0).tolist(),
-      "area": float(np.mean([curve.area for curve in curves])),
+      "fractions": curves[0].fractions,
+      "values": np.mean([curve.values for curve in curves], axis=0),
+      "area": np.mean([curve.area for curve in curves]),
     }
-  agreement = faithfulness.agreement(list(sample.values())).tolist()
   return {
     "metric": curves[0].metric,
     "methods": methods,
     "random": random,
-    "agreement": [[None if math.isnan(x) else x for x in row] for row in agreement],
+    "agreement": faithfulness.agreement(list(sample.values())),
   }
-
-
-def _plain(curve: Curve) -> dict[str, Any]:
-  arrays = ("fractions", "values", "lower", "upper")
-  facts = {name: getattr(curve, name).tolist() for name in arrays}
-  return facts | {"area": curve.area, "area_band": list(curve.area_band)}
 
 
 def _of_chosen(
@@ -263,28 +257,28 @@ def _of_chosen(
   table: Table,
   logits: np.ndarray,
   output: Output,
-  found: Mapping[str, Importance],
+  found: Mapping[str, Attribution],
   rows: Sequence[int],
 ) -> list[dict[str, Any]]:
-  """What is said of single examples, as plain values."""
+  """The chosen examples, as plain values."""
   target, config = table.schema.target, model.run.config
   words = names.element_names(config.data, config.seed)
   chances, explained = losses.probabilities(target, logits), output.names()
   values = output.of(logits)
-  told = []
+  examples = []
   for row in rows:
-    # Of a binary target what speaks for "no" is the negative logit.
+    # The score of "no" of a binary target is the negative logit.
     negation = "not " if (output.weights[row] < 0).any() else ""
-    told.append(
+    examples.append(
       {
         "id": str(table.ids[row]),
-        "num_elements": {k: int(table.lengths(k)[row]) for k in table.modalities},
+        "num_elements": {k: table.lengths(k)[row] for k in table.modalities},
         "true": names.truth(target, table.targets[row]),
         "predicted": names.prediction(target, chances[row], model.threshold),
         "explained": negation + explained[row],
-        "value": float(values[row]),
+        "value": values[row],
         "modalities": {
-          name: {k: float(v[row]) for k, v in one.modalities.items()}
+          name: {k: v[row] for k, v in one.modalities.items()}
           for name, one in found.items()
         },
         "elements": {
@@ -292,23 +286,20 @@ def _of_chosen(
           for name, one in found.items()
           if one.elements is not None
         },
-        "pictures": {
-          name: images.tolist()
-          for name, images in names.pictures(config.data, table, row).items()
-        },
+        "pictures": names.pictures(config.data, table, row),
       }
     )
-  return told
+  return examples
 
 
 def _element(
-  one: Importance, row: int, element: Element, words: Mapping[str, Sequence[str]]
+  one: Attribution, row: int, element: Element, words: Mapping[str, Sequence[str]]
 ) -> dict[str, Any]:
-  """One element as plain values."""
+  """An element of an example, as plain values."""
   name, position, value, score = element
   column = one.table.modalities[name]
   slot = column.offsets[row] + position
-  error = None if one.error is None else float(one.error[name][slot])
+  error = None if one.error is None else one.error[name][slot]
   weight = None if column.weights is None else float(column.weights[slot])
   text = names.text(name, position, value, words, weight)
   where = {"modality": name, "position": position, "text": text}
@@ -316,7 +307,7 @@ def _element(
 
 
 def _ends(ranked: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-  """The elements that count most, and those that count most against."""
+  """The elements with the highest scores, and those with the most negative ones."""
   rest = ranked[_TOP:]
   return {
     "top": ranked[:_TOP],
@@ -325,7 +316,7 @@ def _ends(ranked: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 
 def _essentials(model: Trained) -> dict[str, Any]:
-  """What of the config tells runs apart."""
+  """The settings in which runs usually differ."""
   config = model.run.config
   data, fusion = config.data.name, config.model.fusion
   return {

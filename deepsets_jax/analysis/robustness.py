@@ -1,4 +1,4 @@
-"""What a trained model loses when data is missing, wrong, or more than it has seen."""
+"""Robustness of a trained model to data that is missing, wrong or repeated."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from deepsets_jax.training import evaluation, metrics
 
 RATES = tuple(np.linspace(0, 1, 11).tolist())
 TIMES = (1, 2, 4, 8, 16)
-# Modalities whose subsets are all tried.
+# Most modalities for `every_subset`.
 MOST_SUBSETS = 10
 
-# Of a table, a level and a source of chance: the table as it may arrive.
+# (table, level, random generator) -> corrupted table.
 Corruption = Callable[[Table, float, np.random.Generator], Table]
 
 
 def missing(table: Table, rate: float, rng: np.random.Generator) -> Table:
-  """Each modality of each example taken away with chance `rate`; all may be."""
+  """Remove each modality of each example with probability `rate`, possibly all."""
   keep = rng.random((len(table), len(table.schema.modalities))) >= rate
   return keep_modalities(table, keep)
 
 
 def noise(table: Table, rate: float, rng: np.random.Generator) -> Table:
-  """Each element in place of another's, drawn from the table, with chance `rate`.
+  """Replace each element with probability `rate` by a random element of the table.
 
-  Weights and times stay where they were: it says as much, and something else. A value
-  goes with its token. What is wrong at a rate is as wrong at every higher one.
+  Weights and times stay in place, except for values, which belong to their tokens. An
+  element that is replaced at some rate has the same replacement at every higher rate.
   """
   modalities = {}
   for name, ragged in table.modalities.items():
     n = len(ragged.values)
     wrong = rng.random(n) < rate
-    # As many are drawn at every rate, so that all rates draw the same.
+    # Draw the same numbers at every rate.
     drawn = rng.integers(max(n, 1), size=n)
     other = np.where(wrong, drawn, np.arange(n))
     changed = ragged.replace(values=ragged.values[other])
@@ -51,7 +51,10 @@ def noise(table: Table, rate: float, rng: np.random.Generator) -> Table:
 
 
 def repeated(table: Table, times: float, rng: np.random.Generator) -> Table:
-  """Every element `times` times: sets larger than any in training, saying no more."""
+  """Repeat every element `times` times.
+
+  The sets are larger than in training, but contain nothing new.
+  """
   del rng
   modalities = {
     name: ragged.replace(
@@ -69,13 +72,13 @@ def _repeat(values: np.ndarray | None, times: int) -> np.ndarray | None:
   return None if values is None else np.repeat(values, times, axis=0)
 
 
-class ColumnType(NamedTuple):
-  """A corruption and how it is measured.
+class CorruptionSweep(NamedTuple):
+  """A corruption and the levels at which to measure it.
 
   Attributes:
-    change: Of a table.
-    levels: From none of it to the most.
-    by_chance: Whether draws differ.
+    change: (table, level, random generator) -> corrupted table.
+    levels: From no corruption to the strongest.
+    by_chance: Whether the corruption is random, so that draws differ.
   """
 
   change: Corruption
@@ -83,24 +86,24 @@ class ColumnType(NamedTuple):
   by_chance: bool
 
 
-CORRUPTIONS: Mapping[str, ColumnType] = {
-  "missing": ColumnType(missing, RATES, by_chance=True),
-  "noise": ColumnType(noise, RATES, by_chance=True),
-  "repeated": ColumnType(repeated, TIMES, by_chance=False),
+CORRUPTIONS: Mapping[str, CorruptionSweep] = {
+  "missing": CorruptionSweep(missing, RATES, by_chance=True),
+  "noise": CorruptionSweep(noise, RATES, by_chance=True),
+  "repeated": CorruptionSweep(repeated, TIMES, by_chance=False),
 }
 
 
 @dataclasses.dataclass(frozen=True)
-class Curve:
+class RobustnessCurve:
   """A metric against the level of a corruption.
 
   Attributes:
-    metric: Its name, that of the run's config.
-    levels: Of the corruption, ascending, the first none of it: `[q]`.
-    values: Of the metric, means over draws, `[q]`.
+    metric: Name of the metric, from the run's config.
+    levels: Levels of the corruption in ascending order, the first without any: `[q]`.
+    values: The metric at each level, a mean over draws: `[q]`.
 
   Raises:
-    ConfigError: Fewer than two levels, or not ascending.
+    ConfigError: There are fewer than two levels, or they are not ascending.
   """
 
   metric: str
@@ -110,26 +113,26 @@ class Curve:
   def __post_init__(self):
     if len(self.levels) < 2 or not (np.diff(self.levels) > 0).all():
       raise ConfigError(
-        f"levels {np.asarray(self.levels).tolist()}: expected two or more, ascending"
+        f"levels are {np.asarray(self.levels).tolist()}; give two or more, ascending"
       )
 
   @property
   def area(self) -> float:
-    """Under the curve, over the span of levels: a mean of the metric."""
+    """Area under the curve divided by the span of levels: a mean of the metric."""
     span = self.levels[-1] - self.levels[0]
     return float(np.trapezoid(self.values, self.levels) / span)
 
   def loss_at(self, level: float) -> float:
-    """What the metric loses from the first level to this one, between two if need be.
+    """The loss of metric from the first level to this one, interpolated between levels.
 
-    Positive is worse, also of a metric of which less is better.
+    Positive means worse, also for metrics where smaller is better.
 
     Raises:
-      ConfigError: The curve does not reach so far.
+      ConfigError: The level is outside of the curve.
     """
     if not self.levels[0] <= level <= self.levels[-1]:
       raise ConfigError(
-        f"level {level} is not on the curve, which goes from {self.levels[0]} to"
+        f"level {level} is not on the curve, which spans {self.levels[0]} to"
         f" {self.levels[-1]}"
       )
     value = float(np.interp(level, self.levels, self.values))
@@ -145,14 +148,22 @@ def curve(
   *,
   draws: int = 3,
   seed: int = 0,
-) -> Curve:
-  """The run's metric of a table at each level, the mean of some draws.
+) -> RobustnessCurve:
+  """The run's metric of a table at each level of a corruption.
+
+  Args:
+    trained: The model.
+    table: The examples as they are.
+    corrupt: The corruption.
+    levels: Its levels, ascending.
+    draws: Number of random corruptions to average at each level.
+    seed: Seed of the draws.
 
   Raises:
-    ConfigError: No draws, or levels that make no curve, see `Curve`.
+    ConfigError: `draws` is below 1, or the levels are invalid, see `RobustnessCurve`.
   """
   if draws < 1:
-    raise ConfigError(f"draws {draws}: expected at least 1")
+    raise ConfigError(f"draws is {draws}; give at least 1")
   values = [
     [
       measure(trained, corrupt(table, level, np.random.default_rng((seed, draw))))
@@ -161,20 +172,20 @@ def curve(
     for level in levels
   ]
   metric = trained.run.config.train.metric
-  return Curve(metric, np.asarray(levels, float), np.mean(values, axis=1))
+  return RobustnessCurve(metric, np.asarray(levels, float), np.mean(values, axis=1))
 
 
 def every_subset(trained: Trained, table: Table) -> dict[tuple[str, ...], float]:
-  """The run's metric with only these modalities, for every subset of them.
+  """The run's metric with only some modalities, for every subset of them.
 
   Raises:
-    ConfigError: More than 10 modalities.
+    ConfigError: There are more than 10 modalities.
   """
   names = list(table.schema.modalities)
   if len(names) > MOST_SUBSETS:
     raise ConfigError(
-      f"{len(names)} modalities have 2**{len(names)} subsets, each an evaluation; at"
-      f" most {MOST_SUBSETS}: leave some out of the schema, or take `curve`"
+      f"{len(names)} modalities have 2**{len(names)} subsets to evaluate; the limit is"
+      f" {MOST_SUBSETS} modalities. Leave some out of the schema, or use `curve`."
     )
   found = {}
   for kept in subsets(len(names)):

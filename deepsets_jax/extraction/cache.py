@@ -1,8 +1,8 @@
-"""What extractors have found, kept by content: a stopped run goes on where it was.
+"""Cache of extractions by content, with which a stopped run continues.
 
-One SQLite file. A result is found by a digest of the input's bytes and the extractor's
-fingerprint, whatever the input's name, and stands there whole or not at all. May be
-removed at any time.
+It is one SQLite file. The key of a result is a digest of the input's bytes and the
+extractor's fingerprint, not the input's name. A result is in the cache as a whole or
+not at all. The cache may be removed at any time.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ CREATE TABLE IF NOT EXISTS found (
 )
 """
 _COLUMNS = "content, dimension, vectors, boxes, scores, strings"
-# Of a statement.
+# Most parameters of one SQL statement.
 _MOST_PARAMETERS = 500
 # Seconds to wait for another run that writes to the same cache.
 _PATIENCE = 60.0
 
 
-def digest(content: bytes | str) -> bytes:
-  """The name of an input in the cache: 16 bytes; a text is not a file of its bytes."""
+def content_digest(content: bytes | str) -> bytes:
+  """The key of an input: 16 bytes; a text differs from a picture of equal bytes."""
   kind, data = b"image", content
   if isinstance(content, str):
     kind, data = b"text", content.encode()
@@ -45,16 +45,16 @@ def digest(content: bytes | str) -> bytes:
 
 
 class Cache:
-  """Results by extractor and content; a context manager.
+  """Extractions by extractor and content; a context manager.
 
-  What was put is there once `put` has returned, whatever happens next.
+  What `put` has returned from is stored, whatever happens next.
   """
 
   def __init__(self, folder: str | pathlib.Path):
-    """Opens the cache in a folder, or makes one.
+    """Open the cache in a folder, or create one.
 
     Raises:
-      DataError: It is damaged, of another format, or cannot be written.
+      DataError: It is damaged, has another format, or cannot be written.
     """
     self._path = pathlib.Path(folder) / _FILE
     with self._errors():
@@ -69,15 +69,15 @@ class Cache:
   def _open(self) -> None:
     with self._errors(), self._connection:
       found = self._connection.execute("PRAGMA user_version").fetchone()[0]
-      # A crash of the machine, not of the run, may cost the last results, no more.
+      # Only a crash of the machine, not one of the run, can lose the last results.
       self._connection.execute("PRAGMA synchronous = NORMAL")
       if found in (0, FORMAT):
         self._connection.execute(_TABLE)
         self._connection.execute(f"PRAGMA user_version = {FORMAT}")
     if found not in (0, FORMAT):
       raise DataError(
-        f"{self._path}: format {found}, expected {FORMAT}; remove the folder, or give"
-        " another --cache"
+        f"{self._path}: the format is {found}, expected {FORMAT}. Remove the folder, or"
+        " give another --cache."
       )
 
   def __enter__(self) -> Cache:
@@ -87,17 +87,17 @@ class Cache:
     self._connection.close()
 
   def has(self, extractor: str, contents: Sequence[bytes]) -> set[bytes]:
-    """Those of some contents whose result is there."""
+    """The contents that have a result."""
     rows = self._select("content", extractor, contents)
     return {row[0] for row in rows}
 
   def get(self, extractor: str, contents: Sequence[bytes]) -> dict[bytes, Extraction]:
-    """The results that are there."""
+    """The results of the contents that have one."""
     rows = self._select(_COLUMNS, extractor, contents)
     return {row[0]: _found(*row[1:]) for row in rows}
 
   def put(self, results: Mapping[str, Mapping[bytes, Extraction]]) -> None:
-    """Keeps results by extractor and content: all of them, or none."""
+    """Store results by extractor and content: all of them, or none."""
     rows = [
       (extractor, content, *_values(found))
       for extractor, by_content in results.items()
@@ -128,22 +128,17 @@ class Cache:
       yield
     except (sqlite3.Error, OSError) as error:
       raise DataError(
-        f"{self._path}: {error}; if it is damaged, remove the folder: what was in it is"
-        " found again. Or give another --cache"
+        f"{self._path}: {error}. If it is damaged, remove the folder, which costs no"
+        " more than time; or give another --cache."
       ) from error
 
 
-def _values(
-  found: Extraction,
-) -> tuple[int, bytes, bytes | None, bytes | None, str | None]:
-  strings = found.strings
-  return (
-    found.vectors.shape[1],
-    _blob(found.vectors),
-    None if found.boxes is None else _blob(found.boxes),
-    None if found.scores is None else _blob(found.scores),
-    None if strings is None else json.dumps(list(strings)),
-  )
+def _values(found: Extraction) -> tuple[int, *tuple[bytes | str | None, ...]]:
+  """The values of `_COLUMNS` after the content."""
+  arrays = (found.vectors, found.boxes, found.scores)
+  blobs = (None if x is None else np.asarray(x, "<f4").tobytes() for x in arrays)
+  strings = None if found.strings is None else json.dumps(list(found.strings))
+  return found.vectors.shape[1], *blobs, strings
 
 
 def _found(
@@ -159,10 +154,6 @@ def _found(
     scores=None if scores is None else _array(scores),
     strings=None if strings is None else json.loads(strings),
   )
-
-
-def _blob(array: np.ndarray) -> bytes:
-  return np.ascontiguousarray(array, "<f4").tobytes()
 
 
 def _array(blob: bytes) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A few rows of the input, by the digests of what is in them."""
+"""A chunk of rows of the input, with the digests of their pictures and texts."""
 
 from __future__ import annotations
 
@@ -8,25 +8,26 @@ from collections.abc import Iterator, Mapping, Sequence
 import pyarrow as pa
 
 from deepsets_jax.data.ingest.pictures import PictureError
-from deepsets_jax.extraction import cache, inputs
+from deepsets_jax.extraction import inputs
+from deepsets_jax.extraction.cache import content_digest
 from deepsets_jax.extraction.inputs import Input
 
-# Bytes of pictures and texts that are read for one chunk, about.
+# Bytes of pictures and texts in a chunk, about.
 _BYTES = 1 << 25
-# What stands for a character that could not be decoded.
+# The replacement for a character that could not be decoded.
 _LOST = "\ufffd"
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-  """What could not be read, and why.
+  """An input that could not be used, and the reason.
 
   Attributes:
-    row: Of the input, from 0.
-    column: Of the input.
+    row: Row of the input, from 0.
+    column: Column of the input.
     value: Path, or the number of bytes.
-    extractor: None where it concerns all of them.
-    reason: In words.
+    extractor: Name of the extractor; None if it concerns all.
+    reason: The reason in words.
   """
 
   row: int
@@ -41,12 +42,12 @@ class Chunk:
   """Rows of the input.
 
   Attributes:
-    row: The first.
+    row: Number of the first row.
     batch: The columns that are kept.
-    inputs: By digest; emptied once they are on their way.
-    digests: By column, of each row: None where there is nothing to look at.
-    values: By column of pictures, of each row: what to call it in a problem.
-    problems: Found in reading.
+    inputs: Pictures and texts by digest; cleared when they are sent to workers.
+    digests: Digests of each row by column; None for an absent input.
+    values: Names of each row's pictures, for messages about problems, by column.
+    problems: Problems found so far.
   """
 
   row: int
@@ -60,16 +61,16 @@ class Chunk:
     return self.batch.num_rows
 
 
-def read(
+def read_chunks(
   given: Input, size: int, start: int = 0, stop: int | None = None
 ) -> Iterator[Chunk]:
-  """The rows in order, in chunks of `size`, fewer where their inputs are large.
+  """Read the rows in order, in chunks of `size`, or fewer if their inputs are large.
 
   Args:
-    given: Where they come from.
-    size: Rows, at most.
+    given: The input.
+    size: Most rows of a chunk.
     start: First row.
-    stop: Row before which it ends; None for all.
+    stop: Row to stop before; None for all.
 
   Raises:
     DataError: The source cannot be read.
@@ -86,7 +87,7 @@ def read(
 
 
 def _chunk(given: Input, batch: pa.RecordBatch, row: int) -> Chunk:
-  """As many of some rows as are read at once, at least one."""
+  """The first rows of a batch as a chunk: up to `_BYTES` of inputs, at least a row."""
   kinds = dict.fromkeys(given.images, "image") | dict.fromkeys(given.texts, "text")
   cells = {column: batch[column].to_pylist() for column in kinds}
   chunk = Chunk(
@@ -103,7 +104,7 @@ def _chunk(given: Input, batch: pa.RecordBatch, row: int) -> Chunk:
       found = _contents(kind, cells[column][index], given.root, chunk, column)
       named = None
       if found is not None:
-        named = [cache.digest(content) for content in found]
+        named = [content_digest(content) for content in found]
         chunk.inputs.update(zip(named, found, strict=True))
         size += sum(map(len, found))
       chunk.digests[column].append(named)
@@ -116,7 +117,7 @@ def _chunk(given: Input, batch: pa.RecordBatch, row: int) -> Chunk:
 def _contents(
   kind: str, cell: object, root: str, chunk: Chunk, column: str
 ) -> Sequence[bytes | str] | None:
-  """What is in the next cell of a column; a problem is put down."""
+  """The inputs in the next cell of a column; adds a problem if there is one."""
   row = chunk.row + len(chunk.digests[column])
   value = f"{len(cell)} bytes" if isinstance(cell, bytes) else str(cell)
   if kind == "image":
@@ -128,8 +129,8 @@ def _contents(
     return None
   if kind == "text" and any(_LOST in text for text in found or ()):
     reason = (
-      f"characters that are not UTF-8 ({_LOST}) are lost; the rest is looked at;"
-      " save it in UTF-8"
+      f"characters that are not UTF-8 were replaced ({_LOST}); the rest is used. Save"
+      " the text as UTF-8."
     )
     chunk.problems.append(Problem(row, column, value[:60], None, reason))
   return found

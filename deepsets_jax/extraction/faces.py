@@ -1,8 +1,8 @@
-"""Faces: found by dlib's detector, each with the 128 numbers of dlib's network.
+"""Faces found by dlib's detector, each with the 128 numbers of dlib's network.
 
-Histograms of oriented gradients find faces seen from the front (Dalal and Triggs, 2005;
-King, 2009); five points turn and scale each; a residual network of 29 layers describes
-it (King, 2017). Vectors less than .6 apart are of one person, by dlib's advice.
+Histograms of oriented gradients find frontal faces (Dalal and Triggs, 2005; King,
+2009), five landmarks align each face, and a residual network of 29 layers describes it
+(King, 2017). By dlib's advice, vectors less than 0.6 apart belong to one person.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from deepsets_jax.extraction.protocol import Extraction
 from deepsets_jax.foundation.errors import ConfigError
 
 _PACKAGE = "face_recognition_models"
-# Of the two models of points the one whose training data allow any use.
+# Of the two landmark models, this one has training data that allow any use.
 _FILES = (
   "shape_predictor_5_face_landmarks.dat",
   "dlib_face_recognition_resnet_model_v1.dat",
@@ -24,13 +24,15 @@ _FILES = (
 
 
 class Faces:
-  """The faces in pictures, the clearest first; none where there is none.
+  """The faces in pictures, clearest first.
 
   Args:
-    score: Of the detector, the least. A face is at 0 or more, by its training; what is
-      between that and 0.25 is often none (a round badge has 0.12, a portrait 1.2).
-    upsample: How often a picture is doubled before the search: a face may be 80 pixels
-      wide at 0, 40 at 1, 20 at 2, and each costs four times the time.
+    score: Least score of the detector. By its training a face has at least 0, but
+      scores between 0 and 0.25 are often wrong (a round badge has 0.12, a portrait
+      1.2).
+    upsample: Number of times to double a picture before the search, 0 to 3. The
+      smallest face is 80 pixels wide at 0, 40 at 1, 20 at 2; each doubling takes four
+      times as long.
   """
 
   name, kind, dimension = "faces", "image", 128
@@ -40,7 +42,7 @@ class Faces:
     import dlib
 
     if upsample not in range(4):
-      raise ConfigError(f"upsample={upsample}: it is 0, 1, 2 or 3")
+      raise ConfigError(f"upsample is {upsample}; choose 0, 1, 2 or 3")
     paths = [
       weights.package_file(_PACKAGE, f"{_PACKAGE}/models/{file}") for file in _FILES
     ]
@@ -51,7 +53,7 @@ class Faces:
     self.fingerprint = weights.fingerprint(
       paths,
       extractor="faces 1",
-      dlib=dlib.__version__,  # The detector is a part of it.
+      dlib=dlib.__version__,  # The detector is part of dlib.
       score=score,
       upsample=upsample,
     )
@@ -67,8 +69,8 @@ class Faces:
     for i, face in enumerate(found):
       points = self._points(picture, face)
       vectors[i] = self._network.compute_face_descriptor(picture, points)
-      # The last pixel of a rectangle of dlib's is within.
+      # A rectangle of dlib includes its last pixel.
       corners[i] = face.left(), face.top(), face.right() + 1, face.bottom() + 1
     return Extraction(
-      vectors, boxes.shares(corners, picture), np.array(scores, np.float32)
+      vectors, boxes.relative_boxes(corners, picture), np.array(scores, np.float32)
     )

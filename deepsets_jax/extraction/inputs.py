@@ -1,4 +1,4 @@
-"""Where pictures and texts come from: a folder of them, or columns of a table."""
+"""Inputs: a folder of pictures and texts, or columns of a table."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from deepsets_jax.data.ingest.files import opening, paths
 from deepsets_jax.data.ingest.files.source import Source
 from deepsets_jax.foundation.errors import DataError
 
-# Rows of a batch of a folder.
+# Rows per batch of a folder.
 _ROWS = 64
 
 
 class Folder:
-  """A folder of pictures as a `Source`, a row per stem: `id`, `path` and `text`.
+  """A folder of pictures and texts as a `Source` with the columns `id`, `path`, `text`.
 
-  `cat.jpg` and `cat.txt` are one row, each may be missing. The id is the path without
-  its suffix; ids and paths begin in the folder. Folders in it are looked into; hidden
-  files and those with other suffixes are left out. Sorted by id.
+  `cat.jpg` and `cat.txt` form one row; either may be missing. The id is the path
+  without its suffix. Ids and paths are relative to the folder. Subfolders are included;
+  hidden files and files with other suffixes are left out. Rows are sorted by id.
 
   Attributes:
-    left_out: Number of files by suffix that are not hidden and are left out.
+    left_out: Number of files that are left out, except hidden ones, by suffix.
   """
 
   def __init__(self, where: str):
-    """Lists the files; reads none.
+    """List the files without reading them.
 
     Raises:
-      DataError: No picture and no text; two pictures of one stem.
+      DataError: There is no picture and no text, or two pictures have one stem.
     """
     self.where = where
     self.schema = pa.schema(
@@ -47,7 +47,7 @@ class Folder:
   def batches(
     self, columns: Sequence[str] | None = None, *, start: int = 0
   ) -> Iterator[pa.RecordBatch]:
-    """As `Source` says.
+    """As `Source.batches`.
 
     Raises:
       DataError: A text cannot be opened.
@@ -70,19 +70,19 @@ class Folder:
       return None
     path = pathlib.Path(self.where, self._texts[name])
     try:
-      # What is not UTF-8 is named when the text is looked at, with its row.
+      # Replaced characters become a problem of the row when its text is used.
       return path.read_text("utf-8-sig", errors="replace")
     except OSError as error:
       raise DataError(
-        f"{path} cannot be read ({error}); mend it, or remove it: absence needs no"
-        " placeholder"
+        f"{path} cannot be read ({error}). Repair it, or remove it: a missing text"
+        " needs no placeholder."
       ) from error
 
 
 def _listed(
   folder: pathlib.Path,
 ) -> tuple[dict[str, str], dict[str, str], collections.Counter[str]]:
-  """The pictures and the texts in a folder, their paths by id; and the other files."""
+  """Pictures and texts of a folder, as paths by id; the numbers of other files."""
   images: dict[str, str] = {}
   texts: dict[str, str] = {}
   left_out: collections.Counter[str] = collections.Counter()
@@ -95,45 +95,45 @@ def _listed(
       if name.startswith("."):
         continue
       if suffix not in (*pictures.SUFFIXES, ".txt"):
-        left_out[suffix or "without an ending"] += 1
+        left_out[suffix or "without suffix"] += 1
         continue
       stem = path.with_suffix("").as_posix()
       if stem in found:
         raise DataError(
-          f"{folder}: {found[stem]!r} and {path.as_posix()!r} are both of example"
-          f" {stem!r}; rename one of them"
+          f"{folder}: {found[stem]!r} and {path.as_posix()!r} both belong to example"
+          f" {stem!r}. Rename one of them."
         )
       try:
         stem.encode()
       except UnicodeEncodeError as error:
         raise DataError(
-          f"{folder}: the name {path.as_posix()!r} is not UTF-8; rename the file"
+          f"{folder}: the name {path.as_posix()!r} is not UTF-8. Rename the file."
         ) from error
       found[stem] = path.as_posix()
   if not images and not texts:
     raise DataError(
-      f"{folder}: no picture and no text in it"
+      f"{folder} has no picture and no text"
       + (f", but {counted(left_out)}" if left_out else "")
-      + f"; expected names that end in {', '.join((*pictures.SUFFIXES, '.txt'))}"
+      + f". Names must end in {', '.join((*pictures.SUFFIXES, '.txt'))}."
     )
   return images, texts, left_out
 
 
 def counted(suffixes: Mapping[str, int]) -> str:
-  """Numbers of files by suffix, most frequent first: "2 .heic, 1 .pdf"."""
+  """Numbers of files by suffix as text, most frequent first: "2 .heic, 1 .pdf"."""
   ranked = sorted(suffixes.items(), key=lambda item: (-item[1], item[0]))
   return ", ".join(f"{count} {suffix}" for suffix, count in ranked)
 
 
 @dataclasses.dataclass(frozen=True)
 class Input:
-  """What is read: a source, and which of its columns hold pictures and texts.
+  """A source, and its columns of pictures and texts.
 
   Attributes:
-    source: Rows.
-    root: Where paths of pictures begin.
-    images: Columns of pictures: bytes, or paths.
-    texts: Columns of texts: strings, or lists of them.
+    source: The rows.
+    root: Folder that relative paths of pictures start from.
+    images: Columns of pictures, as bytes or paths.
+    texts: Columns of texts, as strings or lists of strings.
   """
 
   source: Source
@@ -143,80 +143,83 @@ class Input:
 
   @property
   def left_out(self) -> collections.Counter[str]:
-    """Number of files by suffix that are in a folder and are not read."""
+    """Number of files of a folder that are not read, by suffix."""
     folder = isinstance(self.source, Folder)
     return self.source.left_out if folder else collections.Counter()
 
   @property
   def kept(self) -> list[str]:
-    """The columns that go to the output: all but those of pictures' bytes."""
+    """The columns to copy to the output: all but bytes of pictures."""
     return [
       field.name
       for field in self.source.schema
       if field.name not in self.images or not pa.types.is_binary(field.type)
     ]
 
-  def moved(self, batch: pa.RecordBatch, folder: str | pathlib.Path) -> pa.RecordBatch:
-    """Kept columns of some rows, relative paths of pictures as seen from a folder."""
-    way = os.path.relpath(os.path.realpath(self.root), os.path.realpath(folder))
+  def relocated(
+    self, batch: pa.RecordBatch, folder: str | pathlib.Path
+  ) -> pa.RecordBatch:
+    """The rows with relative paths of pictures rewritten relative to `folder`."""
+    prefix = os.path.relpath(os.path.realpath(self.root), os.path.realpath(folder))
     paths = [name for name in self.images if name in batch.schema.names]
-    for name in paths if way != "." else ():
+    for name in paths if prefix != "." else ():
       place = batch.schema.get_field_index(name)
       cells = batch[name].to_pylist()
-      seen = [cell and pathlib.PurePath(way, cell).as_posix() for cell in cells]
+      seen = [cell and pathlib.PurePath(prefix, cell).as_posix() for cell in cells]
       field = batch.schema.field(place)
       batch = batch.set_column(place, field, pa.array(seen, field.type))
     return batch
 
   def columns(self, kind: str) -> Sequence[str]:
-    """The columns of "image" or of "text"."""
+    """The columns of kind "image" or "text"."""
     return self.images if kind == "image" else self.texts
 
 
 def open_input(
   path: str, images: Sequence[str] = (), texts: Sequence[str] = ()
 ) -> Input:
-  """A folder of pictures and texts, or a table.
+  """Open a folder of pictures and texts, or a table.
 
   Args:
-    path: A folder in which there is a picture or a text; else as
-      `files.opening.open_source` says.
-    images: Columns of pictures of a table; a folder's are known.
-    texts: Columns of texts of a table.
+    path: A folder with pictures or texts; otherwise as in `opening.open_source`.
+    images: Columns of pictures; for a table only.
+    texts: Columns of texts; for a table only.
 
   Raises:
-    DataError: There is no such thing, or no such column, or one of another type.
+    DataError: The input or a column does not exist, or has another type.
   """
   if pathlib.Path(path).is_dir() and not images and not texts:
     return Input(Folder(path), path, ["path"], ["text"])
-  # Strings with types around them are copied as they are.
+  # Columns that have types keep them.
   schema = pa.schema([]) if paths.have_types(path) else None
   source = opening.open_source(path, schema=schema)
   if not images and not texts:
     raise DataError(
-      f"{path}: which columns are pictures or texts? Give --images=COLUMN,"
-      f" --texts=COLUMN or both; possible here: {_possible(source.schema)}"
+      f"{path}: no columns of pictures or texts are given. Set --images=COLUMN,"
+      f" --texts=COLUMN or both; possible columns: {_possible(source.schema)}"
     )
   for option, columns in (("images", images), ("texts", texts)):
     for column in columns:
       _check(source, option, column)
   twice = [column for column in images if column in texts]
   if twice:
-    raise DataError(f"{path}: column {twice[0]!r} is in --images and in --texts")
+    raise DataError(
+      f"{path}: column {twice[0]!r} is in --images and in --texts. Choose one."
+    )
   return Input(source, paths.folder(path), list(images), list(texts))
 
 
 def _check(source: Source, option: str, column: str) -> None:
   if column not in source.schema.names:
     raise DataError(
-      f"{source.where}: no column {column!r}, which --{option} names; there are"
+      f"{source.where}: no column {column!r}, which --{option} names; the columns are"
       f" {source.schema.names}"
     )
   found = source.schema.field(column).type
   if not _TAKES[option](found):
     raise DataError(
       f"{source.where}: column {column!r} of --{option} is {found}, expected"
-      f" {_EXPECTED[option]}; possible here: {_possible(source.schema)}"
+      f" {_EXPECTED[option]}; possible columns: {_possible(source.schema)}"
     )
 
 
@@ -245,15 +248,15 @@ def _possible(schema: pa.Schema) -> Mapping[str, list[str]]:
 
 
 def contents_of(kind: str, cell: object, root: str) -> list[bytes | str] | None:
-  """The inputs in a cell: bytes of pictures, or texts; None where it is absent.
+  """The pictures (bytes) or texts in a cell; None if the cell is empty.
 
   Args:
     kind: "image" or "text".
     cell: A value of a column of that kind.
-    root: Where paths begin.
+    root: Folder that relative paths start from.
 
   Raises:
-    PictureError: The file of a path cannot be read.
+    PictureError: A file cannot be read.
   """
   if cell is None:
     return None

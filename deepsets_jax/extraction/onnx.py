@@ -1,8 +1,9 @@
-"""Any network in an ONNX file of the user's: pictures in, vectors out.
+"""Any network in an ONNX file: pictures in, vectors out.
 
-The input is `[b, 3, h, w]` or `[b, h, w, 3]`, what the file leaves open is a setting.
-An output `[b, d]` is one element for each picture, `[b, n, d]` is `n` (the patches of a
-vision transformer, say), and one of more dimensions is flattened to one element.
+The input is `[b, 3, h, w]` or `[b, h, w, 3]`; sizes that the file leaves open are
+settings. An output `[b, d]` gives one element per picture. An output `[b, n, d]` gives
+`n`, such as the patches of a vision transformer. With more dimensions, it is flattened
+to one element.
 """
 
 from __future__ import annotations
@@ -22,30 +23,31 @@ _DTYPES = {
   "tensor(float16)": np.float16,
   "tensor(uint8)": np.uint8,
 }
-_BATCH = 16  # Pictures that go through together, where the file leaves it open.
+_BATCH = 16  # Batch size, if the file leaves it open.
 
 
 class Onnx:
-  """The vectors that a network in an ONNX file has for whole pictures.
+  """The vectors that a network in an ONNX file computes for whole pictures.
 
-  Weights outside of the file are known where `torch.onnx.export` puts them: in
+  Weights outside of the file are found where `torch.onnx.export` puts them: in
   FILE.data, beside it.
 
   Args:
     path: The file.
-    name: Of the column.
-    size: Height and width of the input, where the file leaves them open.
-    layout: "NCHW" or "NHWC", where the file leaves it open.
-    mean: Of red, green and blue, as shares of 255, taken from the pixels; by default
-      those of torchvision's networks. Pixels go as they are into an input of uint8.
-    std: Which the pixels are then divided by.
-    output: Name of the output, where there are several.
-    licence: Of the weights, for the record.
-    threads: Of ONNX Runtime; None for all cores.
+    name: Name of the output column.
+    size: Height and width of the input, if the file leaves them open.
+    layout: "NCHW" or "NHWC", if the file leaves it open.
+    mean: Subtracted from red, green and blue, as fractions of 255; by default as for
+      torchvision's networks. An input of uint8 gets unchanged pixels.
+    std: Then divides red, green and blue.
+    output: Name of the output, if there are several.
+    licence: Licence of the weights, for the record.
+    threads: Threads of ONNX Runtime; None for all cores.
 
   Raises:
     FileNotFoundError: There is no such file.
-    DataError: It is no network of pictures, or a setting is missing or contradicts it.
+    DataError: It is not a network of pictures, or a setting is missing or contradicts
+      it.
   """
 
   kind = "image"
@@ -72,10 +74,10 @@ class Onnx:
     self._mean, self._std = (np.array(x, np.float32) for x in (mean, std))
     if self._mean.shape != (3,) or self._std.shape != (3,) or not self._std.all():
       raise DataError(
-        f"mean={mean}, std={std}: each is three numbers, of std none is 0"
+        f"mean={mean}, std={std}: both need three numbers, those of std not 0"
       )
     self._output = _output(self._session, output, path)
-    # A run tells more than the file says, and fails here if it must.
+    # A first run finds the size of vectors, and errors that the file does not show.
     blank = np.zeros((*self._size, 3), np.uint8)
     self.dimension = self._run([blank])[0].shape[1]
     beside = path.with_name(f"{path.name}.data")
@@ -100,7 +102,7 @@ class Onnx:
     return found
 
   def _scale(self, picture: np.ndarray) -> np.ndarray:
-    """The picture with the network's height and width, uint8."""
+    """The picture at the network's height and width, uint8."""
     import PIL.Image
 
     height, width = self._size
@@ -108,7 +110,7 @@ class Onnx:
     return np.asarray(image.resize((width, height), PIL.Image.Resampling.BICUBIC))
 
   def _run(self, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The vectors of pictures of the right size, `[n, d]` each."""
+    """Vectors of pictures of the right size, `[n, d]` each."""
     fixed = self._input.shape[0]
     count = fixed if isinstance(fixed, int) else len(pictures)
     pixels = np.zeros((count, *self._size, 3), np.uint8)
@@ -121,7 +123,7 @@ class Onnx:
       pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
     try:
       (values,) = self._session.run([self._output], {self._input.name: pixels})
-    except Exception as error:  # ONNX Runtime's errors have no class of their own.
+    except Exception as error:  # ONNX Runtime has no public class of errors.
       raise DataError(
         f"{self._path} fails on {pixels.dtype} {list(pixels.shape)}: {error}"
       ) from error
@@ -133,8 +135,8 @@ class Onnx:
       len(shape) < 2 or shape[0] != count or not np.issubdtype(values.dtype, np.number)
     ):
       raise DataError(
-        f"{self._path}: output {self._output!r} of {count} pictures is {list(shape)},"
-        " expected numbers [pictures, d] or [pictures, n, d]"
+        f"{self._path}: output {self._output!r} of {count} pictures is {list(shape)};"
+        " expected numbers of shape [pictures, d] or [pictures, n, d]"
       )
     vectors = values if len(shape) == 3 else values.reshape(count, 1, -1)
     return list(vectors.astype(np.float32))
@@ -146,14 +148,14 @@ def _open(path: pathlib.Path, threads: int | None) -> Any:
   if not path.is_file():
     raise FileNotFoundError(f"{path}: no such ONNX file")
   options = onnxruntime.SessionOptions()
-  options.log_severity_level = 3  # Errors; warnings are of the graph's optimisation.
+  options.log_severity_level = 3  # Errors; warnings are about optimizations.
   options.intra_op_num_threads = threads or 0
   try:
     providers = onnxruntime.get_available_providers()
     return onnxruntime.InferenceSession(str(path), options, providers=providers)
-  except Exception as error:  # The same.
+  except Exception as error:  # As in `_run`.
     raise DataError(
-      f"{path} is no ONNX file that ONNX Runtime opens: {error}"
+      f"{path} is not an ONNX file that ONNX Runtime can open: {error}"
     ) from error
 
 
@@ -162,15 +164,15 @@ def _only_input(session: Any, path: pathlib.Path) -> Any:
   pictures = session.get_inputs()[0] if len(found) == 1 else None
   if pictures is None or pictures.type not in _DTYPES or len(pictures.shape) != 4:
     raise DataError(
-      f"{path} has the inputs {found}, expected a single one of 4 dimensions of type"
-      f" {', '.join(_DTYPES)}"
+      f"{path} has the inputs {found}; expected a single one of 4 dimensions and type"
+      f" {' or '.join(_DTYPES)}"
     )
   return pictures
 
 
 def _layout(shape: Sequence[Any], layout: str | None, path: pathlib.Path) -> str:
-  """Where the channels are, from the file or from the setting."""
-  # A dimension that is no number is open.
+  """The layout of the input, from the file or from the setting."""
+  # A dimension that is not a number is open.
   fits = {
     name: not isinstance(shape[axis], int) or shape[axis] == 3
     for name, axis in (("NCHW", 1), ("NHWC", 3))
@@ -180,8 +182,8 @@ def _layout(shape: Sequence[Any], layout: str | None, path: pathlib.Path) -> str
     return certain[0]
   if layout is None or not fits.get(layout):
     raise DataError(
-      f"{path}: the input's shape is {shape} and layout={layout!r}; set the layout to"
-      f" one that fits: {[name for name in fits if fits[name]]}"
+      f"{path}: the input's shape is {shape} and layout={layout!r}. Set the layout to"
+      f" one that fits: {[name for name in fits if fits[name]]}."
     )
   return layout
 
@@ -189,7 +191,7 @@ def _layout(shape: Sequence[Any], layout: str | None, path: pathlib.Path) -> str
 def _size(
   shape: Sequence[Any], layout: str, size: Sequence[int] | None, path: pathlib.Path
 ) -> tuple[int, int]:
-  """Height and width, from the file or from the setting."""
+  """Height and width of the input, from the file or from the setting."""
   static = list(shape[2:] if layout == "NCHW" else shape[1:3])
   found = static if size is None else list(size)
   numbers = all(isinstance(x, int) and x > 0 for x in found)
@@ -198,8 +200,8 @@ def _size(
     fits = fits and (known == wanted or not isinstance(known, int))
   if not fits:
     raise DataError(
-      f"{path}: the input's height and width are {static} and size={size}; set the size"
-      " to two numbers that fit, (224, 224) say"
+      f"{path}: the input's height and width are {static} and size={size}. Set the size"
+      " to two numbers that fit, such as (224, 224)."
     )
   return found[0], found[1]
 
@@ -210,6 +212,6 @@ def _output(session: Any, output: str | None, path: pathlib.Path) -> str:
     return names[0]
   if output not in names:
     raise DataError(
-      f"{path} has the outputs {names}; output={output!r} is none of them"
+      f"{path} has the outputs {names}, and output={output!r}. Set it to one of them."
     )
   return output

@@ -1,9 +1,10 @@
-"""What was found as columns of a Parquet file: a list of vectors for each row.
+"""Extractions as columns of a Parquet file: a list of vectors for each row.
 
-Extractor `faces` of 128 numbers gives `faces: list<fixed_size_list<float>[128]>`, and
-of `faces.boxes: list<fixed_size_list<float>[4]>`, `faces.scores: list<float>` and
-`faces.strings: list<string>` those that it has. Null where there was no input, or a
-broken one; an empty list where nothing was found in it.
+The extractor `faces`, with vectors of 128 numbers, gives the column
+`faces: list<fixed_size_list<float>[128]>`. There are also
+`faces.boxes: list<fixed_size_list<float>[4]>`, `faces.scores: list<float>` and
+`faces.strings: list<string>` if the extractor returns these parts. Null stands for a
+missing or broken input, an empty list for an input in which nothing was found.
 """
 
 from __future__ import annotations
@@ -20,58 +21,61 @@ import pyarrow.parquet as pq
 
 from deepsets_jax.extraction.inputs import Input
 from deepsets_jax.extraction.protocol import Extraction
-from deepsets_jax.extraction.worker import Facts
+from deepsets_jax.extraction.worker import ExtractorInfo
 from deepsets_jax.foundation.errors import DataError
 
 FORMAT = "deepsets_jax extraction 1"
-# A row group is written when it has this many bytes or rows.
+# A row group is written when it reaches this number of bytes or rows.
 _GROUP_BYTES = 1 << 25
 _GROUP_ROWS = 8192
-_SIZES = {"boxes": 4}
 
 
 @dataclasses.dataclass(frozen=True)
-class Column:
-  """A modality of the output.
+class ExtractedModality:
+  """A modality of the output: an extractor applied to a column of the input.
 
   Attributes:
-    name: Of the modality.
-    source: Column of the input.
-    facts: The extractor.
+    name: Name of the modality.
+    source: Name of the column.
+    extractor: The extractor.
   """
 
   name: str
   source: str
-  facts: Facts
+  extractor: ExtractorInfo
 
-  def schema(self) -> list[pa.Field]:
+  def fields(self) -> list[pa.Field]:
     """The columns of the file."""
-    names = [self.name, *(f"{self.name}.{part}" for part in self.facts.parts)]
-    kinds = [vectors_type(self.facts.dimension), *map(_part_type, self.facts.parts)]
-    return [pa.field(name, kind) for name, kind in zip(names, kinds, strict=True)]
+    types = {
+      "boxes": vector_lists(4),
+      "scores": pa.list_(pa.float32()),
+      "strings": pa.list_(pa.string()),
+    }
+    return [
+      pa.field(self.name, vector_lists(self.extractor.dimension)),
+      *(pa.field(f"{self.name}.{part}", types[part]) for part in self.extractor.parts),
+    ]
 
   def arrays(self, found: Sequence[Extraction | None]) -> list[pa.Array]:
-    """The columns of some rows; None stands for no input."""
+    """The columns of some rows; None stands for a missing input."""
     present = [one for one in found if one is not None]
     lengths = np.array([0 if one is None else len(one.vectors) for one in found], int)
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
     mask = pa.array([one is None for one in found], pa.bool_())
-    size = self.facts.dimension
-    values = [_vectors([one.vectors for one in present], size)]
-    for part in self.facts.parts:
-      values.append(_part(part, [getattr(one, part) for one in present]))
+    values = [_vectors([one.vectors for one in present], self.extractor.dimension)]
+    for part in self.extractor.parts:
+      parts = [getattr(one, part) for one in present]
+      if part == "boxes":
+        values.append(_vectors(parts, 4))
+      else:
+        kind = pa.string() if part == "strings" else pa.float32()
+        values.append(pa.array([item for items in parts for item in items], kind))
     return [pa.ListArray.from_arrays(offsets, v, mask=mask) for v in values]
 
 
-def vectors_type(size: int) -> pa.DataType:
-  """Lists of vectors of one size."""
+def vector_lists(size: int) -> pa.DataType:
+  """The type of lists of vectors of one size."""
   return pa.list_(pa.list_(pa.float32(), size))
-
-
-def _part_type(part: str) -> pa.DataType:
-  if part in _SIZES:
-    return vectors_type(_SIZES[part])
-  return pa.list_(pa.string() if part == "strings" else pa.float32())
 
 
 def _vectors(arrays: Sequence[np.ndarray], size: int) -> pa.Array:
@@ -79,97 +83,91 @@ def _vectors(arrays: Sequence[np.ndarray], size: int) -> pa.Array:
   return pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float32()), size)
 
 
-def _part(part: str, values: Sequence) -> pa.Array:
-  if part in _SIZES:
-    return _vectors(values, _SIZES[part])
-  flat = [item for value in values for item in value]
-  return pa.array(flat, pa.string() if part == "strings" else pa.float32())
+def extracted_modalities(
+  given: Input, extractors: Sequence[ExtractorInfo]
+) -> list[ExtractedModality]:
+  """Each extractor applied to each column of its kind.
 
-
-def columns(given: Input, facts: Sequence[Facts]) -> list[Column]:
-  """The modalities: each extractor on each column of its kind.
-
-  A modality is named as its extractor; where there are several columns of that kind,
-  `<column>.<extractor>`.
+  A modality has the name of its extractor, or `<column>.<extractor>` if there are
+  several columns of that kind.
 
   Raises:
-    DataError: An extractor has no column, or no name is left for it.
+    DataError: An extractor has no column, or a name is taken already.
   """
-  found = []
-  for one in facts:
-    sources = given.columns(one.kind)
+  modalities = []
+  for extractor in extractors:
+    sources = given.columns(extractor.kind)
     if not sources:
       raise DataError(
-        f"{given.source.where}: extractor {one.name!r} is of {one.kind}s, and no column"
-        f" of them is named; give --{one.kind}s=COLUMN, or leave the extractor out"
+        f"{given.source.where}: extractor {extractor.name!r} needs a column of"
+        f" {extractor.kind}s. Give --{extractor.kind}s=COLUMN, or remove the extractor."
       )
     for source in sources:
-      name = one.name if len(sources) == 1 else f"{source}.{one.name}"
-      found.append(Column(name, source, one))
+      name = extractor.name if len(sources) == 1 else f"{source}.{extractor.name}"
+      modalities.append(ExtractedModality(name, source, extractor))
   taken = list(given.kept)
-  for column in found:
-    for field in column.schema():
+  for modality in modalities:
+    for field in modality.fields():
       if field.name in taken:
         raise DataError(
-          f"{given.source.where}: extractor {column.facts.name!r} gives a column"
-          f" {field.name!r}, and there is one already; rename that of the file"
+          f"{given.source.where}: the file has a column {field.name!r} already, which"
+          f" extractor {modality.extractor.name!r} would write. Rename it."
         )
       taken.append(field.name)
-  return found
+  return modalities
 
 
-def schema(given: Input, modalities: Sequence[Column]) -> pa.Schema:
-  """Of the file: the columns that are kept, then the modalities."""
+def file_schema(given: Input, modalities: Sequence[ExtractedModality]) -> pa.Schema:
+  """The schema of the file: kept columns of the input, then the modalities."""
   kept = [given.source.schema.field(name) for name in given.kept]
   made = {
-    column.name: {
-      "column": column.source,
-      "extractor": column.facts.key,
-      "licence": column.facts.licence,
+    modality.name: {
+      "column": modality.source,
+      "extractor": modality.extractor.key,
+      "licence": modality.extractor.licence,
     }
-    for column in modalities
+    for modality in modalities
   }
   metadata = {"format": FORMAT, "modalities": json.dumps(made)}
-  return pa.schema(
-    [*kept, *(field for column in modalities for field in column.schema())], metadata
-  )
+  fields = [field for modality in modalities for field in modality.fields()]
+  return pa.schema([*kept, *fields], metadata)
 
 
-def table(
+def file_rows(
   batch: pa.RecordBatch,
-  whole: pa.Schema,
+  schema: pa.Schema,
   found: Mapping[str, Sequence[Extraction | None]],
-  modalities: Sequence[Column],
+  modalities: Sequence[ExtractedModality],
 ) -> pa.Table:
   """Rows of the file.
 
   Args:
     batch: The same rows of the input.
-    whole: Of the file.
-    found: By name of the modality, of each row.
-    modalities: All of them.
+    schema: The schema of the file.
+    found: The extraction of each row, by modality.
+    modalities: All modalities.
   """
-  made = [array for c in modalities for array in c.arrays(found[c.name])]
-  kept = [batch[name] for name in whole.names[: len(whole) - len(made)]]
-  return pa.Table.from_arrays([*kept, *made], schema=whole)
+  made = [array for m in modalities for array in m.arrays(found[m.name])]
+  kept = [batch[name] for name in schema.names[: len(schema) - len(made)]]
+  return pa.Table.from_arrays([*kept, *made], schema=schema)
 
 
 class Writer:
-  """Adds rows to a file, in row groups of some size whatever the pieces added."""
+  """Adds rows to a file in row groups of about one size, however they arrive."""
 
   def __init__(self, file: pq.ParquetWriter):
     self._file = file
     self._pending: list[pa.Table] = []
 
   def add(self, rows: pa.Table) -> None:
-    """Writes some rows, or keeps them for the next row group."""
+    """Write rows, or keep them for the next row group."""
     self._pending.append(rows)
     size = sum(piece.nbytes for piece in self._pending)
     if size >= _GROUP_BYTES or sum(map(len, self._pending)) >= _GROUP_ROWS:
       self.flush()
 
   def flush(self) -> None:
-    """Writes what is left."""
+    """Write the rows that were kept."""
     if self._pending:
       whole = pa.concat_tables(self._pending)
       self._file.write_table(whole, row_group_size=len(whole))
@@ -177,25 +175,26 @@ class Writer:
 
 
 @contextlib.contextmanager
-def writing(
-  path: str | pathlib.Path, whole: pa.Schema, suffix: str
+def open_writer(
+  path: str | pathlib.Path, schema: pa.Schema, suffix: str
 ) -> Iterator[Writer]:
-  """Writes the file `path`, or nothing if there is an error meanwhile.
+  """Write the file `path`, or nothing if the context ends with an error.
 
   Args:
     path: Parquet file.
-    whole: Its schema.
-    suffix: Of the temporary name; that which a killed run leaves is written over.
+    schema: Its schema.
+    suffix: Suffix of the temporary name. The name is fixed, so that a run overwrites
+      the remains of a killed one.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f".{path.name}.{suffix}")
-  # Vectors do not repeat: a dictionary of them would only cost time.
-  words = [field.name for field in whole if pa.types.is_string(field.type)]
+  # Vectors do not repeat: a dictionary would take time and save nothing.
+  words = [field.name for field in schema if pa.types.is_string(field.type)]
   options = {"compression": "zstd", "use_dictionary": words}
   try:
     with pq.ParquetWriter(
-      temporary, whole, write_page_checksum=True, **options
+      temporary, schema, write_page_checksum=True, **options
     ) as file:
       writer = Writer(file)
       yield writer

@@ -1,8 +1,8 @@
-"""From raw to sets: pictures and texts through extractors into a Parquet file.
+"""Extraction on one machine: pictures and texts through extractors to a Parquet file.
 
-Rows are read in chunks, by content looked up in the cache, what is new goes to workers,
-and rows are written in their order. Memory does not grow with the number of rows. A
-stopped run goes on with what is in the cache.
+Rows are read in chunks. Inputs whose results are not in the cache go to workers, and
+rows are written in their order. Memory does not grow with the number of rows. A stopped
+run continues from the cache.
 """
 
 from __future__ import annotations
@@ -11,37 +11,44 @@ import collections
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import multiprocessing
 import pathlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Protocol
+from typing import Any
 
 from deepsets_jax.extraction import chunks, output, worker
 from deepsets_jax.extraction.cache import Cache
 from deepsets_jax.extraction.chunks import Chunk, Problem
 from deepsets_jax.extraction.inputs import Input
-from deepsets_jax.extraction.output import Column
+from deepsets_jax.extraction.output import ExtractedModality
 from deepsets_jax.extraction.protocol import Extraction
 from deepsets_jax.extraction.results import Results
-from deepsets_jax.extraction.worker import Done, Facts, Make, Task, Worker
+from deepsets_jax.extraction.worker import (
+  ExtractorInfo,
+  Make,
+  Worker,
+  WorkItem,
+  WorkResult,
+)
 from deepsets_jax.foundation.errors import ConfigError, DataError
 from deepsets_jax.foundation.files import write_json
 
-# Chunks that are read ahead of the one to be written, for each worker.
+# Number of chunks per worker that are read before the first of them is written.
 _AHEAD = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """How the work is done; none but `max_side` changes what is found, beyond rounding.
+  """Settings of a run. Only `max_side` changes the results by more than rounding.
 
   Attributes:
     batch_size: Rows of a chunk, and inputs that an extractor gets at once.
-    max_side: Larger pictures are made smaller, to this width or height in pixels.
-    workers: Processes; with one it is this process.
+    max_side: Larger pictures are scaled down to this width or height in pixels.
+    workers: Number of processes; 1 stands for this process.
   """
 
   batch_size: int = 32
@@ -49,23 +56,23 @@ class Settings:
   workers: int = 1
 
   def __post_init__(self):
-    for field in dataclasses.fields(self):
-      if (value := getattr(self, field.name)) < 1:
-        raise ConfigError(f"{field.name} {value}: expected at least 1")
+    for name, value in dataclasses.asdict(self).items():
+      if value < 1:
+        raise ConfigError(f"{name} is {value}; expected at least 1")
 
 
 @dataclasses.dataclass
 class Summary:
-  """What was done.
+  """Summary of a run.
 
   Attributes:
-    rows: Written.
-    elements: By name of the modality.
-    problems: In the order of rows.
-    extracted: Results that were found, of an input by an extractor.
-    reused: Results that were in the cache, or of an input that came twice.
-    licences: By name of the extractor, of its weights.
-    seconds: It took.
+    rows: Number of rows written.
+    elements: Number of elements by modality.
+    problems: Inputs that could not be used, in the order of rows.
+    extracted: Number of results, one for each input and extractor, found by this run.
+    reused: Number of results from the cache or from an equal input of this run.
+    licences: Licences of the weights by name of the extractor.
+    seconds: Duration.
   """
 
   rows: int = 0
@@ -77,24 +84,25 @@ class Summary:
   seconds: float = 0.0
 
   @staticmethod
-  def of(modalities: Sequence[Column]) -> Summary:
-    """That of no rows."""
+  def empty(modalities: Sequence[ExtractedModality]) -> Summary:
+    """The summary before the first row."""
+    extractors = [modality.extractor for modality in modalities]
     return Summary(
-      elements={column.name: 0 for column in modalities},
-      licences={column.facts.name: column.facts.licence for column in modalities},
+      elements={modality.name: 0 for modality in modalities},
+      licences={extractor.name: extractor.licence for extractor in extractors},
     )
 
   def count(
     self, chunk: Chunk, found: Mapping[str, Sequence[Extraction | None]]
   ) -> None:
-    """Adds the rows of a chunk."""
+    """Add the rows of a chunk."""
     self.rows += len(chunk)
     for name, rows in found.items():
       self.elements[name] += sum(len(one.vectors) for one in rows if one is not None)
     self.problems += sorted(chunk.problems, key=lambda problem: problem.row)
 
   def __add__(self, other: Summary) -> Summary:
-    """That of the rows of both, other rows after these; seconds of work add up."""
+    """The summary of these rows followed by the other ones; seconds add up."""
     names = [*self.elements, *(n for n in other.elements if n not in self.elements)]
     return Summary(
       rows=self.rows + other.rows,
@@ -107,67 +115,62 @@ class Summary:
     )
 
 
-class Pool(Protocol):
-  """What does tasks."""
+class WorkerPool:
+  """Runs work items in this process, immediately."""
 
-  def facts(self) -> list[Facts]: ...
+  def __init__(self, worker: Worker):
+    self._worker = worker
 
-  def submit(self, task: Task, facts: Sequence[Facts]) -> Future[Done]: ...
+  @functools.cached_property
+  def extractors(self) -> list[ExtractorInfo]:
+    """Descriptions of the extractors."""
+    return self._worker.describe()
 
-
-class Here:
-  """Does tasks in this process, at once."""
-
-  def __init__(self, one: Worker):
-    self._worker = one
-
-  def facts(self) -> list[Facts]:
-    """What the extractors are."""
-    return self._worker.facts()
-
-  def submit(self, task: Task, facts: Sequence[Facts]) -> Future[Done]:
-    """A future that is there already."""
-    future: Future[Done] = Future()
-    future.set_result(self._worker.work(task, facts))
+  def submit(self, item: WorkItem) -> Future[WorkResult]:
+    """A future of the result."""
+    future: Future[WorkResult] = Future()
+    future.set_result(self._worker.work(item, self.extractors))
     return future
 
 
-class Processes:
-  """Does tasks in other processes, each of which builds the extractors once."""
+class ProcessPool(WorkerPool):
+  """Runs work items in other processes, each of which builds the extractors once."""
 
   def __init__(self, executor: concurrent.futures.ProcessPoolExecutor):
     self._executor = executor
 
-  def facts(self) -> list[Facts]:
-    """What the extractors are."""
-    return self._executor.submit(worker.facts).result()
+  @functools.cached_property
+  def extractors(self) -> list[ExtractorInfo]:
+    """Descriptions of the extractors."""
+    return self._executor.submit(worker.describe).result()
 
-  def submit(self, task: Task, facts: Sequence[Facts]) -> Future[Done]:
+  def submit(self, item: WorkItem) -> Future[WorkResult]:
     """A future of the result."""
-    return self._executor.submit(worker.work, task, facts)
+    return self._executor.submit(worker.work, item, self.extractors)
 
 
 @contextlib.contextmanager
-def pool(make: Make, settings: Settings) -> Iterator[Pool]:
-  """This process, or several others."""
+def open_worker_pool(make: Make, settings: Settings) -> Iterator[WorkerPool]:
+  """Open a pool of `settings.workers` processes, or of this process alone."""
   one = Worker(make, settings.batch_size, settings.max_side)
   if settings.workers == 1:
-    yield Here(one)
+    yield WorkerPool(one)
     return
   context = multiprocessing.get_context("spawn")
-  with worker.few_threads(settings.workers):
+  with worker.limited_threads(settings.workers):
     executor = concurrent.futures.ProcessPoolExecutor(
       settings.workers,
       mp_context=context,
-      initializer=worker.start,
+      initializer=worker.start_worker,
       initargs=(one, context.Value("i", 0), settings.workers),
     )
     try:
-      yield Processes(executor)
+      yield ProcessPool(executor)
     except BrokenProcessPool as error:
       raise DataError(
         f"one of {settings.workers} workers was killed or could not start, perhaps for"
-        " want of memory; what was done is kept: run it again, with fewer --workers"
+        " lack of memory. Finished results are in the cache: run it again, with fewer"
+        " --workers."
       ) from error
     finally:
       executor.shutdown(cancel_futures=True)
@@ -181,35 +184,37 @@ def run_pipeline(
   cache: str | pathlib.Path,
   progress: Callable[[int], Any] = lambda rows: None,
 ) -> Summary:
-  """Writes the file of all rows, and `<path>.problems.json` if there is a problem.
+  """Write the file of all rows, and `<path>.problems.json` if there are problems.
 
   Args:
-    given: What is read.
-    path: Parquet file; replaced when all is done.
+    given: The input.
+    path: Parquet file; replaced when all rows are written.
     make: Builds the extractors, see `worker.Make`.
-    settings: How.
-    cache: Its folder.
-    progress: Told the number of rows that are done.
+    settings: Settings of the run.
+    cache: Folder of the cache.
+    progress: Called with the number of finished rows.
 
   Raises:
     DataError: The input or the cache cannot be read, or columns and extractors do not
-      fit. A single picture or text that cannot be is a `Problem`.
+      match. A single picture or text that cannot be read is a `Problem`.
   """
   begin = time.monotonic()
-  with pool(make, settings) as workers:
-    facts = workers.facts()
-    with Cache(cache) as kept:
-      summary = write(given, path, workers, facts, settings, kept, progress=progress)
+  with open_worker_pool(make, settings) as pool:
+    modalities = output.extracted_modalities(given, pool.extractors)
+    with Cache(cache) as opened:
+      summary = write_rows(
+        given, path, pool, modalities, settings, opened, progress=progress
+      )
   summary.seconds = time.monotonic() - begin
   write_problems(path, summary.problems)
   return summary
 
 
-def write(
+def write_rows(
   given: Input,
   path: str | pathlib.Path,
-  workers: Pool,
-  facts: Sequence[Facts],
+  pool: WorkerPool,
+  modalities: Sequence[ExtractedModality],
   settings: Settings,
   cache: Cache,
   *,
@@ -217,23 +222,22 @@ def write(
   rows: tuple[int, int | None] = (0, None),
   suffix: str = "part",
 ) -> Summary:
-  """Writes the file of some rows, from the first to before the second of `rows`.
+  """Write the file of the rows from `rows[0]` to before `rows[1]`.
 
-  Relative paths of pictures in it begin in its folder. `suffix` is that of
-  `output.writing`.
+  Relative paths of pictures are rewritten relative to the folder of the file. `suffix`
+  is that of `output.open_writer`. Other arguments as in `run_pipeline`.
   """
   begin, folder = time.monotonic(), pathlib.Path(path).parent
-  modalities = output.columns(given, facts)
-  whole = output.schema(given, modalities)
-  summary = Summary.of(modalities)
+  schema = output.file_schema(given, modalities)
+  summary = Summary.empty(modalities)
   results = Results(cache, modalities)
-  read = chunks.read(given, settings.batch_size, *rows)
+  read = chunks.read_chunks(given, settings.batch_size, *rows)
   ahead = _AHEAD * settings.workers
-  with output.writing(path, whole, suffix) as writer:
-    for chunk in in_order(read, workers, facts, results, ahead):
-      found = results.of(chunk)
-      batch = given.moved(chunk.batch, folder)
-      writer.add(output.table(batch, whole, found, modalities))
+  with output.open_writer(path, schema, suffix) as writer:
+    for chunk in _finished_chunks(read, pool, results, ahead):
+      found = results.rows(chunk)
+      batch = given.relocated(chunk.batch, folder)
+      writer.add(output.file_rows(batch, schema, found, modalities))
       summary.count(chunk, found)
       progress(summary.rows)
   summary.extracted, summary.reused = results.extracted, results.reused
@@ -241,22 +245,19 @@ def write(
   return summary
 
 
-def in_order(
-  read: Iterable[Chunk],
-  workers: Pool,
-  facts: Sequence[Facts],
-  results: Results,
-  ahead: int,
+def _finished_chunks(
+  read: Iterable[Chunk], pool: WorkerPool, results: Results, ahead: int
 ) -> Iterator[Chunk]:
-  """The chunks in order, each once all that is in it is known.
+  """Yield the chunks in order, each when the results of all its inputs are known.
 
-  What is done is kept at once, also where an earlier chunk is not done yet.
+  Results are put into the cache at once, even while an earlier chunk is unfinished.
   """
-  queue: collections.deque[tuple[Chunk, Future[Done] | None]] = collections.deque()
-  running: set[Future[Done]] = set()
+  queue: collections.deque[tuple[Chunk, Future[WorkResult] | None]]
+  queue = collections.deque()
+  running: set[Future[WorkResult]] = set()
 
   def settled(most: int) -> Iterator[Chunk]:
-    """Those in front that are done, until at most so many are left."""
+    """Yield finished chunks from the front until at most `most` are left."""
     while queue and (len(queue) > most or queue[0][1] not in running):
       while queue[0][1] in running:
         done, _ = concurrent.futures.wait(
@@ -268,8 +269,8 @@ def in_order(
       yield queue.popleft()[0]
 
   for chunk in read:
-    task = results.task(chunk)
-    future = None if task is None else workers.submit(task, facts)
+    item = results.missing_work(chunk)
+    future = None if item is None else pool.submit(item)
     if future is not None:
       running.add(future)
     queue.append((chunk, future))
@@ -278,7 +279,7 @@ def in_order(
 
 
 def write_problems(path: str | pathlib.Path, problems: Sequence[Problem]) -> None:
-  """Writes the problems beside the file; removes an old list if there are none."""
+  """Write the problems beside the file, or remove an old list if there are none."""
   beside = pathlib.Path(f"{path}.problems.json")
   if problems:
     write_json(beside, [dataclasses.asdict(problem) for problem in problems])

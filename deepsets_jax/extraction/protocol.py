@@ -1,4 +1,4 @@
-"""What an extractor is: a picture or a text in, any number of elements out."""
+"""The interface of extractors: a picture or a text in, any number of elements out."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+# Optional parts of an `Extraction`.
+PARTS = ("boxes", "scores", "strings")
+
 
 @dataclasses.dataclass(frozen=True)
 class Extraction:
-  """What was found in one input: any number of elements, none included.
+  """The elements found in one input: `n` of them, possibly none.
 
   Attributes:
     vectors: `[n, d]` float32.
-    boxes: `[n, 4]` float32: left, top, right, bottom, as shares of width and height;
-      None where elements have no place.
+    boxes: `[n, 4]` float32: left, top, right and bottom as fractions of width and
+      height; None if elements have no place.
     scores: `[n]` float32, or None.
-    strings: `n` strings, or None: OCR lines, class names, sentences.
+    strings: `n` strings such as OCR lines, class names or sentences, or None.
   """
 
   vectors: np.ndarray
@@ -31,11 +34,11 @@ class Extractor(Protocol):
   """Turns inputs into elements.
 
   Attributes:
-    name: Of the column, "faces" say.
-    kind: Of its inputs: `[h, w, 3]` uint8 RGB arrays, or strings.
-    dimension: `d`.
-    fingerprint: Digest of weights and settings: part of a cache's key.
-    licence: Of the weights, one line.
+    name: Name of the output column, such as "faces".
+    kind: Kind of the inputs: `[h, w, 3]` uint8 RGB arrays, or strings.
+    dimension: Size `d` of the vectors.
+    fingerprint: Digest of weights and settings, part of a cache's key.
+    licence: Licence of the weights, in one line.
   """
 
   name: str

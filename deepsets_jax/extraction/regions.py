@@ -1,10 +1,11 @@
-"""Regions of a picture: those of many windows that the network is sure about.
+"""Regions of a picture: windows that the network classifies with confidence.
 
-Square windows of three sizes lie evenly over the picture, half over one another; the
-network of `efficientnet` sees each. A window stays if its class is probable and none
-that is more so covers much of it (non-maximum suppression): a sliding-window detector
-(Sermanet et al., 2014) with a classifier of ImageNet, which has seen no boxes. The
-regions tell what is where; they are no outlines of objects.
+Square windows of three sizes cover the picture evenly, with half of each overlapping
+the next, and the network of `efficientnet` classifies each. A window stays if its class
+is probable and no more probable window overlaps much of it (non-maximum suppression).
+This is a sliding-window detector (Sermanet et al., 2014) with an ImageNet classifier
+that was not trained on boxes: the regions say what is where, but do not outline
+objects.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ from deepsets_jax.extraction import boxes, efficientnet, weights
 from deepsets_jax.extraction.protocol import Extraction
 from deepsets_jax.foundation.errors import ConfigError
 
-# Of the windows, as shares of the shorter side.
+# Sizes of windows as fractions of the shorter side.
 _SIZES = (0.75, 0.5, 0.33)
-# Along each side of the picture, at most: those of a long strip lie wider apart.
+# Most windows along a side; in a long strip they are wider apart.
 _WINDOWS = 16
 
 
 class Regions:
-  """The regions of pictures, the most certain first; none where nothing is certain.
+  """The regions of pictures, most certain first.
 
   Args:
-    score: The least probability of a region's class.
-    overlap: Intersection over union with a better region, above which one goes.
-    count: Of regions in a picture, at most.
+    score: Least probability of a region's class, 0 to 1.
+    overlap: Largest intersection over union with a better region, 0 to 1.
+    count: Largest number of regions in a picture.
   """
 
   name, kind = "regions", "image"
@@ -39,11 +40,11 @@ class Regions:
   def __init__(self, *, score: float = 0.4, overlap: float = 0.2, count: int = 16):
     if not (0 <= score <= 1 and 0 <= overlap <= 1 and count >= 1):
       raise ConfigError(
-        f"score={score}, overlap={overlap}, count={count}: score and overlap are from 0"
-        " to 1, count is 1 or more"
+        f"score={score}, overlap={overlap}, count={count}: score and overlap must be"
+        " from 0 to 1, and count at least 1"
       )
     self._score, self._overlap, self._count = score, overlap, count
-    self._network = efficientnet.load()
+    self._network = efficientnet.load_network()
     settings = dict(score=score, overlap=overlap, count=count)
     self.fingerprint = weights.fingerprint(
       [self._network.path], extractor="regions 1", **settings
@@ -58,13 +59,13 @@ class Regions:
     vectors, scores, names = self._network(efficientnet.crops(picture, places))
     sure = np.flatnonzero(scores >= self._score)
     limits = dict(overlap=self._overlap, count=self._count)
-    kept = sure[boxes.suppress(places[sure], scores[sure], **limits)]
+    kept = sure[boxes.suppress_overlaps(places[sure], scores[sure], **limits)]
     strings = [names[i] for i in kept]
     return Extraction(vectors[kept], places[kept], scores[kept], strings)
 
 
 def windows(height: int, width: int) -> np.ndarray:
-  """The windows' boxes in a picture of this many pixels, `[n, 4]`."""
+  """Boxes of the windows in a picture of this size in pixels, `[n, 4]`."""
   found = []
   for size in _SIZES:
     side = size * min(height, width)
@@ -75,6 +76,6 @@ def windows(height: int, width: int) -> np.ndarray:
 
 
 def _starts(length: int, side: float) -> np.ndarray:
-  """Where windows begin that cover a length, at least half over one another."""
+  """Starts of windows that cover a length with at least half of each overlapping."""
   count = min(math.ceil((length - side) / (side / 2)) + 1, _WINDOWS)
   return np.linspace(0, length - side, count)

@@ -1,9 +1,9 @@
-"""The extractors by name; a module is imported when its extractor is built."""
+"""The extractors by name. A module is imported when its extractor is built."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from deepsets_jax.extraction.protocol import Extractor
@@ -30,20 +30,20 @@ EXTRACTORS: Mapping[str, Callable[..., Extractor]] = {
 
 
 def build_extractor(name: str, /, **settings: Any) -> Extractor:
-  """The extractor of this name.
+  """Build an extractor.
 
   Args:
-    name: One of `EXTRACTORS`.
+    name: A key of `EXTRACTORS`.
     **settings: Arguments of its class.
 
   Raises:
-    ConfigError: There is none of this name.
-    TypeError: A setting is no argument of its class.
-    ModuleNotFoundError: A package that it needs is not installed; the message says how
-      to get it.
+    ConfigError: There is no extractor of this name.
+    TypeError: A setting is not an argument of its class.
+    ModuleNotFoundError: A required package is not installed; the message says how to
+      install it.
   """
   if name not in EXTRACTORS:
-    raise ConfigError(f"no extractor {name!r}; there are {', '.join(EXTRACTORS)}")
+    raise ConfigError(f"no extractor {name!r}; choose from {', '.join(EXTRACTORS)}")
   try:
     return EXTRACTORS[name](**settings)
   except ModuleNotFoundError as error:
@@ -51,3 +51,15 @@ def build_extractor(name: str, /, **settings: Any) -> Extractor:
     raise ModuleNotFoundError(
       f"extractor {name!r}: {error}{advice}", name=error.name
     ) from error
+
+
+def build_extractors(
+  names: Sequence[str], settings: Mapping[str, Mapping[str, Any]]
+) -> list[Extractor]:
+  """Build several extractors, each with its settings if there are any.
+
+  Raises:
+    ConfigError: As `build_extractor`.
+    ModuleNotFoundError: As `build_extractor`.
+  """
+  return [build_extractor(name, **settings.get(name, {})) for name in names]

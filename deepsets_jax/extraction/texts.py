@@ -16,7 +16,7 @@ from deepsets_jax.foundation.errors import ConfigError, DataError
 
 _TABLE = "wordllama/weights/l2_supercat_256.safetensors"
 _TOKENIZER = "wordllama/tokenizers/l2_supercat_tokenizer_config.json"
-# A hyphen or an apostrophe, straight or curled, joins what is before and after it.
+# A hyphen or an apostrophe, straight or curly, joins two parts of a word.
 _WORD = re.compile(r"\w+(?:[-'\u2019]\w+)*")
 
 
@@ -24,12 +24,12 @@ class Encoder(Protocol):
   """Turns strings into vectors of length 1."""
 
   def encode(self, strings: Sequence[str]) -> np.ndarray:
-    """The vectors of some strings, `[n, d]` float32."""
+    """Vectors of strings, `[n, d]` float32."""
     ...
 
 
 class StaticVectors(NamedTuple):
-  """A vector for each token; that of a string is the mean of its tokens'.
+  """A vector for each token; a string has the mean of its tokens' vectors.
 
   Attributes:
     tokenizer: A `tokenizers.Tokenizer`.
@@ -40,20 +40,20 @@ class StaticVectors(NamedTuple):
   table: np.ndarray
 
   def encode(self, strings: Sequence[str]) -> np.ndarray:
-    """The vectors of some strings, `[n, d]` float32, of length 1; 0 without a token."""
+    """Vectors of strings, `[n, d]` float32, of length 1; 0 without a token."""
     tokens = self.tokenizer.encode_batch(list(strings), add_special_tokens=False)
     vectors = np.zeros((len(tokens), self.table.shape[1]), np.float32)
     for vector, token in zip(vectors, tokens, strict=True):
       vector += self.table[token.ids].astype(np.float32).sum(axis=0)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    # The mean is the sum but for its length, which goes.
+    # Mean and sum differ in length only, and the length becomes 1.
     return vectors / np.where(lengths > 0, lengths, 1)
 
 
 class Sentences:
-  """The sentences of texts, in order, as `data.sentences` splits them.
+  """The sentences of texts, in order, as `data.datasets.sentences` splits them.
 
-  Each line of a text is a paragraph. What is past 256 tokens of a sentence is not seen.
+  Each line of a text is a paragraph. A sentence is cut after 256 tokens.
   """
 
   name, kind, dimension = "sentences", "text", 384
@@ -70,9 +70,10 @@ class Sentences:
 
 
 class StaticWords:
-  """The words of texts, in order, each as often as it is there.
+  """The words of texts, in order, with repetitions.
 
-  Fast and small: no network is run. A word has one vector whatever stands beside it.
+  It is fast and small, as it runs no network. A word has the same vector in any
+  context.
   """
 
   name, kind, dimension = "static_words", "text", 256
@@ -87,32 +88,37 @@ class StaticWords:
     return encode_all(self._encoder, [_WORD.findall(text) for text in batch])
 
 
-# The encoders of strings by the name of the extractor that has them.
+# Encoders of strings, by the name of the extractor that uses them.
 ENCODERS = {"sentences": Sentences, "static_words": StaticWords}
 
 
 def load_encoder(name: str) -> tuple[Encoder, list[pathlib.Path]]:
-  """One of `ENCODERS` by name, and the files that it is made of.
+  """Load one of `ENCODERS`.
+
+  Returns:
+    The encoder, and its files.
 
   Raises:
-    ConfigError: There is none of this name.
+    ConfigError: There is no encoder of this name.
   """
   if name not in ENCODERS:
-    raise ConfigError(f"no encoder {name!r} of texts; there are {', '.join(ENCODERS)}")
+    raise ConfigError(
+      f"no encoder {name!r} of texts; choose from {', '.join(ENCODERS)}"
+    )
   return load_sentences() if name == "sentences" else load_static()
 
 
 def load_sentences() -> tuple[minilm.SentenceEncoder, list[pathlib.Path]]:
-  """The encoder of sentences, and its files; raises what `minilm.load` does."""
+  """The encoder of sentences and its files; raises as `minilm.load`."""
   folder = minilm.default_folder()
   return minilm.load(folder), [folder / name for name in minilm.FILES]
 
 
 def load_static() -> tuple[StaticVectors, list[pathlib.Path]]:
-  """The table of vectors, and its files.
+  """The table of vectors as an encoder, and its files.
 
   Raises:
-    ModuleNotFoundError: The package is not installed.
+    ModuleNotFoundError: A package is not installed.
     DataError: A file is damaged.
   """
   import safetensors.numpy
@@ -122,14 +128,14 @@ def load_static() -> tuple[StaticVectors, list[pathlib.Path]]:
   try:
     table = safetensors.numpy.load_file(paths[0])["embedding.weight"]
     tokenizer = tokenizers.Tokenizer.from_file(str(paths[1]))
-  except Exception as error:  # The tokenizer raises nothing narrower.
+  except Exception as error:  # The tokenizer raises plain exceptions.
     raise DataError(f"{paths[0]} or {paths[1]} is damaged: {error}") from error
   tokenizer.no_padding()
   return StaticVectors(tokenizer, table), paths
 
 
 def encode_all(encoder: Encoder, texts: Sequence[Sequence[str]]) -> list[Extraction]:
-  """The strings of each text as elements; all strings are encoded in one go."""
+  """The strings of each text as elements; all strings are encoded together."""
   vectors = encoder.encode([string for strings in texts for string in strings])
   ends = np.cumsum([len(strings) for strings in texts])
   parts = np.split(vectors, ends[:-1]) if texts else []

@@ -1,10 +1,10 @@
-"""Files of weights: where packages keep them, their digest, PyTorch's without PyTorch.
+"""Files of weights: their place in packages, their digest, and `.pth` without PyTorch.
 
-A `.pth` file is a pickle, and a pickle is a program. Here it is not run: its opcodes
-are read one by one (`pickletools.genops` reads and does nothing else), and the few that
-a dictionary of tensors is made of are followed. Anything else is refused by name.
+A `.pth` file is a pickle, and a pickle can run any program. It is not unpickled here:
+`pickletools.genops` only reads the opcodes, and the few of them that build a dictionary
+of tensors are interpreted. All others are refused by name.
 
-The format is the one before PyTorch 1.6 (`torch/serialization.py`, `_legacy_save`):
+The format is PyTorch's before version 1.6 (`torch/serialization.py`, `_legacy_save`):
 five pickles (magic number, protocol version, byte order, the dictionary, the keys of
 the storages), then each storage: its length as int64, and its numbers.
 """
@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from deepsets_jax.foundation.errors import ConfigError, DataError
+from deepsets_jax.foundation.errors import DataError
 
 EXTRA = "pip install 'deepsets-jax[extract]'"
 
@@ -44,7 +44,7 @@ class _Global(NamedTuple):
 
 
 class _Storage(NamedTuple):
-  """Numbers further down in the file: `length` of them."""
+  """A storage at the end of the file with `length` numbers."""
 
   dtype: str
   key: str
@@ -52,7 +52,7 @@ class _Storage(NamedTuple):
 
 
 class _View(NamedTuple):
-  """A tensor: the numbers of a storage from `begin` on, by strides."""
+  """A tensor: numbers of a storage from `begin` on, with strides."""
 
   storage: _Storage
   begin: int
@@ -61,11 +61,11 @@ class _View(NamedTuple):
 
 
 def package_file(package: str, path: str) -> pathlib.Path:
-  """A file of an installed package, found without importing the package.
+  """The path of a file of an installed package, found without importing the package.
 
   Args:
-    package: As pip calls it.
-    path: From the folder that packages are installed to.
+    package: Name of the package for pip.
+    path: Path from the folder in which packages are installed.
 
   Raises:
     ModuleNotFoundError: The package is not installed, or has no such file.
@@ -83,7 +83,7 @@ def package_file(package: str, path: str) -> pathlib.Path:
 
 
 def fingerprint(paths: Sequence[pathlib.Path], **settings: Any) -> str:
-  """A digest of some files and of the settings they are used with."""
+  """A digest of files and of the settings that they are used with."""
   digest = hashlib.blake2b(digest_size=16)
   for path in paths:
     with path.open("rb") as file:
@@ -93,50 +93,50 @@ def fingerprint(paths: Sequence[pathlib.Path], **settings: Any) -> str:
 
 
 def read_state_dict(path: str | pathlib.Path) -> dict[str, np.ndarray]:
-  """The tensors in a `.pth` file, by name, without unpickling it.
+  """Read the tensors of a `.pth` file by name, without unpickling it.
 
-  Only float32 and int64 tensors are known, and only PyTorch's old format.
+  It supports float32 and int64 tensors in PyTorch's old format.
 
   Raises:
-    DataError: The file is missing, truncated, of another format, or its pickle does
-      anything but make a dictionary of tensors.
+    DataError: The file is missing, truncated or of another format, or its pickle does
+      anything other than build a dictionary of tensors.
   """
   path = pathlib.Path(path)
   try:
-    # As a whole: nothing is allocated on the word of a length in the file.
+    # Read as a whole, so that no length in the file makes us allocate memory.
     return _read(io.BytesIO(path.read_bytes()))
   except OSError as error:
     raise DataError(f"{path} cannot be read: {error}") from error
   except DataError as error:
     raise DataError(f"{path}: {error}") from error
-  # What opcodes raise that are out of place, or cut off.
+  # Errors from opcodes that are misplaced or cut off.
   except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
     raise DataError(
-      f"{path} is truncated, damaged or no state dict of PyTorch's old format: {error};"
-      " fetch it again"
+      f"{path} is truncated, damaged or not a state dict of PyTorch's old format"
+      f" ({error}). Download it again."
     ) from error
 
 
 def _read(file: BinaryIO) -> dict[str, np.ndarray]:
   if file.read(4) == b"PK\x03\x04":
     raise DataError(
-      "a zip file, PyTorch's format since 1.6; save it with"
-      " torch.save(..., _use_new_zipfile_serialization=False)"
+      "this is a zip file, PyTorch's format since 1.6. Save it with"
+      " torch.save(..., _use_new_zipfile_serialization=False)."
     )
   file.seek(0)
   if _follow(file) != _MAGIC or _follow(file) != _PROTOCOL:
-    raise ConfigError("its first numbers are not those of the format")
+    raise DataError("the first numbers are not those of PyTorch's old format")
   if _follow(file)["little_endian"] is not True:
-    raise ConfigError("its numbers are not little-endian")
+    raise DataError("the numbers are not little-endian")
   views, keys = _follow(file), _follow(file)
   if not all(isinstance(view, _View) for view in views.values()):
-    raise ConfigError("what it holds are not tensors alone")
+    raise DataError("it contains more than tensors")
   storages = {view.storage.key: view.storage for view in views.values()}
   if sorted(storages) != sorted(keys):
-    raise ConfigError("its storages are not those of its tensors")
+    raise DataError("its storages are not those of its tensors")
   numbers = {key: _numbers(file, storages[key]) for key in keys}
   if file.read(1):
-    raise ConfigError("something follows the last storage")
+    raise DataError("there is data after the last storage")
   return {
     name: _tensor(view, numbers[view.storage.key]) for name, view in views.items()
   }
@@ -145,31 +145,33 @@ def _read(file: BinaryIO) -> dict[str, np.ndarray]:
 def _numbers(file: BinaryIO, storage: _Storage) -> np.ndarray:
   (length,) = np.frombuffer(file.read(8), "<i8", 1)
   if length != storage.length:
-    raise ConfigError(
-      f"storage {storage.key} has {length} numbers, not as many as said"
+    raise DataError(
+      f"storage {storage.key} has {length} numbers; expected {storage.length}"
     )
   dtype = np.dtype(storage.dtype)
   return np.frombuffer(file.read(length * dtype.itemsize), dtype, length)
 
 
 def _tensor(view: _View, numbers: np.ndarray) -> np.ndarray:
-  """A copy of the view's numbers, after a look that they all lie in the storage."""
+  """A copy of a view's numbers, if they all lie in the storage."""
   sizes = (view.begin, *view.shape, *view.strides)
   if any(type(size) is not int or size < 0 for size in sizes):
-    raise ConfigError("a tensor's shape is no list of counts")
+    raise DataError("a tensor's shape, strides or offset are not counts")
   if len(view.shape) != len(view.strides) or math.prod(view.shape) > numbers.size:
-    raise ConfigError(f"a tensor of shape {view.shape} in {numbers.size} numbers")
+    raise DataError(
+      f"a tensor of shape {view.shape} does not fit into {numbers.size} numbers"
+    )
   steps = zip(view.shape, view.strides, strict=True)
   last = view.begin + sum((size - 1) * stride for size, stride in steps)
   if last >= numbers.size:
-    raise ConfigError(f"a tensor ends at number {last} of {numbers.size}")
+    raise DataError(f"a tensor ends at number {last} of {numbers.size}")
   strides = tuple(stride * numbers.itemsize for stride in view.strides)
   begin = numbers[view.begin :]
   return np.lib.stride_tricks.as_strided(begin, view.shape, strides).copy()
 
 
 def _follow(file: BinaryIO) -> Any:
-  """What one pickle makes: numbers, strings, lists, dictionaries and `_View`s."""
+  """The result of one pickle: numbers, strings, lists, dictionaries and `_View`s."""
   stack: list[Any] = []
   memo: dict[int, Any] = {}
   for opcode, value, at in genops(file):
@@ -200,7 +202,7 @@ def _follow(file: BinaryIO) -> Any:
         single = opcode.name == "SETITEM"
         items = [stack.pop(), stack.pop()][::-1] if single else _since_mark(stack)
         _put(stack[-1], items)
-      case "BUILD":  # What PyTorch adds to the dictionary: versions of its layers.
+      case "BUILD":  # PyTorch adds versions of its layers to the dictionary.
         stack.pop()
       case "GLOBAL" if value in _GLOBALS:
         stack.append(_Global(value))
@@ -211,12 +213,14 @@ def _follow(file: BinaryIO) -> Any:
         stack.append(_call(stack.pop(), arguments))
       case name:
         what = name if value is None else f"{name} {value!r}"
-        raise DataError(f"refused: {what:.80}, at byte {at}, is of no state dict")
-  raise ConfigError("a pickle without an end")
+        raise DataError(
+          f"refused: {what:.80} at byte {at} does not belong in a state dict"
+        )
+  raise DataError("a pickle has no end")
 
 
 def _since_mark(stack: list[Any]) -> list[Any]:
-  """Takes what was put on the stack since the last mark, and the mark."""
+  """Remove and return the items on the stack since the last mark."""
   begin = max(i for i, item in enumerate(stack) if item is _MARK)
   items = stack[begin + 1 :]
   del stack[begin:]
@@ -225,24 +229,24 @@ def _since_mark(stack: list[Any]) -> list[Any]:
 
 def _put(target: Any, items: Sequence[Any]) -> None:
   if type(target) is not dict or not all(type(key) is str for key in items[::2]):
-    raise ConfigError("a dictionary's names are not strings")
+    raise DataError("names in a dictionary are not strings")
   target.update(zip(items[::2], items[1::2], strict=True))
 
 
 def _storage(found: Any) -> _Storage:
   kind, of, key, _, length, view = found
   if type(of) is not _Global or of.name not in _DTYPES or type(key) is not str:
-    raise ConfigError("a storage is not of a known type")
+    raise DataError("a storage has an unknown type")
   if kind != "storage" or type(length) is not int or view is not None:
-    raise ConfigError(f"storage {key} is no plain one")
+    raise DataError(f"storage {key} has an unknown form")
   return _Storage(_DTYPES[of.name], key, length)
 
 
 def _call(what: Any, arguments: Any) -> Any:
-  """What calling one of `_GLOBALS` would give."""
+  """The result of calling one of `_GLOBALS`."""
   name = what.name if type(what) is _Global else ""
   if name == _DICT and arguments == ():
     return {}
   if name == _TENSOR and type(arguments[0]) is _Storage:
     return _View(*arguments[:4])
-  raise ConfigError(f"a call of {name or 'what is no function'}")
+  raise DataError(f"refused: a call of {name or 'something unknown'}")

@@ -1,4 +1,4 @@
-"""The work of one process: pictures decoded, inputs through extractors, in batches."""
+"""Work of one process: decode pictures and run extractors on inputs, in batches."""
 
 from __future__ import annotations
 
@@ -14,30 +14,29 @@ import numpy as np
 
 from deepsets_jax.data.ingest import pictures
 from deepsets_jax.data.ingest.pictures import PictureError
-from deepsets_jax.extraction.protocol import Extraction, Extractor
-from deepsets_jax.extraction.registry import build_extractor
+from deepsets_jax.extraction.protocol import PARTS, Extraction, Extractor
 from deepsets_jax.foundation.errors import ConfigError
 
-# Builds all extractors; goes to other processes, so that it is a function of a module,
-# or a `functools.partial` of one.
+# Builds all extractors. It is sent to other processes, so it must be a function of a
+# module or a `functools.partial` of one.
 Make = Callable[[], Sequence[Extractor]]
-# What an extractor is tried with, to see what it gives.
+# Inputs to try an extractor with.
 _PROBES = {"image": np.full((64, 64, 3), 128, np.uint8), "text": "Three cats."}
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
-  """What an extractor is, for processes that do not build it.
+class ExtractorInfo:
+  """Description of an extractor, for processes that do not build it.
 
   Attributes:
-    name: Of the column.
+    name: Name of the extractor.
     kind: "image" or "text".
-    dimension: Of the vectors.
-    key: Of its results in a cache: changes with its weights and settings, and with
-      the way in which pictures are decoded.
-    licence: Of the weights.
-    parts: Of "boxes", "scores" and "strings", those that it gives.
+    dimension: Size of its vectors.
+    key: Key of its results in a cache. It changes with the extractor's weights and
+      settings, and with the way in which pictures are decoded.
+    licence: Licence of the weights.
+    parts: The optional parts that it returns, of "boxes", "scores" and "strings".
   """
 
   name: str
@@ -49,12 +48,12 @@ class Facts:
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
-  """Some inputs, each of which goes to some extractors.
+class WorkItem:
+  """Inputs, and the extractors to run on them.
 
   Attributes:
-    inputs: By digest: bytes of pictures, and texts.
-    wanted: By name of the extractor, the digests of its inputs.
+    inputs: Bytes of pictures and texts, by digest.
+    wanted: Digests of the inputs of each extractor, by its name.
   """
 
   inputs: Mapping[bytes, bytes | str]
@@ -62,13 +61,13 @@ class Task:
 
 
 @dataclasses.dataclass
-class Done:
-  """What came of a task.
+class WorkResult:
+  """Result of a work item.
 
   Attributes:
-    found: By name of the extractor and digest.
-    broken: By digest of a picture, why it could not be decoded.
-    failed: By name of the extractor and digest, why it found nothing to give.
+    found: Extractions by name of the extractor and digest.
+    broken: Reasons why pictures could not be decoded, by digest.
+    failed: Reasons why an extractor failed, by its name and digest.
   """
 
   found: dict[str, dict[bytes, Extraction]]
@@ -76,162 +75,151 @@ class Done:
   failed: dict[str, dict[bytes, str]]
 
 
-def of_registry(
-  names: Sequence[str], settings: Mapping[str, Mapping[str, Any]]
-) -> list[Extractor]:
-  """Extractors by name, with the settings that there are for each: a `Make`.
-
-  Raises:
-    ConfigError: There is none of a name.
-    ModuleNotFoundError: See `registry.build_extractor`.
-  """
-  return [build_extractor(name, **settings.get(name, {})) for name in names]
-
-
 class Worker:
-  """Extractors, built when they are first needed, and once.
+  """Runs extractors, which it builds once, at first use.
 
-  Attributes:
-    batch_size: Inputs that an extractor gets at once.
-    max_side: Of a picture, in pixels.
+  Args:
+    make: Builds the extractors.
+    batch_size: Number of inputs that an extractor gets at once.
+    max_side: Larger pictures are scaled down to this width or height in pixels.
   """
 
   def __init__(self, make: Make, batch_size: int, max_side: int):
-    self._make = make
-    self.batch_size, self.max_side = batch_size, max_side
+    self._make, self._batch_size, self._max_side = make, batch_size, max_side
 
   @functools.cached_property
   def _extractors(self) -> dict[str, Extractor]:
-    found: dict[str, Extractor] = {}
+    extractors: dict[str, Extractor] = {}
     for extractor in self._make():
-      if extractor.name in found:
+      if extractor.name in extractors:
         raise ConfigError(
-          f"two extractors are named {extractor.name!r}; leave one out, or give the"
-          " other a name"
+          f"two extractors are named {extractor.name!r}. Remove one, or give it"
+          " another name."
         )
-      found[extractor.name] = extractor
-    return found
+      extractors[extractor.name] = extractor
+    return extractors
 
-  def facts(self) -> list[Facts]:
-    """What the extractors are; each is tried once.
+  def describe(self) -> list[ExtractorInfo]:
+    """Describe the extractors after trying each of them once.
 
     Raises:
-      ConfigError: One gives what is not as it says.
+      ConfigError: A result does not match the extractor's own description.
     """
-    return [self._facts(extractor) for extractor in self._extractors.values()]
+    return [self._describe(extractor) for extractor in self._extractors.values()]
 
-  def _facts(self, extractor: Extractor) -> Facts:
+  def _describe(self, extractor: Extractor) -> ExtractorInfo:
     if extractor.kind not in _PROBES:
       raise ConfigError(
-        f"extractor {extractor.name!r}: kind {extractor.kind!r}; one of {list(_PROBES)}"
+        f"extractor {extractor.name!r}: kind is {extractor.kind!r}; expected one of"
+        f" {list(_PROBES)}"
       )
     (found,) = extractor([_PROBES[extractor.kind]])
-    parts = [p for p in ("boxes", "scores", "strings") if getattr(found, p) is not None]
     key = extractor.fingerprint
     if extractor.kind == "image":
-      key += f", {pictures.FORMAT}, {self.max_side}"
-    facts = Facts(
+      key += f", {pictures.FORMAT}, {self._max_side}"
+    info = ExtractorInfo(
       name=extractor.name,
       kind=extractor.kind,
       dimension=extractor.dimension,
       key=key,
       licence=extractor.licence,
-      parts=parts,
+      parts=[part for part in PARTS if getattr(found, part) is not None],
     )
-    if problem := mismatch(found, facts):
-      raise ConfigError(f"extractor {facts.name!r}: {problem}; mend the extractor")
-    return facts
+    if problem := _mismatch(found, info):
+      raise ConfigError(f"extractor {info.name!r} returned {problem}")
+    return info
 
-  def work(self, task: Task, facts: Sequence[Facts]) -> Done:
-    """What the extractors find in the inputs.
+  def work(self, item: WorkItem, extractors: Sequence[ExtractorInfo]) -> WorkResult:
+    """Run the extractors on the inputs of an item.
 
-    What cannot be read, or what an extractor fails on, is a reason, and no error.
+    Unreadable inputs and failures of an extractor are part of the result, not errors.
     """
-    done = Done({f.name: {} for f in facts}, {}, {f.name: {} for f in facts})
+    names = [info.name for info in extractors]
+    result = WorkResult({n: {} for n in names}, {}, {n: {} for n in names})
     for kind in _PROBES:
-      of_kind = [f for f in facts if f.kind == kind and task.wanted.get(f.name)]
-      digests = list(dict.fromkeys(d for f in of_kind for d in task.wanted[f.name]))
-      for begin in range(0, len(digests), self.batch_size):
-        some = digests[begin : begin + self.batch_size]
-        inputs = dict(self._read(kind, task, some, done))
-        for f in of_kind:
-          wanted = set(task.wanted[f.name])
-          self._extract(f, {d: x for d, x in inputs.items() if d in wanted}, done)
-    return done
+      used = [x for x in extractors if x.kind == kind and item.wanted.get(x.name)]
+      digests = list(dict.fromkeys(d for x in used for d in item.wanted[x.name]))
+      for begin in range(0, len(digests), self._batch_size):
+        some = digests[begin : begin + self._batch_size]
+        inputs = dict(self._read(kind, item, some, result))
+        for info in used:
+          wanted = set(item.wanted[info.name])
+          self._extract(info, {d: x for d, x in inputs.items() if d in wanted}, result)
+    return result
 
   def _read(
-    self, kind: str, task: Task, digests: Sequence[bytes], done: Done
+    self, kind: str, item: WorkItem, digests: Sequence[bytes], result: WorkResult
   ) -> Iterator[tuple[bytes, Any]]:
     for digest in digests:
-      value = task.inputs[digest]
+      value = item.inputs[digest]
       if kind == "text":
         yield digest, value
         continue
       try:
-        yield digest, pictures.decode(value, self.max_side)
+        yield digest, pictures.decode(value, self._max_side)
       except PictureError as error:
-        done.broken[digest] = str(error)
+        result.broken[digest] = str(error)
 
-  def _extract(self, facts: Facts, inputs: Mapping[bytes, Any], done: Done) -> None:
-    """Puts what one extractor finds in a batch into `done`."""
+  def _extract(
+    self, info: ExtractorInfo, inputs: Mapping[bytes, Any], result: WorkResult
+  ) -> None:
+    """Add the extractions of one extractor for a batch to `result`."""
     if not inputs:
       return
-    extractor = self._extractors[facts.name]
     try:
-      found = extractor(list(inputs.values()))
-    except Exception as error:  # Of any library, by any input.
-      if len(inputs) > 1:  # Which one?
+      found = self._extractors[info.name](list(inputs.values()))
+    except Exception as error:  # Any library may raise anything on some input.
+      if len(inputs) > 1:  # Find the input that fails.
         for digest, value in inputs.items():
-          self._extract(facts, {digest: value}, done)
+          self._extract(info, {digest: value}, result)
       else:
         reason = f"{type(error).__name__}: {error}"
-        done.failed[facts.name][next(iter(inputs))] = reason
+        result.failed[info.name][next(iter(inputs))] = reason
       return
-    for digest, one in zip(inputs, found, strict=True):
-      if problem := mismatch(one, facts):
-        done.failed[facts.name][digest] = problem
+    for digest, extraction in zip(inputs, found, strict=True):
+      if problem := _mismatch(extraction, info):
+        result.failed[info.name][digest] = problem
       else:
-        done.found[facts.name][digest] = one
+        result.found[info.name][digest] = extraction
 
 
-def mismatch(found: Extraction, facts: Facts) -> str | None:
-  """How a result is not what its extractor says; None where it is."""
+def _mismatch(found: Extraction, info: ExtractorInfo) -> str | None:
+  """How an extraction differs from its extractor's description; None if it does not."""
   n = len(found.vectors)
-  shapes = {"vectors": (n, facts.dimension), "boxes": (n, 4), "scores": (n,)}
-  for part in ("vectors", "boxes", "scores", "strings"):
-    value = getattr(found, part)
-    if (value is not None) != (part == "vectors" or part in facts.parts):
-      return f"{part} are{'' if value is None else ' not'} missing, unlike before"
+  shapes = {"vectors": (n, info.dimension), "boxes": (n, 4), "scores": (n,)}
+  for part in ("vectors", *PARTS):
+    value, expected = getattr(found, part), part == "vectors" or part in info.parts
+    if (value is not None) != expected:
+      return f"{'no ' if expected else ''}{part}, unlike for the first input"
     if value is None:
       continue
     if part == "strings":
       if len(value) != n or not all(isinstance(string, str) for string in value):
         return f"strings {list(value)[:3]!r}, expected {n} strings"
-      continue
-    if value.shape != shapes[part] or value.dtype != np.float32:
+    elif value.shape != shapes[part] or value.dtype != np.float32:
       return f"{part} {value.dtype} {value.shape}, expected float32 {shapes[part]}"
-    if not np.isfinite(value).all():
+    elif not np.isfinite(value).all():
       return f"{part} that are not finite"
   return None
 
 
-# The worker of a process of a pool.
+# The worker of this process, if it belongs to a pool.
 _worker: Worker | None = None
 
 
-def start(worker: Worker, counter: Any, workers: int) -> None:
-  """Makes this process one of `workers`, with its share of the cores.
+def start_worker(worker: Worker, counter: Any, workers: int) -> None:
+  """Make this process one of a pool of `workers`, with its share of the cores.
 
-  Libraries start as many threads as they see cores: on the cores of all workers they
-  would fight.
+  Libraries start one thread for each core that they see. Without shares, each process
+  would start as many threads as the machine has cores.
 
   Args:
-    worker: What it does.
-    counter: A shared number: of the workers that have started.
-    workers: Of the pool.
+    worker: Its extractors.
+    counter: A shared number, the workers that have started.
+    workers: Number of workers in the pool.
   """
   global _worker
-  # The first process tells the others when to stop.
+  # The main process handles an interrupt and stops the others.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   with counter.get_lock():
     index = counter.value
@@ -242,22 +230,22 @@ def start(worker: Worker, counter: Any, workers: int) -> None:
   _worker = worker
 
 
-def facts() -> list[Facts]:
-  """`Worker.facts` of this process."""
-  return _worker.facts()
+def describe() -> list[ExtractorInfo]:
+  """`Worker.describe` of this process."""
+  return _worker.describe()
 
 
-def work(task: Task, facts: Sequence[Facts]) -> Done:
+def work(item: WorkItem, extractors: Sequence[ExtractorInfo]) -> WorkResult:
   """`Worker.work` of this process."""
-  return _worker.work(task, facts)
+  return _worker.work(item, extractors)
 
 
 @contextlib.contextmanager
-def few_threads(workers: int) -> Iterator[None]:
-  """Processes started in it have their share of threads, and no accelerator.
+def limited_threads(workers: int) -> Iterator[None]:
+  """Give processes that start in this context their share of threads, and no GPU.
 
-  Libraries read these variables when they are loaded. Several workers on one
-  accelerator would each want all of its memory.
+  It sets environment variables that libraries read when they are loaded. On a GPU, each
+  of several workers would claim all of the memory.
   """
   threads = str(max(available_cores() // workers, 1))
   values = dict.fromkeys(_THREADS, threads) | {"JAX_PLATFORMS": "cpu"}
@@ -272,7 +260,7 @@ def few_threads(workers: int) -> Iterator[None]:
 
 
 def available_cores() -> int:
-  """The cores that this process may use."""
+  """Number of cores that this process may use."""
   if hasattr(os, "sched_getaffinity"):
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Pictures, as matplotlib figures without a window or global state."""
+"""Figures from plain arrays and names, without a window or global state."""
 
 from deepsets_jax.figures.attribution import agreement, ranked_elements, removal, shares
 from deepsets_jax.figures.costs import quality_against_cost

@@ -1,4 +1,4 @@
-"""Pictures of importance: of a data set by modality, of removal, of one example."""
+"""Figures of attributions: of a data set, of removal curves, and of single examples."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from matplotlib.patches import Patch
 
 from deepsets_jax.figures.style import COLORS, GREY, clean
 
-_LONGEST = 26  # Characters of a label.
+_LONGEST = 26  # Most characters of a label.
 _MARKS = "os^DvPX"
 
 
 class Bar(NamedTuple):
-  """One element, or one modality, of an example.
+  """A bar for one element, or one modality, of an example.
 
   Attributes:
-    text: What it is called.
-    modality: Its name.
-    score: Its importance.
-    error: The standard error of the score, if it has one.
+    text: Label of the bar.
+    modality: Name of the modality, which sets the colour.
+    score: Attribution score.
+    error: Standard error of the score, or None.
   """
 
   text: str
@@ -34,9 +34,9 @@ class Bar(NamedTuple):
 
 
 class Line(NamedTuple):
-  """A metric as elements are removed or put in, `[q]` each; see `faithfulness.Curve`.
+  """A metric as elements are removed or inserted, `[q]` each; see `RemovalCurve`.
 
-  The band is None where there is none.
+  `lower` and `upper` are None if there is no band.
   """
 
   fractions: Sequence[float]
@@ -46,7 +46,7 @@ class Line(NamedTuple):
 
 
 def draw(summary: Mapping[str, Any]) -> dict[str, Figure]:
-  """All figures of an explanation's summary: of the data set, and "example_1" etc."""
+  """All figures for an explanation's summary: of the data set, and "example_1" etc."""
   methods, random = summary["methods"], summary["random"]
   tests = ("deletion", "insertion")
   drawn = {
@@ -73,7 +73,7 @@ def _line(curve: Mapping[str, Any]) -> Line:
 
 
 def _groups(example: Mapping[str, Any], method: str) -> list[list[Bar]]:
-  """The bars of a method: its elements, or its modalities where it tells no more."""
+  """The bars of a method: elements, or modalities if it does not score elements."""
   if method not in example["elements"]:
     scores = example["modalities"][method]
     there = [k for k, number in example["num_elements"].items() if number]
@@ -87,10 +87,10 @@ def _groups(example: Mapping[str, Any], method: str) -> list[list[Bar]]:
 
 
 def shares(found: Mapping[str, Mapping[str, float]]) -> Figure:
-  """A bar per modality, a panel per method.
+  """A bar per modality and a panel per method.
 
   Args:
-    found: By method and modality, the mean share of importance.
+    found: Mean share of attribution by method and modality.
   """
   modalities = list(next(iter(found.values())))
   rows, columns = _grid(len(found), 4)
@@ -108,7 +108,7 @@ def shares(found: Mapping[str, Mapping[str, float]]) -> Figure:
     axes.tick_params(labelsize=8)
   labels = [_short(name) for name in modalities]
   for axes in grid.flat:
-    # A "$" in a name is no formula; shared axes share the labels, and not that.
+    # A "$" in a name is not a formula. Shared axes share labels, but not this option.
     axes.set_yticks(places, labels, fontsize=8, parse_math=False)
   grid[0, 0].set(xlim=(0, max(1.25 * largest, 1e-6)))
   grid[0, 0].set_ylim(len(modalities) - 0.4, -0.6)
@@ -116,7 +116,7 @@ def shares(found: Mapping[str, Mapping[str, float]]) -> Figure:
     axes.set_visible(False)
   for axes in grid.flat[max(len(found) - columns, 0) : len(found)]:
     axes.tick_params(labelbottom=True)
-    axes.set_xlabel("mean share of importance", fontsize=8)
+    axes.set_xlabel("mean share of attribution", fontsize=8)
   clean(*grid.ravel())
   return figure
 
@@ -127,20 +127,20 @@ def removal(
   random: Mapping[str, Line],
   random_name: str,
 ) -> Figure:
-  """The metric as elements go, or come, a line per method.
+  """The metric as elements are removed or inserted, with a line per method.
 
   Args:
-    metric: Its name.
-    panels: "deletion" and "insertion", each a line by method.
+    metric: Name of the metric.
+    panels: "deletion" and "insertion", each with a line by method.
     random: The line of random orders, by panel.
-    random_name: What its legend says.
+    random_name: Its name in the legend.
   """
   figure = Figure(figsize=(10.5, 3.8), layout="constrained")
   grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
   for axes, (panel, lines) in zip(grid, panels.items(), strict=True):
     for index, (method, line) in enumerate(lines.items()):
-      color = COLORS[index % (len(COLORS) - 1)]  # The last is grey, of the random.
-      # Lines may coincide: each has marks of its own, at fractions of its own.
+      color = COLORS[index % (len(COLORS) - 1)]  # The last is grey, for random orders.
+      # Lines may coincide, so each has its own markers at its own fractions.
       marks = dict(marker=_MARKS[index % len(_MARKS)], ms=6, markevery=(index + 1, 7))
       axes.plot(line.fractions, line.values, color=color, label=method, **marks)
       if line.lower is not None:
@@ -149,7 +149,7 @@ def removal(
     line = random[panel]
     style = dict(color=GREY, ls="--", lw=1.6, label=random_name)
     axes.plot(line.fractions, line.values, **style)
-    verb = {"deletion": "removed", "insertion": "put in"}.get(panel, panel)
+    verb = {"deletion": "removed", "insertion": "inserted"}.get(panel, panel)
     axes.set(title=panel, xlabel=f"share of elements {verb}, highest score first")
     axes.set(xlim=(0, 1))
   grid[0].set_ylabel(metric)
@@ -160,7 +160,7 @@ def removal(
 
 
 def agreement(methods: Sequence[str], values: np.ndarray) -> Figure:
-  """The correlations of methods as a matrix `[m, m]`; a dash where there is none."""
+  """Rank correlations of methods as a matrix `[m, m]`; a dash for NaN."""
   side = 0.62 * len(methods)
   figure = Figure(figsize=(side + 2.3, side + 1.4), layout="constrained")
   axes = figure.subplots()
@@ -183,12 +183,12 @@ def agreement(methods: Sequence[str], values: np.ndarray) -> Figure:
 def ranked_elements(
   panels: Mapping[str, Sequence[Sequence[Bar]]], modalities: Sequence[str]
 ) -> Figure:
-  """What counts most in one example: a panel per method, a bar per element.
+  """The extreme scores of one example: a panel per method, a bar per element.
 
   Args:
-    panels: By method groups of bars, such as the highest and the lowest scores; with a
-      gap between groups.
-    modalities: All there are, in an order that gives each the same colour everywhere.
+    panels: Groups of bars by method, such as highest and lowest scores; groups are
+      drawn with a gap between them.
+    modalities: All modalities; their order sets the colours, the same in all figures.
   """
   rows, columns = _grid(len(panels), 3)
   heights = [sum(len(g) + 1 for g in groups) for groups in panels.values()]
@@ -197,7 +197,7 @@ def ranked_elements(
   shown = {b.modality for groups in panels.values() for g in groups for b in g}
   names = [name for name in modalities if name in shown]
   longest = max((len(_short(name)) for name in names), default=0)
-  ncols = max(1, int(36 * columns / (longest + 8)))  # Ten characters an inch.
+  ncols = max(1, int(36 * columns / (longest + 8)))  # About ten characters per inch.
   height = rows * (0.7 + 0.17 * tallest) + 0.2 + 0.19 * math.ceil(len(names) / ncols)
   figure = Figure(figsize=(3.6 * columns, height), layout="constrained")
   grid = figure.subplots(rows, columns, squeeze=False)
@@ -220,7 +220,7 @@ def ranked_elements(
 def _bars(
   axes: Axes, groups: Sequence[Sequence[Bar]], colors: Mapping[str, str]
 ) -> None:
-  """The bars of one method, from above."""
+  """Draw the bars of one method from top to bottom."""
   bars, places, place = [], [], 0
   for group in groups:
     bars += group
@@ -249,7 +249,7 @@ def _bars(
 
 
 def _grid(panels: int, most: int) -> tuple[int, int]:
-  """Rows and columns, at most so many, with the last row as full as can be."""
+  """Numbers of rows and columns, at most `most` columns, the last row nearly full."""
   rows = math.ceil(panels / most)
   return rows, math.ceil(panels / rows)
 

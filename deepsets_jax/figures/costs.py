@@ -1,4 +1,4 @@
-"""A picture of several models: quality against cost."""
+"""Figure of several models: quality against cost."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def quality_against_cost(
   quality: Mapping[str, Sequence[tuple[float | None, float | None]]],
   baseline: str | None = None,
 ) -> Figure:
-  """Each model as a labelled point: a row per metric, a column per cost.
+  """Models as labelled points, with a row of panels per metric and a column per cost.
 
   Args:
-    names: Of the models.
-    costs: By name of the axis, a number of each model; the axis is logarithmic.
-    quality: By metric, mean and standard deviation of each model. A model is left out
-      where its mean or cost is None; a deviation that is None has no bar.
-    baseline: The model in another colour.
+    names: Names of the models.
+    costs: One number per model, by axis label; the axis is logarithmic.
+    quality: Mean and standard deviation of each model, by metric. A model without a
+      mean or a cost (None) is left out; without a deviation (None) it has no error bar.
+    baseline: Name of the model to draw in another colour.
   """
   size = (5.8 * len(costs), 4.0 * len(quality))
   figure = Figure(figsize=size, layout="constrained")
@@ -50,16 +50,16 @@ def quality_against_cost(
         axes.errorbar(
           x, mean, deviation, color=color, ecolor=bar, marker="o", ms=5, label=name
         )
-  figure.draw_without_rendering()  # Only now it is known where the points are.
+  figure.draw_without_rendering()  # Fixes the layout, and so the points' places.
   for axes in grid.ravel():
     _label_points(axes)
   return figure
 
 
 def _log_scale(axes: Axes, numbers: Sequence[float]) -> None:
-  """Limits around the numbers that leave room for labels; ticks as 1 M, 2 M, 5 M."""
+  """Set limits that leave room for labels, and ticks such as 1 M, 2 M, 5 M."""
   low, high = (min(numbers), max(numbers)) if numbers else (1.0, 1.0)
-  # A factor of two at least: models made to be of one size look as if they were.
+  # At least a factor of two, so that models of about one size appear close.
   room = max((high / low) ** 0.15, 1.45)
   axes.set(xscale="log", xlim=(low / room, high * room))
   subs = "all" if high <= 4 * low else (1, 2, 5) if high <= 100 * low else (1,)
@@ -70,7 +70,7 @@ def _log_scale(axes: Axes, numbers: Sequence[float]) -> None:
 
 
 def _label_points(axes: Axes) -> None:
-  """Writes each point's name where the least is in the way, near if it can be."""
+  """Write each point's name where it overlaps least, as near as possible."""
   pixels = axes.figure.dpi / 72
   points, taken = [], []
   for container in axes.containers:
@@ -103,12 +103,12 @@ def _label_points(axes: Axes) -> None:
 
 
 def _boxes(box: Bbox, offset: tuple[float, float], anchor: float | None) -> list[Bbox]:
-  """What a label takes up: its words, and spots of the line that leads to them.
+  """The area of a label: its text, and three spots on the line to it.
 
   Args:
-    box: Of the words, were they at their point.
-    offset: Of the words from their point, in pixels.
-    anchor: Where along the words the line ends, 0 to 1; None for no line.
+    box: Box of the text if it were at its point.
+    offset: Offset of the text from its point, in pixels.
+    anchor: Where the line meets the text, 0 (left) to 1 (right); None for no line.
   """
   words = box.translated(*offset)
   boxes = [words.padded(2)]
@@ -121,9 +121,11 @@ def _boxes(box: Bbox, offset: tuple[float, float], anchor: float | None) -> list
 
 
 def _offsets(width: float) -> Iterator[tuple[float, float, float | None]]:
-  """Where a label of this width may begin, from its point, in points; nearest first.
+  """Candidate offsets of a label from its point, in points, nearest first.
 
-  And where along it a line from the point ends, if it is so far that there is one.
+  Yields:
+    The offsets in x and y, and where the line from the point meets the label, 0 to 1;
+    None for a label that is near enough to need no line.
   """
   for distance in (7, 14, 22, 32, 44, 58):
     far = distance > 7
@@ -135,7 +137,7 @@ def _offsets(width: float) -> Iterator[tuple[float, float, float | None]]:
 
 
 def _in_the_way(place: Bbox, taken: Sequence[Bbox], frame: Bbox) -> float:
-  """Area of a place that is taken or outside of the frame."""
+  """Area of `place` that is taken or outside of the frame."""
   overlaps = [Bbox.intersection(place, other) for other in (*taken, frame)]
   *inside, within = [0.0 if o is None else o.width * o.height for o in overlaps]
   return sum(inside) + place.width * place.height - within

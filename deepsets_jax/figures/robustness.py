@@ -1,4 +1,4 @@
-"""Pictures of what models lose when data is missing, wrong, or more."""
+"""Figures of the loss of models when data is missing, wrong or repeated."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 
 from deepsets_jax.figures.style import COLORS, clean
 
-# Of the models after those that have a colour of their own.
+# Line styles and hatches of models after all colours are used.
 _DASHES, _HATCHES = ("-", "--", ":"), ("", "///", "...")
-# Heights of a bar and of a line of the legend, in inches.
+# Heights of a bar and of a legend line, in inches.
 _BAR, _LINE = 0.13, 0.2
 
-# Mean and standard deviation; None where there is none.
+# Mean and standard deviation; None where not available.
 Spread = tuple[float | None, float | None]
 
 
@@ -26,15 +26,15 @@ def robustness_curves(
   levels: Mapping[str, Sequence[float]],
   curves: Mapping[str, Mapping[str, np.ndarray]],
 ) -> Figure:
-  """A panel per corruption, in it a line per model with a band of ± sd over its runs.
+  """A panel per corruption, with a line per model and a band of ± sd over its runs.
 
-  The panels share an axis, unless one of them would leave nothing to see in the others.
+  The panels share the y axis unless one of them would flatten the curves of the others.
 
   Args:
-    metric: Its name.
-    levels: By title of the panel, `[q]`; rates up to 1 are told in per cent, others as
-      times, on a logarithmic axis.
-    curves: By model and title, the metric of each run: `[runs, q]`.
+    metric: Name of the metric.
+    levels: Levels by title of the panel, `[q]`. Rates up to 1 are shown in per cent,
+      others as numbers of repetitions on a logarithmic axis.
+    curves: The metric of each run by model and title: `[runs, q]`.
   """
   legend = len(curves) > 1
   size = (4.1 * len(levels), 3.4 + legend * (0.2 + _LINE * -(-len(curves) // 4)))
@@ -56,14 +56,14 @@ def robustness_curves(
 
 
 def _comparable(panels: Sequence[Sequence[np.ndarray]]) -> bool:
-  """Whether no panel's values span five times as much as those of any other."""
+  """Whether no panel's values span more than five times those of every other."""
   flat = [np.concatenate([np.ravel(values) for values in panel]) for panel in panels]
   *_, second, most = sorted([0.0, *(values.max() - values.min() for values in flat)])
   return len(panels) < 2 or most <= 5 * second
 
 
 def _line(axes: Axes, x: np.ndarray, values: np.ndarray, index: int) -> None:
-  """The mean of a model's runs `[runs, q]`, and a band where there are several."""
+  """The mean of a model's runs `[runs, q]`, with a band if there are several."""
   color, dash = COLORS[index % len(COLORS)], _DASHES[index // len(COLORS) % 3]
   mean = values.mean(axis=0)
   axes.plot(x, mean, color=color, ls=dash, lw=1.6, marker="o", ms=3)
@@ -75,12 +75,12 @@ def _line(axes: Axes, x: np.ndarray, values: np.ndarray, index: int) -> None:
 def _level_axis(axes: Axes, levels: Sequence[float]) -> None:
   if max(levels) <= 1:
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:.0%}")
-    axes.set(xlabel="chance of each")
+    axes.set(xlabel="probability of each")
   else:
     axes.set_xscale("log", base=2)
     axes.set_xticks(levels, [f"{level:g}" for level in levels])
     axes.minorticks_off()
-    axes.set(xlabel="times each")
+    axes.set(xlabel="repetitions")
 
 
 def modality_bars(
@@ -88,13 +88,14 @@ def modality_bars(
   alone: Mapping[str, Mapping[str, Spread]],
   cost: Mapping[str, Mapping[str, Spread]],
 ) -> Figure:
-  """What each modality tells by itself, and what its absence costs: a bar per model.
+  """The metric with each modality alone, and the loss without it: a bar per model.
 
   Args:
-    metric: Its name.
-    alone: By model and modality, the metric with this modality alone. Other rows, as of
-      all modalities, may be among them; they are drawn in the order of the first model.
-    cost: By model and modality, what the metric loses without it, positive if worse.
+    metric: Name of the metric.
+    alone: The metric with only this modality, by model and modality. There may be other
+      rows, such as "all modalities". Rows are drawn in the order of the first model.
+    cost: Loss of the metric without the modality, by model and modality; positive means
+      worse.
   """
   rows = list(next(iter(alone.values())))
   height = 1.3 + len(rows) * (0.14 + _BAR * len(alone)) + (len(alone) > 1) * 0.3
@@ -103,8 +104,8 @@ def modality_bars(
   bars = _bars(left, rows, alone)
   _bars(right, rows, cost)
   left.set_yticks(range(len(rows)), [_as_text(row) for row in rows])
-  left.set(title="alone", xlabel=metric, ylim=(len(rows) - 0.5, -0.5))
-  right.set(title="what its absence costs", xlabel=f"loss of {metric}")
+  left.set(title="this modality alone", xlabel=metric, ylim=(len(rows) - 0.5, -0.5))
+  right.set(title="without this modality", xlabel=f"loss of {metric}")
   right.axvline(0, color="black", lw=0.8)
   right.spines["left"].set_visible(False)
   right.tick_params(left=False)
@@ -119,7 +120,7 @@ def modality_bars(
 def _bars(
   axes: Axes, rows: Sequence[str], numbers: Mapping[str, Mapping[str, Spread]]
 ) -> list[Container]:
-  """A group of bars in each row, one per model; none where there is no number."""
+  """A group of bars in each row, one per model; no bar without a number."""
   height, groups = 0.8 / len(numbers), []
   for index, of_model in enumerate(numbers.values()):
     spreads = [of_model.get(row, (None, None)) for row in rows]
@@ -140,7 +141,7 @@ def _bars(
 
 
 def _legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> None:
-  """Below the panels, in room of its own, so that it hides nothing."""
+  """Put the legend below the panels, where it hides nothing."""
   figure.legend(
     handles,
     [_as_text(name) for name in names],
@@ -151,5 +152,5 @@ def _legend(figure: Figure, handles: Sequence[Any], names: Sequence[str]) -> Non
 
 
 def _as_text(name: str) -> str:
-  """A name that matplotlib takes for no formula."""
+  """A name with "$" escaped, so that matplotlib does not read it as a formula."""
   return name.replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""Pictures of one run, as matplotlib figures without a window or global state."""
+"""Figures of one run."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def learning_curves(
 
   Args:
     records: Lines of `metrics.jsonl`.
-    metric: Of validation.
-    best_step: Of the checkpoint that is kept.
+    metric: Validation metric to draw.
+    best_step: Step of the checkpoint that is kept.
   """
   figure = Figure(figsize=(9, 3.5), layout="constrained")
   left, right = figure.subplots(1, 2)
@@ -36,7 +36,7 @@ def learning_curves(
 
 
 def label_f1(names: Sequence[str], f1: np.ndarray, support: np.ndarray) -> Figure:
-  """A bar per label, best first, with its number of positives."""
+  """A bar with the F1 of each label, best first, with its number of positives."""
   order = np.argsort(f1, kind="stable")
   height = 1.2 + 0.17 * len(names)
   figure = Figure(figsize=(7, height), layout="constrained")
@@ -46,7 +46,7 @@ def label_f1(names: Sequence[str], f1: np.ndarray, support: np.ndarray) -> Figur
   for row, label in enumerate(order):
     axes.text(f1[label] + 0.01, row, f"{f1[label]:.2f}", va="center", fontsize=6.5)
   labels = [f"{names[i]}  ({int(support[i])})" for i in order]
-  # A "$" in a name is no formula.
+  # A "$" in a name is not a formula.
   axes.set_yticks(rows, labels, fontsize=7, parse_math=False)
   axes.axvline(f1.mean(), color=ORANGE, lw=1, ls="--", label=f"mean {f1.mean():.3f}")
   axes.set(title="F1 by label (positives)", xlabel="F1 on test", xlim=(0, 1.05))
@@ -61,10 +61,10 @@ def set_sizes(
   budgets: Mapping[str, int],
   fills: Mapping[str, float],
 ) -> Figure:
-  """Per modality how many elements examples have, and how full the slots are.
+  """Number of elements per example, and share of slots filled, for each modality.
 
   Args:
-    lengths: Elements of each example, by modality: `[b]`.
+    lengths: Number of elements of each example, by modality: `[b]`.
     budgets: Slots of a shard, by modality.
     fills: Share of the slots that hold an element, by modality.
   """

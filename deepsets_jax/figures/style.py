@@ -1,4 +1,4 @@
-"""What all pictures share: colours, and how a figure is cleaned and saved."""
+"""Shared style of all figures: colours, and how a figure is saved."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from matplotlib.text import Text
 
 from deepsets_jax.foundation.files import replacing
 
-# Colours that are told apart whatever one's eyes (Okabe and Ito, 2008).
+# Colours that are distinct for all kinds of colour vision (Okabe and Ito, 2008).
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#8c8c8c"
 LIGHT_BLUE = "#9ccfee"
 COLORS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", GREY)
 
 
 def save(figure: Figure, path: str | pathlib.Path) -> None:
-  """Writes a figure as PNG, replacing the file."""
+  """Write a figure as PNG, replacing the file."""
   with replacing(path) as temporary:
     write_png(figure, temporary, dpi=150)
 
 
 def write_png(figure: Figure, file: str | pathlib.Path | IO[bytes], dpi: int) -> None:
-  """Writes a figure, in fonts that have its characters.
+  """Write a figure as PNG, in fonts that have its characters.
 
-  Of a character that no installed font has, such as one of Chinese on a server, the
-  escape is drawn, not a box.
+  A character that no installed font has, such as a Chinese one on a server, is drawn as
+  its escape and not as a box.
   """
   for axes in figure.axes:
     for axis in (axes.xaxis, axes.yaxis):
@@ -44,7 +44,7 @@ def write_png(figure: Figure, file: str | pathlib.Path | IO[bytes], dpi: int) ->
 
 
 def _legible(text: str) -> str:
-  """The text, with the escape of each character that no installed font has."""
+  """The text with characters that no installed font has replaced by their escapes."""
   if text.isascii():
     return text
   return "".join(
@@ -61,9 +61,9 @@ def _families(text: str) -> list[str]:
 
 @functools.cache
 def _family(character: str) -> str | None:
-  """The first font that has a character, the usual one before all others."""
+  """The first font that has a character, the default font before all others."""
   usual = font_manager.findfont(font_manager.FontProperties())
-  # The last resort has a box for every character.
+  # The last-resort font has a box for every character.
   fonts = [
     font
     for font in font_manager.fontManager.ttflist
@@ -74,11 +74,11 @@ def _family(character: str) -> str | None:
       if font_manager.get_font(font.fname).get_char_index(ord(character)):
         return font.name
     except (OSError, RuntimeError):
-      continue  # A font that cannot be read.
+      continue  # The font cannot be read.
   return None
 
 
 def clean(*axes: Axes) -> None:
-  """Takes away the frame lines that say nothing."""
+  """Remove the top and right frame lines."""
   for one in axes:
     one.spines[["top", "right"]].set_visible(False)

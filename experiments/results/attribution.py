@@ -11,7 +11,7 @@ import numpy as np
 from configs import debian_programs, debian_structures, digits_planted
 from deepsets_jax.analysis import attribution
 from deepsets_jax.analysis.attribution import faithfulness, outputs
-from deepsets_jax.analysis.attribution.result import Importance
+from deepsets_jax.analysis.attribution.result import Attribution
 from deepsets_jax.data.datasets import digits
 from deepsets_jax.data.tables.ablation import Bags, keep_modalities
 from deepsets_jax.data.tables.table import Table
@@ -89,7 +89,7 @@ def _structure(name: str, seed: int) -> Trained:
   return runs.Run(f"structures/{name}/seed_{seed}", config).load()
 
 
-def attributions(trained: Trained, table: Table) -> dict[str, Importance]:
+def attributions(trained: Trained, table: Table) -> dict[str, Attribution]:
   """Attribute the predictions on a table by every method that the model supports."""
   output = outputs.predicted(
     table.schema.target, trained.logits(table), trained.threshold

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from deepsets_jax import figures
-from deepsets_jax.analysis.robustness import CORRUPTIONS, Curve
+from deepsets_jax.analysis.robustness import CORRUPTIONS, RobustnessCurve
 from deepsets_jax.training import metrics
 from experiments.results.tables import (
   format_statistics,
@@ -47,7 +47,7 @@ class Measured:
   workdir: str
   seed: int
   whole: float
-  curves: Mapping[str, Curve]
+  curves: Mapping[str, RobustnessCurve]
   subsets: Mapping[Subset, float]
 
 

@@ -12,7 +12,7 @@ from deepsets_jax.data.tables.schema import Target
 from tests.analysis.models_trained import few, untrained
 
 
-def importance_of(table, scores):
+def attribution_of(table, scores):
   return result.of_elements("m", table, Bags(table).split(scores))
 
 
@@ -28,14 +28,14 @@ class TestAuc:
       if truth[own].any() and not truth[own].all():
         want.append(sklearn.metrics.roc_auc_score(truth[own], scores[own]))
     assert 2 <= len(want) < len(table)
-    found = importance_of(table, scores)
+    found = attribution_of(table, scores)
     got = faithfulness.auc_of_elements(found, bags.split(truth))
     assert got == pytest.approx(np.mean(want))
 
   def test_is_nan_where_nothing_can_be_judged(self):
     table = few(untrained("max"))
     bags = Bags(table)
-    found = importance_of(table, np.ones(len(bags.modality)))
+    found = attribution_of(table, np.ones(len(bags.modality)))
     truth = bags.split(np.ones(len(bags.modality), bool))
     assert np.isnan(faithfulness.auc_of_elements(found, truth))
 
@@ -47,8 +47,8 @@ class TestAuc:
       name: np.full(len(table), float(name == "profile"))
       for name in table.schema.modalities
     }
-    right = result.Importance("m", table, columns)
-    wrong = result.Importance("m", table, {k: -v for k, v in columns.items()})
+    right = result.Attribution("m", table, columns)
+    wrong = result.Attribution("m", table, {k: -v for k, v in columns.items()})
     assert faithfulness.auc_of_modalities(right, truth) == 1
     assert faithfulness.auc_of_modalities(wrong, truth) == 0
 
@@ -59,7 +59,7 @@ class TestAuc:
       name: np.full(len(table), float(i))
       for i, name in enumerate(table.schema.modalities)
     }
-    scores = faithfulness.scores_of(result.Importance("m", table, columns), bags)
+    scores = faithfulness.scores_of(result.Attribution("m", table, columns), bags)
     np.testing.assert_array_equal(scores, bags.modality)
 
 
@@ -131,7 +131,7 @@ class TestAgreement:
   def test_is_one_with_itself_and_minus_one_with_its_reverse(self):
     table = few(untrained("max"))
     scores = np.random.default_rng(0).normal(size=len(Bags(table).modality))
-    pair = [importance_of(table, scores), importance_of(table, -(scores**3))]
+    pair = [attribution_of(table, scores), attribution_of(table, -(scores**3))]
     np.testing.assert_allclose(faithfulness.agreement(pair), [[1, -1], [-1, 1]])
 
   def test_is_the_mean_rank_correlation_of_examples(self):
@@ -144,5 +144,5 @@ class TestAgreement:
       a, b = first[bags.example == row], second[bags.example == row]
       if len(a) >= 3 and np.ptp(a) > 0 and np.ptp(b) > 0:
         want.append(stats.spearmanr(a, b).statistic)
-    pair = [importance_of(table, x) for x in (first, second)]
+    pair = [attribution_of(table, x) for x in (first, second)]
     assert faithfulness.agreement(pair)[0, 1] == pytest.approx(np.mean(want))

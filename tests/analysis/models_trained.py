@@ -1,4 +1,4 @@
-"""Models with random parameters on planted digit sets, for tests of what asks them."""
+"""Models with random parameters on digit sets, for tests of the analysis."""
 
 import dataclasses
 import functools
@@ -49,7 +49,7 @@ def few(trained: Trained, rows: int = 12) -> Table:
 
 
 def emptied(table: Table, row: int) -> Table:
-  """The table with an example that has nothing."""
+  """The table with one example emptied of all elements."""
   keep = np.ones((len(table), len(table.schema.modalities)), bool)
   keep[row] = False
   return keep_modalities(table, keep)

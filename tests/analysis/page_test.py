@@ -1,4 +1,4 @@
-"""The page of an explanation: whole, by itself, and safe from what the data says."""
+"""The page of an explanation is complete, self-contained, and escapes the data."""
 
 import base64
 import copy
@@ -164,13 +164,13 @@ def test_its_pictures_are_the_files(read, written):
   assert all(data.startswith(b"\x89PNG") for data in inline)
 
 
-def test_every_picture_is_told_in_words(read):
+def test_every_picture_has_a_text_of_its_own(read):
   told = [a.get("alt") for tag, a in read.tags if tag == "img"]
   assert len(told) == 5 and all(told) and len(set(told)) == 5
   assert all(a.get("aria-label") for tag, a in read.tags if tag == "svg")
 
 
-def test_says_whatever_the_data_says_as_text(read):
+def test_text_of_the_data_is_escaped(read):
   one = " ".join(NASTY.split())
   # Run, id, true, predicted, explained, and modality and element in tables.
   assert read.text.count(one) >= 8
@@ -183,7 +183,7 @@ def test_notes_on_the_scores_are_there_as_text(read):
   assert f"argmax: {' '.join(NASTY.split())} is zero." in read.text
 
 
-def test_states_what_its_numbers_are_of(read):
+def test_states_the_sample_and_the_settings(read):
   assert "17 random examples of the 1521 of the split test (seed 5)" in read.text
   assert "accuracy is 0.987" in read.text
   assert "mean of 5 random orders" in read.text
@@ -210,9 +210,9 @@ def test_says_what_each_method_means():
   assert set(page.MEANINGS) == set(attribution.METHODS)
   body = Reader(page.fragment(SUMMARY, page.pictures(draw(SUMMARY)))).text
   for method in SUMMARY["methods"]:
-    assert page.MEANINGS[method][0] in body
-  assert "argmax is the same whatever is explained" in body
-  assert "shapley is the same" not in body
+    assert page.MEANINGS[method].text in body
+  assert "argmax does not depend on the explained output" in body
+  assert "shapley does not depend" not in body
 
 
 def test_small_pictures_have_a_square_for_each_pixel(read):
@@ -226,11 +226,14 @@ def test_small_pictures_have_a_square_for_each_pixel(read):
   assert "image[0]" in read.text
 
 
-def test_of_an_error_the_better_area_is_the_other_way_round():
+def test_for_an_error_the_better_areas_are_swapped():
   changed = SUMMARY | {"metric": "mae", "label": "nine"}
   body = Reader(page.fragment(changed, page.pictures(draw(changed)))).text
-  assert "the higher the area under deletion, and the lower that" in body
-  assert "Explained is the label nine." in body
+  assert (
+    "if the area under the deletion curve is higher and the area under the insertion"
+    " curve is lower." in body
+  )
+  assert "The explained output is the label nine." in body
 
 
 def test_a_single_method_has_no_agreement(tmp_path):
@@ -244,7 +247,7 @@ def test_a_single_method_has_no_agreement(tmp_path):
   assert "agree" not in Reader(document).text
 
 
-def test_pictures_of_examples_of_before_are_removed(tmp_path):
+def test_old_pictures_of_examples_are_removed(tmp_path):
   (tmp_path / "example_3.png").write_text("old")
   (tmp_path / "notes.txt").write_text("mine")
   page.write_page(tmp_path, SUMMARY, draw(SUMMARY))
@@ -252,7 +255,7 @@ def test_pictures_of_examples_of_before_are_removed(tmp_path):
   assert "example_3.png" not in names and {"example_2.png", "notes.txt"} <= names
 
 
-def test_a_character_that_the_font_has_not_is_drawn_all_the_same():
+def test_characters_missing_in_the_font_can_be_drawn():
   changed = copy.deepcopy(SUMMARY)
   changed["chosen"][0]["elements"]["argmax"]["top"][0]["text"] = "\U0001f4a1 編集"
   assert page.pictures(draw(changed))["example_1"].startswith(b"\x89PNG")

@@ -1,4 +1,4 @@
-"""Corruptions of tables against loops, and curves and subsets against hand figures."""
+"""Corruptions against plain loops; curves and subsets against hand-made numbers."""
 
 import dataclasses
 import functools
@@ -9,6 +9,7 @@ import pytest
 from configs import smoke
 from deepsets_jax import ragged
 from deepsets_jax.analysis import robustness
+from deepsets_jax.analysis.robustness import RobustnessCurve
 from deepsets_jax.data.tables.ablation import keep_modalities
 from deepsets_jax.data.tables.schema import Modality, Schema, Target
 from deepsets_jax.data.tables.table import Table
@@ -217,32 +218,32 @@ class TestRepeated:
 
 class TestCurve:
   def test_the_area_is_a_mean_over_levels(self):
-    curve = robustness.Curve("accuracy", np.array([0, 0.5, 1]), np.array([1, 0.6, 0]))
+    curve = RobustnessCurve("accuracy", np.array([0, 0.5, 1]), np.array([1, 0.6, 0]))
     assert curve.area == pytest.approx((0.8 + 0.3) / 2)
-    stretched = robustness.Curve("accuracy", np.array([1, 2, 4]), np.array([1, 0.4, 0]))
+    stretched = RobustnessCurve("accuracy", np.array([1, 2, 4]), np.array([1, 0.4, 0]))
     assert stretched.area == pytest.approx((0.7 * 1 + 0.2 * 2) / 3)
 
   def test_a_loss_is_the_difference_from_the_first_level(self):
-    curve = robustness.Curve("accuracy", np.array([0, 0.5, 1]), np.array([1, 0.6, 0]))
+    curve = RobustnessCurve("accuracy", np.array([0, 0.5, 1]), np.array([1, 0.6, 0]))
     assert curve.loss_at(0) == 0
     assert curve.loss_at(0.5) == pytest.approx(0.4)
     assert curve.loss_at(0.75) == pytest.approx(0.7)  # Halfway from .4 to 1.
 
   @pytest.mark.parametrize("metric", ["mae", "loss"])
   def test_a_loss_is_positive_where_more_is_worse(self, metric):
-    curve = robustness.Curve(metric, np.array([0.0, 1.0]), np.array([2.0, 5.0]))
+    curve = RobustnessCurve(metric, np.array([0.0, 1.0]), np.array([2.0, 5.0]))
     assert curve.loss_at(1) == 3 and curve.area == 3.5
 
   @pytest.mark.parametrize("level", [-0.1, 1.1])
   def test_a_level_beyond_the_curve_is_refused(self, level):
-    curve = robustness.Curve("accuracy", np.array([0.0, 1.0]), np.array([1.0, 0.0]))
+    curve = RobustnessCurve("accuracy", np.array([0.0, 1.0]), np.array([1.0, 0.0]))
     with pytest.raises(ValueError, match=f"level {level} is not on the curve"):
       curve.loss_at(level)
 
   @pytest.mark.parametrize("levels", [[0.5], [0, 1, 0.5], [0, 0]])
   def test_levels_that_make_no_curve_are_refused(self, levels):
     with pytest.raises(ValueError, match="two or more, ascending"):
-      robustness.Curve("accuracy", np.array(levels), np.zeros(len(levels)))
+      RobustnessCurve("accuracy", np.array(levels), np.zeros(len(levels)))
 
   def test_is_the_mean_of_its_draws(self):
     model, table = untrained()
@@ -260,7 +261,7 @@ class TestCurve:
     assert found.values[1] == pytest.approx(np.mean(draws))
 
   def test_no_draws_are_refused(self):
-    with pytest.raises(ValueError, match="draws 0"):
+    with pytest.raises(ValueError, match="draws is 0"):
       robustness.curve(*untrained(), robustness.missing, (0, 1), draws=0)
 
 

@@ -161,7 +161,7 @@ class TestCheck:
     b = f"m={write(tmp_path / 'b', {'data.budgets.ocr': 72}, seed=1)}"
     c = f"m={write(tmp_path / 'c', {'model.features': 16}, seed=2)}"
     command.check([command.read(text) for text in (a, b)])
-    with pytest.raises(ValueError, match=r"c has model.features=16, and .*a has 8"):
+    with pytest.raises(ValueError, match=r"c has model.features=16, but .*a has 8"):
       command.check([command.read(text) for text in (a, b, c)])
 
   def test_a_seed_counts_once(self, tmp_path):
@@ -191,7 +191,7 @@ def measured(seed=0, metric="accuracy", shift=0.0, names=("a", "b", "c")):
     for subset in itertools.combinations(names, size)
   }
   curves = {
-    kind: robustness.Curve(
+    kind: robustness.RobustnessCurve(
       metric, np.array(levels), 2 + shift - sign * np.linspace(0, 1, len(levels))
     )
     for kind, (_, levels, _) in robustness.CORRUPTIONS.items()

@@ -1,4 +1,4 @@
-"""The extraction as a Beam pipeline gives the rows of the one without."""
+"""Extraction as a Beam pipeline gives the rows of the pipeline on one machine."""
 
 import functools
 import json
@@ -26,7 +26,7 @@ DIRECT = ["--runner=DirectRunner"]
 
 
 def job(path, folder, log=None, *, images=(), texts=(), rows=5):
-  return beam.Job(
+  return beam.BeamExtraction(
     *(str(path), images, texts, str(folder / "sets.parquet"), str(folder / "cache")),
     make=functools.partial(local.make, log),
     settings=local.SMALL,
@@ -122,19 +122,15 @@ def test_rows_that_are_not_counted_are_counted(tmp_path):
 
 
 def test_summaries_add_up_in_the_order_of_rows():
-  total = beam.Total()
   some = [
     (i, beam.Summary(rows=i, elements={"a": 1}, problems=[str(i)])) for i in range(4)
   ]
-  parts = [total.create_accumulator(), total.create_accumulator()]
-  for number, one in enumerate(reversed(some)):
-    parts[number % 2] = total.add_input(parts[number % 2], one)
-  summary = total.extract_output(total.merge_accumulators(parts))
+  summary = beam.total([some[i] for i in (2, 0, 3, 1)])
   assert (summary.rows, summary.elements) == (6, {"a": 4})
   assert summary.problems == ["0", "1", "2", "3"]
 
 
-def test_a_wrong_column_is_told_before_the_runner_starts(films, tmp_path):
+def test_a_wrong_column_is_refused_before_the_runner_starts(films, tmp_path):
   with pytest.raises(DataError, match="no column 'picture'"):
     beam.run_beam(job(films, tmp_path / "out", images=["picture"]), DIRECT)
   assert not (tmp_path / "out").exists()
@@ -144,11 +140,11 @@ def test_files_of_another_number_are_not_mixed_with_new_ones(films, tmp_path):
   folder = tmp_path / "out"
   beam.run_beam(job(films, folder, images=["poster"], texts=["plot"]), DIRECT)
   other = job(films, folder, images=["poster"], texts=["plot"], rows=9)
-  with pytest.raises(DataError, match="sets-00000-of-00005.*than 3; remove them"):
+  with pytest.raises(DataError, match="sets-00000-of-00005.*than 3. Remove such"):
     beam.run_beam(other, DIRECT)
   assert len(files(folder)) == 5
 
 
 def test_files_without_rows_are_refused(films, tmp_path):
-  with pytest.raises(ValueError, match="shard_rows 0"):
+  with pytest.raises(ValueError, match="shard_rows is 0"):
     job(films, tmp_path, rows=0)

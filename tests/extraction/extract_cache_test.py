@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from deepsets_jax.extraction.cache import Cache, digest
+from deepsets_jax.extraction.cache import Cache
+from deepsets_jax.extraction.cache import content_digest as digest
 from deepsets_jax.extraction.protocol import Extraction
 from deepsets_jax.foundation.errors import DataError
 
@@ -96,9 +97,9 @@ def test_what_was_put_is_there_after_a_kill(tmp_path):
     "import os, signal, sys\n"
     "import numpy as np\n"
     "from deepsets_jax.extraction.cache import Cache\n"
-    "from deepsets_jax.extraction.protocol import Found\n"
+    "from deepsets_jax.extraction.protocol import Extraction\n"
     "cache = Cache(sys.argv[1])\n"
-    "cache.put({'a': {b'x': Found(np.ones((2, 3), np.float32))}})\n"
+    "cache.put({'a': {b'x': Extraction(np.ones((2, 3), np.float32))}})\n"
     "cache._connection.execute('BEGIN')\n"
     'cache._connection.execute("DELETE FROM found")\n'
     "os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -123,7 +124,7 @@ def test_a_damaged_cache_says_what_to_do(tmp_path):
   data = bytearray(file.read_bytes())
   data[:200] = os.urandom(200)
   file.write_bytes(data)
-  with pytest.raises(DataError, match="remove the folder"), Cache(tmp_path):
+  with pytest.raises(DataError, match="is damaged, remove the folder"), Cache(tmp_path):
     pass
 
 
@@ -133,7 +134,7 @@ def test_another_format_is_refused(tmp_path):
   connection = sqlite3.connect(file)
   connection.execute("PRAGMA user_version = 9")
   connection.close()
-  with pytest.raises(DataError, match="format 9, expected 1"), Cache(tmp_path):
+  with pytest.raises(DataError, match="the format is 9, expected 1"), Cache(tmp_path):
     pass
 
 

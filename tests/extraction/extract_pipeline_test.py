@@ -1,4 +1,4 @@
-"""The whole way from pictures and texts to a file, with extractors made of nothing."""
+"""Extraction from pictures and texts to a file, with extractors without weights."""
 
 import functools
 import inspect
@@ -54,7 +54,7 @@ class Colours:
     return [self.find(picture) for picture in batch]
 
   def find(self, picture):
-    put_down(self.log, picture.tobytes(), len(np.unique(picture)) == 1)
+    log_input(self.log, picture.tobytes(), len(np.unique(picture)) == 1)
     channels = [c for c in range(3) if picture[:, :, c].any()]
     vectors = np.zeros((len(channels), 3), np.float32)
     for slot, channel in enumerate(channels):
@@ -76,14 +76,14 @@ class Words:
     return [self.find(text) for text in batch]
 
   def find(self, text):
-    put_down(self.log, text.encode(), text == "Three cats.")
+    log_input(self.log, text.encode(), text == "Three cats.")
     words = text.split()
     vectors = np.array([[len(word)] for word in words], np.float32).reshape(-1, 1)
     return Extraction(vectors, strings=words)
 
 
-def put_down(log, data, probe):
-  """A line for each input that an extractor sees, but for that which tries it."""
+def log_input(log, data, probe):
+  """Log a line for each input that an extractor sees, except the probe."""
   if log is not None and not probe:
     with open(log, "a") as file:
       file.write(f"{os.getpid()} {data[:40].hex()}\n")
@@ -94,7 +94,7 @@ def make(log=None):
 
 
 def seen(log):
-  """What extractors have been given, by the process."""
+  """Process and content of each input that extractors have seen."""
   lines = pathlib.Path(log).read_text().split("\n") if log.exists() else []
   return [line.split() for line in lines if line]
 
@@ -128,12 +128,12 @@ def photos(tmp_path):
 
 def run(given, path, log=None, settings=SMALL, **options):
   folder = options.pop("cache", f"{path}.cache")
-  maker = functools.partial(make, log)
+  maker = options.pop("maker", functools.partial(make, log))
   return pipeline.run_pipeline(given, path, maker, settings, folder, **options)
 
 
 def by_loop(images, texts, root="."):
-  """The rows, one by one, without cache, chunks or Arrow."""
+  """The rows from a plain loop, without cache, chunks or Arrow."""
   rows = []
   for image, text in zip(images, texts, strict=True):
     data = pathlib.Path(root, image).read_bytes() if isinstance(image, str) else image
@@ -227,15 +227,15 @@ class TestAFolder:
       (photos / name).parent.mkdir(exist_ok=True)
       (photos / name).write_bytes(b"")
     given = inputs.open_input(str(photos))
-    assert given.left_out - before == {".heic": 2, ".pdf": 1, "without an ending": 1}
+    assert given.left_out - before == {".heic": 2, ".pdf": 1, "without suffix": 1}
     line = extract.left_out({".heic": 2, ".pdf": 1})
     assert line == (
-      "left out: 2 .heic, 1 .pdf; these formats are not read: save pictures as JPEG or"
-      " PNG, texts as .txt"
+      "left out: 2 .heic, 1 .pdf. These formats are not supported: save pictures as"
+      " JPEG or PNG, and texts as .txt."
     )
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "1.heic").write_bytes(b"")
-    with pytest.raises(DataError, match=r"no picture and no text .*1 \.heic"):
+    with pytest.raises(DataError, match=r"no picture and no text, but 1 \.heic"):
       inputs.open_input(str(tmp_path / "other"))
 
 
@@ -264,20 +264,12 @@ class TestATable:
     paths = ["a/00.PNG", str(photos / "b" / "01.PNG"), None, ""]
     given = write(photos / "table.parquet", {"file": paths, "n": [0, 1, 2, 3]})
     path = tmp_path / "sets.parquet"
-    summary = pipeline.run_pipeline(
-      inputs.open_input(given, ["file"]), path, colours_only, SMALL, tmp_path / "cache"
-    )
+    summary = run(inputs.open_input(given, ["file"]), path, maker=colours_only)
     found = pq.read_table(path)
     # As seen from the output, so that it is a table with pictures in its turn.
     assert found["file"].to_pylist() == ["photos/a/00.PNG", paths[1], None, None]
     beside = photos / "sets.parquet"
-    pipeline.run_pipeline(
-      inputs.open_input(given, ["file"]),
-      beside,
-      colours_only,
-      SMALL,
-      tmp_path / "cache",
-    )
+    run(inputs.open_input(given, ["file"]), beside, maker=colours_only)
     assert pq.read_table(beside)["file"].to_pylist() == [*paths[:2], None, None]
     want = by_loop([paths[0], paths[1], None, None], [None] * 4, photos)
     assert found["colours"].to_pylist() == [row["colours"] for row in want]
@@ -288,9 +280,7 @@ class TestATable:
     texts = [["one two", "three"], [], None, ["", None, " "], [None, "four"]]
     given = write(tmp_path / "t.parquet", {"texts": texts})
     path = tmp_path / "sets.parquet"
-    pipeline.run_pipeline(
-      inputs.open_input(given, (), ["texts"]), path, words_only, SMALL, tmp_path / "c"
-    )
+    run(inputs.open_input(given, (), ["texts"]), path, maker=words_only)
     want = [["one", "two", "three"], [], None, [], ["four"]]
     assert pq.read_table(path)["words.strings"].to_pylist() == want
     lengths = [None if row is None else [[len(w)] for w in row] for row in want]
@@ -310,7 +300,7 @@ class TestATable:
   @pytest.mark.parametrize(
     ("images", "texts", "message"),
     [
-      ([], [], "which columns.*'--images': .'p', 't'.*'--texts': .'t', 'l'"),
+      ([], [], "no columns of pictures.*'--images': .'p', 't'.*'--texts': .'t', 'l'"),
       (["q"], [], "no column 'q'.*--images.*'p', 't', 'l', 'n'"),
       (["n"], [], "'n' of --images is int64, expected bytes or paths"),
       ([], ["p"], "'p' of --texts is binary, expected strings"),
@@ -326,9 +316,14 @@ class TestATable:
   @pytest.mark.parametrize(
     ("columns", "images", "texts", "message"),
     [
-      ({"t": ["a"]}, [], ["t"], "'colours' is of images.*--images"),
+      ({"t": ["a"]}, [], ["t"], "'colours' needs a column of images.*--images"),
       ({"words": [b""], "t": ["a"], "colours.boxes": [1]}, ["words"], ["t"], "boxes"),
-      ({"p": [b""], "words": ["a"]}, ["p"], ["words"], "a column 'words'.*rename"),
+      (
+        {"p": [b""], "words": ["a"]},
+        ["p"],
+        ["words"],
+        "a column 'words' already.*Rename",
+      ),
     ],
   )
   def test_that_does_not_fit_the_extractors_is_refused(
@@ -378,12 +373,9 @@ class TestTheCache:
     for fingerprint, side, extracted in [("1", 16, 12), ("2", 16, 12), ("2", 4, 12)]:
       maker = functools.partial(other_colours, fingerprint)
       settings = Settings(batch_size=4, max_side=side)
-      summary = pipeline.run_pipeline(given, path, maker, settings, tmp_path / "cache")
+      summary = run(given, path, maker=maker, settings=settings)
       assert summary.extracted == extracted
-    assert (
-      pipeline.run_pipeline(given, path, maker, settings, tmp_path / "cache").reused
-      == 12
-    )
+    assert run(given, path, maker=maker, settings=settings).reused == 12
 
 
 def other_colours(fingerprint):
@@ -473,7 +465,7 @@ class TestBrokenPictures:
     assert [problem["reason"] for problem in listed] == reasons
     assert listed[0]["column"] == "file" and listed[0]["extractor"] is None
 
-  def test_that_are_mended_are_no_problem_any_more(self, photos, tmp_path):
+  def test_that_are_repaired_are_no_problem_any_more(self, photos, tmp_path):
     path = tmp_path / "photos.parquet"
     (photos / "a" / "00.PNG").write_bytes(b"broken")
     assert len(run(inputs.open_input(str(photos)), path).problems) == 1
@@ -495,9 +487,7 @@ class TestBrokenPictures:
     given = write(tmp_path / "t.parquet", {"p": [b"bad", picture(1)] * 10})
     given = inputs.open_input(given, ["p"])
     path = tmp_path / "sets.parquet"
-    summary = pipeline.run_pipeline(
-      given, path, colours_only, SMALL, tmp_path / "cache"
-    )
+    summary = run(given, path, maker=colours_only)
     assert [problem.row for problem in summary.problems] == list(range(0, 20, 2))
     assert len(decoded) == 2
 
@@ -534,9 +524,7 @@ def test_an_extractor_that_fails_on_a_picture_gives_the_others(tmp_path):
   images = [picture(i) for i in range(8)]  # The first pixel is one more.
   given = write(tmp_path / "t.parquet", {"p": images})
   path = tmp_path / "sets.parquet"
-  summary = pipeline.run_pipeline(
-    inputs.open_input(given, ["p"]), path, fails, SMALL, tmp_path / "cache"
-  )
+  summary = run(inputs.open_input(given, ["p"]), path, maker=fails)
   rows = pq.read_table(path)["colours"].to_pylist()
   assert [index for index, row in enumerate(rows) if row is None] == [1, 2, 3, 4]
   want = by_loop(images, [None] * 8)
@@ -571,9 +559,7 @@ def test_extractors_that_are_wrong_are_refused_before_any_work(
 ):
   given = inputs.open_input(str(photos))
   with pytest.raises(ValueError) as error:
-    pipeline.run_pipeline(
-      given, tmp_path / "p.parquet", maker, SMALL, tmp_path / "cache"
-    )
+    run(given, tmp_path / "p.parquet", maker=maker, cache=tmp_path / "cache")
   assert part in str(error.value) and "colours" in str(error.value)
   assert not (tmp_path / "cache").exists()
 
@@ -600,9 +586,7 @@ class TestSeveralWorkers:
     settings = Settings(batch_size=4, max_side=16, workers=2)
     given = inputs.open_input(str(photos))
     with pytest.raises(DataError, match="killed.*fewer --workers"):
-      pipeline.run_pipeline(
-        given, tmp_path / "p.parquet", deadly, settings, tmp_path / "cache"
-      )
+      run(given, tmp_path / "p.parquet", maker=deadly, settings=settings)
     assert not (tmp_path / "p.parquet").exists()
 
 
@@ -624,7 +608,7 @@ class TestMemory:
     given = write(tmp_path / "t.parquet", columns)
     given = inputs.open_input(given, ["p"])
     alive = {"now": 0, "most": 0}
-    make_chunk, make_table = chunks._chunk, output.table
+    make_chunk, make_table = chunks._chunk, output.file_rows
 
     def counted(*args):
       chunk = make_chunk(*args)
@@ -637,9 +621,9 @@ class TestMemory:
       return make_table(batch, *args)
 
     monkeypatch.setattr(chunks, "_chunk", counted)
-    monkeypatch.setattr(output, "table", written)
+    monkeypatch.setattr(output, "file_rows", written)
     path = tmp_path / "sets.parquet"
-    pipeline.run_pipeline(given, path, colours_only, SMALL, tmp_path / "cache")
+    run(given, path, maker=colours_only)
     assert alive["now"] == 0
     assert alive["most"] <= (pipeline._AHEAD + 1) * SMALL.batch_size
 
@@ -648,10 +632,10 @@ class TestMemory:
     given = write(tmp_path / "t.parquet", {"p": images})
     given = inputs.open_input(given, ["p"])
     monkeypatch.setattr(chunks, "_BYTES", sum(map(len, images)) // 6)
-    sizes = [len(chunk) for chunk in chunks.read(given, 16)]
+    sizes = [len(chunk) for chunk in chunks.read_chunks(given, 16)]
     assert sum(sizes) == 20 and 1 < max(sizes) < 8
     path = tmp_path / "sets.parquet"
-    pipeline.run_pipeline(given, path, colours_only, SMALL, tmp_path / "cache")
+    run(given, path, maker=colours_only)
     want = [row["colours"] for row in by_loop(images, [None] * 20)]
     assert pq.read_table(path)["colours"].to_pylist() == want
 
@@ -659,9 +643,7 @@ class TestMemory:
     monkeypatch.setattr(output, "_GROUP_ROWS", 8)
     given = write(tmp_path / "t.parquet", {"t": [f"row {i}" for i in range(21)]})
     path = tmp_path / "sets.parquet"
-    pipeline.run_pipeline(
-      inputs.open_input(given, (), ["t"]), path, words_only, SMALL, tmp_path / "cache"
-    )
+    run(inputs.open_input(given, (), ["t"]), path, maker=words_only)
     file = pq.ParquetFile(path)
     sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     assert sizes == [8, 8, 5]
@@ -673,7 +655,7 @@ def test_a_range_of_rows_is_read(tmp_path):
   for start, stop in [(0, 21), (3, 11), (20, 30), (5, 5)]:
     rows = [
       (chunk.row + i, text)
-      for chunk in chunks.read(given, 4, start, stop)
+      for chunk in chunks.read_chunks(given, 4, start, stop)
       for i, text in enumerate(chunk.batch["t"].to_pylist())
     ]
     assert rows == [(i, f"row {i}") for i in range(start, min(stop, 21))]
@@ -687,20 +669,20 @@ def test_a_cache_that_is_emptied_meanwhile_is_named(photos, tmp_path):
       other._connection.execute("DELETE FROM found")
 
   run(given, tmp_path / "p.parquet", cache=tmp_path / "cache")
-  with pytest.raises(DataError, match="row .*leave the cache alone"):
+  with pytest.raises(DataError, match="row .*do not change the cache"):
     run(given, tmp_path / "p.parquet", cache=tmp_path / "cache", progress=empty)
 
 
 @pytest.mark.parametrize("name", ["batch_size", "max_side", "workers"])
 def test_settings_below_one_are_refused(name):
-  with pytest.raises(ValueError, match=f"{name} 0"):
+  with pytest.raises(ValueError, match=f"{name} is 0"):
     Settings(**{name: 0})
 
 
 class TestTheCommand:
   # As the extractors of the registry, by their names there.
   CODE = (
-    "import sys; sys.path.insert(0, 'tests')\n"
+    "import sys; sys.path.insert(0, 'tests/extraction')\n"
     "import extract_pipeline_test as test\n"
     "test.EXTRACTORS.update(image=test.Colours, sentences=test.Words)\n"
     "test.extract.define_flags()\n"
@@ -740,10 +722,10 @@ class TestTheCommand:
   @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-      (["--extractors=nose"], "no extractor 'nose'; there are image, regions"),
+      (["--extractors=nose"], "no extractor 'nose'; choose from image, regions"),
       (["--extractors=onnx"], "--config.onnx.path=FILE"),
       (["--config.max_sid=3"], "max_side"),
-      (["--config.batch_size=0"], "batch_size 0"),
+      (["--config.batch_size=0"], "batch_size is 0"),
       (["--input=nowhere.parquet"], "nowhere.parquet"),
       (["stray"], "stray"),
     ],

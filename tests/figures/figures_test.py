@@ -1,4 +1,4 @@
-"""Pictures: what is drawn, of usual and of the least data."""
+"""Figures show their numbers, for usual data and for the smallest data."""
 
 import io
 import itertools

@@ -523,7 +523,7 @@ def test_the_command_says_what_is_wrong(finished, tmp_path, monkeypatch):
 
 
 def test_a_method_that_the_model_has_not_is_refused(finished):
-  with pytest.raises(ValueError, match="attention importance is of a fusion with"):
+  with pytest.raises(ValueError, match="attention attribution needs a fusion with"):
     load_predictor(finished[0], "attention")
   assert load_predictor(finished[0], "none").method == "none"
 

@@ -1,10 +1,12 @@
-"""Which elements and modalities decided: several methods, one form of result.
+"""Feature attribution: how much each element and modality contributes to an output.
 
-trained = deepsets_jax.tasks.trained.load("runs/debian_programs")
+All methods return the same `Attribution`.
+
+trained = deepsets_jax.tasks.trained.load_trained("runs/debian_programs")
 table = trained.run.tables["test"]
-found = importance.compute("shapley", trained, table)
-found.shares()      # of the data set, by modality
-found.modalities    # of each example, by modality
+found = attribution.compute("shapley", trained, table)
+found.shares()      # Mean share of each modality in the table.
+found.modalities    # Scores per example, by modality.
 """
 
 from __future__ import annotations
@@ -18,14 +20,14 @@ from deepsets_jax.analysis.attribution.gradients import (
 )
 from deepsets_jax.analysis.attribution.leave_one_out import leave_one_out
 from deepsets_jax.analysis.attribution.outputs import Output
-from deepsets_jax.analysis.attribution.result import Element, Importance
+from deepsets_jax.analysis.attribution.result import Attribution, Element
 from deepsets_jax.analysis.attribution.shapley import of_elements, of_modalities
 from deepsets_jax.analysis.attribution.sown import argmax, attention, tells
 from deepsets_jax.data.tables.table import Table
 from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.tasks.trained import Trained
 
-METHODS: Mapping[str, Callable[..., Importance]] = {
+METHODS: Mapping[str, Callable[..., Attribution]] = {
   "argmax": argmax,
   "attention": attention,
   "shapley": of_modalities,
@@ -34,7 +36,7 @@ METHODS: Mapping[str, Callable[..., Importance]] = {
   "gradient_x_input": gradient_x_input,
   "integrated_gradients": integrated_gradients,
 }
-# Those that only some models can tell, and of which.
+# What a model needs for the methods that not every model supports.
 _NEEDS = {
   "argmax": "a set pool with 'max' or 'min' among its pools",
   "attention": "a fusion with attention, such as 'mil' or 'single_stream'",
@@ -42,30 +44,30 @@ _NEEDS = {
 
 
 def possible(trained: Trained) -> list[str]:
-  """The methods that a model has."""
+  """The methods that this model supports."""
   return [name for name in METHODS if name not in _NEEDS or tells(trained, name)]
 
 
 def compute(
   method: str, trained: Trained, table: Table, output: Output | None = None, **settings
-) -> Importance:
-  """The importance of everything in a table by one method.
+) -> Attribution:
+  """Compute the attribution of every example of a table by one method.
 
   Args:
     method: A key of `METHODS`.
     trained: The model.
-    table: Of its schema, such as `trained.run.tables["test"]`.
-    output: What is explained; by default what speaks for the prediction, see
-      `outputs.predicted`.
-    **settings: Of the method, such as permutations.
+    table: Examples of the model's schema, such as `trained.run.tables["test"]`.
+    output: The quantity to explain, one number per example; by default the score of the
+      predicted label, see `outputs.predicted`.
+    **settings: Keyword arguments of the method, such as `permutations`.
 
   Raises:
-    ConfigError: No such method, or not of this model; the message says which are. Or a
-      table without examples.
+    ConfigError: The method is unknown or not supported by this model, or the table has
+      no examples.
   """
   check([method], trained)
   if not len(table):
-    raise ConfigError("no examples to explain: the table has none")
+    raise ConfigError("no examples to explain: the table is empty")
   if output is None:
     target, threshold = table.schema.target, trained.threshold
     output = outputs.predicted(target, trained.logits(table), threshold)
@@ -73,28 +75,28 @@ def compute(
 
 
 def check(methods: Sequence[str], trained: Trained) -> None:
-  """Raises where a method does not exist, or is none of this model.
+  """Raise if a method is unknown or not supported by this model.
 
   Raises:
-    ConfigError: See `compute`.
+    ConfigError: The message lists the supported methods.
   """
   able = possible(trained)
   for name in methods:
     if name not in METHODS:
-      raise ConfigError(f"unknown method {name!r}; one of {list(METHODS)}")
+      raise ConfigError(f"unknown method {name!r}; choose from {list(METHODS)}")
     if name not in able:
       config = trained.run.config.model
       raise ConfigError(
-        f"{name} importance is of {_NEEDS[name]}, and this run's fusion is"
-        f" {config.fusion!r} with {config[config.fusion].to_dict()}; possible here:"
-        f" {able}"
+        f"{name} attribution needs {_NEEDS[name]}, but this run's fusion is"
+        f" {config.fusion!r} with {config[config.fusion].to_dict()}. Methods of this"
+        f" model: {able}"
       )
 
 
 __all__ = [
   "METHODS",
+  "Attribution",
   "Element",
-  "Importance",
   "Output",
   "check",
   "compute",

@@ -1,14 +1,14 @@
-"""Coalitions: the model's output on parts of an example's bag, many parts at once.
+"""Model outputs of coalitions, evaluated many at a time.
 
-Players are an example's modalities, or its elements; a coalition's worth is the output
-on the bag of its elements alone. Absence is absence, so that every coalition is a valid
-input, and no background data has to stand in for what is missing.
+The players of an example are its modalities or its elements. The worth of a coalition
+is the output for a set that holds only the coalition's elements. The models accept
+absent elements, so every coalition is a valid input and needs no background data to
+fill in.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -18,16 +18,15 @@ from deepsets_jax.analysis.attribution.outputs import Output
 from deepsets_jax.data.tables.ablation import Bags, keep_elements
 from deepsets_jax.data.tables.table import Table, element_slots
 from deepsets_jax.foundation.errors import ConfigError
-from deepsets_jax.ragged import Ragged
 from deepsets_jax.tasks.trained import Trained
 
-# Bytes of elements that are copied out and evaluated together.
+# Bytes of elements that are copied and evaluated together.
 _CHUNK = 1 << 28
 
-# Players of an example: with more, their coalitions would be too many to write down.
+# Most players of an example: the memory for the coalitions grows with their square.
 MOST_PLAYERS = 1 << 13
 
-# Coalitions of one row: of the row and its number of players, `[q, players]` bool.
+# (row, number of players) -> coalitions of this row, `[q, players]` bool.
 Coalitions = Callable[[int, int], np.ndarray]
 
 
@@ -39,27 +38,27 @@ def worth(
   counts: np.ndarray,
   coalitions: Coalitions,
 ) -> Iterator[np.ndarray]:
-  """The output of coalitions of each row's players, row by row: `[q]`.
+  """Yield for each row the outputs of its coalitions, `[q]`.
 
-  As few large batches as memory allows.
+  Coalitions are evaluated in as few large batches as memory allows.
 
   Args:
     trained: The model.
-    table: Of `b` examples.
-    output: What is measured.
-    player: Whose each element is, among its example's players: `[n]`.
-    counts: Players of each example, `[b]`.
-    coalitions: Of a row and its number of players, which to measure: `[q, players]`.
+    table: `b` examples.
+    output: The output to measure.
+    player: The player that owns each element, numbered within its example: `[n]`.
+    counts: Number of players of each example, `[b]`.
+    coalitions: (row, number of players) -> the coalitions to measure, `[q, players]`.
 
   Raises:
-    ConfigError: An example of too many players.
+    ConfigError: An example has more than `MOST_PLAYERS` players.
   """
   if len(counts) and counts.max() > MOST_PLAYERS:
     row = int(np.argmax(counts))
     raise ConfigError(
-      f"example {str(table.ids[row])!r} has {counts[row]} elements; to take each away"
-      f" is for up to {MOST_PLAYERS}: take argmax, attention, gradient_x_input or"
-      " integrated_gradients"
+      f"example {str(table.ids[row])!r} has {counts[row]} elements, and this method"
+      f" takes up to {MOST_PLAYERS}. Use argmax, attention, gradient_x_input or"
+      " integrated_gradients."
     )
   bags, found = Bags(table), []
   for pieces in _chunks(table, counts, coalitions):
@@ -75,10 +74,14 @@ def worth(
 def _chunks(
   table: Table, counts: np.ndarray, coalitions: Coalitions
 ) -> Iterator[list[tuple[int, np.ndarray, bool]]]:
-  """Rows, some or all of their coalitions, and whether these are the row's last."""
+  """Yield lists of (row, coalitions, whether they are the last of the row).
+
+  The elements of all coalitions in a list take about `_CHUNK` bytes.
+  """
   width = np.zeros(len(table), np.int64)
   for name, ragged in table.modalities.items():
-    width += table.lengths(name) * _bytes(ragged)
+    arrays = (ragged.values, ragged.weights, ragged.times)
+    width += table.lengths(name) * sum(x[:1].nbytes for x in arrays if x is not None)
   pieces, size = [], 0
   for row, n in enumerate(counts.tolist()):
     asked = coalitions(row, n)
@@ -94,16 +97,6 @@ def _chunks(
     yield pieces
 
 
-def _bytes(ragged: Ragged) -> int:
-  """Of one element, with its weight and time."""
-  arrays = (ragged.values, ragged.weights, ragged.times)
-  return sum(
-    array.dtype.itemsize * math.prod(array.shape[1:])
-    for array in arrays
-    if array is not None
-  )
-
-
 def _evaluate(
   trained: Trained,
   table: Table,
@@ -112,12 +105,12 @@ def _evaluate(
   player: np.ndarray,
   asked: list[tuple[int, np.ndarray]],
 ) -> list[np.ndarray]:
-  """The worths of some rows' coalitions, as one table of all of them."""
+  """The outputs of several rows' coalitions, evaluated as one table."""
   sizes = [len(coalitions) for _, coalitions in asked]
   rows = np.repeat([row for row, _ in asked], sizes)
   keep = np.concatenate([coalitions.ravel() for _, coalitions in asked])
   players = np.repeat([coalitions.shape[1] for _, coalitions in asked], sizes)
-  first = np.cumsum(players) - players  # Of each coalition's players in `keep`.
+  first = np.cumsum(players) - players  # Start of each coalition in `keep`.
   lengths = bags.lengths[rows]
   offsets = np.concatenate([[0], np.cumsum(lengths)])
   slots = element_slots(bags.offsets[:-1][rows], lengths, offsets)
@@ -130,8 +123,9 @@ def _evaluate(
 def output_of_subsets(trained: Trained, table: Table, output: Output) -> np.ndarray:
   """The output of every subset of modalities, `[b, 2**m]`, in the order of `subsets`.
 
-  Subsets that differ in nothing that an example has are evaluated once. A fusion that
-  merges pools each modality once; of others each subset is an evaluation.
+  Subsets that are equal for an example, because it lacks the modalities in which they
+  differ, are evaluated once. If the fusion merges partial states, each modality is
+  encoded and pooled once; otherwise each subset takes one evaluation.
   """
   player, counts, present = present_modalities(table)
   if trained.run.model.fusion.merges:
@@ -148,11 +142,12 @@ def output_of_subsets(trained: Trained, table: Table, output: Output) -> np.ndar
 
 
 def present_modalities(table: Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """The modalities that are there as players.
+  """The present modalities of each example as players.
 
   Returns:
-    Whose each element is, among the modalities of its example, `[n]`; how many those
-    are, `[b]`; and which, `[b, m]` bool.
+    The player that owns each element, numbered among the present modalities of its
+    example, `[n]`; the number of players, `[b]`; and which modalities are present,
+    `[b, m]` bool.
   """
   bags = Bags(table)
   present = np.stack([table.lengths(k) > 0 for k in table.schema.modalities], axis=1)
@@ -162,5 +157,5 @@ def present_modalities(table: Table) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 @functools.cache
 def subsets(n: int) -> np.ndarray:
-  """All subsets of `n` players, `[2**n, n]` bool; player `i` is in those of bit `i`."""
+  """All subsets of `n` players, `[2**n, n]` bool; bit `i` of the row is player `i`."""
   return (np.arange(1 << n)[:, None] >> np.arange(n)) & 1 == 1

@@ -1,4 +1,4 @@
-"""Whether importance is true: against planted truth, by removal, against each other."""
+"""Faithfulness of attributions: planted truth, removal curves, agreement of methods."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import sklearn.metrics
 from scipy import stats
 
-from deepsets_jax.analysis.attribution.result import Importance
+from deepsets_jax.analysis.attribution.result import Attribution
 from deepsets_jax.data.tables.ablation import Bags, keep_elements
 from deepsets_jax.data.tables.schema import Target
 from deepsets_jax.data.tables.table import Table
@@ -20,43 +20,43 @@ FRACTIONS = tuple(np.linspace(0, 1, 11).tolist())
 _RESAMPLES = 200
 
 
-def scores_of(importance: Importance, bags: Bags) -> np.ndarray:
+def scores_of(attribution: Attribution, bags: Bags) -> np.ndarray:
   """The score of every element, `[n]` in the order of `bags`.
 
-  Of a method that tells modalities only, an element has the score of its modality.
+  If the method scores modalities only, an element gets the score of its modality.
   """
-  if importance.elements is not None:
-    return bags.join(importance.elements)
-  columns = np.stack(list(importance.modalities.values()), axis=1)
+  if attribution.elements is not None:
+    return bags.join(attribution.elements)
+  columns = np.stack(list(attribution.modalities.values()), axis=1)
   return columns[bags.example, bags.modality]
 
 
-def auc_of_elements(importance: Importance, truth: Mapping[str, np.ndarray]) -> float:
-  """How well the elements that decide are found: the mean of the examples' ROC AUC.
+def auc_of_elements(attribution: Attribution, truth: Mapping[str, np.ndarray]) -> float:
+  """How well the scores find the deciding elements: the mean ROC AUC over examples.
 
-  Examples in which all elements decide, or none, cannot be judged and are left out; NaN
-  if all are.
+  Examples in which all elements decide, or none, have no AUC and are left out; NaN if
+  none is left.
 
   Args:
-    importance: Of a table.
-    truth: By modality, whether each element decides, `[n]` bool.
+    attribution: The scores.
+    truth: Whether each element decides, by modality: `[n]` bool.
   """
-  bags = Bags(importance.table)
-  scores, decides = scores_of(importance, bags), bags.join(truth)
-  return _mean_auc(
-    [scores[a:z] for a, z in zip(bags.offsets, bags.offsets[1:], strict=False)],
-    [decides[a:z] for a, z in zip(bags.offsets, bags.offsets[1:], strict=False)],
-  )
+  bags = Bags(attribution.table)
+  scores, decides = scores_of(attribution, bags), bags.join(truth)
+  cuts = bags.offsets[1:-1]
+  return _mean_auc(np.split(scores, cuts), np.split(decides, cuts))
 
 
-def auc_of_modalities(importance: Importance, truth: Mapping[str, np.ndarray]) -> float:
-  """The same of modalities: one decides if any element of it does.
+def auc_of_modalities(
+  attribution: Attribution, truth: Mapping[str, np.ndarray]
+) -> float:
+  """How well the scores find the deciding modalities, among the present ones.
 
-  Among the modalities that are there.
+  A modality decides if any of its elements does. Otherwise as `auc_of_elements`.
   """
-  table, bags = importance.table, Bags(importance.table)
+  table, bags = attribution.table, Bags(attribution.table)
   names = list(table.schema.modalities)
-  scores = np.stack([importance.modalities[name] for name in names], axis=1)
+  scores = np.stack([attribution.modalities[name] for name in names], axis=1)
   present = np.stack([table.lengths(name) > 0 for name in names], axis=1)
   decides = np.zeros(scores.shape, bool)
   np.logical_or.at(decides, (bags.example, bags.modality), bags.join(truth))
@@ -77,17 +77,18 @@ def _mean_auc(scores: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> flo
 
 
 @dataclasses.dataclass(frozen=True)
-class Curve:
-  """A metric as elements are removed, or put in, the most important first.
+class RemovalCurve:
+  """A metric as elements are removed or inserted, highest scores first.
 
   Attributes:
     metric: "f1_micro", "accuracy" or "mae".
-    fractions: Of each example's elements that are removed, or in: `[q]`.
-    values: Of the metric, `[q]`.
-    lower, upper: The band that holds 95 % of resampled test sets, `[q]`.
-    area: Under the curve, over fractions from 0 to 1.
-    area_band: Its 95 % band.
-    areas: Of each resampled test set, the same sets for all curves of a table.
+    fractions: Fractions of each example's elements that are removed or inserted: `[q]`.
+    values: The metric at each fraction, `[q]`.
+    lower: Lower end of the 95 % bootstrap interval, over examples: `[q]`.
+    upper: Upper end of this interval, `[q]`.
+    area: Area under the curve, over fractions from 0 to 1.
+    area_band: 95 % bootstrap interval of the area.
+    areas: Area for each bootstrap sample; all curves of a table use the same samples.
   """
 
   metric: str
@@ -106,18 +107,18 @@ def deletion(
   scores: np.ndarray,
   fractions: Sequence[float] = FRACTIONS,
   seed: int = 0,
-) -> Curve:
-  """The metric as the most important elements of each example are taken away.
+) -> RemovalCurve:
+  """The metric as the highest-scoring elements of each example are removed.
 
-  The lower the area, the truer the scores (Petsiuk et al., "RISE", 2018). What is
-  taken away is absent, not blanked.
+  The lower the area, the more faithful the scores (Petsiuk et al., "RISE", 2018).
+  Removed elements are absent, not blanked.
 
   Args:
     trained: The model.
-    table: Its targets are what the metric compares with.
-    scores: Of the elements, in the order of `Bags(table)`; ties at random.
-    fractions: To remove.
-    seed: Of ties and resampling.
+    table: Examples with the true targets.
+    scores: Score of each element, in the order of `Bags(table)`; ties break at random.
+    fractions: Fractions to remove.
+    seed: Seed of ties and of the bootstrap.
   """
   return _removal(trained, table, scores, fractions, seed, insertion=False)
 
@@ -128,8 +129,11 @@ def insertion(
   scores: np.ndarray,
   fractions: Sequence[float] = FRACTIONS,
   seed: int = 0,
-) -> Curve:
-  """The metric as empty sets get their most important elements; higher is truer."""
+) -> RemovalCurve:
+  """The metric as the highest-scoring elements are inserted into empty sets.
+
+  The higher the area, the more faithful the scores. Arguments as in `deletion`.
+  """
   return _removal(trained, table, scores, fractions, seed, insertion=True)
 
 
@@ -141,7 +145,7 @@ def _removal(
   seed: int,
   *,
   insertion: bool,
-) -> Curve:
+) -> RemovalCurve:
   bags = Bags(table)
   rank = _rank(bags, scores, seed)
   tallies = []
@@ -153,19 +157,19 @@ def _removal(
 
 
 def _rank(bags: Bags, scores: np.ndarray, seed: int) -> np.ndarray:
-  """Each element's place in its example, the highest score 0; ties at random."""
+  """The rank of each element in its example, highest score first; ties at random."""
   luck = np.random.default_rng(seed).random(len(scores))
   order = np.lexsort((luck, -scores, bags.example))
   rank = np.empty(len(scores), np.int64)
-  rank[order] = bags.position  # Sorted by example, places follow each other.
+  rank[order] = bags.position  # Sorted by example, so positions are ranks.
   return rank
 
 
 def tally(trained: Trained, table: Table) -> np.ndarray:
-  """What each example adds to the metric's sums: `[b, c]`.
+  """The terms that each example adds to the sums of the metric: `[b, c]`.
 
-  Multi-label: hits, predicted, actual. Else: the number of correct predictions, or the
-  absolute error, and 1.
+  Multi-label: hits, predicted, actual. Otherwise: the number of correct predictions or
+  the absolute error, and 1.
   """
   target = table.schema.target
   logits = trained.logits(table)
@@ -187,8 +191,8 @@ def tally(trained: Trained, table: Table) -> np.ndarray:
 
 def summarise(
   tallies: np.ndarray, target: Target, fractions: np.ndarray, seed: int
-) -> Curve:
-  """The curve of tallies `[q, b, c]`, with bands of resampled examples."""
+) -> RemovalCurve:
+  """The curve for tallies `[q, b, c]`, with bootstrap intervals over examples."""
   multilabel = target.kind == "multilabel"
 
   def metric(sums: np.ndarray) -> np.ndarray:
@@ -204,7 +208,7 @@ def summarise(
   values = metric(tallies.sum(axis=1))
   areas = np.trapezoid(resampled, fractions, axis=1)
   name = {"multilabel": "f1_micro", "regression": "mae"}.get(target.kind, "accuracy")
-  return Curve(
+  return RemovalCurve(
     name,
     fractions,
     values,
@@ -215,14 +219,17 @@ def summarise(
   )
 
 
-def agreement(importances: Sequence[Importance]) -> np.ndarray:
-  """Mean rank correlation (Spearman) of elements' scores, between each two: `[i, i]`.
+def agreement(attributions: Sequence[Attribution]) -> np.ndarray:
+  """The mean rank correlation (Spearman) of elements' scores for each pair: `[i, i]`.
 
-  Within examples of three elements and more, where neither gives all elements the same
-  score; NaN where there is no such example. All are of one table.
+  It is computed within examples of at least three elements in which neither method
+  gives all elements the same score; NaN if there is no such example.
+
+  Args:
+    attributions: Attributions of one table.
   """
-  bags = Bags(importances[0].table)
-  ranks = [_centred_ranks(bags, scores_of(one, bags)) for one in importances]
+  bags = Bags(attributions[0].table)
+  ranks = [_centred_ranks(bags, scores_of(one, bags)) for one in attributions]
   squares = [bags.total(rank**2) for rank in ranks]
   result = np.ones((len(ranks), len(ranks)))
   for i, j in np.ndindex(result.shape):
@@ -234,8 +241,6 @@ def agreement(importances: Sequence[Importance]) -> np.ndarray:
 
 
 def _centred_ranks(bags: Bags, scores: np.ndarray) -> np.ndarray:
-  """Ranks within each example, ties averaged, less their mean: `[n]`."""
-  ranks = np.zeros(len(scores))
-  for begin, end in zip(bags.offsets, bags.offsets[1:], strict=False):
-    ranks[begin:end] = stats.rankdata(scores[begin:end]) - (end - begin + 1) / 2
-  return ranks
+  """Ranks within each example minus their mean, ties averaged: `[n]`."""
+  of_examples = np.split(scores, bags.offsets[1:-1])
+  return np.concatenate([stats.rankdata(x) - (len(x) + 1) / 2 for x in of_examples])

@@ -1,10 +1,10 @@
-"""Gradients: how the output answers to a little more or less of each element.
+"""Gradient attributions: the response of the output to a small change of each element.
 
-The input is what the encoders make of an element, its vector in the common space:
-gradient times input, summed over the vector's features, is the same for pixels, words
-and numbers. It is the derivative by a factor of the vector, too. Where the model scales
-vectors to a length (`normalize=True` of a set pool), the output does not depend on such
-a factor, and all scores are zero but for rounding: see `Importance.rounding`.
+The input is the vector that the encoder makes of an element. Gradient times input,
+summed over the features of the vector, is comparable between pixels, words and numbers;
+it is also the derivative with respect to a factor on the vector. If the model
+normalizes vectors (`normalize=True` in a set pool), the output does not depend on such
+a factor and all scores are zero up to rounding: see `Attribution.rounding`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jaxtyping import Array, PyTree
 
 from deepsets_jax.analysis.attribution import outputs, result
 from deepsets_jax.analysis.attribution.outputs import Output
-from deepsets_jax.analysis.attribution.result import Importance
+from deepsets_jax.analysis.attribution.result import Attribution
 from deepsets_jax.data.tables.ablation import Bags
 from deepsets_jax.data.tables.table import Table
 from deepsets_jax.models.set_model import SetModel
@@ -27,30 +27,32 @@ from deepsets_jax.ragged import Batch, Ragged
 from deepsets_jax.tasks.trained import Trained
 from deepsets_jax.training import sharding
 
-# Points of the integral along the path.
+# Quadrature points on the path.
 _POINTS = 32
-# Rounding errors of a score, in float steps of the sum of its absolute terms. Measured:
-# .8 of vectors scaled to length 1, of 2 to 512 features, in float32 and bfloat16; the
-# same vectors without scaling have scores of at least 8 steps of bfloat16.
+# Rounding error of a score, in float steps of the sum of its absolute terms. Measured:
+# 0.8 for vectors scaled to length 1 with 2 to 512 features, in float32 and
+# bfloat16. Without scaling, the scores of the same vectors are at least 8 steps of
+# bfloat16.
 _STEPS = 4
 
 
-def gradient_x_input(trained: Trained, table: Table, output: Output) -> Importance:
-  """The gradient at each element times the element, in the common space.
+def gradient_x_input(trained: Trained, table: Table, output: Output) -> Attribution:
+  """The gradient of the output at each element times the element's encoded vector.
 
-  Of a max pool an element that did not win has 0.
+  In a max pool, an element that wins no feature scores 0.
   """
   elements, rounding = _along(trained, table, output, np.ones(1), np.ones(1))
   return result.of_elements("gradient_x_input", table, elements, rounding=rounding)
 
 
-def integrated_gradients(trained: Trained, table: Table, output: Output) -> Importance:
-  """The gradient along the path from zero vectors to the elements, times the elements.
+def integrated_gradients(trained: Trained, table: Table, output: Output) -> Attribution:
+  """The mean gradient on the path from zero vectors to the elements, times these.
 
-  Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks" (2017), by
-  Gauss-Legendre quadrature of 32 points. The scores of an example add up to f(elements)
-  - f(as many zero vectors), but for the `gap` of the result: the quadrature's error,
-  which is large where norms make the path jump at its start. Zeros are not absence.
+  Sundararajan, Taly and Yan, "Axiomatic Attribution for Deep Networks" (2017), with
+  Gauss-Legendre quadrature at 32 points. The scores of an example add up to f(elements)
+  - f(the same number of zero vectors), up to the `gap` of the result. The gap is the
+  error of the quadrature; it is large where norms make the output jump at the start of
+  the path. A zero vector is not the same as an absent element.
   """
   points, weights = np.polynomial.legendre.leggauss(_POINTS)
   elements, rounding = _along(trained, table, output, (points + 1) / 2, weights / 2)
@@ -76,8 +78,7 @@ def _along(
   """The weighted sum of gradients at scaled elements, times the elements.
 
   Returns:
-    The scores by modality, `[n]`, and what rounding may make of those of an example,
-    `[b]`.
+    The scores by modality, `[n]`, and the bound on their rounding error, `[b]`.
   """
   kind = output.target.kind
   of_shard = functools.partial(
@@ -102,11 +103,11 @@ def _of_shard(
   params: PyTree,
   batch: Batch,
 ) -> dict[str, Array]:
-  """By modality scores and rounding errors `[n, 2]` of one shard.
+  """Scores and rounding errors of one shard, by modality: `[n, 2]`.
 
-  The targets of the shard are the output's weights.
+  The targets of the shard hold the weights of the output.
   """
-  # Nothing is asked of the parameters: no gradient of theirs is summed over devices.
+  # Parameters get no gradient, so that none is summed over devices.
   params = jax.lax.pcast(params, sharding.AXIS, to="varying")
   encoded = _encode(model, params, batch)
   full = {name: elements.values for name, elements in encoded.items()}
@@ -129,7 +130,7 @@ def _of_shard(
 
 
 def _ends(model: SetModel, kind: str, params: PyTree, batch: Batch) -> Array:
-  """The output of the elements, and of as many zero vectors: `[b, 2]` of a shard."""
+  """The output for the elements and for as many zero vectors: `[b, 2]` of a shard."""
   encoded = _encode(model, params, batch)
   full = {name: elements.values for name, elements in encoded.items()}
   return jnp.stack(
@@ -160,7 +161,7 @@ def _score(
   encoded: Mapping[str, Ragged],
   values: Mapping[str, Array],
 ) -> Array:
-  """The output of examples whose elements have become these vectors: `[b]`."""
+  """The output if the elements' encoded vectors are replaced by `values`: `[b]`."""
 
   def logits(model: SetModel, modalities: Mapping[str, Ragged]) -> Array:
     return model.head(model.fusion(modalities, train=False), train=False)

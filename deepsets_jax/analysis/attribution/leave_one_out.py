@@ -1,4 +1,4 @@
-"""Leave one out: what the output loses when one part is not there."""
+"""Leave-one-out attribution: the loss of output when one part is removed."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ import numpy as np
 
 from deepsets_jax.analysis.attribution.coalitions import present_modalities, worth
 from deepsets_jax.analysis.attribution.outputs import Output
-from deepsets_jax.analysis.attribution.result import Importance
+from deepsets_jax.analysis.attribution.result import Attribution
 from deepsets_jax.data.tables.ablation import Bags
 from deepsets_jax.data.tables.table import Table
 from deepsets_jax.tasks.trained import Trained
 
 
-def leave_one_out(trained: Trained, table: Table, output: Output) -> Importance:
-  """f(all) - f(all but one), of each element and of each modality.
+def leave_one_out(trained: Trained, table: Table, output: Output) -> Attribution:
+  """f(all) - f(all but one), for each element and for each modality.
 
-  A modality is left out as a whole: it does not have the sum of its elements. Of two
-  that say the same, neither is missed: both count 0.
+  A modality is removed as a whole, so its score is not the sum over its elements. If
+  two parts carry the same information, removing either changes nothing and both score
+  0.
   """
   names, bags = list(table.schema.modalities), Bags(table)
   player, counts, present = present_modalities(table)
   losses = np.zeros(present.shape)
   losses[present] = _losses(trained, table, output, player, counts)
   elements = _losses(trained, table, output, bags.position, bags.lengths)
-  return Importance(
+  return Attribution(
     "leave_one_out",
     table,
     {name: losses[:, index] for index, name in enumerate(names)},
@@ -38,7 +39,7 @@ def _losses(
   player: np.ndarray,
   counts: np.ndarray,
 ) -> np.ndarray:
-  """What each player's absence costs, row by row: `[players of all rows]`."""
+  """The loss of output without each player, row after row: `[players of all rows]`."""
   worths = worth(
     trained,
     table,

@@ -1,8 +1,8 @@
-"""Every subset of modalities of a fusion that merges: each is encoded and pooled once.
+"""Outputs of all subsets of modalities for fusions that merge partial states.
 
-An example with `p` of the `m` modalities has 2**p subsets that differ. Examples with as
-many modalities stand together in batches, and a batch runs through no more subsets than
-its examples have.
+Each modality is encoded and pooled once. An example with `p` of the `m` modalities has
+2**p different subsets. Examples are sorted by `p`, so that a batch runs through no more
+subsets than its examples have.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from deepsets_jax.ragged import Batch
 from deepsets_jax.tasks.trained import Trained
 from deepsets_jax.training import sharding
 
-# Modalities whose subsets are held together: 16 states of an example.
+# Modalities whose subsets are evaluated together: 16 states per example.
 _INNER = 4
 
 
 def scores_of_subsets(
   trained: Trained, table: Table, output: Output, present: Bool[np.ndarray, "b m"]
 ) -> np.ndarray:
-  """The output of the subsets of what each example has, `[b, 2**m]`.
+  """The output of the subsets of each example's present modalities, `[b, 2**m]`.
 
-  Subset `i` has the modalities of the bits of `i`, of which the lowest is the first
-  that is there. Past 2**p they are of no account.
+  Bit `j` of the column number says whether the subset has the `j`-th present modality.
+  Columns from 2**p on have no meaning.
   """
   step = trained.step(
     ("subsets", output.target.kind),
@@ -44,7 +44,7 @@ def scores_of_subsets(
 
 
 def _of_shard(trained: Trained, kind: str, params: PyTree, batch: Batch) -> Array:
-  """Of one shard, whose targets are the output's weights: `[b, 2**m]`."""
+  """Outputs of one shard, whose targets hold the output's weights: `[b, 2**m]`."""
   model = trained.run.model.bind({"params": params})
   merge = model.fusion.merge
   names = list(trained.run.tables["train"].schema.modalities)
@@ -77,9 +77,9 @@ def _of_shard(trained: Trained, kind: str, params: PyTree, batch: Batch) -> Arra
 
 
 def _present_first(states: list[PyTree], present: Bool[Array, "m b"]) -> list[PyTree]:
-  """For each example its modalities' states, those that are there before the others.
+  """The states of each example's modalities, the present ones before the absent ones.
 
-  The state of one that is absent is that of nothing.
+  The state of an absent modality is that of an empty set.
   """
   order = jnp.argsort(~present, axis=0, stable=True)
 
@@ -93,7 +93,7 @@ def _present_first(states: list[PyTree], present: Bool[Array, "m b"]) -> list[Py
 
 
 def _subsets(none: PyTree, states: list[PyTree], merge) -> PyTree:
-  """The merged state of every subset of some states, in a new leading axis."""
+  """The merged state of every subset of some states, along a new leading axis."""
   every = jax.tree.map(lambda x: x[None], none)
   for state in states:
     more = merge(every, jax.tree.map(lambda x: x[None], state))

@@ -1,4 +1,4 @@
-"""What is explained: of each example one number, a weighted sum of its logits."""
+"""The explained output: one number per example, a weighted sum of its logits."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from deepsets_jax.training import losses
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-  """One number per example, to be shared out among its elements.
+  """One number per example, which the methods attribute to its elements.
 
-  It is linear in the logits; of a multi-class target in the log-probabilities, which
-  do not change when all logits do.
+  It is linear in the logits, or for multi-class targets in the log-probabilities, which
+  do not change when a constant is added to all logits.
 
   Attributes:
     target: What the model predicts.
-    weights: Of each example's logits, `[b, k]` float32.
+    weights: Weights of each example's logits, `[b, k]` float32.
   """
 
   target: Target
   weights: np.ndarray
 
   def select(self, rows: np.ndarray) -> Output:
-    """The output of these rows, in this order."""
+    """The output for these rows, in this order."""
     return dataclasses.replace(self, weights=self.weights[rows])
 
   def as_targets(self, table: Table) -> Table:
-    """The table with these weights for targets, to take them along in batches."""
+    """The table with the weights as targets, so that batches carry them."""
     return dataclasses.replace(table, targets=self.weights)
 
   def of(self, logits: Float[np.ndarray, "b k"]) -> Float[np.ndarray, "b"]:
-    """The numbers, on the host."""
+    """The output of each example, computed on the host."""
     return np.asarray(score(self.target.kind, jnp.asarray(logits), self.weights))
 
   def names(self) -> list[str]:
-    """By example what is explained: its labels of most weight, joined by commas."""
+    """The explained labels of each example: those with a weight, joined by commas."""
     names = np.array(self.target.names or range(self.target.size), np.str_)
     return [", ".join(names[row != 0]) for row in self.weights]
 
@@ -52,20 +52,21 @@ class Output:
 def score(
   kind: str, logits: Float[Array, "b k"], weights: Float[Array, "b k"]
 ) -> Float[Array, "b"]:
-  """The output of examples; `kind` is that of the target."""
+  """The output of each example; `kind` is the kind of the target."""
   if kind == "multiclass":
     logits = jax.nn.log_softmax(logits)
   return jnp.sum(logits * weights, axis=-1)
 
 
 def predicted(target: Target, logits: np.ndarray, threshold: float) -> Output:
-  """What speaks for the prediction.
+  """The score of the prediction, as the output to explain.
 
-  Multi-label: the mean logit of the labels above the threshold; where there is none,
-  minus the logit of the most probable label, on which it depends. Multi-class: the
-  log-probability of the most probable class. Binary: the logit, negative where the
-  prediction is. Regression: the sum of the numbers, in the units of the data but for
-  a constant, the mean of the training part.
+  Multi-label: the mean logit of the labels above the threshold; if there are none,
+  minus the logit of the most probable label, which decides that there are none.
+  Multi-class: the log-probability of the most probable class. Binary: the logit, with
+  the sign that speaks for the predicted class. Regression: the sum of the predicted
+  numbers in the units of the data, without the constant offset (the mean of the
+  training data).
   """
   probabilities = losses.probabilities(target, logits)
   match target.kind:
@@ -84,22 +85,22 @@ def predicted(target: Target, logits: np.ndarray, threshold: float) -> Output:
 
 
 def of_label(target: Target, label: str | int, num_examples: int) -> Output:
-  """One label, class or number, the same for all examples.
+  """The score of one label, class or number, for all examples.
 
   Raises:
-    ConfigError: No such label; the message lists some.
+    ConfigError: There is no such label; the message lists some.
   """
   names: Sequence[str] = target.names
   if isinstance(label, str) and label in names:
     label = names.index(label)
   if not isinstance(label, int) or not 0 <= label < target.size:
     legal = list(names[:10]) or f"0 to {target.size - 1}"
-    raise ConfigError(f"no label {label!r}; one of {legal} ({target.size} in all)")
+    raise ConfigError(f"no label {label!r}; choose from {legal} ({target.size} in all)")
   weights = np.zeros((num_examples, target.size), np.float32)
   weights[:, label] = _units(target)[label]
   return Output(target, weights)
 
 
 def _units(target: Target) -> np.ndarray:
-  """What 1 of each logit is in the units of the data: `[k]`."""
+  """The size of one unit of each logit in the units of the data: `[k]`."""
   return np.array(target.scale or [1] * target.size, np.float32)

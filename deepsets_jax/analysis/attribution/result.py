@@ -1,4 +1,4 @@
-"""Importance: a score per example of every modality and of every element."""
+"""The result of an attribution method: scores of modalities and of elements."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from deepsets_jax.data.tables.ablation import Bags
 from deepsets_jax.data.tables.table import Table
 from deepsets_jax.foundation.errors import ConfigError
 
-# Share of the output's change from which on a completeness gap is worth a note.
+# A completeness gap above this share of the output's change gets a note.
 _LARGE_GAP = 0.05
 
 
 class Element(NamedTuple):
-  """One element of an example, and what it counts.
+  """An element of an example and its score.
 
   Attributes:
-    modality: Its name.
-    position: Its place among the example's elements of the modality, from 0.
-    value: The token id, or the vector.
-    score: Of what was explained; of which sign and unit, see the method.
+    modality: Name of its modality.
+    position: Index among the example's elements of the modality, from 0.
+    value: Token id or vector.
+    score: Its contribution to the output; the method defines sign and unit.
   """
 
   modality: str
@@ -33,22 +33,22 @@ class Element(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Importance:
-  """What each part of each example of a table counts, by one method.
+class Attribution:
+  """Attribution scores of one method for every example of a table.
 
   Attributes:
-    method: Its name.
-    table: The examples explained. Elements are those of its columns, in their order.
-    modalities: By modality, `[b]`; 0 where it is absent.
-    elements: By modality, `[n]`; None of a method that tells modalities only.
-    error: Of a sampled method, the standard errors of its finer scores, in their
-      form; None of an exact one.
-    rounding: What rounding may make of the scores of an example, `[b]`: where the
-      absolute scores of its modalities add up to no more, they are numerically zero.
-      For gradients, 4 float steps of the sum of absolute products of gradient and
-      input; None of other methods.
-    gap: f(elements) - f(zero vectors) less the sum of an example's scores, `[b]`; None
-      of methods whose scores need not add up to that.
+    method: Name of the method.
+    table: The explained examples. Elements are those of its columns, in their order.
+    modalities: Scores by modality, `[b]`; 0 where the modality is absent.
+    elements: Scores by modality, `[n]`; None if the method scores modalities only.
+    error: Standard errors of a sampled method, for its elements if it scores elements,
+      else for its modalities; None if the method is exact.
+    rounding: Bound on the rounding error of each example's scores, `[b]`. Scores are
+      numerically zero if the absolute scores of the modalities add up to no more than
+      this. For gradients it is 4 float steps of the sum of absolute products of
+      gradient and input; None for other methods.
+    gap: f(elements) - f(zero vectors) minus the sum of an example's scores, `[b]`; None
+      if the scores of the method need not add up to that difference.
   """
 
   method: str
@@ -60,12 +60,12 @@ class Importance:
   gap: np.ndarray | None = None
 
   def shares(self) -> dict[str, float]:
-    """Of the data set: the mean share of each modality, without sign.
+    """The mean share of each modality, ignoring signs.
 
-    In an example the absolute scores are scaled to add up to 1; then the mean is taken
-    over the examples where they are not numerically zero, see `rounding`. Where no
-    example is left all shares are 0, and `notes` says so. Of argmax it is the paper's
-    importance.
+    The absolute scores of an example are scaled to add up to 1. The mean is taken over
+    the examples whose scores are not numerically zero (see `rounding`). If there are
+    none, all shares are 0 and `notes` says so. For argmax this is the importance of
+    Reiter et al., "Deep Multi-Modal Sets" (2020).
     """
     scores, some = self._sizes()
     if not some.any():
@@ -74,11 +74,11 @@ class Importance:
     return dict(zip(self.modalities, mean.tolist(), strict=True))
 
   def column_shares(self) -> dict[str, np.ndarray]:
-    """The mean share of each column, `[c]`, by modality that is made of columns.
+    """The mean share of each column, `[c]`, for modalities that are made of columns.
 
-    In an example the absolute scores of the elements of such a modality are scaled to
-    add up to 1; then the mean is taken over the examples where they are not numerically
-    zero, as in `shares`. Of a method without scores of elements there are none.
+    For each such modality, the absolute scores of an example's elements are scaled to
+    add up to 1, and averaged over the examples where they are not numerically zero, as
+    in `shares`. Empty if the method does not score elements.
     """
     found: dict[str, np.ndarray] = {}
     floor = 0 if self.rounding is None else self.rounding
@@ -96,10 +96,10 @@ class Importance:
     return found
 
   def notes(self) -> list[str]:
-    """What one should know before one reads the scores, a sentence each; often none.
+    """Caveats for a reader of the scores, one sentence each; usually none.
 
-    That scores are numerically zero, or that those of integrated gradients miss the
-    change of the output by more than 5 % of it, in means over the examples.
+    They say that scores are numerically zero, or that on average the scores of
+    integrated gradients miss the change of the output by more than 5 % of it.
     """
     found = []
     scores, some = self._sizes()
@@ -109,8 +109,8 @@ class Importance:
       if zero:
         words = (
           "all scores are numerically zero; the output does not change when elements"
-          " are scaled, as in a set pool with normalize=True; shapley and leave_one_out"
-          " take elements away instead"
+          " are scaled, as in a set pool with normalize=True. Use shapley or"
+          " leave_one_out, which remove elements instead"
         )
       found.append(f"{self.method}: {words}.")
     elif zero:
@@ -124,19 +124,19 @@ class Importance:
       if gap > _LARGE_GAP * change:
         found.append(
           f"{self.method}: the scores of an example should add up to f(elements) -"
-          f" f(zero vectors), whose mean size is {change:.3g}, and miss it by"
-          f" {gap:.3g}; the output jumps or bends sharply on the way."
+          f" f(zero vectors), whose mean size is {change:.3g}, but miss it by"
+          f" {gap:.3g}, because the output changes abruptly along the path."
         )
     return found
 
   def _sizes(self) -> tuple[np.ndarray, np.ndarray]:
-    """Absolute scores of modalities `[b, m]`; where they are not numerically zero."""
+    """Absolute scores of modalities, `[b, m]`; where they are not numerically 0."""
     scores = np.abs(np.stack(list(self.modalities.values()), axis=1))
     floor = 0 if self.rounding is None else self.rounding
     return scores, scores.sum(axis=1) > floor
 
-  def first(self, number: int) -> Importance:
-    """The importance of the first examples, without standard errors."""
+  def first(self, number: int) -> Attribution:
+    """The attribution of the first examples, without standard errors."""
     table, elements = self.table.select(np.arange(number)), None
     if self.elements is not None:
       sizes = {name: len(column.values) for name, column in table.modalities.items()}
@@ -152,14 +152,14 @@ class Importance:
     )
 
   def ranked(self, row: int) -> list[Element]:
-    """The elements of an example, the most important first; ties in table order.
+    """The elements of an example, highest score first; ties in table order.
 
     Raises:
-      ConfigError: The method tells modalities only.
+      ConfigError: The method scores modalities only.
     """
     if self.elements is None:
       raise ConfigError(
-        f"{self.method} tells modalities, no elements; element_shapley does"
+        f"{self.method} scores modalities, not elements. Use element_shapley."
       )
     found = []
     for name, scores in self.elements.items():
@@ -177,12 +177,14 @@ def of_elements(
   table: Table,
   elements: Mapping[str, np.ndarray],
   **fields: Any,
-) -> Importance:
-  """Importance whose modalities have the sum of their elements' scores.
+) -> Attribution:
+  """An attribution in which a modality's score is the sum over its elements.
 
   Args:
-    method, table, elements: As in `Importance`.
-    **fields: The others of `Importance`.
+    method: As in `Attribution`.
+    table: As in `Attribution`.
+    elements: As in `Attribution`.
+    **fields: The other fields of `Attribution`.
   """
   bags = Bags(table)
   joined = bags.join(elements)
@@ -190,18 +192,20 @@ def of_elements(
     name: bags.total(np.where(bags.modality == index, joined, 0))
     for index, name in enumerate(table.schema.modalities)
   }
-  return Importance(method, table, modalities, elements, **fields)
+  return Attribution(method, table, modalities, elements, **fields)
 
 
 def rows_of(table: Table, ids: Sequence[str]) -> np.ndarray:
-  """The rows of examples by their ids.
+  """The rows of the examples with these ids.
 
   Raises:
-    ConfigError: An id that is not there; names ids that begin alike.
+    ConfigError: There is no example with an id; the message names similar ids.
   """
   rows = {str(name): row for row, name in enumerate(table.ids)}
   for name in ids:
     if name not in rows:
       near = [other for other in rows if other[:2] == name[:2]][:5] or list(rows)[:5]
-      raise ConfigError(f"no example {name!r} among {len(rows)}; there are {near}")
+      raise ConfigError(
+        f"no example {name!r} among {len(rows)}; some of the ids are {near}"
+      )
   return np.array([rows[name] for name in ids], np.int64)

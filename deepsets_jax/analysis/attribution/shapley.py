@@ -1,6 +1,6 @@
-"""Shapley values: what each player adds, over all orders in which players may come.
+"""Shapley values: the mean gain of a player over all orders in which players can join.
 
-Shapley, "A Value for n-Person Games" (1953), of the game of `coalitions`.
+Shapley, "A Value for n-Person Games" (1953), for the game defined in `coalitions`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from deepsets_jax.analysis.attribution.coalitions import (
   worth,
 )
 from deepsets_jax.analysis.attribution.outputs import Output
-from deepsets_jax.analysis.attribution.result import Importance
+from deepsets_jax.analysis.attribution.result import Attribution
 from deepsets_jax.data.tables.ablation import Bags
 from deepsets_jax.data.tables.table import Table
 from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.tasks.trained import Trained
 
-# Players whose coalitions are all evaluated: 4,096 of them.
+# Most players for exact values: 2**12 = 4,096 coalitions.
 MOST_EXACT = 12
 
 
@@ -35,19 +35,19 @@ def of_modalities(
   *,
   permutations: int | None = None,
   seed: int = 0,
-) -> Importance:
+) -> Attribution:
   """Shapley values of modalities; those of an example add up to f(all) - f(none).
 
-  Exact for up to 12 modalities. The players are those that are there: an absent
-  modality adds nothing, and counts 0.
+  They are exact for up to 12 modalities. The players are the present modalities; an
+  absent modality adds nothing and scores 0.
 
   Args:
     trained: The model.
-    table: Of its schema, `b` examples.
-    output: What is shared out.
-    permutations: Of more modalities, how many random orders, in pairs of an order and
-      its reverse; their spread is the standard error.
-    seed: Of the orders.
+    table: `b` examples of its schema.
+    output: The output to explain.
+    permutations: Number of random orders if there are more than 12 modalities, in pairs
+      of an order and its reverse. The spread over pairs gives the standard error.
+    seed: Seed of the orders.
 
   Raises:
     ConfigError: More than 12 modalities and no permutations.
@@ -55,17 +55,17 @@ def of_modalities(
   names = list(table.schema.modalities)
   if len(names) > MOST_EXACT and permutations is None:
     raise ConfigError(
-      f"{len(names)} modalities have 2**{len(names)} subsets, and exact Shapley values"
-      f" are for up to {MOST_EXACT}: give a number of permutations to sample, such as"
-      " 100, or take leave_one_out"
+      f"{len(names)} modalities have 2**{len(names)} subsets; Shapley values are exact"
+      f" for up to {MOST_EXACT} modalities. Set permutations=100, say, to sample"
+      " orders, or use leave_one_out."
     )
   if len(names) <= MOST_EXACT:
     worths = output_of_subsets(trained, table, output)
-    # Exactly 0 where there is nothing, not as it was rounded.
+    # An absent modality scores exactly 0, free of rounding.
     present = present_modalities(table)[2]
     values = np.where(present, worths @ _weights(len(names)), 0)
     columns = {name: values[:, index] for index, name in enumerate(names)}
-    return Importance("shapley", table, columns)
+    return Attribution("shapley", table, columns)
   player, counts, present = present_modalities(table)
   values, errors = _play(trained, table, output, player, counts, permutations, seed)
 
@@ -74,7 +74,7 @@ def of_modalities(
     dense[present] = found
     return {name: dense[:, index] for index, name in enumerate(names)}
 
-  return Importance("shapley", table, columns_of(values), error=columns_of(errors))
+  return Attribution("shapley", table, columns_of(values), error=columns_of(errors))
 
 
 def of_elements(
@@ -84,16 +84,17 @@ def of_elements(
   *,
   permutations: int = 8,
   seed: int = 0,
-) -> Importance:
-  """Shapley values of single elements; exact in examples of up to 12 elements.
+) -> Attribution:
+  """Shapley values of single elements, exact for examples of up to 12 elements.
 
-  In larger ones they are the mean over random orders, in pairs of an order and its
-  reverse; they still add up to f(all) - f(none), and `error` has their standard
-  errors. A modality has the sum of its elements' values, which is not its Shapley
-  value among modalities: that is another game.
+  For larger examples they are means over random orders, in pairs of an order and its
+  reverse. They still add up to f(all) - f(none), and `error` holds their standard
+  errors. A modality's score is the sum over its elements. It differs from the
+  modality's Shapley value in `of_modalities`, where the players are modalities.
 
   Raises:
-    ConfigError: Fewer than four permutations, or an odd number: no error to state.
+    ConfigError: Fewer than four permutations, or an odd number, which would leave no
+      standard error.
   """
   bags = Bags(table)
   values, errors = _play(
@@ -101,6 +102,19 @@ def of_elements(
   )
   error = bags.split(errors) if (bags.lengths > MOST_EXACT).any() else None
   return result.of_elements("element_shapley", table, bags.split(values), error=error)
+
+
+def check_permutations(permutations: int) -> None:
+  """Raise unless the number of random orders is even and at least 4.
+
+  Raises:
+    ConfigError: It is not.
+  """
+  if permutations < 4 or permutations % 2:
+    raise ConfigError(
+      f"permutations is {permutations}: orders come in pairs, and the standard error"
+      " needs two pairs. Give an even number of at least 4."
+    )
 
 
 def _play(
@@ -112,15 +126,12 @@ def _play(
   permutations: int | None,
   seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Every player's value and standard error, row by row: `[players of all rows]`."""
-  if (counts > MOST_EXACT).any() and (permutations < 4 or permutations % 2):
-    raise ConfigError(
-      f"{permutations} permutations: they come in pairs, and an error needs two pairs;"
-      " give an even number from 4"
-    )
+  """Values and standard errors of the players, row after row: `[all players]`."""
+  if (counts > MOST_EXACT).any():
+    check_permutations(permutations)
 
   def orders(row: int, n: int) -> np.ndarray:
-    """Places of a row's players in its random orders, `[permutations, n]`."""
+    """The position of each player in the row's random orders, `[permutations, n]`."""
     rng = np.random.default_rng((seed, row))
     half = rng.permuted(np.tile(np.arange(n), (permutations // 2, 1)), axis=1)
     return np.stack([half, n - 1 - half], axis=1).reshape(permutations, n)
@@ -148,13 +159,13 @@ def _play(
 
 @functools.cache
 def _weights(n: int) -> np.ndarray:
-  """From the worths of all subsets to the players' values: `[2**n, n]` float64.
+  """The matrix from worths of all subsets to players' values, `[2**n, n]` float64.
 
-  A subset with a player counts (s - 1)! (n - s)! / n! for them, `s` its size; one
-  without, minus s! (n - 1 - s)! / n!.
+  A subset of size `s` has the weight (s - 1)! (n - s)! / n! for its members and
+  -s! (n - 1 - s)! / n! for the other players.
   """
   member = subsets(n)
   size = member.sum(axis=1)
-  # Of the subset without the player: its chance to be who came before.
+  # Probability that exactly the subset without the player joined before the player.
   chance = np.array([1 / (n * math.comb(n - 1, s)) for s in range(n)] + [0.0])
   return np.where(member, chance[size - 1][:, None], -chance[size][:, None])

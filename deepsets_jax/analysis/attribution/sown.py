@@ -9,7 +9,7 @@ from jaxtyping import Array, PyTree
 
 from deepsets_jax.analysis.attribution import result
 from deepsets_jax.analysis.attribution.outputs import Output
-from deepsets_jax.analysis.attribution.result import Importance
+from deepsets_jax.analysis.attribution.result import Attribution
 from deepsets_jax.data.tables.table import Table
 from deepsets_jax.ragged import Batch
 from deepsets_jax.tasks.trained import Trained
@@ -18,7 +18,7 @@ from deepsets_jax.tasks.trained import Trained
 _PATHS = {"argmax": ("fusion", "argmax"), "attention": ("attention",)}
 
 
-def argmax(trained: Trained, table: Table, output: Output) -> Importance:
+def argmax(trained: Trained, table: Table, output: Output) -> Attribution:
   """The share of the max- and min-pooled features that each element won.
 
   The importance of Reiter et al., "Deep Multi-Modal Sets" (2020), whose tie rule was
@@ -29,7 +29,7 @@ def argmax(trained: Trained, table: Table, output: Output) -> Importance:
   return _read("argmax", trained, table)
 
 
-def attention(trained: Trained, table: Table, output: Output) -> Importance:
+def attention(trained: Trained, table: Table, output: Output) -> Attribution:
   """The weight of each element in the model's attention, through all its layers.
 
   What is sown by the fusions, see there. The weights of an example add up to 1, and
@@ -48,7 +48,7 @@ def tells(trained: Trained, method: str) -> bool:
   return _at(found, _PATHS[method]) is not None
 
 
-def _read(method: str, trained: Trained, table: Table) -> Importance:
+def _read(method: str, trained: Trained, table: Table) -> Attribution:
   def of_shard(params: PyTree, batch: Batch) -> dict[str, Array]:
     return dict(_at(_sown(trained, params, batch), _PATHS[method]))
 

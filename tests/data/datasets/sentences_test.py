@@ -192,7 +192,7 @@ class TestEncoder:
       ("model_type", "gpt2", "model_type is 'gpt2', expected 'bert'"),
       ("hidden_act", "relu", "hidden_act is 'relu', expected 'gelu'"),
       ("num_hidden_layers", 3, "no tensor 'encoder.layer.2.attention"),
-      ("num_attention_heads", None, "no 'num_attention_heads'"),
+      ("num_attention_heads", None, "no setting 'num_attention_heads'"),
     ],
   )
   def test_another_model_is_refused(self, key, value, message, folder):
@@ -205,7 +205,7 @@ class TestEncoder:
   def test_too_few_positions_are_refused(self, folder, tensors):
     few = tensors | {"embeddings.position_embeddings.weight": np.zeros((64, 8), "f")}
     safetensors.numpy.save_file(few, folder / "model.safetensors")
-    with pytest.raises(DataError, match="64 positions, fewer than 256"):
+    with pytest.raises(DataError, match="64 positions; expected at least 256"):
       minilm.load(folder)
 
   def test_a_missing_extra_is_named(self, folder, monkeypatch):

@@ -347,7 +347,7 @@ def test_an_explanation_names_cells_and_ranks_columns(finished):
   told = found.summary["methods"]
   assert told["shapley"]["columns"] == {}
   shares = told["leave_one_out"]["columns"]["all"]
-  scores = found.importances["leave_one_out"]
+  scores = found.attributions["leave_one_out"]
   want = dict.fromkeys(("age", "noise", "city"), 0.0)
   for each in range(4):
     ranked = scores.ranked(each)

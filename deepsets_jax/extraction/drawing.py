@@ -1,58 +1,42 @@
-"""What extractors found in pictures: the paper's first figure, for real.
-
-The one in the README, of three pictures that scikit-image has (with the extra
-`extract`):
-
-  python -m deepsets_jax.extraction.figure --output=docs/extract.png
-"""
+"""Drawing of what extractors found in pictures."""
 
 from __future__ import annotations
 
-import argparse
-import io
-import pathlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from deepsets_jax.figures import style
+from deepsets_jax.extraction.protocol import Extraction
 from deepsets_jax.figures.style import COLORS, GREY
-from deepsets_jax.foundation.files import replacing
 
-if TYPE_CHECKING:
-  from deepsets_jax.extraction.protocol import Extraction
-
-# In inches: of a picture with its margins, of a margin, of a line of text.
+# Widths of a picture with margins and of a margin, and height of a line, in inches.
 _WIDTH, _MARGIN, _LINE = 4.4, 0.14, 0.19
-_LONGEST = 54  # Characters of a line.
-_MOST = 8  # Elements of a modality that are listed.
+_LONGEST = 54  # Most characters of a line.
+_MOST = 8  # Most elements to list of a modality.
 
 
 class _Entry(NamedTuple):
-  """A line under a picture."""
+  """A line of text under a picture."""
 
   text: str
   color: str
   heading: bool
 
 
-def draw(image: np.ndarray, found: Mapping[str, Extraction]) -> Figure:
-  """A picture with the boxes of what was found, and under it a list by modality.
+def draw_extractions(
+  samples: Sequence[tuple[np.ndarray, Mapping[str, Extraction]]],
+) -> Figure:
+  """Draw pictures side by side with boxes, and below each a list of its elements.
 
   Args:
-    image: `[h, w, 3]` uint8.
-    found: By modality. An element's number is at its box and in the list.
+    samples: For each picture, its pixels `[h, w, 3]` uint8 and extractions by modality.
+      A modality has one colour in all pictures. The number of an element is at its box
+      and in the list.
   """
-  return draw_all([(image, found)])
-
-
-def draw_all(samples: Sequence[tuple[np.ndarray, Mapping[str, Extraction]]]) -> Figure:
-  """Several pictures side by side, each as in `draw`; a modality has one colour."""
   names = list(dict.fromkeys(name for _, found in samples for name in found))
   colors = {name: COLORS[i % len(COLORS)] for i, name in enumerate(names)}
   listed = [list(_entries(found, colors)) for _, found in samples]
@@ -85,7 +69,7 @@ def _picture(
   found: Mapping[str, Extraction],
   colors: Mapping[str, str],
 ) -> None:
-  """The image, a rectangle for each box, and its number beside the top left."""
+  """Draw the image, a rectangle per box, and its number at the top left corner."""
   height, width = image.shape[:2]
   axes.imshow(image)
   axes.set_axis_off()
@@ -104,7 +88,7 @@ def _picture(
 def _entries(
   found: Mapping[str, Extraction], colors: Mapping[str, str]
 ) -> Iterator[_Entry]:
-  """A heading for each modality with its number of elements, and a line for each."""
+  """A heading for each modality with its number of elements, then its elements."""
   for name, elements in found.items():
     count, dimension = elements.vectors.shape
     kind = f"{count} x {dimension} numbers" if count else "none"
@@ -116,7 +100,7 @@ def _entries(
 
 
 def _describe(elements: Extraction, i: int) -> str:
-  """An element's number, its string and score, where it has these."""
+  """The number of an element, with its string and score if it has them."""
   parts = [f"{i + 1}"]
   if elements.strings is not None:
     string = elements.strings[i]
@@ -124,48 +108,3 @@ def _describe(elements: Extraction, i: int) -> str:
   if elements.scores is not None:
     parts.append(f"{elements.scores[i]:.2f}")
   return "  ".join(parts)
-
-
-def main(output: str) -> None:
-  """Writes the figure of three pictures of scikit-image's."""
-  import skimage.data
-
-  from deepsets_jax.extraction import registry
-
-  extractors = [
-    registry.build_extractor("image"),
-    registry.build_extractor("faces"),
-    registry.build_extractor("regions", count=4),
-    registry.build_extractor("lines"),
-  ]
-  page = np.repeat(skimage.data.page()[..., None], 3, axis=2)
-  samples = []
-  for image in (skimage.data.astronaut(), page, skimage.data.chelsea()):
-    found = {extractor.name: extractor([image])[0] for extractor in extractors}
-    samples.append((image, found))
-  _save_small(draw_all(samples), pathlib.Path(output))
-
-
-def _save_small(figure: Figure, path: pathlib.Path) -> None:
-  """Writes a PNG of 256 colours, to a temporary name first.
-
-  Photographs as they are would take four times as much. The colours of the modalities
-  are among the 256: a method that counts pixels forgets those of letters.
-  """
-  import PIL.Image
-
-  buffer = io.BytesIO()
-  style.write_png(figure, buffer, dpi=110)
-  image = PIL.Image.open(buffer).convert("RGB")
-  ours = [round(255 * x) for color in (*COLORS, "white") for x in to_rgb(color)]
-  theirs = image.quantize(255 - len(COLORS)).getpalette()
-  palette = PIL.Image.new("P", (1, 1))
-  palette.putpalette(ours + theirs[: 768 - len(ours)])
-  with replacing(path) as temporary:
-    image.quantize(palette=palette).save(temporary, format="png", optimize=True)
-
-
-if __name__ == "__main__":
-  parser = argparse.ArgumentParser(description=main.__doc__)
-  parser.add_argument("--output", required=True, help="PNG file")
-  main(parser.parse_args().output)
