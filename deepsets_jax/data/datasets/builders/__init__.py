@@ -6,9 +6,6 @@ an empty sequence, or a number that is NaN. `data.files.records` gives it back a
 absent. Records keep the order of their source.
 """
 
-from deepsets_jax.data.datasets.builders.ads_parallelity import (
-  ads_parallelity_dataset_builder,
-)
 from deepsets_jax.data.datasets.builders.debian_programs import (
   debian_programs_dataset_builder,
 )
@@ -23,7 +20,6 @@ from deepsets_jax.data.datasets.builders.multiple_features import (
 BUILDERS = {
   module.Builder.name: module.Builder
   for module in (
-    ads_parallelity_dataset_builder,
     debian_programs_dataset_builder,
     mm_imdb_dataset_builder,
     movielens_sequences_dataset_builder,

@@ -8,8 +8,8 @@ import zipfile
 import numpy as np
 import PIL.Image
 
-from deepsets_jax.data.datasets.builders.mm_imdb import synthetic
 from deepsets_jax.data.datasets.builders.movielens_sequences import files
+from tools import make_mm_imdb
 
 # Films of a fake MM-IMDb by split.
 FILMS = {"train": 5, "validation": 2, "test": 3}
@@ -24,7 +24,8 @@ def jpeg(colour=(200, 30, 30), size=(6, 4)):
 
 def mm_imdb_features(folder):
   films = sum(FILMS.values())
-  synthetic.write(folder / "multimodal_imdb.hdf5", films=films, seed=0, images=True)
+  path = folder / "multimodal_imdb.hdf5"
+  make_mm_imdb.write_films(path, films=films, seed=0, images=True)
 
 
 def film(row):
@@ -66,26 +67,6 @@ def pack(folder, archive):
   else:
     with tarfile.open(archive, "w:gz") as file:
       file.add(folder, "mmimdb")
-
-
-def ads(folder, rows=None):
-  """Ten ads on four pictures; the last has a slogan alone, the one before a picture."""
-  (folder / "images").mkdir(exist_ok=True)
-  for image in range(4):
-    (folder / "images" / f"{image}.jpg").write_bytes(jpeg())
-  if rows is None:
-    splits = ["train"] * 6 + ["validation"] * 2 + ["test"] * 2
-    rows = [
-      (f"{row % 4}.jpg", f"slogan, {row}", row % 2, split)
-      for row, split in enumerate(splits)
-    ]
-    rows[8] = ("0.jpg", "", 1, "test")
-    rows[9] = ("", "buy!", 0, "test")
-  lines = ["image,slogan,parallel,split"]
-  lines += [
-    f'{image},"{slogan}",{label},{split}' for image, slogan, label, split in rows
-  ]
-  (folder / "annotations.csv").write_text("\n".join(lines) + "\n", encoding="utf-8-sig")
 
 
 # Users 1 and 2 have events, and some of them the same second; 3 has none.

@@ -10,11 +10,11 @@ from deepsets_jax.data.datasets.builders.mm_imdb import (
   genres,
   mm_imdb_dataset_builder,
   raw,
-  synthetic,
 )
-from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.errors import ConfigError, DataError
 from tests.data.datasets.builders import fakes
 from tests.data.datasets.builders.building import prepare
+from tools import make_mm_imdb
 
 
 @pytest.fixture(autouse=True)
@@ -224,14 +224,14 @@ class TestRaw:
 
 class TestSynthetic:
   def test_genres_are_as_frequent_as_in_the_data(self):
-    labels = synthetic.genres(5000, seed=0)
+    labels = make_mm_imdb.draw_genres(5000, seed=0)
     assert labels.sum(axis=1).min() == 1
     assert 2.4 < labels.sum(axis=1).mean() < 2.7
     want = np.array(list(genres.COUNTS.values())) / 25959
     np.testing.assert_allclose(labels.mean(axis=0), want, rtol=0.25, atol=0.01)
 
   def test_genres_go_together_in_groups(self):
-    labels = synthetic.genres(5000, seed=0).astype(bool)
+    labels = make_mm_imdb.draw_genres(5000, seed=0).astype(bool)
     column = dict(zip(genres.GENRES, labels.T, strict=True))
     assert (
       column["Adventure"][column["Action"]].mean() > 1.5 * column["Adventure"].mean()
@@ -241,7 +241,7 @@ class TestSynthetic:
   def test_both_vectors_tell_the_genres(self, tmp_path):
     """Least squares on 300 of 600 films beats chance on the other half."""
     h5py = pytest.importorskip("h5py")
-    synthetic.write(tmp_path / "f.hdf5", films=600, seed=1, images=False)
+    make_mm_imdb.write_films(tmp_path / "f.hdf5", films=600, seed=1, images=False)
     with h5py.File(tmp_path / "f.hdf5") as file:
       drama = file["genres"][:, 0].astype(np.float64)
       assert "images" not in file
@@ -261,7 +261,7 @@ class TestSynthetic:
     for run, seed in enumerate((3, 3, 4)):
       path = tmp_path / f"{run}.hdf5"
       arguments = [f"--output={path}", "--films=20", f"--seed={seed}", "--images"]
-      synthetic.main(arguments)
+      make_mm_imdb.main(arguments)
       with h5py.File(path) as file:
         arrays.append({name: file[name][:] for name in file})
     for name, array in arrays[0].items():
@@ -270,5 +270,5 @@ class TestSynthetic:
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"{i}.hdf5" for i in range(3)]
 
   def test_no_films_are_refused(self, tmp_path):
-    with pytest.raises(DataError, match="films=0"):
-      synthetic.write(tmp_path / "f.hdf5", films=0, seed=0, images=False)
+    with pytest.raises(ConfigError, match="films=0"):
+      make_mm_imdb.write_films(tmp_path / "f.hdf5", films=0, seed=0, images=False)
