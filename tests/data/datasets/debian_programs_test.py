@@ -260,7 +260,7 @@ def test_loads_in_less_than_two_seconds():
 
 
 class TestDamagedFile:
-  WAY_OUT = r"rebuild it with python -m deepsets_jax\.data\.debian_builder"
+  WAY_OUT = r"rebuild it with python -m tools\.build_debian_programs"
 
   def content(self):
     return bytearray(debian_programs.PATH.read_bytes())

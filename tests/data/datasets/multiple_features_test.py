@@ -251,7 +251,7 @@ class TestDamagedFile:
     if content is not None:
       path.write_bytes(content)
     monkeypatch.setattr(multiple_features, "PATH", path)
-    way_out = r"rebuild it with python -m deepsets_jax\.data\.multiple_features_builder"
+    way_out = r"rebuild it with python -m tools\.build_multiple_features"
     with pytest.raises(DataError, match=rf"features\.parquet.*{message}.*{way_out}"):
       multiple_features.load_multiple_features(0)
 

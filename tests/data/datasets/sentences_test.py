@@ -16,7 +16,7 @@ from deepsets_jax import ragged
 from deepsets_jax.data.datasets import debian_programs, registry, sentences
 from deepsets_jax.data.tables import parquet
 from deepsets_jax.extraction import minilm
-from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.errors import ConfigError, DataError
 from tools import build_debian_programs, encode_sentences
 
 WORDS = "[PAD] [UNK] [CLS] [SEP] cat kit ##ten edits a text fast , .".split()
@@ -259,7 +259,7 @@ class TestFile:
 
   def test_bad_files_are_named(self, tmp_path):
     path = tmp_path / "vectors.parquet"
-    way_out = r"write it with python -m experiments\.encode_sentences"
+    way_out = r"write it with python -m tools\.encode_sentences"
     assert sentences.content_of(path) is None
     with pytest.raises(DataError, match=rf"vectors\.parquet is missing.*{way_out}"):
       sentences.read_sentences(path)
@@ -325,9 +325,7 @@ class TestDataSet:
         np.testing.assert_array_equal(elements, vectors[package])
 
   def test_no_path_is_an_error(self):
-    with pytest.raises(
-      DataError, match=r"debian_programs\.sentences is not set.*encode_sentences"
-    ):
+    with pytest.raises(ConfigError, match=r"sentences is not set.*encode_sentences"):
       self.load(None)
 
   def test_a_missing_file_is_an_error(self, tmp_path):
@@ -339,9 +337,8 @@ class TestDataSet:
     path = tmp_path / "two_short.parquet"
     vectors = vectors_of(np.random.default_rng(0), [1] * (len(names) - 2))
     sentences.write_sentences(path, names[2:], vectors, "")
-    with pytest.raises(
-      DataError, match=f"no sentences of 2 of 7453 programs, the first '{names[0]}'"
-    ):
+    match = f"lacks the sentences of 2 of 7453 programs, the first '{names[0]}'"
+    with pytest.raises(DataError, match=match):
       self.load(path)
 
 

@@ -322,9 +322,6 @@ def test_a_source_by_its_name(tmp_path):
   config.data.update(name="clicks", path=str(tmp_path))
   config.data.clicks.update({k: k.upper() for k in EVENTS})
   assert events_of(registry.load_histories(config.data).histories) == WANTED
-  config.data.name = "digits"
-  with pytest.raises(ValueError, match=r"'digits' has no.*\['movielens', 'clicks'\]"):
-    registry.load_histories(config.data)
 
 
 def write_shop(folder, circles=4, around=10, users=120):

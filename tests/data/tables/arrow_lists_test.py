@@ -4,11 +4,40 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from deepsets_jax.data.tables.arrow_lists import from_arrow
+from deepsets_jax.data.tables.arrow_lists import (
+  from_arrow,
+  vectors_from_arrow,
+  vectors_to_arrow,
+)
+from deepsets_jax.foundation.errors import DataError
 
 
 def rows_of(got):
   return [elements.tolist() for elements in got.to_lists()]
+
+
+class TestVectors:
+  @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+  @pytest.mark.parametrize("shape", [(0, 3), (5, 2), (4, 1)])
+  def test_there_and_back_keeps_every_number(self, dtype, shape):
+    values = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    column = vectors_to_arrow(values)
+    assert column.type == pa.list_(pa.from_numpy_dtype(dtype), shape[1])
+    for given in (column, pa.chunked_array([column[:2], column[2:]])):
+      got = vectors_from_arrow(given)
+      assert got.dtype == values.dtype
+      np.testing.assert_array_equal(got, values)
+
+  def test_the_number_type_can_be_chosen_and_memory_may_be_strided(self):
+    values = np.arange(12.0).reshape(3, 4)[:, ::2]
+    column = vectors_to_arrow(values, np.float32)
+    assert column.to_pylist() == values.tolist()
+    assert column.type == pa.list_(pa.float32(), 2)
+
+  def test_a_null_vector_is_refused(self):
+    column = pa.array([[1.0], None], pa.list_(pa.float32(), 1))
+    with pytest.raises(DataError, match="1 null elements"):
+      vectors_from_arrow(column)
 
 
 class TestFromArrow:
@@ -73,7 +102,7 @@ class TestFromArrow:
     ],
   )
   def test_refuses_what_is_not_elements(self, rows, kind, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(DataError, match=message):
       from_arrow(pa.array(rows, kind))
 
   @hypothesis.given(

@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 
 from deepsets_jax.data.datasets import multiple_features
 from deepsets_jax.data.datasets.builders import base
+from deepsets_jax.data.tables.arrow_lists import vectors_from_arrow
 
 
 class Builder(base.SetBuilder):
@@ -46,10 +47,10 @@ class Builder(base.SetBuilder):
     seed = int(self.builder_config.name.removeprefix("seed"))
     table, splits = multiple_features.rows_of_splits(seed)
     digits = table["digit"].to_numpy()
-    views = {}
-    for name in multiple_features.VIEWS:
-      values = table[name].combine_chunks().flatten().to_numpy()
-      views[name] = values.reshape(len(table), -1).astype(np.float32)
+    views = {
+      name: vectors_from_arrow(table[name]).astype(np.float32)
+      for name in multiple_features.VIEWS
+    }
     return {
       name: self._generate_examples(digits, views, rows)
       for name, rows in splits.items()
