@@ -47,7 +47,7 @@ class ItemBatcher:
     most = min(len(items), most)
     self._items = items
     self.budget = Budget(
-      budgets.rounded(most), slots or _propose(items, most, shares, seed)
+      budgets.round_up(most), slots or _propose(items, most, shares, seed)
     )
 
   def shard(self, rows: np.ndarray) -> Batch:
@@ -141,7 +141,7 @@ def _propose(items: Table, most: int, shares: np.ndarray, seed: int) -> dict[str
     if draws:
       largest = max(lengths[draw].sum() for draw in draws)
       wanted = min(wanted, max(int(_SLACK * largest), int(lengths.max())))
-    slots[name] = budgets.rounded(wanted)
+    slots[name] = budgets.round_up(wanted)
   return slots
 
 

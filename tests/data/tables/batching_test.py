@@ -74,7 +74,7 @@ def test_more_slots_than_offsets_can_count_are_refused():
 def test_plan_refuses_an_example_over_budget():
   table = make_table([(1, 1), (7, 0)])
   lengths = {k: table.lengths(k) for k in table.modalities}
-  with pytest.raises(ValueError, match="row 1 is over budget"):
+  with pytest.raises(ValueError, match="row 1 is over the budget"):
     batching.plan(lengths, np.arange(2), BUDGET)
 
 
@@ -143,7 +143,7 @@ def test_epochs_are_shuffled_anew_and_by_seed():
 
 def test_iterator_resumes_where_it_was():
   table = make_table([(i % 3, i % 4) for i in range(50)])
-  arguments = dict(seed=3, total_steps=40, absence=SetDropout(0.3, 0.3, 3))
+  arguments = dict(seed=3, total_steps=40, dropout=SetDropout(0.3, 0.3, 3))
 
   def batches():
     return loader.train_batches(table, BUDGET, 2, **arguments)

@@ -167,7 +167,7 @@ class TestOnDisk:
     content = path.read_bytes()
     end = int(len(content) * left) if isinstance(left, float) else left
     path.write_bytes(content[:end])
-    where = "is no table" if name == "table.json" else f"{re.escape(str(path))} is"
+    where = "is not a table" if name == "table.json" else f"{re.escape(str(path))} is"
     with pytest.raises(DataError, match=where):
       open_table(tmp_path / "train")
 
@@ -197,7 +197,7 @@ class TestOnDisk:
 
   def test_refuses_a_header_that_is_no_text(self, tmp_path):
     (tmp_path / "table.json").write_bytes(b"\xff\xfe")
-    with pytest.raises(DataError, match="is no table"):
+    with pytest.raises(DataError, match="is not a table"):
       open_table(tmp_path)
 
   def test_header_is_plain_json(self, tmp_path):
@@ -271,7 +271,7 @@ BAD = {
   ),
   "features": (
     lambda: with_modality("image", values=np.zeros((3, 7), np.float32)),
-    r"elements of shape \(7,\), the schema says \(2,\)",
+    r"elements of shape \(7,\); the schema has \(2,\)",
   ),
   "tokens that are floats": (
     lambda: with_modality("word", values=np.zeros(2, np.float32)),
@@ -394,7 +394,9 @@ def test_validate_gives_back_a_good_table(kind, size, targets):
   [("none", 1), ("multilabel", 0), ("regression", -1), ("binary", 0), ("binary", 2)],
 )
 def test_the_size_of_a_target_fits_its_kind(kind, size):
-  with pytest.raises(ValueError, match=f"target size {size} does not fit kind {kind}"):
+  with pytest.raises(
+    ValueError, match=f"target size {size} does not fit kind {kind!r}"
+  ):
     Target(kind, size)
 
 

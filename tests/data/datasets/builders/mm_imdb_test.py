@@ -117,7 +117,7 @@ class TestFeatures:
   def test_a_film_that_is_there_twice_is_refused(self, tmp_path, hdf5):
     hdf5["imdb_ids"][4] = b"0000001"
     hdf5.close()
-    refused(tmp_path, "features", "id '0000001' of row 4 is there before")
+    refused(tmp_path, "features", "row 4 has the id '0000001' of an earlier row")
 
   def test_what_is_no_hdf5_is_refused(self, tmp_path):
     pytest.importorskip("h5py")
@@ -200,7 +200,7 @@ class TestRaw:
     split = json.loads((archive / "split.json").read_text())
     split["test"][0] = split["train"][0]
     (archive / "split.json").write_text(json.dumps(split))
-    refused(tmp_path, "raw", "split.json: id '0000000' of row 7 is there before")
+    refused(tmp_path, "raw", "split.json: row 7 has the id '0000000' of an earlier row")
 
   def test_a_missing_film_is_named(self, tmp_path, archive):
     (archive / "dataset" / "0000003.json").unlink()
@@ -215,11 +215,12 @@ class TestRaw:
 
   def test_a_broken_poster_is_named(self, tmp_path, archive):
     (archive / "dataset" / "0000004.jpeg").write_bytes(b"GIF")
-    refused(tmp_path, "raw", "film '0000004': .*0000004.jpeg is no picture")
+    match = "film '0000004': .*0000004.jpeg cannot be read as a picture"
+    refused(tmp_path, "raw", match)
 
   def test_films_without_splits_are_refused(self, tmp_path, archive):
     (archive / "split.json").unlink()
-    refused(tmp_path, "raw", "no split.json there, beside it or in its folder")
+    refused(tmp_path, "raw", "no split.json in it, beside it or in its folder")
 
 
 class TestSynthetic:

@@ -94,7 +94,7 @@ def test_other_counts_are_refused(tmp_path, monkeypatch):
   [
     ("u.user", "1|old|M|x|0", "line 1, '1|old|M|x|0': invalid literal"),
     ("u.user", "1|24|M", r"line 1, '1\|24\|M': 3 fields, expected 5"),
-    ("u.data", "1\t9\t3\t0", "event 0 is of user '1' and film '9'"),
+    ("u.data", "1\t9\t3\t0", "event 0 names user '1' and film '9'"),
   ],
 )
 def test_bad_rows_are_named(tmp_path, name, text, match):

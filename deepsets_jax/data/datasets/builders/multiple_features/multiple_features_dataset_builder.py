@@ -1,6 +1,6 @@
-"""Multiple Features from the embedded file; a config for each seed's split.
+"""Multiple Features from the embedded file; a config per seed of the split.
 
-Unlike `data.multiple_features.load` it standardises nothing.
+Unlike `load_multiple_features` it does not standardise the features.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from deepsets_jax.data.tables.arrow_lists import vectors_from_arrow
 
 
 class Builder(base.SetBuilder):
-  """One example for each digit; splits as `multiple_features.load(seed)` has them."""
+  """One example per digit, with the splits of `load_multiple_features(seed)`."""
 
   VERSION = tfds.core.Version("1.0.0")
   RELEASE_NOTES = {"1.0.0": "The first."}  # noqa: RUF012
   BUILDER_CONFIGS = [  # noqa: RUF012
     tfds.core.BuilderConfig(
-      name=f"seed{seed}", description=f"Each digit split alike with seed {seed}."
+      name=f"seed{seed}",
+      description=f"Each digit split in the same proportion with seed {seed}.",
     )
     for seed in range(3)
   ]
