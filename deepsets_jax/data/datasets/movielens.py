@@ -11,7 +11,7 @@ from __future__ import annotations
 import collections
 import pathlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,8 +20,8 @@ from deepsets_jax.data.datasets import fetched
 from deepsets_jax.data.datasets.entry import DatasetEntry
 from deepsets_jax.data.interactions.catalog import ItemCatalog
 from deepsets_jax.data.interactions.histories import of_events
-from deepsets_jax.data.tables.schema import Modality, Schema, Target
-from deepsets_jax.data.tables.table import Table
+from deepsets_jax.data.tables.schema import Modality
+from deepsets_jax.data.tables.table import Table, table_without_target
 from deepsets_jax.ragged import Ragged, from_lists
 
 RECBOLE = fetched.Wheel(
@@ -92,7 +92,8 @@ def _users(users: Sequence[Any], vocabularies: dict[str, tuple[str, ...]]) -> Ta
   for name, lists in columns.items():
     vocabularies[name] = _vocabulary(lists, 1)
     modalities[name], kinds[name] = _tokens(lists, vocabularies[name])
-  return _table(modalities, kinds, [user.id for user in users])
+  ids = np.array([user.id for user in users], np.str_)
+  return table_without_target(modalities, kinds, ids)
 
 
 def _items(data: Any, vocabularies: dict[str, tuple[str, ...]]) -> Table:
@@ -117,15 +118,8 @@ def _items(data: Any, vocabularies: dict[str, tuple[str, ...]]) -> Table:
     modalities[name], kinds[name] = _tokens(
       lists, vocabularies[name], ordered=name == "title"
     )
-  return _table(modalities, kinds, [film.id for film in films])
-
-
-def _table(
-  modalities: Mapping[str, Ragged], kinds: Mapping[str, Modality], ids: Sequence[str]
-) -> Table:
-  targets = np.zeros((len(ids), 0), np.float32)
-  schema = Schema(kinds, Target("none", 0))
-  return Table(schema, modalities, targets, np.array(ids, np.str_))
+  ids = np.array([film.id for film in films], np.str_)
+  return table_without_target(modalities, kinds, ids)
 
 
 def _vocabulary(lists: Iterable[Sequence[str]], min_examples: int) -> tuple[str, ...]:

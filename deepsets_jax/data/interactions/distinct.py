@@ -1,4 +1,4 @@
-"""The users and the distinct items of a shard: what recall and ranking batch alike."""
+"""Users and distinct items of a shard, shared by the batches of pairs and lists."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from deepsets_jax.data.tables.table import Table
 from deepsets_jax.ragged import Batch
 
 _DRAWS = 100
-# Slots beyond what the largest of the draws took.
+# Slots of a proposal, relative to the largest draw.
 _SLACK = 1.1
 
 
 class ItemBatcher:
-  """Gathers distinct items into batches of one shape; of too large ones the elements.
+  """Gathers distinct items into batches of one shape.
 
-  A shard in which they do not fit has its largest items cut: the longest lose their
-  last elements.
+  If the items of a shard do not fit, the longest lose their last elements.
 
   Attributes:
-    budget: Of the items of a shard.
+    budget: The capacity of a shard of items.
   """
 
   def __init__(
@@ -35,14 +34,14 @@ class ItemBatcher:
     seed: int,
     slots: Mapping[str, int] | None = None,
   ):
-    """The batcher.
+    """Initializes the batcher.
 
     Args:
       items: All items.
-      most: The most of them in a shard, which may be above their number.
-      shares: How often each is asked for; of the sum 1.
-      seed: Of the draws that a proposal is made of.
-      slots: Of modalities; None for a proposal.
+      most: The largest number of items of a shard; it may exceed that of all items.
+      shares: The relative frequency of each item in batches, with sum 1.
+      seed: Seed of the draws for a proposal of slots.
+      slots: {modality: slots of a shard}; None for a proposal.
     """
     most = min(len(items), most)
     self._items = items
@@ -51,84 +50,86 @@ class ItemBatcher:
     )
 
   def shard(self, rows: np.ndarray) -> Batch:
-    """The items of these rows, all different; their `indices` are the rows."""
+    """Gathers the items of these distinct rows, which become their `indices`."""
     largest, fits = {}, True
     for name, slots in self.budget.slots.items():
       lengths = self._items.lengths_of(name, rows)
-      largest[name] = longest(lengths, slots)
+      largest[name] = longest_fitting(lengths, slots)
       fits &= largest[name] == lengths.max(initial=0)
     if fits:
       return Batcher(self._items, self.budget).shard(rows)
     table = self._items.select(rows)
     table = budgets.truncate(table, largest, "first", 0)[0]
     batch = Batcher(table, self.budget).shard(np.arange(len(rows)))
-    return batch.replace(indices=padded(rows, self.budget.examples, -1))
+    return batch.replace(indices=pad(rows, self.budget.examples, -1))
 
 
-def users(
+def user_batch(
   table: Table,
   rows: np.ndarray,
   budget: Budget,
-  absence: SetDropout | None,
+  dropout: SetDropout | None,
   step: int,
   index: int,
 ) -> Batch:
-  """A shard of users before an event; their `indices` are rows of all users.
+  """Gathers a shard of users before an event; their `indices` are rows of all users.
 
   Args:
-    table: Of the users of the shard, see `prefixes.users_before`.
-    rows: Of each in the table of all users.
-    budget: Of the shard.
-    absence: What is left out, by step and index of the shard, or None.
-    step, index: Of the shard.
+    table: The users of the shard, from `next_item.users_before`.
+    rows: The row of each in the table of all users.
+    budget: The capacity of the shard.
+    dropout: What to drop at random; None for nothing.
+    step: The training step, for dropout.
+    index: The index of the shard, for dropout.
   """
-  batch = Batcher(table, budget, absence).shard(np.arange(len(table)), step, index)
-  return batch.replace(indices=padded(rows, budget.examples, -1))
+  batch = Batcher(table, budget, dropout).shard(np.arange(len(table)), step, index)
+  return batch.replace(indices=pad(rows, budget.examples, -1))
 
 
-def clicked(users: Batch) -> np.ndarray:
-  """The values of the histories of users, end to end without the padding."""
+def history_values(users: Batch) -> np.ndarray:
+  """Returns the values of the histories of users, end to end, without padding."""
   history = users.modalities[HISTORY]
   return history.values[: history.offsets[-1]]
 
 
-def with_slots(users: Batch, distinct: np.ndarray) -> Batch:
-  """The users, their histories not of rows of items but of places in `distinct`."""
+def with_slots(users: Batch, rows: np.ndarray) -> Batch:
+  """Replaces the item rows in the histories of users by their positions in `rows`."""
   history = users.modalities[HISTORY]
-  slots = np.searchsorted(distinct, clicked(users))
-  history = history.replace(values=padded(slots, history.num_slots, 0))
+  slots = np.searchsorted(rows, history_values(users))
+  history = history.replace(values=pad(slots, history.num_slots, 0))
   return users.replace(modalities={**users.modalities, HISTORY: history})
 
 
-def longest(lengths: np.ndarray, slots: int) -> int:
-  """How long lists may be for all of them to fit once the longer ones are cut.
+def longest_fitting(lengths: np.ndarray, slots: int) -> int:
+  """Returns the largest length to which lists can be cut so that all of them fit.
 
-  The largest length that is good, or that of the longest list where all fit.
+  If all lists fit uncut, it is the length of the longest.
   """
   ordered = np.sort(lengths)
   shorter = np.cumsum(ordered) - ordered
-  # Cut to the i-th length, that list and all longer ones are alike.
-  alike = np.arange(len(ordered), 0, -1)
-  over = shorter + ordered * alike > slots
+  # If all are cut to the i-th length, that list and all longer ones have it.
+  cut = np.arange(len(ordered), 0, -1)
+  over = shorter + ordered * cut > slots
   if not over.any():
     return int(ordered[-1]) if len(ordered) else 0
   first = int(np.argmax(over))
-  return int((slots - shorter[first]) // alike[first])
+  return int((slots - shorter[first]) // cut[first])
 
 
-def padded(
+def pad(
   values: np.ndarray, size: int, fill: float, dtype: type = np.int32
 ) -> np.ndarray:
-  """The values, then `fill` up to the size."""
+  """Returns the values, padded with `fill` to the size."""
   out = np.full(size, fill, dtype)
   out[: len(values)] = values
   return out
 
 
 def _propose(items: Table, most: int, shares: np.ndarray, seed: int) -> dict[str, int]:
-  """Slots by modality for any `most` distinct items, or what nearly all such take.
+  """Proposes {modality: slots} that hold nearly all sets of `most` distinct items.
 
-  Random items, and those that are asked for most, which often have more fields.
+  Half of the draws are uniform, half by frequency: frequent items often have more
+  fields.
   """
   rng = np.random.default_rng(seed)
   draws = []
@@ -146,7 +147,7 @@ def _propose(items: Table, most: int, shares: np.ndarray, seed: int) -> dict[str
 
 
 def _draw(rng: np.random.Generator, shares: np.ndarray, most: int) -> np.ndarray:
-  """`most` different items, likely by their shares; all alike where these are 0."""
-  # Efraimidis and Spirakis (2006): the first of the exponential arrivals.
+  """Draws `most` distinct items by their shares; uniformly if these are 0."""
+  # Efraimidis and Spirakis (2006): the first of exponential arrivals.
   arrivals = rng.exponential(size=len(shares)) / (shares + 1e-3 / len(shares))
   return np.argpartition(arrivals, most - 1)[:most]

@@ -141,6 +141,20 @@ def new_folder(path: pathlib.Path, schema: Schema) -> Iterator[pathlib.Path]:
     raise
 
 
+def table_without_target(
+  modalities: Mapping[str, Ragged], kinds: Mapping[str, Modality], ids: np.ndarray
+) -> Table:
+  """Returns a table whose target is of kind "none", such as a table of users or items.
+
+  Args:
+    modalities: The columns.
+    kinds: The schema of each modality, in the order of the schema.
+    ids: The name of each example.
+  """
+  targets = np.zeros((len(ids), 0), np.float32)
+  return Table(Schema(kinds, Target("none", 0)), modalities, targets, ids)
+
+
 def blank(schema: Schema) -> Table:
   """Returns a table of one example without elements and with target 0."""
   modalities = {}
@@ -207,12 +221,8 @@ def _map(path: pathlib.Path) -> np.ndarray:
 
 def take_rows(ragged: Ragged, rows: np.ndarray) -> Ragged:
   """Returns a host `Ragged` with copies of some rows, in this order."""
-  starts = ragged.offsets[:-1][rows]
-  lengths = ragged.offsets[1:][rows] - starts
-  offsets = np.zeros(len(rows) + 1, np.int64)
-  np.cumsum(lengths, out=offsets[1:])
-  slots = element_slots(starts, lengths, offsets)
-  return _take(ragged, slots, offsets)
+  begins, ends = ragged.offsets[:-1][rows], ragged.offsets[1:][rows]
+  return _take(ragged, *slots_between(begins, ends))
 
 
 def take_elements(ragged: Ragged, keep: np.ndarray) -> Ragged:
@@ -230,6 +240,16 @@ def _take(ragged: Ragged, which: np.ndarray, offsets: np.ndarray) -> Ragged:
     weights=None if ragged.weights is None else ragged.weights[which],
     times=None if ragged.times is None else ragged.times[which],
   )
+
+
+def slots_between(
+  begins: np.ndarray, ends: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the slots of runs, `begins[i]` to before `ends[i]`, and their offsets."""
+  lengths = ends - begins
+  offsets = np.zeros(len(lengths) + 1, np.int64)
+  np.cumsum(lengths, out=offsets[1:])
+  return element_slots(begins, lengths, offsets), offsets
 
 
 def element_slots(

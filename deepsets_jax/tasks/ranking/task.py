@@ -227,7 +227,7 @@ def _fit(
   """Fills in what the config leaves open; the budget of lists, and the batcher."""
   items = examples.histories.items
   settings = dict(
-    tie_item_tower=config.retrieval.tie_item_tower, absence=interactions.absence(config)
+    tie_item_tower=config.retrieval.tie_item_tower, dropout=interactions.absence(config)
   )
   with config.unlocked():
     if config.ranking.lists == "clicks":

@@ -226,11 +226,11 @@ class TestEveryShard:
   def test_a_shard_is_a_function_of_seed_step_and_index_alone(
     self, name, tie_item_tower
   ):
-    source, absence = SOURCES[name](), SetDropout(0.3, 0.3, seed=0)
+    source, dropout = SOURCES[name](), SetDropout(0.3, 0.3, seed=0)
     make = functools.partial(ListBatcher, source, BUDGET, tie_item_tower=tie_item_tower)
     rows = [np.arange(6) * (k + 1) for k in range(4)]
-    whole = make(absence=absence).batch(1, rows, 5, 0)
-    again = make(absence=absence).batch(1, rows[2:], 5, 2)
+    whole = make(dropout=dropout).batch(1, rows, 5, 0)
+    again = make(dropout=dropout).batch(1, rows[2:], 5, 2)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[2:], b), whole, again)
 
 
@@ -256,7 +256,7 @@ class TestListsThatDoNotFit:
 
   @pytest.mark.parametrize("name", SOURCES)
   def test_a_plan_knows_of_what_is_cut_for_want_of_room(self, name):
-    source = dataclasses.replace(SOURCES[name](), room=2)
+    source = dataclasses.replace(SOURCES[name](), max_candidates=2)
     lengths = source.lengths(0)[CANDIDATES]
     want = SOURCES[name]().lengths(0)[CANDIDATES]
     np.testing.assert_array_equal(lengths, np.minimum(want, 2))
@@ -283,7 +283,7 @@ class TestListsThatDoNotFit:
     lengths = np.array(lengths, np.int64)
     caps = [c for c in range(10) if np.minimum(lengths, c).sum() <= slots]
     want = min(max(caps), lengths.max(initial=0))
-    assert distinct.longest(lengths, slots) == want
+    assert distinct.longest_fitting(lengths, slots) == want
 
 
 class TestLastPart:

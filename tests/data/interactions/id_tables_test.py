@@ -30,7 +30,7 @@ def write_spec(tmp_path, **value):
 def read(tmp_path, columns=FILMS, report=lambda line: None):
   path = tmp_path / "items.parquet"
   pq.write_table(pa.table(columns), path)
-  found = id_tables.read(str(path), "item", report)
+  found = id_tables.read_id_table(str(path), "item", report)
   found.table.validate(str(path))
   return found
 
@@ -49,7 +49,7 @@ def test_columns_become_fields_as_they_are_proposed(tmp_path):
   assert told["year"] == "a field, number" and told["genres"] == "a field, tokens"
   assert told["same"] == "left out: it is the same in every row that has it"
   assert told["sku"] == "left out: it names the rows"
-  assert told["split"] == "left out: it tells parts"
+  assert told["split"] == "left out: it names the split"
   assert list(told) == list(FILMS)[1:]
 
 
@@ -103,8 +103,8 @@ def test_a_spec_beside_the_file_is_what_counts(tmp_path):
       {"modalities": {"a": {"kind": "number", "column": "genres"}}},
       "column 'genres' is string, and modality 'a' of kind 'number' is a number",
     ),
-    ({"label": {"column": "genres"}}, "label is column 'genres', and nothing is predi"),
-    ([], "items.spec.json is no spec of columns"),
+    ({"label": {"column": "genres"}}, "label is column 'genres', but users and items"),
+    ([], "items.spec.json is not a spec of columns"),
   ],
 )
 def test_a_bad_spec_is_refused(tmp_path, value, message):
@@ -158,13 +158,13 @@ def test_numbers_are_no_titles(tmp_path):
     ({"item": [1.0, 2.5]}, "row 1, column 'item': 2.5 is no token"),
     (
       {"item": ["a", "b", "c", "b", "a", "b"]},
-      "row 3, column 'item': the id 'b' is that of row 1, too, and 3 rows have one",
+      "row 3, column 'item': the id 'b' is also that of row 1; 3 rows repeat an id",
     ),
     (
       {"id": ["a"], "title": ["b"]},
-      r"no column 'item'; there are \['id', 'title'\]: call that of the ids as",
+      r"no column 'item'; there are \['id', 'title'\]: name the column of ids as",
     ),
-    ({"item": [["a"]]}, "column 'item' is list<.*and ids are strings or whole numbers"),
+    ({"item": [["a"]]}, "column 'item' is list<.*but ids are strings or whole numbers"),
     ({"item": []}, "no rows"),
     (
       {"item": [1, 2, 3], "price": [1.0, float("inf"), 2.0]},

@@ -239,11 +239,11 @@ class TestItemsThatDoNotFit:
 
 class TestRandomness:
   def test_a_shard_is_a_function_of_seed_step_and_index_alone(self):
-    absence = SetDropout(0.3, 0.3, seed=0)
-    batcher = make(absence=absence)
+    dropout = SetDropout(0.3, 0.3, seed=0)
+    batcher = make(dropout=dropout)
     rows = [np.arange(6) * (k + 1) for k in range(4)]
     whole = batcher.batch(1, rows, 5, 0)
-    again = make(absence=absence).batch(1, rows[2:], 5, 2)
+    again = make(dropout=dropout).batch(1, rows[2:], 5, 2)
     assert_equal(jax.tree.map(lambda x: x[2:], whole), again)
 
   def test_negatives_differ_by_step_shard_and_seed(self):
@@ -255,7 +255,7 @@ class TestRandomness:
     assert len(set(drawn)) == 4
 
   def test_what_is_left_out_is_of_users_alone(self):
-    plain, sparse = make(), make(absence=SetDropout(0.2, 0.4, seed=0))
+    plain, sparse = make(), make(dropout=SetDropout(0.2, 0.4, seed=0))
     left_out = 0
     for step in range(10):
       rows = np.random.default_rng(step).permutation(200)[:EXAMPLES]
@@ -277,7 +277,7 @@ class TestRandomness:
   [
     (
       dict(num_uniform_negatives=ITEMS + 1),
-      f"config.retrieval.num_uniform_negatives is {ITEMS + 1}; there are {ITEMS} items",
+      f"num_uniform_negatives is {ITEMS + 1}; expected 0 to {ITEMS}",
     ),
     (dict(num_uniform_negatives=-1), "config.retrieval.num_uniform_negatives is -1"),
     (
