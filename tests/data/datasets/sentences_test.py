@@ -391,7 +391,7 @@ class TestCommand:
 
     monkeypatch.setattr(encode_sentences, "encode", encodes)
     done = encode_sentences.write(str(index), output, folder)
-    assert "is already of these sentences and this model" in done
+    assert "is up to date: same sentences, same model" in done
     config = folder / "config.json"
     config.write_text(config.read_text() + " ")
     with pytest.raises(RuntimeError, match="encodes"):
