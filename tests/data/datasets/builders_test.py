@@ -124,7 +124,7 @@ class TestEveryBuilder:
     keys = [example[key] for examples in found.values() for example in examples]
     assert len(keys) == len(set(keys)) and b"" not in keys
 
-  def test_says_what_it_is_and_whose(self, built):
+  def test_has_a_description_a_citation_and_a_licence(self, built):
     _, builder, _ = built
     info = builder.info
     assert len(info.description) > 200
@@ -188,7 +188,7 @@ def check(feature, value, where):
 
 
 @pytest.mark.parametrize("name", MANUAL)
-def test_a_missing_file_says_where_to_get_it_and_where_to_put_it(name, tmp_path):
+def test_the_message_for_a_missing_file_says_where_to_get_and_put_it(name, tmp_path):
   with pytest.raises(DataError, match=r"(?s)https?://.*") as raised:
     prepare(name, tmp_path / "data", tmp_path / "empty")
   assert str(tmp_path / "empty") in str(raised.value)
@@ -224,7 +224,7 @@ def environment():
 
 
 class TestEmbeddedData:
-  def test_debian_programs_are_those_of_the_table(self, build):
+  def test_debian_programs_match_the_table(self, build):
     builder, found = build("debian_programs/seed1")
     tables = debian_programs.load_debian_programs(1)
     names = builder.info.features["labels"].feature.names
@@ -237,7 +237,7 @@ class TestEmbeddedData:
       known = [np.isfinite(e["size_kb"]) for e in examples]
       np.testing.assert_array_equal(known, table.lengths("size") == 1)
 
-  def test_multiple_features_are_those_of_the_table(self, build):
+  def test_multiple_features_match_the_table(self, build):
     _, found = build("multiple_features/seed2")
     tables = multiple_features.load_multiple_features(2)
     pix = np.stack([e["pix"] for e in found["train"]]).astype(np.float64)

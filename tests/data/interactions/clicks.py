@@ -15,7 +15,7 @@ from deepsets_jax.data.tables.table import Table
 from deepsets_jax.ragged import from_lists
 
 CIRCLES, AROUND = 5, 12
-# The last so many items are of no circle, and no user comes to them.
+# Number of last items that are in no circle and have no events.
 NEVER = 4
 ITEMS = CIRCLES * AROUND + NEVER
 # An item that has neither words nor a picture, and one that has most words.

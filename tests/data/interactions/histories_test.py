@@ -85,7 +85,7 @@ class TestOfEvents:
     assert histories.lengths().tolist() == [0, 2, 0, 1]
     assert histories.popularity(histories.offsets[1:]).tolist() == [0, 2, 0, 0, 1]
 
-  def test_types_are_those_of_the_interface(self):
+  def test_types_follow_the_interface(self):
     columns = [np.array([0], kind) for kind in (np.uint8, np.uint16, np.float64)]
     histories, _ = of_events(USERS, ITEMS, *columns, np.array([1]), where="log")
     kinds = [histories.offsets, histories.rows, histories.times, histories.ratings]
@@ -112,7 +112,7 @@ class TestOfEvents:
   )
   def test_a_bad_event_is_named(self, change, message):
     columns = {0: [0, 1, 2], 1: [0, 1, 2], 2: [0, 1, 2], 3: [1, 2, 3]} | change
-    arrays = [np.array(columns[place]) for place in range(4)]
+    arrays = [np.array(columns[position]) for position in range(4)]
     with pytest.raises(DataError, match=message):
       of_events(USERS, ITEMS, *arrays, where="log")
 
@@ -149,13 +149,13 @@ class TestLeaveOut:
     want = [counts[item] for item in range(5)]
     assert histories.popularity(train_ends).tolist() == want
 
-  def test_what_is_known_for_test_has_the_target_of_validation(self):
+  def test_known_events_of_test_include_the_targets_of_validation(self):
     histories, _ = make([(2, item, item) for item in range(4)] + [(0, 1, 0)])
     splits, train_ends = leave_out(histories)
     assert splits["validation"].targets(histories).values.tolist() == [2]
     assert splits["test"].known(histories).values.tolist() == [0, 1, 2]
     assert splits["test"].targets(histories).values.tolist() == [3]
-    # User 0 has too few events to be asked for, and trains with all of them.
+    # User 0 has too few events to be evaluated, and trains with all of them.
     assert train_ends.tolist() == [1, 1, 3, 5]
     assert splits["test"].ends(histories).tolist() == [1, 1, 4, 5]
 

@@ -59,9 +59,9 @@ def _events():
   rng = np.random.default_rng(0)
   for user in range(1, USERS + 1):
     first, start = rng.integers(AROUND), 880_000_000 + 86_400 * user
-    for place in range(3 + user % 4):
-      film = 1 + user % CIRCLES * AROUND + (first + place) % AROUND
-      yield f"{user}\t{film}\t{1 + place % 5}\t{start + 60 * place}"
+    for position in range(3 + user % 4):
+      film = 1 + user % CIRCLES * AROUND + (first + position) % AROUND
+      yield f"{user}\t{film}\t{1 + position % 5}\t{start + 60 * position}"
 
 
 def config(path):

@@ -55,7 +55,7 @@ class TestFromArrow:
     assert got.values.dtype == np.dtype(name)
     assert rows_of(got) == list(self.WANT)
 
-  def test_of_chunks_and_slices(self):
+  def test_chunks_and_slices(self):
     rows = list(self.ROWS)
     parts = [pa.array(part, pa.list_(pa.int32())) for part in (rows[:2], [], rows[2:])]
     whole = pa.chunked_array(parts)
@@ -67,7 +67,7 @@ class TestFromArrow:
         got = from_arrow(pa.array(rows, whole.type).slice(start, length))
         assert rows_of(got) == list(self.WANT[start : start + length])
 
-  def test_what_a_null_hides_is_left_out(self):
+  def test_values_behind_a_null_are_left_out(self):
     hidden = pa.ListArray.from_arrays(
       pa.array([0, 1, 3, 4], pa.int32()),
       pa.array([1, 2, 3, 4], pa.int32()),
@@ -76,7 +76,7 @@ class TestFromArrow:
     assert rows_of(from_arrow(hidden)) == [[1], [], [4]]
 
   @pytest.mark.parametrize("inner", ["fixed", "list"])
-  def test_of_vectors(self, inner):
+  def test_columns_of_vectors(self, inner):
     vector = pa.list_(pa.float32(), 2 if inner == "fixed" else -1)
     rows = [None, [[1, 2], [3, 4]], [], [[5, 6]]]
     column = pa.array(rows, pa.list_(vector))
@@ -86,7 +86,7 @@ class TestFromArrow:
     got = from_arrow(pa.chunked_array([column, column]).slice(2, 4))
     assert rows_of(got) == [[], rows[3], [], rows[1]]
 
-  def test_of_no_vectors_has_the_size_of_the_type(self):
+  def test_an_empty_column_of_vectors_keeps_its_size(self):
     column = pa.array([None, []], pa.list_(pa.list_(pa.float32(), 3)))
     assert from_arrow(column).values.shape == (0, 3)
 
@@ -101,7 +101,7 @@ class TestFromArrow:
       ([[[1], [1, 2]]], pa.list_(pa.list_(pa.int32())), r"lengths: \[1, 2\]"),
     ],
   )
-  def test_refuses_what_is_not_elements(self, rows, kind, message):
+  def test_columns_without_elements_are_refused(self, rows, kind, message):
     with pytest.raises(DataError, match=message):
       from_arrow(pa.array(rows, kind))
 

@@ -25,7 +25,7 @@ SCHEMA = Schema(
 
 
 def make_table(lengths):
-  """Examples of the given (images, words), whose values name example and place."""
+  """Examples of the given (images, words), whose values name example and position."""
   images = [
     [[row, i + 0.5] for i in range(image)] for row, (image, _) in enumerate(lengths)
   ]
@@ -129,7 +129,7 @@ def test_an_epoch_takes_no_example_twice_and_epochs_differ(lengths, seed, shards
       np.testing.assert_array_equal(a, b)
 
 
-def test_epochs_are_shuffled_anew_and_by_seed():
+def test_each_epoch_has_its_own_order_by_seed():
   table = make_table([(1, 1)] * 24)
   plans = [EpochPlan(lengths_of(table), len(table), BUDGET, 1, seed) for seed in (0, 1)]
   epochs = [
@@ -198,7 +198,7 @@ class TestAbsence:
       kept = batch.modalities[name].offsets[0, -1] / (2000 * size)
       np.testing.assert_allclose(kept, 0.75, atol=0.03)
 
-  def test_what_stays_is_in_place(self):
+  def test_kept_elements_stay_in_order(self):
     batch = self.batch(0.3, 0.3, n=50)
     word = batch.modalities["word"]
     for i, row in enumerate(batch.indices[0]):

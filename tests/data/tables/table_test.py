@@ -94,7 +94,7 @@ class TestOnDisk:
       sorted(FILES)
     )
 
-  def test_the_units_of_a_target_come_back(self, tmp_path):
+  def test_the_units_of_a_target_are_restored(self, tmp_path):
     table = with_target("regression", 2, np.zeros((3, 2), np.float32))
     scaled = dataclasses.replace(
       table.schema.target, shift=(1.5, 0.0), scale=(2.0, 1.0)
@@ -112,7 +112,7 @@ class TestOnDisk:
     with pytest.raises(ValueError, match="1 shifts and 2 scales"):
       Target("regression", 2, shift=(1.0,), scale=(1.0, 2.0))
 
-  def test_a_table_of_which_nothing_is_predicted_comes_back(self, tmp_path):
+  def test_a_table_without_target_is_restored(self, tmp_path):
     table = with_target("none", 0, np.zeros((3, 0), np.float32))
     table.write(tmp_path / "train")
     got = open_table(tmp_path / "train").validate("train")
@@ -208,14 +208,14 @@ class TestOnDisk:
 
 
 class TestFailedWrite:
-  def test_of_a_bad_table_leaves_nothing(self, tmp_path):
+  def test_a_bad_table_leaves_nothing(self, tmp_path):
     bad = with_modality("word", values=np.array([3, 9], np.int32))
     with pytest.raises(DataError, match="outside the vocabulary"):
       bad.write(tmp_path / "train")
     assert not list(tmp_path.iterdir())
 
   @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
-  def test_half_way_leaves_nothing(self, tmp_path, monkeypatch, error):
+  def test_an_error_half_way_leaves_nothing(self, tmp_path, monkeypatch, error):
     save, saved = np.save, []
 
     def save_some(path, array):
@@ -361,7 +361,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_validate_names_what_where_and_the_value(name):
+def test_validate_names_problem_place_and_value(name):
   make, message = BAD[name]
   with pytest.raises(DataError, match=message):
     make().validate("here")
@@ -384,7 +384,7 @@ def test_validate_names_an_element_far_into_a_column(monkeypatch):
     ("none", 0, [[], [], []]),
   ],
 )
-def test_validate_gives_back_a_good_table(kind, size, targets):
+def test_validate_returns_a_good_table(kind, size, targets):
   table = with_target(kind, size, targets)
   assert table.validate("here") is table
 
@@ -403,7 +403,7 @@ def test_the_size_of_a_target_fits_its_kind(kind, size):
 @hypothesis.given(
   lengths=st.lists(st.integers(0, 3), min_size=1, max_size=6), data=st.data()
 )
-def test_rows_and_elements_are_those_of_a_loop(lengths, data):
+def test_rows_and_elements_match_a_loop(lengths, data):
   total = sum(lengths)
   ragged = from_lengths(np.arange(total), np.array(lengths))
   ragged = ragged.replace(weights=ragged.values / 2, times=ragged.values / 4)

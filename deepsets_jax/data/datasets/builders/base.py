@@ -113,7 +113,7 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def check_unique(ids: Iterable[str], where: str) -> None:
-  """Checks that no id occurs twice, which would be one example in two places.
+  """Checks that no id occurs twice, which would be one example twice.
 
   Raises:
     DataError: One does; the message names the first.

@@ -121,7 +121,7 @@ def movielens_zip(folder):
   """GroupLens' zip, of the same users, films and events."""
 
   def item(name, title, genres):
-    flags = ["1" if place in genres else "0" for place in range(19)]
+    flags = ["1" if position in genres else "0" for position in range(19)]
     return "|".join([name, title, "01-Jan-1995", "", "http://x", *flags])
 
   texts = {

@@ -44,7 +44,7 @@ def refused(tmp_path, config, match):
 
 
 class TestFeatures:
-  def test_are_those_of_the_file_in_its_order(self, tmp_path, hdf5):
+  def test_films_are_in_the_order_of_the_file(self, tmp_path, hdf5):
     arrays = {name: hdf5[name][:] for name in (*features.SIZES, "genres")}
     hdf5.close()
     prepare("mm_imdb/features", tmp_path, tmp_path / "manual")
@@ -97,15 +97,17 @@ class TestFeatures:
     refused(tmp_path, "features", "do not decrease")
 
   @pytest.mark.parametrize(
-    ("name", "place", "value", "match"),
+    ("name", "position", "value", "match"),
     [
       ("features", (3, 7), np.nan, "row 3 of 'features' .* not finite"),
       ("vgg_features", (9, 0), np.inf, "row 9 of 'vgg_features' .* not finite"),
       ("genres", (1, 2), 2, "row 1 of 'genres' .* not 0 or 1"),
     ],
   )
-  def test_bad_numbers_name_their_row(self, tmp_path, hdf5, name, place, value, match):
-    hdf5[name][place] = value
+  def test_bad_numbers_name_their_row(
+    self, tmp_path, hdf5, name, position, value, match
+  ):
+    hdf5[name][position] = value
     hdf5.close()
     refused(tmp_path, "features", match)
 
@@ -114,18 +116,18 @@ class TestFeatures:
     hdf5.close()
     refused(tmp_path, "features", r"array 'vgg_features' has shape None, .* 4096")
 
-  def test_a_film_that_is_there_twice_is_refused(self, tmp_path, hdf5):
+  def test_a_repeated_film_is_refused(self, tmp_path, hdf5):
     hdf5["imdb_ids"][4] = b"0000001"
     hdf5.close()
     refused(tmp_path, "features", "row 4 has the id '0000001' of an earlier row")
 
-  def test_what_is_no_hdf5_is_refused(self, tmp_path):
+  def test_other_files_than_hdf5_are_refused(self, tmp_path):
     pytest.importorskip("h5py")
     (tmp_path / "manual").mkdir()
     (tmp_path / "manual" / features.FILE).write_bytes(b"<html>")
     refused(tmp_path, "features", "cannot be read as HDF5")
 
-  def test_a_machine_without_h5py_is_told_the_extra(self, tmp_path, monkeypatch):
+  def test_without_h5py_the_message_names_the_extra(self, tmp_path, monkeypatch):
     real = builtins.__import__
 
     def without(name, *args, **kwargs):
@@ -160,7 +162,7 @@ class TestRaw:
     assert list(films[0]["genres"]) == [drama, noir]
     assert list(films[0]["other_genres"]) == [b"News"]
 
-  def test_a_film_of_which_nothing_is_known_is_there(self, tmp_path, archive):
+  def test_a_film_without_any_facts_is_kept(self, tmp_path, archive):
     (archive / "dataset" / "0000001.jpeg").unlink()
     film = self.films(tmp_path, archive)["train"][1]
     assert film["imdb_id"] == b"0000001"
@@ -171,7 +173,7 @@ class TestRaw:
     assert all(len(film[name]) == 0 for name in sequences)
 
   @pytest.mark.parametrize("name", raw.ARCHIVES)
-  def test_an_archive_gives_what_the_folder_gives(self, tmp_path, archive, name):
+  def test_an_archive_gives_the_same_as_the_folder(self, tmp_path, archive, name):
     (tmp_path / "packed").mkdir()
     fakes.pack(archive, tmp_path / "packed" / name)
     want = self.films(tmp_path / "a", archive)
@@ -239,7 +241,7 @@ class TestSynthetic:
     )
     assert column["Horror"][column["Comedy"]].mean() < 0.8 * column["Horror"].mean()
 
-  def test_both_vectors_tell_the_genres(self, tmp_path):
+  def test_both_vectors_predict_the_genres(self, tmp_path):
     """Least squares on 300 of 600 films beats chance on the other half."""
     h5py = pytest.importorskip("h5py")
     make_mm_imdb.write_films(tmp_path / "f.hdf5", films=600, seed=1, images=False)

@@ -43,7 +43,7 @@ class TestEitherSource:
     assert (users[1]["age"], users[1]["gender"]) == (53, b"F")
     assert users[1]["occupation"] == b"other"
 
-  def test_what_is_not_known_of_a_film_is_absent(self, tmp_path, make):
+  def test_unknown_facts_of_a_film_are_absent(self, tmp_path, make):
     make(tmp_path)
     films = records(tmp_path, "films", tmp_path)
     titles = [film["title"].decode() for film in films]
