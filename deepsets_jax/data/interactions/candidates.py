@@ -5,7 +5,7 @@ The lists come from a source of `lists`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import flax.struct
 import numpy as np
@@ -14,10 +14,9 @@ from jaxtyping import Array, Float
 from deepsets_jax.data.interactions import distinct
 from deepsets_jax.data.interactions.distinct import pad
 from deepsets_jax.data.interactions.lists import CANDIDATES, ListSource
-from deepsets_jax.data.interactions.next_item import HISTORY
 from deepsets_jax.data.tables.batching import Budget, SetDropout
 from deepsets_jax.data.tables.table import take_elements
-from deepsets_jax.ragged import Batch, Ragged, stack
+from deepsets_jax.ragged import Batch, Ragged
 
 
 @flax.struct.dataclass
@@ -39,7 +38,7 @@ class Lists:
   labels: Float[Array, "n"]
 
 
-class ListBatcher:
+class ListBatcher(distinct.ShardBatcher[Lists]):
   """Gathers lists into `Lists` of one shape.
 
   If the candidates do not fit, the longest lists lose their last ones; see
@@ -64,47 +63,25 @@ class ListBatcher:
       item_slots: {modality of items: slots of a shard}; None for a proposal.
       dropout: What to drop from users in training; None for nothing.
     """
-    self._source, self._budget = source, budget
-    self._tied, self._dropout = tie_item_tower, dropout
-    history = budget.slots[HISTORY] if tie_item_tower else 0
-    self._items = distinct.ItemBatcher(
-      source.histories.items,
-      budget.slots[CANDIDATES] + history,
+    super().__init__(
+      source,
+      budget,
+      budget.slots[CANDIDATES],
       source.shares(),
-      source.seed,
-      item_slots,
+      tie_item_tower=tie_item_tower,
+      item_slots=item_slots,
+      dropout=dropout,
     )
-
-  @property
-  def item_budget(self) -> Budget:
-    """The capacity of a shard of items."""
-    return self._items.budget
-
-  def batch(
-    self, epoch: int, rows: Sequence[np.ndarray], step: int, first_shard: int
-  ) -> Lists:
-    """Gathers the lists `rows` of each shard of a step: `Lists` of `[s, ...]`."""
-    shards = []
-    for index, lists in enumerate(rows, start=first_shard):
-      users, ends = self._source.of_epoch(epoch, lists)
-      shards.append(self._shard(users, ends, step, index))
-    return stack(shards)
 
   def _shard(self, users: np.ndarray, ends: np.ndarray, step: int, index: int) -> Lists:
     source, budget = self._source, self._budget
-    table = source.users_before(users, ends)
-    batch = distinct.user_batch(table, users, budget, self._dropout, step, index)
+    batch = self._users(users, ends, step, index)
     rng = np.random.default_rng((source.seed, step, index, 3))
     candidates, labels = source.candidates(users, ends, rng)
     slots = budget.slots[CANDIDATES]
     keep = _positions(candidates) < distinct.longest_fitting(candidates.lengths, slots)
     candidates, labels = take_elements(candidates, keep), labels[keep]
-    parts = [candidates.values]
-    if self._tied:
-      parts.append(distinct.history_values(batch))
-    rows = np.unique(np.concatenate(parts))
-    if self._tied:
-      batch = distinct.with_slots(batch, rows)
+    batch, rows = self._distinct(batch, [candidates.values])
     ends = candidates.offsets
     return Lists(
       users=batch,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import abc
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -10,7 +12,9 @@ from deepsets_jax.data.interactions.next_item import HISTORY
 from deepsets_jax.data.tables import budgets
 from deepsets_jax.data.tables.batching import Batcher, Budget, SetDropout
 from deepsets_jax.data.tables.table import Table
-from deepsets_jax.ragged import Batch
+from deepsets_jax.ragged import Batch, stack
+
+_Shard = TypeVar("_Shard")
 
 _DRAWS = 100
 # Slots of a proposal, relative to the largest draw.
@@ -64,40 +68,87 @@ class ItemBatcher:
     return batch.replace(indices=pad(rows, self.budget.examples, -1))
 
 
-def user_batch(
-  table: Table,
-  rows: np.ndarray,
-  budget: Budget,
-  dropout: SetDropout | None,
-  step: int,
-  index: int,
-) -> Batch:
-  """Gathers a shard of users before an event; their `indices` are rows of all users.
+class ShardBatcher(Generic[_Shard], abc.ABC):
+  """Gathers users before an event, and the distinct items of a shard.
 
   Args:
-    table: The users of the shard, from `next_item.users_before`.
-    rows: The row of each in the table of all users.
-    budget: The capacity of the shard.
-    dropout: What to drop at random; None for nothing.
-    step: The training step, for dropout.
-    index: The index of the shard, for dropout.
+    source: The training examples.
+    budget: The capacity of a shard of users.
+    most: The largest number of distinct items of a shard, without those of histories.
+    shares: The relative frequency of each item in shards, with sum 1.
+    tie_item_tower: Whether histories use the vectors of the items of the shard.
+    item_slots: {modality of items: slots of a shard}; None for a proposal.
+    dropout: What to drop from users in training; None for nothing.
   """
-  batch = Batcher(table, budget, dropout).shard(np.arange(len(table)), step, index)
-  return batch.replace(indices=pad(rows, budget.examples, -1))
 
+  def __init__(
+    self,
+    source: Any,
+    budget: Budget,
+    most: int,
+    shares: np.ndarray,
+    *,
+    tie_item_tower: bool,
+    item_slots: Mapping[str, int] | None,
+    dropout: SetDropout | None,
+  ):
+    self._source, self._budget = source, budget
+    self._tied, self._dropout = tie_item_tower, dropout
+    most += budget.slots[HISTORY] if tie_item_tower else 0
+    items = source.histories.items
+    self._items = ItemBatcher(items, most, shares, source.seed, item_slots)
 
-def history_values(users: Batch) -> np.ndarray:
-  """Returns the values of the histories of users, end to end, without padding."""
-  history = users.modalities[HISTORY]
-  return history.values[: history.offsets[-1]]
+  @property
+  def item_budget(self) -> Budget:
+    """The capacity of a shard of items."""
+    return self._items.budget
 
+  def batch(
+    self, epoch: int, rows: Sequence[np.ndarray], step: int, first_shard: int
+  ) -> _Shard:
+    """Gathers a batch `[s, ...]`.
 
-def with_slots(users: Batch, rows: np.ndarray) -> Batch:
-  """Replaces the item rows in the histories of users by their positions in `rows`."""
-  history = users.modalities[HISTORY]
-  slots = np.searchsorted(rows, history_values(users))
-  history = history.replace(values=pad(slots, history.num_slots, 0))
-  return users.replace(modalities={**users.modalities, HISTORY: history})
+    Args:
+      epoch: The epoch.
+      rows: The examples of each of the `s` shards.
+      step: The training step, for random numbers.
+      first_shard: Index of the first of these shards over all processes, likewise.
+    """
+    shards = []
+    for index, examples in enumerate(rows, start=first_shard):
+      users, ends = self._source.of_epoch(epoch, examples)
+      shards.append(self._shard(users, ends, step, index))
+    return stack(shards)
+
+  @abc.abstractmethod
+  def _shard(
+    self, users: np.ndarray, ends: np.ndarray, step: int, index: int
+  ) -> _Shard:
+    """Gathers the shard of this index; `users` and `ends` are those of `of_epoch`."""
+
+  def _users(self, users: np.ndarray, ends: np.ndarray, step: int, index: int) -> Batch:
+    """Gathers users before an event; their `indices` are rows of all users."""
+    table = self._source.users_before(users, ends)
+    batcher = Batcher(table, self._budget, self._dropout)
+    batch = batcher.shard(np.arange(len(table)), step, index)
+    return batch.replace(indices=pad(users, self._budget.examples, -1))
+
+  def _distinct(
+    self, users: Batch, rows: Sequence[np.ndarray]
+  ) -> tuple[Batch, np.ndarray]:
+    """The users, and the distinct rows of the items of the shard, increasing.
+
+    With a tied item tower these include the items of histories, whose values become
+    positions among them.
+    """
+    if not self._tied:
+      return users, np.unique(np.concatenate(rows))
+    history = users.modalities[HISTORY]
+    values = history.values[: history.offsets[-1]]
+    found = np.unique(np.concatenate([*rows, values]))
+    slots = pad(np.searchsorted(found, values), history.num_slots, 0)
+    history = history.replace(values=slots)
+    return users.replace(modalities={**users.modalities, HISTORY: history}), found
 
 
 def longest_fitting(lengths: np.ndarray, slots: int) -> int:

@@ -201,11 +201,10 @@ class RatingLists:
 
 
 @dataclasses.dataclass(frozen=True)
-class ClickLists:
+class ClickLists(NextItemExamples):
   """The item of a user's next event, label 1, and random unseen items, label 0.
 
   Attributes:
-    prefixes: The events.
     negatives: Number of distinct items of a list that are drawn uniformly from those
       outside the user's training events; fewer for a user with nearly all items.
     max_candidates: See `RatingLists`.
@@ -214,60 +213,29 @@ class ClickLists:
     ConfigError: `negatives` is below 1.
   """
 
-  prefixes: NextItemExamples
   negatives: int
   max_candidates: int | None = None
 
+  highest = 1.0
+
   def __post_init__(self):
+    super().__post_init__()
     if self.negatives < 1:
       raise ConfigError(
         f"config.ranking.negatives is {self.negatives}; expected at least 1, since a"
         " list of one item is always in order"
       )
 
-  highest = 1.0
-
-  @property
-  def histories(self) -> Histories:
-    """See `ListSource`."""
-    return self.prefixes.histories
-
-  @property
-  def seed(self) -> int:
-    """See `ListSource`."""
-    return self.prefixes.seed
-
-  def __len__(self) -> int:
-    return len(self.prefixes)
-
-  def of_epoch(self, epoch: int, lists: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """See `ListSource`."""
-    return self.prefixes.of_epoch(epoch, lists)
-
   def lengths(self, epoch: int) -> Mapping[str, np.ndarray]:
     """See `ListSource`; lists have at most this many candidates."""
     most = np.full(len(self), 1 + self.negatives)
     lengths = {CANDIDATES: _at_most(most, self.max_candidates)}
-    return {**self.prefixes.lengths(epoch), **lengths}
-
-  def longest(self) -> int:
-    """See `ListSource`."""
-    return self.prefixes.longest()
+    return {**super().lengths(epoch), **lengths}
 
   def shares(self) -> np.ndarray:
     """See `ListSource`."""
     uniform = self.negatives / len(self.histories.items)
-    return (self.prefixes.shares() + uniform) / (1 + self.negatives)
-
-  def schema(self) -> Schema:
-    """See `next_item.schema`."""
-    return next_item.schema(self.histories)
-
-  def users_before(self, users: np.ndarray, ends: np.ndarray) -> Table:
-    """See `next_item.users_before`."""
-    return next_item.users_before(
-      self.histories, users, ends, self.prefixes.max_history
-    )
+    return (super().shares() + uniform) / (1 + self.negatives)
 
   def candidates(
     self, users: np.ndarray, ends: np.ndarray, rng: np.random.Generator
@@ -284,7 +252,7 @@ class ClickLists:
     return rows, labels
 
   def _unseen(self, user: int, rng: np.random.Generator) -> np.ndarray:
-    histories, end = self.histories, self.prefixes.train_ends[user]
+    histories, end = self.histories, self.train_ends[user]
     seen = np.unique(histories.rows[histories.offsets[user] : end])
     free = len(histories.items) - len(seen)
     count = min(self.negatives, free)

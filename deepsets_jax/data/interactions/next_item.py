@@ -109,6 +109,14 @@ class NextItemExamples:
         f"config.data.histories.max_history is {self.max_history}; expected at least 1"
       )
 
+  def schema(self) -> Schema:
+    """Returns the schema of a user before an event."""
+    return schema(self.histories)
+
+  def users_before(self, users: np.ndarray, ends: np.ndarray) -> Table:
+    """Returns users as they were before some of their events; see the function."""
+    return users_before(self.histories, users, ends, self.max_history)
+
   def __len__(self) -> int:
     """Returns the number of examples of an epoch."""
     if self.examples == "prefixes":

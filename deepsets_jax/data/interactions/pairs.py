@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import flax.struct
 import numpy as np
@@ -10,14 +10,10 @@ from jaxtyping import Array, Float, Int
 
 from deepsets_jax.data.interactions import distinct
 from deepsets_jax.data.interactions.distinct import pad
-from deepsets_jax.data.interactions.next_item import (
-  HISTORY,
-  NextItemExamples,
-  users_before,
-)
+from deepsets_jax.data.interactions.next_item import NextItemExamples
 from deepsets_jax.data.tables.batching import Budget, SetDropout
 from deepsets_jax.foundation.errors import ConfigError
-from deepsets_jax.ragged import Batch, stack
+from deepsets_jax.ragged import Batch
 
 
 @flax.struct.dataclass
@@ -41,7 +37,7 @@ class Pairs:
   log_expected: Float[Array, "c"]
 
 
-class PairBatcher:
+class PairBatcher(distinct.ShardBatcher[Pairs]):
   """Gathers examples into `Pairs` of one shape."""
 
   def __init__(
@@ -79,51 +75,34 @@ class PairBatcher:
       raise ConfigError(
         "config.retrieval has neither in_batch nor uniform negatives; set one or both"
       )
-    self._examples, self._budget, self._dropout = examples, budget, dropout
-    self._num_uniform, self._tied = num_uniform_negatives, tie_item_tower
-    history = budget.slots[HISTORY] if tie_item_tower else 0
     shares = examples.shares()
-    most = budget.examples + num_uniform_negatives + history
-    self._items = distinct.ItemBatcher(items, most, shares, examples.seed, item_slots)
+    super().__init__(
+      examples,
+      budget,
+      budget.examples + num_uniform_negatives,
+      shares,
+      tie_item_tower=tie_item_tower,
+      item_slots=item_slots,
+      dropout=dropout,
+    )
+    self._num_uniform = num_uniform_negatives
     self._log_expected = _log_expected(
       shares * budget.examples * in_batch, num_uniform_negatives / len(items)
     )
 
-  @property
-  def item_budget(self) -> Budget:
-    """The capacity of a shard of items."""
-    return self._items.budget
-
-  def batch(
-    self, epoch: int, rows: Sequence[np.ndarray], step: int, first_shard: int
-  ) -> Pairs:
-    """Gathers the examples `rows` of each shard of a step: `Pairs` of `[s, ...]`."""
-    shards = []
-    for index, some in enumerate(rows, start=first_shard):
-      users, ends = self._examples.of_epoch(epoch, some)
-      shards.append(self._shard(users, ends, step, index))
-    return stack(shards)
-
   def _shard(self, users: np.ndarray, ends: np.ndarray, step: int, index: int) -> Pairs:
-    examples, budget = self._examples, self._budget
-    table = users_before(examples.histories, users, ends, examples.max_history)
-    batch = distinct.user_batch(table, users, budget, self._dropout, step, index)
-    positives = examples.histories.rows[ends]
-    rng = np.random.default_rng((examples.seed, step, index, 2))
+    histories = self._source.histories
+    batch = self._users(users, ends, step, index)
+    positives = histories.rows[ends]
+    rng = np.random.default_rng((self._source.seed, step, index, 2))
     negatives = rng.choice(
-      len(examples.histories.items), self._num_uniform, replace=False, shuffle=False
+      len(histories.items), self._num_uniform, replace=False, shuffle=False
     )
-    parts = [positives, negatives]
-    if self._tied:
-      parts.append(distinct.history_values(batch))
-    rows = np.unique(np.concatenate(parts))
-    if self._tied:
-      batch = distinct.with_slots(batch, rows)
-    slots = np.searchsorted(rows, positives)
+    batch, rows = self._distinct(batch, [positives, negatives])
     return Pairs(
       users=batch,
       items=self._items.shard(rows),
-      positives=pad(slots, budget.examples, 0),
+      positives=pad(np.searchsorted(rows, positives), self._budget.examples, 0),
       negatives=np.searchsorted(rows, negatives).astype(np.int32),
       log_expected=pad(
         self._log_expected[rows], self.item_budget.examples, 0, np.float32

@@ -16,7 +16,7 @@ from deepsets_jax.data.interactions.lists import (
   RatingLists,
   last_part,
 )
-from deepsets_jax.data.interactions.next_item import HISTORY, NextItemExamples
+from deepsets_jax.data.interactions.next_item import HISTORY
 from deepsets_jax.data.tables.batching import Budget, EpochPlan, SetDropout
 from tests.data.interactions.clicks import ITEMS, SHORT
 from tests.data.interactions.rated import make_histories
@@ -35,9 +35,7 @@ def ratings(seed=0):
 def clicks(seed=0, negatives=NEGATIVES):
   histories = make_histories()
   ends = leave_out(histories)[1]
-  return ClickLists(
-    NextItemExamples(histories, ends, WINDOW, "prefixes", seed), negatives
-  )
+  return ClickLists(histories, ends, WINDOW, "prefixes", seed, negatives)
 
 
 SOURCES = {"ratings": ratings, "clicks": clicks}
@@ -110,7 +108,7 @@ class TestClickLists:
   @hypothesis.given(seed=st.integers(0, 2**16))
   def test_the_positive_is_first_and_negatives_are_unseen(self, seed):
     source = clicks()
-    histories, ends = source.histories, source.prefixes.train_ends
+    histories, ends = source.histories, source.train_ends
     lists = rng_of(seed).permutation(len(source))[:10]
     users, events = source.of_epoch(0, lists)
     rows, labels = source.candidates(users, events, rng_of(seed))
@@ -128,7 +126,7 @@ class TestClickLists:
     rows = source.candidates(users, events, rng_of())[0].values.reshape(draws, -1)
     found = np.bincount(rows[:, 1:].ravel(), minlength=ITEMS)
     histories = source.histories
-    end = source.prefixes.train_ends[users[0]]
+    end = source.train_ends[users[0]]
     seen = histories.rows[histories.offsets[users[0]] : end]
     free = np.setdiff1d(np.arange(ITEMS), seen)
     assert (found[seen] == 0).all()
@@ -141,7 +139,7 @@ class TestClickLists:
     users, events = source.of_epoch(0, np.array([0, 30]))
     rows, labels = source.candidates(users, events, rng_of())
     for user, got in zip(users, rows.to_lists(), strict=True):
-      end = source.prefixes.train_ends[user]
+      end = source.train_ends[user]
       seen = set(histories.rows[histories.offsets[user] : end].tolist())
       assert set(got[1:].tolist()) == set(range(ITEMS)) - seen
     assert labels.sum() == 2
