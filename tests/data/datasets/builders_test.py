@@ -1,4 +1,4 @@
-"""What holds for every builder; tests/builders has what is of one alone."""
+"""Properties of all builders; `builders/` has the tests of single ones."""
 
 import os
 import pathlib
@@ -23,7 +23,7 @@ def sizes(module, seed):
   return {split: len(rows) for split, rows in module.rows_of_splits(seed)[1].items()}
 
 
-# What makes the manual folder, and the examples of each split.
+# The function that makes the manual folder, and the examples of each split.
 SETS = {
   "mm_imdb/features": (fakes.mm_imdb_features, fakes.FILMS),
   "mm_imdb/images": (fakes.mm_imdb_features, fakes.FILMS),
@@ -200,7 +200,7 @@ def test_the_message_for_a_missing_file_says_where_to_get_and_put_it(name, tmp_p
 
 
 def test_the_command_builds_without_tensorflow_from_a_folder_as_by_name(tmp_path):
-  """As `tfds build` does where TensorFlow is."""
+  """Like `tfds build` on a machine with TensorFlow."""
   folder = builders.BUILDERS["multiple_features"].code_path.parent
   command = [sys.executable, "-m", "tools.build_dataset"]
   for cwd, extra in ((folder, ["--config=seed0"]), (".", ["multiple_features/seed1"])):

@@ -41,7 +41,7 @@ class TestEmbeddedFile:
     assert len(set(programs["source"])) == 6055
     labels = [label for labels in programs["labels"] for label in labels]
     assert len(set(labels)) == 74
-    assert len(labels) == 28802  # 3.86 labels a program.
+    assert len(labels) == 28802  # 3.86 labels per program.
     assert {
       label.partition("::")[0] for label in labels
     } <= build_debian_programs.FACETS
@@ -184,7 +184,7 @@ class TestOrder:
         pairs, inverse = np.unique(rows * size + ragged.values, return_inverse=True)
         sums.append((pairs, np.bincount(inverse, ragged.weights)))
         spread = np.bincount(inverse, ragged.weights**2) * np.bincount(inverse)
-        np.testing.assert_allclose(spread, sums[-1][1] ** 2, rtol=1e-4)  # All alike.
+        np.testing.assert_allclose(spread, sums[-1][1] ** 2, rtol=1e-4)  # All equal.
       np.testing.assert_array_equal(sums[0][0], sums[1][0])
       np.testing.assert_allclose(sums[0][1], sums[1][1], rtol=1e-5)
       assert table.modalities["description"].num_slots > len(sums[0][0])
@@ -334,7 +334,7 @@ PACKAGE = dict(
 
 
 def write_lists(folder, count=120):
-  """apt's lists of programs, of which all but 20 are editors and 20 are viewers."""
+  """Writes apt's lists of programs: 20 viewers, and editors."""
   stanzas = [
     STANZA.format(
       name=f"tool{i:03}",
@@ -399,7 +399,7 @@ class TestBuilder:
     for split, table in tables.items():
       table.validate(split)
       known = [int(name.removeprefix("tool")) % 2 == 0 for name in table.ids]
-      # An unknown size is an absent one.
+      # An unknown size is absent.
       assert table.lengths("size").tolist() == [int(k) for k in known]
 
   def test_the_bytes_do_not_depend_on_the_order_of_packages(self, tmp_path):
@@ -416,7 +416,7 @@ class TestBuilder:
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
   def test_the_embedded_programs_are_reproduced(self, programs):
-    """The embedded file is what the builder of today makes of its contents."""
+    """The builder reproduces the embedded file from its contents."""
     packages = [
       build_debian_programs.Package(
         name=package,

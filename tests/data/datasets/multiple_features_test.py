@@ -57,8 +57,8 @@ class TestEmbeddedFile:
     [("pix", "fou"), ("pix", "fac"), ("pix", "kar"), ("pix", "zer"), ("zer", "mor")],
   )
   def test_rows_of_two_views_are_the_same_digits(self, one, other, features):
-    # Among the nines alone: digits as such are in one order in all views. With rows
-    # shuffled, 20 times and more, no two features of a pair correlated by 0.4.
+    # Only among the nines: all views have the digits in one order. With shuffled rows,
+    # in over 20 trials, no pair of features correlated by 0.4.
     nines = [features[name][features["digit"] == 9] for name in (one, other)]
     first, second = (x[:, x.std(axis=0) > 0] for x in nines)
     together = np.corrcoef(first.T, second.T)[: first.shape[1], first.shape[1] :]

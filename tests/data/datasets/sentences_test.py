@@ -29,7 +29,7 @@ class TestSplit:
     [
       ("It edits. It prints! Is it? a", ["It edits.", "It prints!", "Is it?", "a"]),
       ("one two", ["one two"]),
-      # A program's name is often small, and begins a sentence.
+      # Names of programs are often lower case, and begin sentences.
       ("For logs. syslog-ng is fast.", ["For logs.", "syslog-ng is fast."]),
       ('He said "stop." (He went.) On', ['He said "stop."', "(He went.)", "On"]),
       ("Files (e.g. JPEG), i.e. images. B", ["Files (e.g. JPEG), i.e. images.", "B"]),
@@ -69,7 +69,7 @@ def tensors():
     "embeddings.token_type_embeddings.weight": normal(2, WIDTH),
     "embeddings.LayerNorm.weight": 1 + normal(WIDTH),
     "embeddings.LayerNorm.bias": normal(WIDTH),
-    "pooler.dense.bias": normal(WIDTH),  # In the real file too, and not used.
+    "pooler.dense.bias": normal(WIDTH),  # Unused, also in the real file.
   }
   for i in range(LAYERS):
     for name, inner, outer in [
@@ -106,7 +106,7 @@ def folder(tmp_path, tensors):
   tokenizer.post_processor = tokenizers.processors.BertProcessing(
     ("[SEP]", 3), ("[CLS]", 2)
   )
-  # The real file pads and cuts for another use.
+  # The real file has padding and truncation for another use.
   tokenizer.enable_padding(length=128)
   tokenizer.enable_truncation(128)
   tokenizer.save(str(path / "tokenizer.json"))
@@ -283,7 +283,7 @@ class TestFile:
 
 @pytest.fixture(scope="module")
 def made_up(tmp_path_factory):
-  """A file with vectors of every program, in another order, and of one more."""
+  """A file with the vectors of every program and one more, in another order."""
   rng = np.random.default_rng(0)
   names = [*debian_programs.packages(), "of-another-release"]
   names = [names[i] for i in rng.permutation(len(names))]
@@ -345,7 +345,7 @@ class TestDataSet:
 class TestCommand:
   @pytest.fixture
   def index(self, tmp_path, monkeypatch):
-    """An index of 100 programs and a library, and the benchmark that is made of it."""
+    """An index of 100 programs and a library, and the benchmark built from it."""
     rows = [
       dict(
         package=f"tool{i:03}",
@@ -385,7 +385,7 @@ class TestCommand:
     np.testing.assert_allclose(got[0], want, atol=1e-3)
     np.testing.assert_allclose(got[1], want[[0, 1, 2, 0]], atol=1e-3)
 
-    # The same again is already there; another model is not.
+    # The same file is up to date; with another model it is not.
     def encodes(texts, encoder):
       raise RuntimeError("encodes")
 

@@ -76,7 +76,9 @@ class TestRatingLists:
     np.testing.assert_array_equal(labels, wanted)
     assert source.highest == 4 and labels.min() == 0
     assert len(rows.values) == (ends - histories.offsets[:-1]).sum()
-    assert {5} == set(range(72)) - set(users.tolist())  # Of SHORT, without events.
+    assert {5} == set(range(72)) - set(
+      users.tolist()
+    )  # No events, see SHORT.
 
   def test_only_events_before_a_list_are_known(self):
     source = ratings()
@@ -168,7 +170,7 @@ class TestEverySource:
       users, ends = source.of_epoch(epoch, np.arange(len(source)))
       rows = source.candidates(users, ends, rng_of(epoch))[0]
       found += np.bincount(rows.values, minlength=ITEMS)
-    # Negatives are none of the user's own items: shares are a little below uniform.
+    # Negatives exclude the user's own items, so shares are slightly below uniform.
     tolerance = 0.003 if name == "clicks" else 1e-12
     np.testing.assert_allclose(found / found.sum(), shares, atol=tolerance)
 
@@ -243,7 +245,7 @@ class TestListsThatDoNotFit:
       )
       own, cap = want.candidates.lengths, got.candidates.lengths.max()
       cuts.add(int(cap))
-      # Were one more allowed, there would be no room.
+      # Lists that are one longer would not fit.
       assert cap == own.max() or np.minimum(own, cap + 1).sum() > slots
       assert rows_of(got) == [rows[:cap] for rows in rows_of(want)]
       assert labels_of(got) == [labels[:cap] for labels in labels_of(want)]

@@ -18,7 +18,7 @@ from deepsets_jax.foundation.errors import ConfigError, DataError
 
 USERS = {"user": ["b", "a", "c"], "age": [30, None, 50]}
 ITEMS = {"item": [30, 10, 20], "title": ["A b", None, "Two  of\nthem"]}
-# Not by time, one twice; "c" and 30 have none.
+# Out of order, with a duplicate; "c" and 30 have no events.
 EVENTS = {
   "user": ["a", "b", "a", "b", "a", "a"],
   "item": [10, 10, 10, 20, 20, 10],
@@ -56,7 +56,7 @@ def load(folder, report=lambda line: None, **columns):
 
 
 def events_of(histories):
-  """Of each user that has events, by id: item, time and rating of each."""
+  """{id of a user with events: the item, time and rating of each event}."""
   found = {}
   for row, user in enumerate(histories.users.ids.tolist()):
     span = slice(*histories.offsets[row : row + 2])
@@ -324,7 +324,7 @@ def test_histories_are_loaded_by_name(tmp_path):
 
 
 def write_shop(folder, circles=4, around=10, users=120):
-  """Users walk along circles of items, which their words name, an item an hour."""
+  """Users walk along circles of items, one item per hour; the words name the circle."""
   rng = np.random.default_rng(0)
   events = {"user": [], "item": [], "time": []}
   for user in range(users):
@@ -354,6 +354,6 @@ def test_the_config_trains_on_a_folder(tmp_path):
   done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
   assert done.returncode == 0, done.stderr
   results = json.loads((tmp_path / "run" / "results.json").read_text())
-  # By chance .11; of its circle alone .45.
+  # Random ranking gives .11, a random item of the circle .45.
   assert results["test"]["ndcg_10"] > 0.8
   assert "column 'words' is a field, tokens" in done.stderr

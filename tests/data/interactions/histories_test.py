@@ -15,7 +15,7 @@ from deepsets_jax.ragged import from_lists
 
 
 def make_table(count, prefix):
-  """Examples that have one modality, in which each has nothing."""
+  """Examples with one modality that is absent from all of them."""
   nothing = from_lists([[]] * count, dtype=np.int32)
   return Table(
     Schema({"word": Modality("tokens", 3)}, Target("none", 0)),
@@ -29,19 +29,19 @@ USERS, ITEMS = make_table(4, "u"), make_table(5, "i")
 
 
 def make(events, ratings=None):
-  """Histories of 4 users and 5 items, of (user row, item row, time)."""
+  """Histories of 4 users and 5 items from (user row, item row, time) events."""
   columns = np.array(events, np.int64).reshape(-1, 3).T
   return of_events(USERS, ITEMS, *columns, ratings, where="log")
 
 
 def to_lists(histories):
-  """Of each user, its events as (item row, time)."""
+  """The (item row, time) events of each user."""
   pairs = list(zip(histories.rows.tolist(), histories.times.tolist(), strict=True))
   return [pairs[a:z] for a, z in itertools.pairwise(histories.offsets.tolist())]
 
 
 def from_loop(events):
-  """What `to_lists` and `of_events` give, event by event."""
+  """The results of `to_lists` and `of_events`, by a loop over events."""
   by_user, seen, latest = collections.defaultdict(list), set(), {}
   repaired = {"duplicates": 0, "out_of_order": 0}
   for user, item, time in events:

@@ -72,7 +72,7 @@ class TestUsersBefore:
     some = rng.integers(0, len(users), 8)
     for user, end in zip(users[some], ends[some], strict=True):
       known = users_before(histories, np.array([user]), np.array([end]), 50)
-      # The event, all that this user does later, and all of the users after it.
+      # Replace the event, all later events of the user, and those of all later users.
       rows, times = histories.rows.copy(), histories.times.copy()
       rows[end:] = rng.integers(0, ITEMS, len(rows) - end)
       times[end:] += 10**9 + rng.integers(0, 10**6, len(rows) - end)
@@ -98,7 +98,7 @@ class TestUsersBefore:
     user = int(np.argmax(histories.lengths()))
     end = histories.offsets[user + 1]
     cut = users_before(histories, np.array([user]), np.array([end]), 3)
-    # The same user, had it only come for the last three.
+    # The same user with only its last three events.
     keep = np.ones(len(histories.rows), bool)
     keep[histories.offsets[user] : end - 3] = False
     gone = np.append(0, np.cumsum(~keep))
@@ -148,7 +148,7 @@ class TestPrefixes:
     ]
     for epoch in EPOCHS:
       assert all_of(prefixes, epoch) == want
-    # Two are held out, except of users that have too few for that.
+    # Two events are held out, except from users with too few events.
     lengths = histories.lengths()
     assert len(want) == sum(n - 2 * (n > 2) for n in lengths)
     assert {user for user, _ in want} == set(range(20)) - {5}
@@ -161,7 +161,7 @@ class TestPrefixes:
       assert list(drawn) == [user for user in range(20) if user != 5]
       assert all(0 <= position < trained[user] for user, position in drawn.items())
     assert len(prefixes) == 19
-    for user in epochs[0]:  # In the end, each event of each.
+    for user in epochs[0]:  # In the end, all events of every user occur.
       assert {drawn[user] for drawn in epochs} == set(range(trained[user]))
 
   @pytest.mark.parametrize("examples", ["prefixes", "users"])
@@ -169,7 +169,7 @@ class TestPrefixes:
     wanted = [all_of(make(examples), epoch) for epoch in EPOCHS]
     again = make(examples)
     assert [all_of(again, epoch) for epoch in reversed(EPOCHS)] == wanted[::-1]
-    for epoch in EPOCHS:  # Of some examples alone, too.
+    for epoch in EPOCHS:  # The same for a subset of the examples.
       users, ends = again.of_epoch(epoch, np.array([7, 2]))
       positions = ends - again.histories.offsets[users]
       assert [*zip(users, positions, strict=True)] == [
@@ -208,7 +208,7 @@ class TestPrefixes:
     )
     want = [counts[row] / counts.total() for row in range(ITEMS)]
     np.testing.assert_allclose(prefixes.shares(), want, 1e-12)
-    assert (prefixes.shares()[-4:] == 0).all()  # Nobody comes to these.
+    assert (prefixes.shares()[-4:] == 0).all()  # These items have no events.
 
   def test_shares_of_users_are_those_of_draws_of_an_event_per_user(self):
     prefixes = make("users")

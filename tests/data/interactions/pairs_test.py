@@ -94,7 +94,7 @@ class TestEveryShard:
     assert (pairs.positives[count:] == 0).all()
     np.testing.assert_array_equal(pairs.items.weights, pairs.items.indices >= 0)
     padding = pairs.items.indices < 0
-    assert (np.diff(padding.astype(int)) >= 0).all()  # At the end alone.
+    assert (np.diff(padding.astype(int)) >= 0).all()  # Only at the end.
     assert (pairs.log_expected[padding] == 0).all()
     for batch in (pairs.users, pairs.items):
       for ragged in batch.modalities.values():
@@ -184,7 +184,7 @@ class TestItemsThatDoNotFit:
       cap = kept.max()
       cuts.add(int(cap))
       np.testing.assert_array_equal(kept, np.minimum(own, cap))
-      # Were one more allowed, there would be no room.
+      # Items that are one longer would not fit.
       assert kept.sum() <= 32
       assert cap == own.max() or np.minimum(own, cap + 1).sum() > 32
       lists = [table.modalities["word"].to_lists()[i] for i in want.items.indices]
@@ -213,8 +213,8 @@ class TestItemsThatDoNotFit:
     assert pairs.items.modalities["word"].lengths[WITHOUT_FIELDS] == 0
 
   def test_ids_of_positive_items_are_not_cut(self):
-    # Of 2,000 items 200 are ever seen, and have an id. A shard has more of these than
-    # as many random items have.
+    # Only 200 of 2,000 items have events, and so an id. A shard has more of them than
+    # the same number of random items would.
     rng = np.random.default_rng(0)
     clicks = make_histories()
     users = rng.integers(0, 72, 1500)
@@ -264,7 +264,7 @@ class TestRandomness:
         histories_of(got, True), histories_of(want, True), strict=True
       ):
         rest = iter(known)
-        assert all(row in rest for row in kept)  # In their order.
+        assert all(row in rest for row in kept)  # In order.
         left_out += len(known) - len(kept)
       for name in ("positives", "negatives"):
         a, b = (pairs.items.indices[getattr(pairs, name)] for pairs in (got, want))

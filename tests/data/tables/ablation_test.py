@@ -7,7 +7,7 @@ TABLE = digits.planted(0, train_examples=8, max_size=6)[0]["train"]
 
 
 def bag(table, row):
-  """By modality, the elements of an example."""
+  """{modality: the elements of an example}."""
   return {name: v.to_lists()[row].tolist() for name, v in table.modalities.items()}
 
 

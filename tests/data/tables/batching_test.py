@@ -189,7 +189,7 @@ class TestAbsence:
   def test_rates_are_those_asked_for(self):
     batch = self.batch(0.3, 0.0)
     gone = {k: (np.diff(v.offsets[0]) == 0) for k, v in batch.modalities.items()}
-    # Both would go with chance .09, and then one of them stays.
+    # Both would be dropped with probability .09, but then one of them stays.
     for share in (gone["image"].mean(), gone["word"].mean()):
       np.testing.assert_allclose(share, 0.3 - 0.09 / 2, atol=0.03)
     assert not np.any(gone["image"] & gone["word"])

@@ -1,4 +1,4 @@
-"""The owner of the Parquet files that are ours."""
+"""Parquet files of the package are atomic, deterministic and checked."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq

@@ -52,11 +52,11 @@ def make_table():
 
 
 def with_modality(name, **fields):
-  """The table, with fields of one modality replaced, as a file could have them."""
+  """The table with replaced fields of one modality, as in a bad file."""
   table = make_table()
   old = table.modalities[name]
   names = [field.name for field in dataclasses.fields(old)]
-  # Not by `replace`, which refuses bad offsets.
+  # `replace` would refuse bad offsets.
   values = [fields.get(name, getattr(old, name)) for name in names]
   changed = type(old).tree_unflatten(None, values)
   return dataclasses.replace(table, modalities={**table.modalities, name: changed})
@@ -102,7 +102,7 @@ class TestOnDisk:
     schema = dataclasses.replace(table.schema, target=scaled)
     dataclasses.replace(table, schema=schema).write(tmp_path / "train")
     assert open_table(tmp_path / "train").schema.target == scaled
-    # Tables that were written before targets had units.
+    # Tables written before targets had units.
     table.write(tmp_path / "old")
     header = json.loads((tmp_path / "old" / "table.json").read_text())
     for name in ("shift", "scale"):

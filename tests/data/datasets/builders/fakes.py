@@ -1,4 +1,4 @@
-"""Files such as a user brings, tiny: what the builders are tested with."""
+"""Tiny source files, such as a user provides, for tests of the builders."""
 
 import io
 import json
@@ -29,7 +29,7 @@ def mm_imdb_features(folder):
 
 
 def film(row):
-  """A film of the raw archive; the second knows nothing of itself."""
+  """A film of the raw archive; the second has no facts."""
   if row == 1:
     return {"genres": ["News"]}
   return {

