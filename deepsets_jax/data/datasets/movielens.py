@@ -53,7 +53,7 @@ def load_movielens(path: str | None = None) -> ItemCatalog:
   from deepsets_jax.data.datasets.builders.movielens_sequences import files
 
   found = pathlib.Path(path) if path else fetched.fetch(RECBOLE)
-  data = files.read(found)
+  data = files.read_movielens(found)
   of_users: dict[str, tuple[str, ...]] = {}
   of_items: dict[str, tuple[str, ...]] = {}
   users, items = _users(data.users, of_users), _items(data, of_items)

@@ -88,3 +88,9 @@ def test_columns_come_from_the_spec_beside_the_file(tmp_path):
   assert resolved.data.columns.modalities.a.column == "a"
   assert resolved.is_locked and resolved.data.path == config.data.path
   assert registry.resolve_columns(resolved) is resolved
+
+
+@pytest.mark.parametrize("name", registry.ENTRIES)
+def test_every_entry_loads_either_tables_or_histories(name):
+  entry = registry.find_entry(name)
+  assert (entry.load_tables is None) != (entry.load_histories is None)

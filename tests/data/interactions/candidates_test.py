@@ -76,9 +76,7 @@ class TestRatingLists:
     np.testing.assert_array_equal(labels, wanted)
     assert source.highest == 4 and labels.min() == 0
     assert len(rows.values) == (ends - histories.offsets[:-1]).sum()
-    assert {5} == set(range(72)) - set(
-      users.tolist()
-    )  # No events, see SHORT.
+    assert {5} == set(range(72)) - set(users.tolist())  # No events, see SHORT.
 
   def test_only_events_before_a_list_are_known(self):
     source = ratings()

@@ -83,7 +83,7 @@ def optional_picture(desc: str) -> tfds.features.Sequence:
   )
 
 
-def picture(path: pathlib.Path, what: str) -> bytes:
+def read_picture(path: pathlib.Path, what: str) -> bytes:
   """Returns the bytes of a picture file, after a check of its header.
 
   Args:
@@ -105,7 +105,7 @@ def picture(path: pathlib.Path, what: str) -> bytes:
   return content
 
 
-def png(pixels: np.ndarray) -> bytes:
+def encode_png(pixels: np.ndarray) -> bytes:
   """Returns `[height, width, 3]` uint8 as PNG; TFDS would need TensorFlow for that."""
   buffer = io.BytesIO()
   PIL.Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)

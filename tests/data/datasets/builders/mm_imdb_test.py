@@ -90,7 +90,7 @@ class TestFeatures:
     del hdf5["genres"].attrs["target_names"]
     hdf5["genres"][...] = np.tri(10, 23, dtype=np.int32)
     hdf5.flush()
-    with features.opened(tmp_path / "manual" / features.FILE, images=False):
+    with features.open_films(tmp_path / "manual" / features.FILE, images=False):
       pass
     hdf5["genres"][:, 5] = 0
     hdf5.close()

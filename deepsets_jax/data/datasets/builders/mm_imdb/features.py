@@ -30,7 +30,7 @@ _ROWS = 512
 
 
 @contextlib.contextmanager
-def opened(path: pathlib.Path, *, images: bool) -> Iterator[Any]:
+def open_films(path: pathlib.Path, *, images: bool) -> Iterator[Any]:
   """Opens the file, and checks the shapes of the arrays and the names of the genres.
 
   Args:
@@ -96,14 +96,14 @@ def _check_names(genres: Any, path: pathlib.Path) -> None:
     )
 
 
-def ids(file: Any) -> list[str]:
+def read_ids(file: Any) -> list[str]:
   """Returns the IMDb number of each film, or "row<i>" in a file without numbers."""
   if "imdb_ids" not in file:
     return [f"row{row}" for row in range(len(file["features"]))]
   return [name.decode() for name in file["imdb_ids"][:]]
 
 
-def films(file: Any, rows: range, *, images: bool) -> Iterator[dict[str, Any]]:
+def read_films(file: Any, rows: range, *, images: bool) -> Iterator[dict[str, Any]]:
   """Yields `features`, `vgg_features` and the indices of `genres` of some films.
 
   Args:
@@ -123,7 +123,7 @@ def films(file: Any, rows: range, *, images: bool) -> Iterator[dict[str, Any]]:
       film = {name: arrays[name][row].astype(np.float32) for name in SIZES}
       film["genres"] = np.flatnonzero(arrays["genres"][row]).tolist()
       if pictures is not None:
-        film["image"] = pixels(pictures[row])
+        film["image"] = to_pixels(pictures[row])
       yield film
 
 
@@ -139,7 +139,7 @@ def _check(file: Any, arrays: Mapping[str, np.ndarray], begin: int) -> None:
       )
 
 
-def pixels(image: np.ndarray) -> np.ndarray:
+def to_pixels(image: np.ndarray) -> np.ndarray:
   """Recovers a picture, `[256, 160, 3]` uint8 of red, green and blue.
 
   The file has blue, green and red minus VGG's means, truncated to integers towards

@@ -70,17 +70,17 @@ class Builder(base.SetBuilder):
     if self.builder_config.name == "raw":
       path = self.manual_path(dl_manager, (*raw.FOLDERS, *raw.ARCHIVES))
       if path.is_file():
-        path = raw.unpacked(path, pathlib.Path(dl_manager.download_dir))
-      root = raw.root_of(path)
-      names = raw.splits(root)
+        path = raw.unpack(path, pathlib.Path(dl_manager.download_dir))
+      root = raw.find_root(path)
+      names = raw.read_splits(root)
       counts = {split: len(films) for split, films in names.items()}
       self.check_counts(root / "split.json", counts, COUNTS)
       return {
         split: self._generate_examples(root, films) for split, films in names.items()
       }
     path = self.manual_path(dl_manager, (features.FILE,))
-    with features.opened(path, images=self.builder_config.name == "images") as file:
-      names = features.ids(file)
+    with features.open_films(path, images=self.builder_config.name == "images") as file:
+      names = features.read_ids(file)
     self.check_counts(path, {"films": len(names)}, {"films": sum(COUNTS.values())})
     base.check_unique(names, str(path))
     cuts = np.cumsum([0, *COUNTS.values()]).tolist()
@@ -95,14 +95,14 @@ class Builder(base.SetBuilder):
     """Yields the films `names`, which begin at row `begin` of a file of features."""
     if self.builder_config.name == "raw":
       for row, name in enumerate(names):
-        yield row, raw.film(path, name)
+        yield row, raw.read_film(path, name)
       return
     images = self.builder_config.name == "images"
     rows = range(begin, begin + len(names))
-    with features.opened(path, images=images) as file:
-      for row, film in enumerate(features.films(file, rows, images=images)):
+    with features.open_films(path, images=images) as file:
+      for row, film in enumerate(features.read_films(file, rows, images=images)):
         if images:
-          film["image"] = base.png(film["image"])
+          film["image"] = base.encode_png(film["image"])
         yield row, {"imdb_id": names[row], **film}
 
 

@@ -28,7 +28,7 @@ FOLDERS = ("mmimdb", "dataset")
 SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 
 
-def splits(root: pathlib.Path) -> dict[str, list[str]]:
+def read_splits(root: pathlib.Path) -> dict[str, list[str]]:
   """Returns {split: ids of its films}, in the order of `split.json`.
 
   Raises:
@@ -47,7 +47,7 @@ def splits(root: pathlib.Path) -> dict[str, list[str]]:
   return found
 
 
-def unpacked(archive: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+def unpack(archive: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
   """Unpacks an archive into a subfolder of `folder`, unless an earlier build did.
 
   TFDS would need TensorFlow for that. Returns the subfolder.
@@ -81,7 +81,7 @@ def unpacked(archive: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
   return target
 
 
-def root_of(folder: pathlib.Path) -> pathlib.Path:
+def find_root(folder: pathlib.Path) -> pathlib.Path:
   """Returns the folder with `split.json`: this one, its parent, or `mmimdb` in it."""
   for root in (folder, folder.parent, folder / "mmimdb"):
     if (root / "split.json").is_file():
@@ -92,7 +92,7 @@ def root_of(folder: pathlib.Path) -> pathlib.Path:
   )
 
 
-def film(root: pathlib.Path, name: str) -> dict[str, Any]:
+def read_film(root: pathlib.Path, name: str) -> dict[str, Any]:
   """Returns the features of a film; absent values are written as TFDS needs them.
 
   Raises:
@@ -122,7 +122,7 @@ def film(root: pathlib.Path, name: str) -> dict[str, Any]:
     "plot_outline": str(content.get("plot outline") or ""),
     "cast": people["cast"],
     "directors": people["director"],
-    "poster": [base.picture(poster, f"film {name!r}")] if poster.exists() else [],
+    "poster": [base.read_picture(poster, f"film {name!r}")] if poster.exists() else [],
     "genres": [genre for genre in genres if genre in GENRES],
     "other_genres": [genre for genre in genres if genre not in GENRES],
   }

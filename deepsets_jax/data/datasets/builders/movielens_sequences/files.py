@@ -75,7 +75,7 @@ class MovieLens:
   triples: Mapping[str, list[tuple[str, str]]]
 
 
-def read(path: pathlib.Path) -> MovieLens:
+def read_movielens(path: pathlib.Path) -> MovieLens:
   """Reads the wheel, the zip, or the folder that is in the zip.
 
   Raises:

@@ -50,7 +50,7 @@ class Builder(base.SetBuilder):
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> Any:
     path = self.manual_path(dl_manager, (files.WHEEL, files.ZIP, files.FOLDER))
-    data = files.read(path)
+    data = files.read_movielens(path)
     counts = {
       "users": len(data.users),
       "films": len(data.films),
