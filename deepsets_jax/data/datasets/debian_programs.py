@@ -56,18 +56,16 @@ def load_debian_programs(
 ) -> dict[str, Table]:
   """Loads the tables "train", "validation" and "test": 70, 10 and 20 % of the sources.
 
-  Modalities: the words of the one-line `summary`; the words of the whole `description`,
-  which begins with the summary; the packages that a program `depends` on, `recommends`
-  and `suggests`; the parts of its `name` with the character 3- and 4-grams; and its
-  `size`, the standardised log(1 + kB). With the weights of the tokens, the weighted sum
-  over a program's elements is its sublinear TF-IDF vector of length 1. Vocabularies and
-  statistics come from the training split only; tokens outside the vocabulary are left
-  out.
+  Modalities: the words of the one-line `summary`; those of the whole `description`,
+  which begins with it; the packages that a program `depends` on, `recommends` and
+  `suggests`; the parts of its `name` with the character 3- and 4-grams; and its `size`,
+  the standardised log(1 + kB). The weighted sum of a program's tokens is its sublinear
+  TF-IDF vector of length 1. Vocabularies and statistics come from the training split
+  only; tokens outside the vocabulary are left out.
 
   Args:
     seed: Seed of the split.
-    min_document_frequency: Number of training programs that a token of the vocabulary
-      occurs in, at least.
+    min_document_frequency: Training programs per token of the vocabulary, at least.
     text: "words" in their order, one element per occurrence; "bag", one element with
       the whole weight per distinct word, so that the sum is the same; "sentences", one
       modality instead of summary and description, with a vector per sentence, in order.

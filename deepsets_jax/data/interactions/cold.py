@@ -38,7 +38,7 @@ class ColdSplit:
     return Ragged(self.target_rows, np.arange(len(self.target_rows) + 1))
 
 
-def hold_out_items(
+def hold_out(
   histories: Histories, share: float, seed: int
 ) -> tuple[Histories, ColdSplit]:
   """Removes the events of some items, and returns the split that evaluates these.

@@ -77,9 +77,7 @@ class RetrievalTask(interactions.InteractionTask):
     source = source or registry.load_histories(config.data)
     histories, cold_split = source.histories, {}
     if settings.cold_items:
-      histories, asked = cold.hold_out_items(
-        histories, settings.cold_items, config.seed
-      )
+      histories, asked = cold.hold_out(histories, settings.cold_items, config.seed)
       cold_split["cold"] = asked
     splits, train_ends = leave_out(histories, settings.held_out)
     popularity = histories.popularity(train_ends)
