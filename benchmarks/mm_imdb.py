@@ -54,14 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
   print("| step | time | memory | test |\n|---|---|---|---|")
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
-    builders = "deepsets_jax.data.datasets.builders"
     file = f"--output={folder}/manual/multimodal_imdb.hdf5"
-    print(step("generate", f"{builders}.mm_imdb.synthetic", file, folder=folder))
-    folders = (f"--data_dir={folder}/tfds", f"--manual_dir={folder}/manual")
-    built = step(
-      "build", f"{builders}.build", "mm_imdb/features", *folders, folder=folder
-    )
-    print(built)
+    print(step("generate", "tools.make_mm_imdb", file, folder=folder))
+    places = (f"--data_dir={folder}/tfds", f"--manual_dir={folder}/manual")
+    name = "mm_imdb/features"
+    print(step("build", "tools.build_dataset", name, *places, folder=folder))
     for model in _MODELS:
       # The first model also writes the tables.
       config = f"--config=configs/mm_imdb.py:{model}"

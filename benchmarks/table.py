@@ -30,6 +30,7 @@ from deepsets_jax.data.ingest.columns.facts import gather
 from deepsets_jax.data.ingest.columns.proposal import propose
 from deepsets_jax.data.ingest.files import opening
 from deepsets_jax.data.ingest.files.reading import Reading
+from deepsets_jax.data.tables.arrow_lists import vectors_to_arrow
 
 _CHUNK = 50_000
 
@@ -76,8 +77,8 @@ def _chunk(
   length = rng.geometric(1 / 8, rows)
   token = lists(zipf(tokens, length.sum()), length)
   length = rng.integers(0, 4, rows)
-  flat = pa.array(rng.standard_normal(16 * length.sum(), np.float32))
-  vectors = lists(pa.FixedSizeListArray.from_arrays(flat, 16), length)
+  flat = rng.standard_normal((length.sum(), 16), np.float32)
+  vectors = lists(vectors_to_arrow(flat), length)
   return pa.table(
     {
       "id": [f"row {n}" for n in range(begin, begin + rows)],

@@ -4,7 +4,7 @@
   python -m experiments.main --config=configs/digits_planted.py:mil,1
 
 The label is the largest digit, and each digit is an element of one of four modalities
-(`data.digits.planted`). The arguments are the model, one of `MODELS`, and the seed.
+(`digits.planted`). The arguments are the model, one of `MODELS`, and the seed.
 """
 
 import ml_collections

@@ -1,7 +1,6 @@
 """MM-IMDb: the 23 genres of 25,959 films, from a vector of the plot and of the poster.
 
-  python -m deepsets_jax.data.datasets.builders.build mm_imdb/features \\
-      --manual_dir=FOLDER
+  python -m tools.build_dataset mm_imdb/features --manual_dir=FOLDER
   python -m experiments.main --config=configs/mm_imdb.py:concat
 
 FOLDER holds multimodal_imdb.hdf5, which is not ours to give: see

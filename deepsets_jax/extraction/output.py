@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from deepsets_jax.data.tables.arrow_lists import vectors_to_arrow
 from deepsets_jax.extraction.inputs import Input
 from deepsets_jax.extraction.protocol import Extraction
 from deepsets_jax.extraction.worker import ExtractorInfo
@@ -79,8 +80,8 @@ def vector_lists(size: int) -> pa.DataType:
 
 
 def _vectors(arrays: Sequence[np.ndarray], size: int) -> pa.Array:
-  flat = np.concatenate([np.zeros((0, size), np.float32), *arrays]).reshape(-1)
-  return pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.float32()), size)
+  stacked = np.concatenate([np.zeros((0, size), np.float32), *arrays])
+  return vectors_to_arrow(stacked, np.float32)
 
 
 def extracted_modalities(

@@ -29,7 +29,7 @@ def find(
     name: A key of the registry, or `module:Name`.
     registry: The components of the package.
     kind: The class that a component of a user's own must be a subclass of; None for any
-      callable.
+      object.
 
   Raises:
     ConfigError: The name is in no registry, cannot be imported, or is not of the kind.
@@ -42,8 +42,6 @@ def find(
       )
     return registry[name]
   found = _import(setting, name)
-  if kind is None and not callable(found):
-    raise ConfigError(f"{setting} {name!r} is a {type(found).__name__}, not callable")
   if kind is not None and not (isinstance(found, type) and issubclass(found, kind)):
     raise ConfigError(
       f"{setting} {name!r} is not a subclass of {kind.__module__}.{kind.__qualname__}"

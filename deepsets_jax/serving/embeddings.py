@@ -18,6 +18,7 @@ from jaxtyping import Float, PyTree
 
 from deepsets_jax.data.interactions import next_item
 from deepsets_jax.data.tables import parquet
+from deepsets_jax.data.tables.arrow_lists import vectors_from_arrow, vectors_to_arrow
 from deepsets_jax.foundation.errors import ConfigError, DataError
 from deepsets_jax.foundation.files import replacing
 from deepsets_jax.tasks.retrieval.task import RetrievalTask
@@ -60,7 +61,7 @@ def of_items(task: RetrievalTask, params: PyTree, digest: str) -> pa.Table:
   columns = {
     "id": pa.array(items.ids.tolist(), pa.string()),
     "title": pa.array(task.titles.tolist(), pa.string()),
-    "vector": _vectors(task.items(params)),
+    "vector": vectors_to_arrow(task.items(params), np.float32),
     "events": pa.array(task.histories.popularity(task.train_ends), pa.int64()),
   }
   return _table(columns, task, "items", ALL, digest)
@@ -98,7 +99,7 @@ def of_users(
   begins = histories.offsets[:-1][rows]
   columns = {
     "id": pa.array(before.ids.tolist(), pa.string()),
-    "vector": _vectors(task.users(params, items, before)),
+    "vector": vectors_to_arrow(task.users(params, items, before), np.float32),
     "events": pa.array(task.train_ends[rows] - begins, pa.int64()),
     "known": pa.array(ends - begins, pa.int64()),
   }
@@ -166,8 +167,7 @@ def read_items(path: str | pathlib.Path, digest: str) -> Float[np.ndarray, "i d"
         f"{path} is not {_described('items', ALL)} of this run (its {key.decode()} is"
         f" another); {_ADVICE}"
       )
-  column = table["vector"].combine_chunks()
-  return column.flatten().to_numpy().reshape(len(table), column.type.list_size)
+  return vectors_from_arrow(table["vector"])
 
 
 def _table(
@@ -188,8 +188,3 @@ def _identity(kind: str, split: str, digest: str) -> dict[bytes, bytes]:
 
 def _described(kind: str, split: str) -> str:
   return f"the file of {kind}" + (f" of {split!r}" if split != ALL else "")
-
-
-def _vectors(values: Float[np.ndarray, "b d"]) -> pa.FixedSizeListArray:
-  flat = pa.array(np.ascontiguousarray(values, np.float32).reshape(-1))
-  return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])

@@ -15,6 +15,7 @@ from deepsets_jax.data.ingest.columns import cells
 from deepsets_jax.data.ingest.columns.encoding import Encoding
 from deepsets_jax.data.ingest.columns.survey import located
 from deepsets_jax.data.ingest.files.source import Source
+from deepsets_jax.data.tables.arrow_lists import vectors_from_arrow, vectors_to_arrow
 from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.serving.predictor import Predictor
 from deepsets_jax.training import metrics
@@ -81,9 +82,8 @@ def truth(
   states = np.where(there, _YES, _NO_LABEL).astype(object)
   if label.kind == "multiclass":
     states[there & (targets[:, 0] < 0)] = _UNKNOWN_CLASS
-  flat = pa.array(targets.reshape(-1))
   return {
-    "targets": pa.FixedSizeListArray.from_arrays(flat, width),
+    "targets": vectors_to_arrow(targets),
     "measured": pa.array(states, pa.string()),
   }
 
@@ -110,7 +110,8 @@ def measure(
   )
   states = np.array(table["measured"].to_pylist(), object)
   counts = states == _YES
-  logits, targets = (_matrix(table[name])[counts] for name in ("logits", "targets"))
+  columns = (table[name] for name in ("logits", "targets"))
+  logits, targets = (vectors_from_arrow(column)[counts] for column in columns)
   for state in (_NO_LABEL, _UNKNOWN_CLASS):
     if number := int((states == state).sum()):
       report(f"{number} of {len(states)} rows are not evaluated: {state}")
@@ -126,9 +127,3 @@ def measure(
     "threshold": threshold,
     "metrics": found,
   }
-
-
-def _matrix(column: pa.ChunkedArray) -> np.ndarray:
-  """Lists of one size, `[b, k]`."""
-  whole = column.combine_chunks()
-  return whole.flatten().to_numpy().reshape(len(whole), whole.type.list_size)

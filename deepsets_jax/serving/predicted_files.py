@@ -14,11 +14,11 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from deepsets_jax.data.tables.arrow_lists import vectors_from_arrow
 from deepsets_jax.foundation.errors import ConfigError
 
 # The kind of a file, by the end of its name.
@@ -117,13 +117,13 @@ def _flat(table: pa.Table, names: Sequence[str], separator: str | None) -> pa.Ta
         f"{name}: {field.name}": column.field(i) for i, field in enumerate(kind)
       }
     elif name == "probabilities" and len(names) <= _MOST_COLUMNS:
-      numbers = _matrix(column)
+      numbers = vectors_from_arrow(column)
       found |= {
         f"probability: {label}": pa.array(numbers[:, i])
         for i, label in enumerate(names)
       }
     elif name == "value" and pa.types.is_fixed_size_list(kind):
-      numbers = _matrix(column)
+      numbers = vectors_from_arrow(column)
       found |= {f"value: {i}": pa.array(numbers[:, i]) for i in range(numbers.shape[1])}
     elif name == "labels" and separator is not None:
       cells = [separator.join(map(str, cell)) for cell in column.to_pylist()]
@@ -136,10 +136,6 @@ def _flat(table: pa.Table, names: Sequence[str], separator: str | None) -> pa.Ta
     else:
       found[name] = column
   return pa.table(found)
-
-
-def _matrix(column: pa.FixedSizeListArray) -> np.ndarray:
-  return column.flatten().to_numpy().reshape(len(column), column.type.list_size)
 
 
 def _objects(

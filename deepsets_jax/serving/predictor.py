@@ -17,6 +17,7 @@ from deepsets_jax.analysis.attribution import outputs
 from deepsets_jax.analysis.attribution.shapley import MOST_EXACT
 from deepsets_jax.data.ingest.columns import cells
 from deepsets_jax.data.ingest.columns.encoding import Encoding
+from deepsets_jax.data.tables.arrow_lists import vectors_to_arrow
 from deepsets_jax.data.tables.schema import Target
 from deepsets_jax.data.tables.table import Table
 from deepsets_jax.foundation.errors import ConfigError
@@ -71,8 +72,10 @@ class Predictor:
     step = self.trained.step("logits and embedding", self._of_shard)
     both = self.trained.per_example(step, table)
     logits, embedding = both[:, : self.target.size], both[:, self.target.size :]
-    found = self._answers(logits) | {"embedding": _vectors(embedding)}
-    found["logits"] = _vectors(logits)
+    found = self._answers(logits) | {
+      "embedding": vectors_to_arrow(embedding, np.float32)
+    }
+    found["logits"] = vectors_to_arrow(logits, np.float32)
     if self.method != "none":
       output = outputs.predicted(self.target, logits, self.trained.threshold)
       scores = attribution.compute(self.method, self.trained, table, output).modalities
@@ -107,20 +110,24 @@ class Predictor:
   def _answers(self, logits: np.ndarray) -> dict[str, pa.Array]:
     target, threshold = self.target, self.trained.threshold
     chances = losses.probabilities(target, logits)
+    column = vectors_to_arrow(chances.reshape(len(chances), -1), np.float32)
     match target.kind:
       case "multilabel":
         chosen = chances > threshold
         offsets = np.append(0, np.cumsum(chosen.sum(axis=1)))
         names = self._names.take(pa.array(np.nonzero(chosen)[1]))
         labels = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), names)
-        return {"labels": labels, "probabilities": _vectors(chances)}
+        return {
+          "labels": labels,
+          "probabilities": column,
+        }
       case "multiclass":
         best = logits.argmax(axis=1)
         chance = chances[np.arange(len(best)), best]
         return {
           "label": self._names.take(pa.array(best)),
           "probability": pa.array(chance.astype(np.float32)),
-          "probabilities": _vectors(chances),
+          "probabilities": column,
         }
       case "binary":
         return {
@@ -128,7 +135,7 @@ class Predictor:
           "probability": pa.array(chances.astype(np.float32)),
         }
     one = target.size == 1
-    return {"value": pa.array(chances[:, 0]) if one else _vectors(chances)}
+    return {"value": pa.array(chances[:, 0]) if one else column}
 
 
 def load_predictor(workdir: str | pathlib.Path, method: str = "usual") -> Predictor:
@@ -159,8 +166,3 @@ def load_predictor(workdir: str | pathlib.Path, method: str = "usual") -> Predic
   digest = hashlib.sha256((workdir / "results.json").read_bytes())
   digest.update((workdir / "config.json").read_bytes())
   return Predictor(run, encoding, method, digest.hexdigest())
-
-
-def _vectors(values: np.ndarray) -> pa.FixedSizeListArray:
-  flat = pa.array(np.ascontiguousarray(values, np.float32).reshape(-1))
-  return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])

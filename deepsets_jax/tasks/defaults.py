@@ -10,6 +10,7 @@ from typing import Any
 import ml_collections
 from ml_collections import config_dict
 
+from deepsets_jax.data.datasets import registry
 from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.fusion import FUSIONS
 from deepsets_jax.models.config import default_model, set_fusion
@@ -152,8 +153,9 @@ def _common(task: str, data: str) -> ml_collections.ConfigDict:
     # Probability of dropping each element of a training example.
     element_dropout=0.0,
   )
-  if data in _DATA_SETTINGS:
-    config.data[data] = copy.deepcopy(_DATA_SETTINGS[data])
+  settings = registry.find_entry(data).settings
+  if settings is not None:
+    config.data[data] = copy.deepcopy(settings)
   # The model of an example; in retrieval and ranking, of a user.
   config.model = default_model()
   config.optim = default_optim()
@@ -200,42 +202,6 @@ def _interactions(task: str, data: str) -> ml_collections.ConfigDict:
     cutoffs=(10,),
   )
   return config
-
-
-# Settings of single data sets, by `config.data.name`.
-_DATA_SETTINGS = {
-  "debian_programs": config_dict.create(
-    # Training programs that a token must occur in to be in the vocabulary.
-    min_document_frequency=2,
-    # Summary and description as "words" in their order, a "bag" of distinct words, or
-    # the vectors of their "sentences".
-    text="bag",
-    # Of "sentences", the file that tools.encode_sentences wrote.
-    sentences=config_dict.placeholder(str),
-  ),
-  "digits": config_dict.create(
-    # "sum", "max", "unique", "contains_nine" or "multimodal".
-    task="sum",
-    # Number of training sets.
-    train_examples=20_000,
-    # Largest training set.
-    max_size=10,
-    # Set sizes of the further test splits of unseen images.
-    test_sizes=(10, 20, 50, 100),
-    # Of "multimodal", probability that the character reader reads a wrong digit.
-    misread_rate=0.1,
-  ),
-  "clicks": config_dict.create(
-    # Column of the user's id, in the events and in the file of users.
-    user="user",
-    # Column of the item's id, in the events and in the file of items.
-    item="item",
-    # Column of the time: dates, timestamps, or seconds since 1970.
-    time="time",
-    # Column of the rating, a number. Without this column events are clicks.
-    rating="rating",
-  ),
-}
 
 
 def complete(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
@@ -346,7 +312,7 @@ def _is_free(path: str, group: ml_collections.ConfigDict) -> bool:
   """Whether a group that is not among the defaults may stay out without a word."""
   name = path.rpartition(".")[2]
   is_fusion = path.startswith(("model.", "item_model.")) and name in FUSIONS
-  is_data = path.startswith("data.") and name in _DATA_SETTINGS
+  is_data = path.startswith("data.") and name in registry.ENTRIES
   return is_fusion or is_data
 
 

@@ -97,7 +97,7 @@ class InteractionTask:
       epoch, rows = plan.epoch_and_rows(step)
       return self.batcher.batch(epoch, rows[own], step, own.start)
 
-    return loader.ahead(batch, self.config.total_steps)
+    return loader.prefetch(batch, self.config.total_steps)
 
   def compile_step(self) -> jax.stages.Compiled:
     """The step for this run's shapes."""

@@ -334,7 +334,7 @@ def test_of_fewer_items_than_uniform_negatives_all_are_taken():
     ({"data.histories.item_fields": ("smell",)}, "item_fields: no field 'smell'"),
     (
       {"retrieval.num_uniform_negatives": -1},
-      "config.retrieval.num_uniform_negatives is -1; there are 64 items",
+      "config.retrieval.num_uniform_negatives is -1; expected 0 to 64",
     ),
     (
       {"retrieval.num_uniform_negatives": 0, "retrieval.in_batch": False},

@@ -1,9 +1,9 @@
-"""Debian programs: what a program is for, told by seven modalities, most often missing.
+"""Debian programs: the purpose of a program, from seven modalities, often missing.
 
 7,453 programs of Debian's package index with 74 labels, the tags that people gave them
 (debtags). A missing tag is not always a true negative. The file beside this module is
-made by `debian_builder`; the descriptions in it are the packages' own, under their free
-licences.
+written by `tools.build_debian_programs`. The descriptions in it come from the packages,
+under their free licences.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from ml_collections import ConfigDict, config_dict
 
 from deepsets_jax.data.datasets import sentences as sentence_file
+from deepsets_jax.data.datasets.entry import DatasetEntry
 from deepsets_jax.data.ingest.columns import tfidf
 from deepsets_jax.data.tables import parquet
 from deepsets_jax.data.tables.schema import Modality, Schema, Target
@@ -25,21 +27,21 @@ from deepsets_jax.ragged import Ragged, from_lengths
 PATH = pathlib.Path(__file__).with_name("debian_programs.parquet")
 FORMAT = "deepsets_jax debian programs 2"
 
-# Where the shuffled source packages are cut into train, validation and test.
+# Shares at which the shuffled source packages are cut into three splits.
 _CUTS = (0.7, 0.8)
 _TEXTS = ("summary", "description")
 _FORMS = ("words", "bag", "sentences")
 
 
 class _Terms(NamedTuple):
-  """Elements of one token modality: ids `[n]` into `lexicon`, per program."""
+  """One token modality: for each program, its ids into `lexicon`."""
 
   tokens: Ragged
   lexicon: np.ndarray
 
 
 class _Vocabulary(NamedTuple):
-  """The ids in a lexicon that make the vocabulary, `[v]`, and their idf `[v]`."""
+  """The ids of a lexicon that form the vocabulary, `[v]`, and their idf, `[v]`."""
 
   ids: np.ndarray
   idf: np.ndarray
@@ -52,30 +54,31 @@ def load_debian_programs(
   text: str = "words",
   sentences: str | None = None,
 ) -> dict[str, Table]:
-  """The tables "train", "validation" and "test": 70, 10 and 20 % of source packages.
+  """Loads the tables "train", "validation" and "test": 70, 10 and 20 % of the sources.
 
-  Modalities: the words of the `summary`, a line; those of the whole `description`,
+  Modalities: the words of the one-line `summary`; those of the whole `description`,
   which begins with it; the packages that a program `depends` on, `recommends` and
-  `suggests`; the character 3- and 4-grams of its `name` with the name's parts; and its
-  `size`, the standardised log(1 + kB). Tokens weigh what makes the weighted sum over a
-  program's elements its TF-IDF vector, sublinear and of length 1. Vocabularies and
-  statistics are of the training part only, and a token outside the vocabulary is left
-  out.
+  `suggests`; the parts of its `name` with the character 3- and 4-grams; and its `size`,
+  the standardised log(1 + kB). The weighted sum of a program's tokens is its sublinear
+  TF-IDF vector of length 1. Vocabularies and statistics come from the training split
+  only; tokens outside the vocabulary are left out.
 
   Args:
-    seed: Of the split.
-    min_document_frequency: Training programs that a token of the vocabulary is in.
-    text: "words" in their order, one element at each place; "bag", one element with
-      the whole weight for each distinct word, so that the sum is the same; "sentences",
-      one modality in place of summary and description, a vector for each in its order.
-    sentences: File of the sentences' vectors, by `tools.encode_sentences`.
+    seed: Seed of the split.
+    min_document_frequency: Training programs per token of the vocabulary, at least.
+    text: "words" in their order, one element per occurrence; "bag", one element with
+      the whole weight per distinct word, so that the sum is the same; "sentences", one
+      modality instead of summary and description, with a vector per sentence, in order.
+    sentences: File with the vectors of the sentences, by `tools.encode_sentences`.
 
   Raises:
-    DataError: A file is missing, damaged or lacks a program; no token is frequent.
-    ConfigError: An unknown form of the text.
+    DataError: A file is missing, damaged or lacks a program, or no token is frequent.
+    ConfigError: An unknown form of the text, or a missing or impossible setting.
   """
   if text not in _FORMS:
-    raise ConfigError(f"unknown form of the text {text!r}; one of {sorted(_FORMS)}")
+    raise ConfigError(
+      f"unknown config.data.debian_programs.text {text!r}; one of {sorted(_FORMS)}"
+    )
   programs, splits = rows_of_splits(seed)
   train = splits["train"]
   modalities, kinds = {}, {}
@@ -98,7 +101,7 @@ def load_debian_programs(
 
 
 def packages() -> list[str]:
-  """The names of the programs, in the order of the embedded file.
+  """Returns the names of the programs, in the order of the embedded file.
 
   Raises:
     DataError: The file is missing or damaged.
@@ -107,7 +110,7 @@ def packages() -> list[str]:
 
 
 def rows_of_splits(seed: int) -> tuple[pa.Table, dict[str, np.ndarray]]:
-  """The embedded file, and the rows of each split as `load` makes them.
+  """Returns the embedded file, and {split: its rows}, as `load_debian_programs` uses.
 
   Raises:
     DataError: The file is missing or damaged.
@@ -119,10 +122,10 @@ def rows_of_splits(seed: int) -> tuple[pa.Table, dict[str, np.ndarray]]:
 def vocabularies(
   seed: int, *, min_document_frequency: int = 2
 ) -> dict[str, tuple[str, ...]]:
-  """The string of every token id, by modality, of `load` with the same arguments.
+  """Returns {modality: the string of every token id} for the tables of these arguments.
 
-  In `name`, "<" and ">" are the ends of the name, and a whole part of it begins
-  with "=".
+  In the modality `name`, "<" and ">" mark the ends of the name, and a whole part of it
+  begins with "=".
   """
   programs, splits = rows_of_splits(seed)
   train = splits["train"]
@@ -142,9 +145,9 @@ def _read() -> pa.Table:
 
 
 def _split(sources: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-  """Rows of each split. Programs of one source package, near twins, stay together."""
+  """{split: its rows}. Programs of one source package are alike and stay together."""
   unique, source = np.unique(sources, return_inverse=True)
-  # The sorted sources' shuffled positions: as shuffling the sources themselves.
+  # Shuffling the positions of the sorted sources is shuffling the sources.
   order = np.random.default_rng(seed).permutation(len(unique))
   cuts = [int(cut * len(unique)) for cut in _CUTS]
   part = np.zeros(len(unique), np.int8)
@@ -155,7 +158,7 @@ def _split(sources: np.ndarray, seed: int) -> dict[str, np.ndarray]:
 
 
 def _terms(programs: pa.Table) -> dict[str, _Terms]:
-  """The token modalities, in the schema's order."""
+  """{modality: its terms}, in the order of the schema."""
   names = (*_TEXTS, "depends", "recommends", "suggests")
   terms = {name: _list_terms(programs[name]) for name in names}
   lists = pa.array([_name_terms(name) for name in programs["package"].to_pylist()])
@@ -185,11 +188,11 @@ def _name_terms(name: str) -> list[str]:
 
 
 def _sentences(path: str | None, programs: pa.Table) -> Ragged:
-  """The vectors of each program's sentences, `[n, d]` float32, in their order."""
+  """The vectors of the sentences of each program, `[n, d]` float32, in order."""
   if path is None:
-    raise DataError(
-      "config.data.debian_programs.sentences is not set, and the text is to be"
-      " sentences: give the file that python -m tools.encode_sentences wrote"
+    raise ConfigError(
+      "config.data.debian_programs.sentences is not set and .text is 'sentences': give"
+      " the file that python -m tools.encode_sentences wrote"
     )
   packages = programs["package"].to_pylist()
   names, vectors = sentence_file.read_sentences(path)
@@ -197,8 +200,8 @@ def _sentences(path: str | None, programs: pa.Table) -> Ragged:
   missing = [name for name in packages if name not in rows]
   if missing:
     raise DataError(
-      f"{path}: no sentences of {len(missing)} of {len(packages)} programs, the first"
-      f" {missing[0]!r}; write it anew with python -m tools.encode_sentences"
+      f"{path} lacks the sentences of {len(missing)} of {len(packages)} programs, the"
+      f" first {missing[0]!r}; write it again with python -m tools.encode_sentences"
     )
   vectors = take_rows(vectors, np.array([rows[name] for name in packages]))
   return vectors.replace(values=vectors.values.astype(np.float32))
@@ -207,11 +210,11 @@ def _sentences(path: str | None, programs: pa.Table) -> Ragged:
 def _vocabulary(
   name: str, terms: _Terms, train: np.ndarray, min_document_frequency: int
 ) -> _Vocabulary:
-  """The terms in enough training programs, and their smoothed idf over these."""
+  """The terms that occur in enough training programs, with their smoothed idf."""
   if min_document_frequency < 1:
     raise ConfigError(
       f"min_document_frequency {min_document_frequency}: expected at least 1; a token"
-      " that no training program has cannot be learned"
+      " that is in no training program cannot be learned"
     )
   tokens = take_rows(terms.tokens, train)
   frequency = tfidf.document_frequency(tokens, len(terms.lexicon))
@@ -226,7 +229,7 @@ def _vocabulary(
 
 
 def _tfidf(terms: _Terms, vocabulary: _Vocabulary, keep_places: bool) -> Ragged:
-  """The tokens that are in the vocabulary, as ids in it, with TF-IDF weights."""
+  """The tokens of the vocabulary, as ids into it, with TF-IDF weights."""
   new_ids = np.full(len(terms.lexicon), -1, np.int32)
   new_ids[vocabulary.ids] = np.arange(len(vocabulary.ids))
   tokens = terms.tokens.replace(values=new_ids[terms.tokens.values])
@@ -235,7 +238,7 @@ def _tfidf(terms: _Terms, vocabulary: _Vocabulary, keep_places: bool) -> Ragged:
 
 
 def _size(column: pa.ChunkedArray, train: np.ndarray) -> Ragged:
-  """The standardised log(1 + kB), `[n, 1]`; no element where the size is unknown."""
+  """The standardised log(1 + kB), `[n, 1]`; no element for an unknown size."""
   logs = np.log1p(column.cast(pa.float64()).to_numpy())
   known = np.isfinite(logs)
   in_train = logs[train][known[train]]
@@ -244,7 +247,7 @@ def _size(column: pa.ChunkedArray, train: np.ndarray) -> Ragged:
 
 
 def _targets(column: pa.ChunkedArray) -> tuple[np.ndarray, tuple[str, ...]]:
-  """1 where a program has a label, `[b, k]`, and the labels in alphabetical order."""
+  """The targets, `[b, k]` of 0 and 1, and the labels in alphabetical order."""
   terms = _list_terms(column)
   order = np.argsort(terms.lexicon)
   rank = np.argsort(order)
@@ -256,3 +259,27 @@ def _targets(column: pa.ChunkedArray) -> tuple[np.ndarray, tuple[str, ...]]:
 
 def _strings(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
   return np.array(column.to_pylist(), np.str_)
+
+
+def _element_names(config: ConfigDict, seed: int) -> dict[str, tuple[str, ...]]:
+  own = config.debian_programs
+  found = vocabularies(seed, min_document_frequency=own.min_document_frequency)
+  left_out = _TEXTS if own.text == "sentences" else ()
+  return {name: words for name, words in found.items() if name not in left_out}
+
+
+SETTINGS = config_dict.create(
+  # Training programs that a token must occur in to be in the vocabulary.
+  min_document_frequency=2,
+  # Summary and description as "words" in their order, a "bag" of distinct words, or
+  # the vectors of their "sentences".
+  text="bag",
+  # Of "sentences", the file that tools.encode_sentences wrote.
+  sentences=config_dict.placeholder(str),
+)
+
+ENTRY = DatasetEntry(
+  settings=SETTINGS,
+  load_tables=lambda config, seed: load_debian_programs(seed, **config.debian_programs),
+  element_names=_element_names,
+)

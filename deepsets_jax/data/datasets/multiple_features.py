@@ -1,11 +1,10 @@
-"""Multiple Features: handwritten digits told by six vectors of 6 to 240 features.
+"""Multiple Features: handwritten digits described by six vectors of 6 to 240 features.
 
 2,000 digits from Dutch utility maps, 200 of each. Robert Duin, "Multiple Features", UCI
 Machine Learning Repository, 1998, doi 10.24432/C5HC70, under CC BY 4.0
 (creativecommons.org/licenses/by/4.0); described in van Breukelen et al., "Handwritten
 digit recognition by combined classifiers", Kybernetika 34(4), 1998. The file beside
-this module is made by `multiple_features_builder`, which rounds the values and changes
-nothing else.
+this module is written by `tools.build_multiple_features`, which only rounds the values.
 """
 
 from __future__ import annotations
@@ -15,7 +14,9 @@ import pathlib
 import numpy as np
 import pyarrow as pa
 
+from deepsets_jax.data.datasets.entry import DatasetEntry
 from deepsets_jax.data.tables import parquet
+from deepsets_jax.data.tables.arrow_lists import vectors_from_arrow
 from deepsets_jax.data.tables.schema import Modality, Schema, Target
 from deepsets_jax.data.tables.table import Table
 from deepsets_jax.ragged import Ragged, from_lengths
@@ -26,16 +27,19 @@ FORMAT = "deepsets_jax multiple features 1"
 # Karhunen-Loeve coefficients, averages of 2x3 pixels, Zernike moments, morphology.
 VIEWS = {"fou": 76, "fac": 216, "kar": 64, "pix": 240, "zer": 47, "mor": 6}
 
-# Examples of each digit in the training and the validation part; the rest is test.
+# Training and validation examples of each digit; the rest are test examples.
 _TRAIN, _VALIDATION = 32, 8
 
 
 def load_multiple_features(seed: int) -> dict[str, Table]:
-  """The tables "train", "validation" and "test": 320, 80 and 1,600 examples.
+  """Loads the tables "train", "validation" and "test": 320, 80 and 1,600 examples.
 
-  Each digit is split alike. A view is a modality with one vector in every example, its
-  features standardised by the training part; one that is constant there is 0. An id is
-  "digit_row", the row in the file.
+  Every digit is split in the same proportion. Each view is a modality with one vector
+  in every example. Features are standardised by the training split; a feature that is
+  constant there is 0. The id of an example is "digit_row", with its row in the file.
+
+  Args:
+    seed: Seed of the split.
 
   Raises:
     DataError: The file is missing or damaged.
@@ -53,7 +57,7 @@ def load_multiple_features(seed: int) -> dict[str, Table]:
 
 
 def rows_of_splits(seed: int) -> tuple[pa.Table, dict[str, np.ndarray]]:
-  """The embedded file, and the rows of each split as `load` makes them.
+  """Returns the embedded file, and {split: its rows}, as `load_multiple_features` uses.
 
   Raises:
     DataError: The file is missing or damaged.
@@ -71,7 +75,7 @@ def _read() -> pa.Table:
 
 
 def _split(digits: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-  """Rows of each split, in increasing order."""
+  """{split: its rows in increasing order}."""
   order = np.random.default_rng(seed).permutation(len(digits))
   part = np.full(len(digits), 2, np.int8)
   for digit in range(10):
@@ -83,11 +87,13 @@ def _split(digits: np.ndarray, seed: int) -> dict[str, np.ndarray]:
 
 
 def _vectors(column: pa.ChunkedArray, train: np.ndarray) -> Ragged:
-  """One standardised vector for each example: `[n, d]` float32."""
-  values = column.combine_chunks().flatten().to_numpy()
-  values = values.reshape(len(column), -1).astype(np.float64)
+  """One standardised vector per example: `[n, d]` float32."""
+  values = vectors_from_arrow(column).astype(np.float64)
   mean, deviation = values[train].mean(axis=0), values[train].std(axis=0)
-  # Not by the deviation, which rounding may leave above 0.
+  # Rounding may leave the deviation of a constant feature above 0.
   varies = values[train].min(axis=0) < values[train].max(axis=0)
   values = np.where(varies, (values - mean) / np.where(varies, deviation, 1), 0)
   return from_lengths(values.astype(np.float32), np.ones(len(values), np.int64))
+
+
+ENTRY = DatasetEntry(load_tables=lambda config, seed: load_multiple_features(seed))

@@ -1,83 +1,57 @@
-"""What elements and targets are called: strings of token ids and of labels."""
+"""Names of elements, targets and predictions, for people to read."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ml_collections
 import numpy as np
+from ml_collections import ConfigDict
 
-from deepsets_jax.data.datasets import debian_programs, digits
-from deepsets_jax.data.ingest.columns import build, spec
-from deepsets_jax.data.ingest.columns.fields import Fields, Quantity
+from deepsets_jax.data.datasets import registry
+from deepsets_jax.data.datasets.entry import Names
+from deepsets_jax.data.ingest.columns.fields import Quantity
 from deepsets_jax.data.tables.schema import Target
 from deepsets_jax.data.tables.table import Table
 
 
-def element_names(
-  config: ml_collections.ConfigDict, seed: int
-) -> dict[str, tuple[str | Quantity, ...]]:
-  """The name of every token id, by modality, for `registry.load_tables`.
+def element_names(config: ConfigDict, seed: int) -> Mapping[str, Names]:
+  """Returns {modality: the name of every token id} for `registry.load_tables`.
 
-  A modality of vectors has none, nor have data sets that come without their strings.
+  Modalities of vectors, and tokens whose strings are not known, are left out.
 
   Args:
     config: `config.data` of a run.
     seed: `config.seed`.
   """
-  if config.name == "debian_programs":
-    own = config.debian_programs
-    found = debian_programs.vocabularies(
-      seed, min_document_frequency=own.min_document_frequency
-    )
-    texts = ("summary", "description") if own.text == "sentences" else ()
-    return {name: words for name, words in found.items() if name not in texts}
-  if config.name == "digits" and config.digits.task == "multimodal":
-    return {"ocr": tuple("0123456789"), "caption": digits.NUMBER_WORDS}
-  if config.name == "table":
-    of_spec = spec.from_json(config.columns.to_dict(), "config.data.columns")
-    return build.encoding_of(config.path, of_spec, seed).names()
-  return {}
+  return registry.find_entry(config.name).element_names(config, seed)
 
 
-def columns(config: ml_collections.ConfigDict) -> dict[str, tuple[str, ...]]:
-  """The columns of each modality that has several, in the order of `Modality.groups`.
+def columns(config: ConfigDict) -> Mapping[str, tuple[str, ...]]:
+  """Returns {modality: its columns, in the order of `Modality.groups`}.
+
+  Modalities of a single column are left out. `config` is `config.data` of a run.
+  """
+  return registry.find_entry(config.name).columns(config)
+
+
+def pictures(config: ConfigDict, table: Table, row: int) -> dict[str, np.ndarray]:
+  """Returns the images of an example by modality; 0 is black, 1 white.
 
   Args:
     config: `config.data` of a run.
-  """
-  if config.name != "table":
-    return {}
-  of_spec = spec.from_json(config.columns.to_dict(), "config.data.columns")
-  return {
-    name: tuple(kind.by_column)
-    for name, kind in of_spec.modalities.items()
-    if isinstance(kind, Fields)
-  }
+    table: A table of that data set.
+    row: The example.
 
-
-def pictures(
-  config: ml_collections.ConfigDict, table: Table, row: int
-) -> dict[str, np.ndarray]:
-  """The elements of an example that are pictures, by modality: `[n, height, width]`.
-
-  Of colours `[n, height, width, 3]`. 0 is black, 1 white; `config` is `config.data`.
+  Returns:
+    {modality: `[n, height, width]`, or `[n, height, width, 3]` in colour}, for the
+    modalities whose elements are images.
   """
   found = {}
-  if config.name == "digits":
-    found["image"] = _vectors(table, "image", row).reshape(-1, 8, 8)
-  if config.name == "table":
-    for name, settings in config.columns.modalities.items():
-      if settings.kind == "image":
-        pixels = _vectors(table, name, row) / 2 + 0.5
-        found[name] = pixels.reshape(-1, settings.size, settings.size, 3)
+  for name, to_images in registry.find_entry(config.name).images(config).items():
+    begin, end = table.modalities[name].offsets[row : row + 2]
+    found[name] = to_images(table.modalities[name].values[begin:end])
   return found
-
-
-def _vectors(table: Table, name: str, row: int) -> np.ndarray:
-  column = table.modalities[name]
-  return column.values[column.offsets[row] : column.offsets[row + 1]]
 
 
 def text(
@@ -87,30 +61,35 @@ def text(
   names: Mapping[str, Sequence[str | Quantity]],
   weight: float | None = None,
 ) -> str:
-  """What an element is called: its string, or its place, with its number if it is one.
+  """Returns the text of an element: the string of a token, or "modality[position]".
 
-  What could not be printed is escaped.
+  A single number is shown with its value. Characters that cannot be printed are
+  escaped.
 
   Args:
-    modality: Its name.
-    position: Among the example's elements of the modality.
+    modality: The name of the modality.
+    position: The position among the example's elements of the modality.
     value: The token id, or the vector.
     names: See `element_names`.
-    weight: The weight of the token, which is the value of a number.
+    weight: The weight of the token, which is the value of a numeric token.
   """
   if modality in names:
     found = names[modality][int(value)]
     if isinstance(found, Quantity):
       found = found.text(weight)
     return found if found and found.isprintable() else repr(found)
-  place = f"{modality}[{position}]"
-  return f"{place} = {np.ravel(value)[0]:.4g}" if np.size(value) == 1 else place
+  where = f"{modality}[{position}]"
+  return f"{where} = {np.ravel(value)[0]:.4g}" if np.size(value) == 1 else where
 
 
 def truth(target: Target, value: np.ndarray) -> list[str]:
-  """What is true of an example, in words: its labels, "yes" or "no", or numbers.
+  """Returns the true target as texts: labels, "yes" or "no", or numbers.
 
   Numbers are in the units of the data.
+
+  Args:
+    target: The target of the schema.
+    value: The target of one example.
   """
   match target.kind:
     case "multilabel":
@@ -125,12 +104,17 @@ def truth(target: Target, value: np.ndarray) -> list[str]:
 def prediction(
   target: Target, scores: np.ndarray, threshold: float
 ) -> list[dict[str, Any]]:
-  """Names with probabilities, or with the numbers of a regression.
+  """Returns the prediction as [{"name": label, "value": probability or number}].
 
-  Multi-label: the labels above the threshold, which may be none. Multi-class: the
-  three most probable.
+  A multi-label prediction has the labels above the threshold, possibly none; a
+  multi-class prediction the three most probable classes.
+
+  Args:
+    target: The target of the schema.
+    scores: The probabilities of one example, or the numbers of a regression.
+    threshold: The smallest probability of a predicted label, exclusive.
   """
-  scores = np.atleast_1d(scores)  # Of a binary target it is a single number.
+  scores = np.atleast_1d(scores)  # A binary target has a single number.
   order = np.arange(target.size)
   if target.kind in ("multilabel", "multiclass"):
     order = np.argsort(-scores, kind="stable")

@@ -1,92 +1,107 @@
-"""The splits of a data set, by its name in a config."""
+"""The registry of data sets: each is opened by `config.data.name`."""
 
 from __future__ import annotations
 
-import pathlib
+from collections.abc import Mapping
 
-import ml_collections
-from absl import logging
+from ml_collections import ConfigDict
 
 from deepsets_jax.data.datasets import (
+  clicks,
   debian_programs,
   digits,
   movielens,
   multiple_features,
+  table_file,
+  table_folders,
 )
-from deepsets_jax.data.ingest.columns import build, spec
+from deepsets_jax.data.datasets.entry import DatasetEntry
 from deepsets_jax.data.ingest.columns.encoding import Encoding
-from deepsets_jax.data.interactions import click_logs
 from deepsets_jax.data.interactions.catalog import ItemCatalog
-from deepsets_jax.data.tables.table import Table, open_table
+from deepsets_jax.data.tables.table import Table
+from deepsets_jax.foundation import extensions
 from deepsets_jax.foundation.errors import ConfigError, DataError
 
-_NAMES = ("debian_programs", "digits", "multiple_features", "table", "tables")
-_HISTORIES = ("movielens", "clicks")
+ENTRIES: Mapping[str, DatasetEntry] = {
+  "clicks": clicks.ENTRY,
+  "debian_programs": debian_programs.ENTRY,
+  "digits": digits.ENTRY,
+  "movielens": movielens.ENTRY,
+  "multiple_features": multiple_features.ENTRY,
+  "table": table_file.ENTRY,
+  "tables": table_folders.ENTRY,
+}
+
+upgrade_columns = table_file.upgrade_columns
 
 
-def resolve_columns(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """The config with the spec of the columns in it, where it is in a file so far.
+def find_entry(name: str) -> DatasetEntry:
+  """Returns the entry of a data set.
 
   Args:
-    config: Of a run.
+    name: A key of `ENTRIES`, or `module:Name` for an entry of your own, or for its
+      `load_tables` alone.
 
   Raises:
-    DataError: `config.data.name` is "table", and there is no path or no spec.
+    ConfigError: There is none of this name.
   """
-  data = config.data
-  if data.name != "table" or data.columns:
+  found = extensions.find("config.data.name", name, ENTRIES)
+  if isinstance(found, DatasetEntry):
+    return found
+  if not callable(found):
+    raise ConfigError(
+      f"config.data.name {name!r} is neither a function from a config and a seed to"
+      " tables nor a DatasetEntry"
+    )
+  return DatasetEntry(load_tables=found)
+
+
+def resolve_columns(config: ConfigDict) -> ConfigDict:
+  """Returns the config of a run with the settings that its data set keeps in files.
+
+  For "table" these are the columns, in the spec beside the file.
+
+  Raises:
+    ConfigError: The name of the data set is unknown, or "table" has no path.
+    DataError: "table" has no spec, or a damaged one.
+  """
+  data = find_entry(config.data.name).resolve(config.data)
+  if data is config.data:
     return config
-  if data.path is None:
-    raise DataError("config.data.path is not set: give the file of the table")
   config = config.copy_and_resolve_references()
   with config.unlocked():
-    found = spec.read(spec.beside(data.path)).to_json()
-    config.data.columns = ml_collections.ConfigDict(found)
+    config.data = data
   return config
 
 
-def upgrade_columns(config: ml_collections.ConfigDict) -> None:
-  """Adds the settings that are new since a run's spec of columns was written."""
-  if config.data.get("columns"):
-    found = spec.from_json(config.data.columns.to_dict(), "config.data.columns")
-    config.data.columns = ml_collections.ConfigDict(found.to_json())
+def encoding(config: ConfigDict, seed: int) -> Encoding | None:
+  """Returns how the columns of "table" became tables; None for other data sets.
+
+  Args:
+    config: `config.data` of a run.
+    seed: `config.seed`.
+  """
+  return find_entry(config.name).encoding(config, seed)
 
 
-def encoding(config: ml_collections.ConfigDict, seed: int) -> Encoding | None:
-  """How the columns of "table" became the tables of `load`; None of other data."""
-  if config.name != "table":
-    return None
-  return build.encoding_of(config.path, _spec(config), seed)
+def load_tables(config: ConfigDict, seed: int) -> dict[str, Table]:
+  """Loads the tables of `config.data`, and checks every value of them.
 
+  Args:
+    config: `config.data` of a run.
+    seed: `config.seed`.
 
-def _spec(config: ml_collections.ConfigDict) -> spec.Spec:
-  return spec.from_json(config.columns.to_dict(), "config.data.columns")
-
-
-def load_tables(config: ml_collections.ConfigDict, seed: int) -> dict[str, Table]:
-  """The tables of `config.data`: "train", "validation", "test" and perhaps others.
-
-  Every value of every table has been looked at. All have one schema.
+  Returns:
+    The tables "train", "validation", "test" and perhaps others, all of one schema.
 
   Raises:
-    ConfigError: An unknown name.
+    ConfigError: No data set of this name has tables.
     DataError: Bad data; see `Table.validate`.
   """
-  match config.name:
-    case "debian_programs":
-      tables = debian_programs.load_debian_programs(seed, **config.debian_programs)
-    case "digits":
-      tables = digits.load_digits(seed=seed, **config.digits)
-    case "multiple_features":
-      tables = multiple_features.load_multiple_features(seed)
-    case "table":
-      tables = build.tables(config.path, _spec(config), seed, logging.warning)
-    case "tables":
-      tables = _stored(config.path)
-    case _:
-      raise ConfigError(
-        f"unknown config.data.name {config.name!r}; one of {list(_NAMES)}"
-      )
+  load = find_entry(config.name).load_tables
+  if load is None:
+    raise ConfigError(_lacks(config.name, "load_tables", "tables"))
+  tables = dict(load(config, seed))
   for split in ("train", "validation", "test"):
     if split not in tables:
       raise DataError(f"{config.name}: no split {split!r}; it has {sorted(tables)}")
@@ -100,41 +115,28 @@ def load_tables(config: ml_collections.ConfigDict, seed: int) -> dict[str, Table
   train = tables["train"]
   if not any(len(ragged.values) for ragged in train.modalities.values()):
     raise DataError(
-      f"{config.name}: no training example has an element in any modality, of"
-      f" {sorted(train.modalities)}: there is nothing to learn from"
+      f"{config.name}: no training example has an element in any modality of"
+      f" {sorted(train.modalities)}, so there is nothing to learn from"
     )
   return tables
 
 
-def load_histories(config: ml_collections.ConfigDict) -> ItemCatalog:
-  """Users, items and events of `config.data`, with the titles of the items.
+def load_histories(config: ConfigDict) -> ItemCatalog:
+  """Loads the users, items and events of `config.data`, and checks every value.
 
-  Every value has been looked at.
+  Args:
+    config: `config.data` of a run.
 
   Raises:
-    ConfigError: A name of no such data.
+    ConfigError: No data set of this name has histories.
     DataError: Bad data.
   """
-  match config.name:
-    case "movielens":
-      return movielens.load_movielens(config.path)
-    case "clicks":
-      return click_logs.load_click_logs(
-        config.path, **config.clicks, report=logging.warning
-      )
-  raise ConfigError(
-    f"config.data.name {config.name!r} has no histories; one of {list(_HISTORIES)}"
-  )
+  load = find_entry(config.name).load_histories
+  if load is None:
+    raise ConfigError(_lacks(config.name, "load_histories", "histories"))
+  return load(config)
 
 
-def _stored(path: str | None) -> dict[str, Table]:
-  """The tables in a folder's folders, one per split, as `Table.write` made them."""
-  if path is None:
-    raise DataError(
-      "config.data.path is not set: give the folder that holds train/,"
-      " validation/ and test/"
-    )
-  folders = [f.parent for f in sorted(pathlib.Path(path).glob("*/table.json"))]
-  if not folders:
-    raise DataError(f"no table in {path}: expected {path}/train/table.json and others")
-  return {folder.name: open_table(folder) for folder in folders}
+def _lacks(name: str, attribute: str, what: str) -> str:
+  able = [other for other, one in ENTRIES.items() if getattr(one, attribute)]
+  return f"config.data.name {name!r} has no {what}; one of {able}"

@@ -1,7 +1,7 @@
-"""Texts as sentences, and the file of the vectors of each text's sentences.
+"""Splits texts into sentences, and reads and writes files of sentence vectors.
 
-The file is Parquet: a text's `name`, and its `sentences`, a list of float16 vectors of
-one size, in their order.
+Such a file is Parquet with a row per text: its `name`, and its `sentences`, a list of
+float16 vectors of one size, in order.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from deepsets_jax.data.tables import parquet
-from deepsets_jax.data.tables.arrow_lists import from_arrow
+from deepsets_jax.data.tables.arrow_lists import from_arrow, vectors_to_arrow
 from deepsets_jax.ragged import Ragged
 
 FORMAT = "deepsets_jax sentence vectors 1"
 
-# A mark that begins a list: it stands at the start or after a colon, and alone.
+# A list mark: it stands alone, at the start of a paragraph or after a colon.
 _LIST = re.compile(r"(?:^|:\s+)([*•+o-])(?=\s)")
 _END = re.compile(r"[.!?]+[\"'”)\]]*\s+")
 _NEVER_LAST = frozenset(
@@ -31,15 +31,15 @@ _LETTERS = re.compile(r"(?:\w\.)+")
 
 
 def split(paragraphs: Sequence[str]) -> list[str]:
-  """The sentences of some paragraphs, in order.
+  """Splits paragraphs into sentences, in order.
 
-  A paragraph ends a sentence. So does a full stop, exclamation or question mark with
-  white space after it, closing quotes and brackets included; whatever the next letter,
-  for a program's name is often small. It does not after an abbreviation ("e.g."), nor
-  after one that may well be last ("etc.", "U.S.") before a small letter. Each item of a
-  list is a sentence or several, without its mark: "*" or "•" standing alone, or what
-  else marks the start of a paragraph or stands after a colon ("-", "+", "o"). A piece
-  without a letter is left out.
+  A sentence ends with its paragraph, or with a full stop, exclamation mark or question
+  mark (and closing quotes or brackets) before white space. The next letter may be lower
+  case, because names of programs often are. Abbreviations that are never last ("e.g.")
+  do not end a sentence; those that may be last ("etc.", "U.S.") do not end one before a
+  lower-case letter. Each item of a list is one or more sentences, without its mark.
+  List marks are "*" and "•" standing alone, and every mark ("-", "+", "o") that stands
+  at the start of the paragraph or after a colon. Pieces without a letter are left out.
   """
   return [
     sentence
@@ -51,7 +51,7 @@ def split(paragraphs: Sequence[str]) -> list[str]:
 
 
 def _items(paragraph: str) -> list[str]:
-  """The items of the lists in a paragraph, with what stands before each list."""
+  """The text before each list of a paragraph, and the items of the list."""
   marks = {"*", "•", *_LIST.findall(paragraph)}
   either = "|".join(re.escape(mark) for mark in sorted(marks))
   return re.split(rf"(?:^|(?<=\s))(?:{either})(?=\s)", paragraph)
@@ -73,16 +73,15 @@ def _sentences(item: str) -> list[str]:
 def write_sentences(
   path: str | pathlib.Path, names: Sequence[str], vectors: Ragged, content: str
 ) -> None:
-  """Writes the file, or nothing at all.
+  """Writes a file of sentence vectors atomically.
 
   Args:
-    path: Parquet file.
-    names: Of the texts, `[b]`.
-    vectors: Of their sentences, `[n, d]`; kept as float16.
-    content: What the vectors were made of, for `content_of`: a digest, say.
+    path: The Parquet file.
+    names: The names of the texts, `[b]`.
+    vectors: The vectors of their sentences, `[n, d]`; stored as float16.
+    content: What the vectors were made from, for `content_of`; for example a digest.
   """
-  values = np.asarray(vectors.values, np.float16)
-  elements = pa.FixedSizeListArray.from_arrays(values.reshape(-1), values.shape[1])
+  elements = vectors_to_arrow(vectors.values, np.float16)
   offsets = pa.array(vectors.offsets, pa.int32())
   table = pa.table(
     {
@@ -95,7 +94,7 @@ def write_sentences(
 
 
 def content_of(path: str | pathlib.Path) -> str | None:
-  """What the vectors in a file were made of; None if there is no such file."""
+  """Returns the `content` that a file was written with; None without such a file."""
   try:
     metadata = pq.read_schema(path).metadata or {}
   except (OSError, pa.ArrowException):
@@ -106,7 +105,7 @@ def content_of(path: str | pathlib.Path) -> str | None:
 
 
 def read_sentences(path: str | pathlib.Path) -> tuple[list[str], Ragged]:
-  """The names of the texts, `[b]`, and the vectors of their sentences, `[n, d]`.
+  """Returns the names of the texts, `[b]`, and their sentences' vectors, `[n, d]`.
 
   Raises:
     DataError: The file is missing, damaged or of another format.

@@ -1,23 +1,22 @@
-"""Batches of users and the items to rank for each: lists of any length, none included.
+"""Batches of users and the items to rank for each, in lists of any length.
 
-Where the lists come from, see `list_sources`.
+The lists come from a source of `lists`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import flax.struct
 import numpy as np
 from jaxtyping import Array, Float
 
 from deepsets_jax.data.interactions import distinct
-from deepsets_jax.data.interactions.distinct import padded
-from deepsets_jax.data.interactions.lists import CANDIDATES, Source
-from deepsets_jax.data.interactions.next_item import HISTORY
+from deepsets_jax.data.interactions.distinct import pad
+from deepsets_jax.data.interactions.lists import CANDIDATES, ListSource
 from deepsets_jax.data.tables.batching import Budget, SetDropout
 from deepsets_jax.data.tables.table import take_elements
-from deepsets_jax.ragged import Batch, Ragged, stack
+from deepsets_jax.ragged import Batch, Ragged
 
 
 @flax.struct.dataclass
@@ -26,11 +25,11 @@ class Lists:
 
   Attributes:
     users: Their fields and HISTORY, whose values are rows in the table of items, or
-      slots in `items` where towers are shared.
-    items: What is known of the distinct items that this takes; their rows are
-      `items.indices`, increasing, -1 on padding.
-    candidates: Of each user its list, slots in `items` `[n]`.
-    labels: Of each candidate how much it is wanted, from 0; 0 on padding.
+      slots in `items` if the item tower is tied.
+    items: The distinct items of the shard; `items.indices` are their rows, increasing,
+      and -1 on padding.
+    candidates: The list of each user, as slots in `items`: `[n]`.
+    labels: The relevance of each candidate, at least 0; 0 on padding.
   """
 
   users: Batch
@@ -39,85 +38,63 @@ class Lists:
   labels: Float[Array, "n"]
 
 
-class ListBatcher:
+class ListBatcher(distinct.ShardBatcher[Lists]):
   """Gathers lists into `Lists` of one shape.
 
-  Where candidates do not fit, the longest lists lose their last ones; see the room of a
-  source.
+  If the candidates do not fit, the longest lists lose their last ones; see
+  `max_candidates` of a source.
   """
 
   def __init__(
     self,
-    source: Source,
+    source: ListSource,
     budget: Budget,
     *,
     tie_item_tower: bool,
     item_slots: Mapping[str, int] | None = None,
-    absence: SetDropout | None = None,
+    dropout: SetDropout | None = None,
   ):
-    """The batcher.
+    """Initializes the batcher.
 
     Args:
       source: The lists.
-      budget: Of the users of a shard and of their CANDIDATES.
-      shared: Whether histories are made of the vectors of the batch's items.
-      item_slots: Slots of the items' modalities; None for a proposal.
-      absence: What is left out of users in training, or None.
+      budget: The capacity of a shard of users, including their CANDIDATES.
+      tie_item_tower: Whether histories use the vectors of the items of the batch.
+      item_slots: {modality of items: slots of a shard}; None for a proposal.
+      dropout: What to drop from users in training; None for nothing.
     """
-    self._source, self._budget = source, budget
-    self._shared, self._absence = tie_item_tower, absence
-    history = budget.slots[HISTORY] if tie_item_tower else 0
-    self._items = distinct.ItemBatcher(
-      source.histories.items,
-      budget.slots[CANDIDATES] + history,
+    super().__init__(
+      source,
+      budget,
+      budget.slots[CANDIDATES],
       source.shares(),
-      source.seed,
-      item_slots,
+      tie_item_tower=tie_item_tower,
+      item_slots=item_slots,
+      dropout=dropout,
     )
-
-  @property
-  def item_budget(self) -> Budget:
-    """Of the items of a shard."""
-    return self._items.budget
-
-  def batch(
-    self, epoch: int, rows: Sequence[np.ndarray], step: int, first_shard: int
-  ) -> Lists:
-    """Lists `[s, ...]`, those of `rows` for each shard of a step of an epoch."""
-    shards = []
-    for index, lists in enumerate(rows, start=first_shard):
-      users, ends = self._source.of_epoch(epoch, lists)
-      shards.append(self._shard(users, ends, step, index))
-    return stack(shards)
 
   def _shard(self, users: np.ndarray, ends: np.ndarray, step: int, index: int) -> Lists:
     source, budget = self._source, self._budget
-    table = source.users_before(users, ends)
-    batch = distinct.users(table, users, budget, self._absence, step, index)
+    batch = self._users(users, ends, step, index)
     rng = np.random.default_rng((source.seed, step, index, 3))
     candidates, labels = source.candidates(users, ends, rng)
     slots = budget.slots[CANDIDATES]
-    keep = _places(candidates) < distinct.longest(candidates.lengths, slots)
+    keep = _positions(candidates) < distinct.longest_fitting(candidates.lengths, slots)
     candidates, labels = take_elements(candidates, keep), labels[keep]
-    parts = [candidates.values]
-    if self._shared:
-      parts.append(distinct.clicked(batch))
-    rows = np.unique(np.concatenate(parts))
-    if self._shared:
-      batch = distinct.with_slots(batch, rows)
+    batch, rows = self._distinct(batch, [candidates.values])
     ends = candidates.offsets
     return Lists(
       users=batch,
       items=self._items.shard(rows),
       candidates=Ragged(
-        padded(np.searchsorted(rows, candidates.values), slots, 0),
-        # A user that is only padding has an empty list.
-        padded(ends, budget.examples + 1, ends[-1]),
+        pad(np.searchsorted(rows, candidates.values), slots, 0),
+        # A user on padding has an empty list.
+        pad(ends, budget.examples + 1, ends[-1]),
       ),
-      labels=padded(labels, slots, 0, np.float32),
+      labels=pad(labels, slots, 0, np.float32),
     )
 
 
-def _places(lists: Ragged) -> np.ndarray:
-  """The place of each element in its list, from 0 (host)."""
+def _positions(lists: Ragged) -> np.ndarray:
+  """The position of each element in its list, from 0."""
   return np.arange(len(lists.values)) - np.repeat(lists.offsets[:-1], lists.lengths)

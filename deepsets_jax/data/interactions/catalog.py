@@ -1,4 +1,4 @@
-"""Histories with what a person calls their items and tokens."""
+"""Histories with the names of their items and tokens."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from deepsets_jax.data.interactions.histories import Histories
 
 @dataclasses.dataclass(frozen=True)
 class ItemCatalog:
-  """Users, items and events, as every source of histories gives them.
+  """Users, items and events, as every data set with histories returns them.
 
   Attributes:
-    histories: The ids of both tables are those of the source.
-    titles: Of each item, to be printed: `[items]` strings.
-    vocabularies: Of "users" and "items", by modality of tokens, the string of every id;
-      a modality of buckets has none.
+    histories: The histories; the ids of both tables are those of the source.
+    titles: The title of each item, for people to read: `[items]` strings.
+    vocabularies: {"users" or "items": {modality of tokens: the string of every id}}; a
+      modality of hash buckets is left out.
   """
 
   histories: Histories

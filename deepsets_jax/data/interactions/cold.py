@@ -1,4 +1,4 @@
-"""Items held out as a whole: what a model makes of an item that nobody came to yet."""
+"""Cold items: items held out with all their events, to evaluate unseen items."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from deepsets_jax.ragged import Ragged
 
 @dataclasses.dataclass(frozen=True)
 class ColdSplit:
-  """An evaluation whose targets are cold items; used as `histories.Split`.
+  """An evaluation whose targets are cold items, with the interface of `Split`.
 
   Attributes:
-    user_rows: The users that came to a cold item, `[q]`, in increasing order.
-    known_ends: `[q]`, where the events end that each user is known by.
-    target_rows: `[q]`, the cold item that each came to then.
-    cold_rows: All cold items, in increasing order.
+    user_rows: The users with an event of a cold item, increasing: `[q]`.
+    known_ends: The end of the known events of each user: `[q]`.
+    target_rows: The cold item of the target event of each user: `[q]`.
+    cold_rows: All cold items, increasing.
   """
 
   user_rows: np.ndarray
@@ -28,37 +28,40 @@ class ColdSplit:
   cold_rows: np.ndarray
 
   def known(self, histories: Histories) -> Ragged:
-    """Rows of the items that each user is known to have seen, by time: `q` lists."""
+    """Returns the rows of the items in the known events of each user, by time."""
     begins = histories.offsets[:-1][self.user_rows]
     return histories.items_between(begins, self.known_ends)
 
   def targets(self, histories: Histories) -> Ragged:
-    """Rows of the items to be found: `q` lists of one."""
+    """Returns the row of the item to be found by each user: `q` lists of one."""
     del histories
     return Ragged(self.target_rows, np.arange(len(self.target_rows) + 1))
 
 
-def without(
+def hold_out(
   histories: Histories, share: float, seed: int
 ) -> tuple[Histories, ColdSplit]:
-  """Histories without the events of some items, and the split that asks for these.
+  """Removes the events of some items, and returns the split that evaluates these.
 
-  Each user is asked for the last cold item that it came to, given what it came to
-  before, cold items left out.
+  The target of a user is the last event of a cold item; its earlier events of other
+  items are known.
 
   Args:
-    histories: Of all users.
-    share: Of the items that become cold, above 0 and below 1.
-    seed: Of which these are.
+    histories: The histories of all users.
+    share: The share of the items that become cold, above 0 and below 1.
+    seed: Seed of their choice.
+
+  Returns:
+    The histories without the events of cold items, and the split.
 
   Raises:
-    ConfigError: Another share, or one of no item.
+    ConfigError: `share` selects no item, or all of them.
   """
   count = round(share * len(histories.items))
   if not 0 < count < len(histories.items):
     raise ConfigError(
       f"config.data.histories.cold_items is {share}, {count} of"
-      f" {len(histories.items)} items; expected a share that is some and not all"
+      f" {len(histories.items)} items; expected a share of some but not all items"
     )
   rng = np.random.default_rng((seed, 3))
   cold_rows = np.sort(rng.choice(len(histories.items), count, replace=False))

@@ -1,4 +1,4 @@
-"""Which fields of users and items a model is given, and the ids of items."""
+"""Selection of the fields of users and items, and the ids of items as a modality."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from deepsets_jax.data.interactions.histories import Histories
 from deepsets_jax.data.tables.schema import Modality, Schema
 from deepsets_jax.data.tables.table import Table
-from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Ragged
 
 ID = "id"
@@ -24,41 +24,37 @@ def select_fields(
   item_fields: Sequence[str] | None,
   id_events: int | None,
 ) -> Histories:
-  """The histories with what a model is given of users and items.
+  """Selects the fields of users and items that a model receives.
 
   Args:
-    histories: With all fields.
-    popularity: Training events of each item.
-    user_fields: Of users; None for all.
-    item_fields: Of items; None for all.
+    histories: The histories with all fields.
+    popularity: Number of training events of each item.
+    user_fields: The fields of users; None for all.
+    item_fields: The fields of items; None for all.
     id_events: See `with_ids`; None for no ids.
 
   Raises:
-    DataError: No such field, or nothing at all is given of items.
+    ConfigError: A field does not exist, or items have neither fields nor ids.
   """
-  items = chosen(histories.items, item_fields, "item_fields")
+  items = _select(histories.items, item_fields, "item_fields")
   if id_events is not None:
     items = with_ids(items, popularity, id_events)
   if not items.modalities:
-    raise DataError(
-      "config.data.histories: no item_fields and no ids, so that all items are one;"
+    raise ConfigError(
+      "config.data.histories: with no item_fields and no ids, all items are alike;"
       " name fields, or set id_events"
     )
-  users = chosen(histories.users, user_fields, "user_fields")
+  users = _select(histories.users, user_fields, "user_fields")
   return dataclasses.replace(histories, users=users, items=items)
 
 
-def chosen(table: Table, names: Sequence[str] | None, where: str) -> Table:
-  """The table with these fields alone; None for all.
-
-  Raises:
-    DataError: No such field.
-  """
+def _select(table: Table, names: Sequence[str] | None, where: str) -> Table:
+  """The table with these fields only; None for all. `where` names the setting."""
   if names is None:
     return table
   unknown = sorted(set(names) - set(table.modalities))
   if unknown:
-    raise DataError(
+    raise ConfigError(
       f"config.data.histories.{where}: no field {unknown[0]!r}; there are"
       f" {sorted(table.modalities)}"
     )
@@ -71,23 +67,23 @@ def chosen(table: Table, names: Sequence[str] | None, where: str) -> Table:
 
 
 def with_ids(items: Table, popularity: np.ndarray, id_events: int) -> Table:
-  """The items with ID, a token of its own for each that has so many training events.
+  """Adds the modality ID: a token of its own for each item with enough training events.
 
-  Of others it is absent: an embedding that nothing has trained says nothing, and what
-  is known of the item speaks alone.
+  It is absent from the other items: an untrained embedding has no information, so they
+  are represented by their fields alone.
 
   Args:
     items: All items.
-    popularity: Training events of each.
-    id_events: Events that it takes.
+    popularity: Number of training events of each item.
+    id_events: Number of training events from which on an item has an id.
 
   Raises:
-    DataError: The items have a field of that name.
+    ConfigError: The items have a field of that name.
   """
   if ID in items.modalities:
-    raise DataError(
-      f"the items have a field {ID!r}, as the modality of ids is called: leave it out"
-      " of config.data.histories.item_fields, or call it something else"
+    raise ConfigError(
+      f"the items have a field {ID!r}, the name of the modality of ids: leave it out of"
+      " config.data.histories.item_fields, or rename it"
     )
   has_id = popularity >= id_events
   offsets = np.append(0, np.cumsum(has_id))

@@ -1,9 +1,9 @@
-"""Users, items and the events between them: what recall and ranking learn from.
+"""Users, items and the events between them, for retrieval and ranking.
 
-An event is a click (a rating, a purchase): a user, an item, a time, perhaps a rating. A
-user's history is its events by time. Users and items are examples of a table each, with
-whatever is known of them. To evaluate, the last events of each user are held out: the
-targets, to be found by what is known before them.
+An event is a click, a rating or a purchase: a user, an item, a time, and perhaps a
+rating. The history of a user is its events by time. Users and items are the examples of
+one table each, with any fields. For evaluation, the last events of each user are held
+out: they are the targets, to be found from the events before them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from deepsets_jax.data.tables.table import Table, element_slots
+from deepsets_jax.data.tables.table import Table, slots_between
 from deepsets_jax.foundation.errors import ConfigError, DataError
 from deepsets_jax.ragged import Ragged
 
@@ -22,15 +22,15 @@ from deepsets_jax.ragged import Ragged
 class Histories:
   """All users, all items, and each user's events by time.
 
-  A user without any event has an empty history; an item may be of no event.
+  A user without events has an empty history, and an item may have no events.
 
   Attributes:
-    users: The fields of the users; its target is of kind "none".
-    items: The same of the items.
+    users: The fields of the users, with a target of kind "none".
+    items: The fields of the items, with a target of kind "none".
     offsets: Where the events of each user begin, `[users + 1]` int64.
-    rows: Row in `items` of the item of each event, `[n]` int32.
-    times: In seconds since 1970, `[n]` int64.
-    ratings: `[n]` float32, or None where events are clicks.
+    rows: The row in `items` of each event, `[n]` int32.
+    times: The time of each event in seconds since 1970, `[n]` int64.
+    ratings: The rating of each event, `[n]` float32; None for clicks.
   """
 
   users: Table
@@ -41,31 +41,32 @@ class Histories:
   ratings: np.ndarray | None
 
   def lengths(self) -> np.ndarray:
-    """Number of events of each user, `[users]` int64."""
+    """Returns the number of events of each user, `[users]` int64."""
     return np.diff(self.offsets)
 
   def items_between(self, begins: np.ndarray, ends: np.ndarray) -> Ragged:
-    """Rows of the items of `q` runs of events, from `begins[i]` to before `ends[i]`."""
-    lengths = ends - begins
-    offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return Ragged(self.rows[element_slots(begins, lengths, offsets)], offsets)
+    """Returns the item rows of `q` runs of events, `begins[i]` to before `ends[i]`."""
+    slots, offsets = slots_between(begins, ends)
+    return Ragged(self.rows[slots], offsets)
 
   def popularity(self, ends: np.ndarray) -> np.ndarray:
-    """Number of events of each item, `[items]` int64; 0 for one never seen.
+    """Returns the number of events of each item, `[items]` int64.
 
-    Those of a user from `ends[user]` on are not counted.
+    Events of a user from `ends[user]` on are not counted.
     """
     counted = self.items_between(self.offsets[:-1], ends).values
     return np.bincount(counted, minlength=len(self.items))
 
   def validate(self, where: str) -> Histories:
-    """The histories themselves, after a look at every value.
+    """Checks every value, and returns the histories themselves.
+
+    Args:
+      where: The name of the data in messages, such as a file.
 
     Raises:
-      DataError: A table is not valid, or has a target; offsets do not fit the users or
-        the events; an item that is not there; events of a user out of order; a rating
-        that is not finite. The message begins with `where`, and names event and user.
+      DataError: A table is not valid, or has a target; offsets do not fit users or
+        events; an item does not exist; events of a user are out of order; a rating is
+        not finite. The message names the event and the user.
     """
     for name, table in (("users", self.users), ("items", self.items)):
       table.validate(f"{where}, {name}")
@@ -81,7 +82,7 @@ class Histories:
     problem = f"item row {{}} is not one of the {len(self.items)} items"
     self._check(good, self.rows, problem, where)
     falls = np.diff(self.times, prepend=self.times[:1]) < 0
-    # The first event of a user may be earlier than the last of the user before.
+    # The first event of a user may be earlier than the last of the previous user.
     falls[self.offsets[:-1][self.lengths() > 0]] = False
     problem = "time {} is before that of the event before; use histories.of_events"
     self._check(~falls, self.times, problem, where)
@@ -93,7 +94,7 @@ class Histories:
   def _check(
     self, good: np.ndarray, values: np.ndarray, problem: str, where: str
   ) -> None:
-    """Raises for the first event that is not good; `problem` has `{}` for its value."""
+    """Raises an error for the first bad event; `problem` has `{}` for its value."""
     if not good.all():
       event = int(np.argmin(good))
       user = int(np.searchsorted(self.offsets, event, side="right")) - 1
@@ -106,13 +107,13 @@ class Histories:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-  """One evaluation: what is known of each user, and what is to be found.
+  """One evaluation: the known events of each user, and the targets to be found.
 
   Attributes:
-    user_rows: The users that have targets, `[q]`, in increasing order.
-    known_ends: `[q]` int64: the known events of user `u = user_rows[i]` are from
-      `offsets[u]` to here.
-    target_ends: `[q]` int64: its targets are the events from there to here.
+    user_rows: The users that have targets, `[q]`, increasing.
+    known_ends: The known events of user `u = user_rows[i]` are those from `offsets[u]`
+      to before `known_ends[i]`: `[q]` int64.
+    target_ends: Its targets are the events from there to before `target_ends[i]`.
   """
 
   user_rows: np.ndarray
@@ -120,16 +121,16 @@ class Split:
   target_ends: np.ndarray
 
   def known(self, histories: Histories) -> Ragged:
-    """Rows of the items that each user is known to have seen, by time: `q` lists."""
+    """Returns the rows of the items in the known events of each user, by time."""
     begins = histories.offsets[:-1][self.user_rows]
     return histories.items_between(begins, self.known_ends)
 
   def targets(self, histories: Histories) -> Ragged:
-    """Rows of the items to be found: `q` lists."""
+    """Returns the rows of the items to be found by each user: `q` lists."""
     return histories.items_between(self.known_ends, self.target_ends)
 
   def ends(self, histories: Histories) -> np.ndarray:
-    """Where the known events of every user end, `[users]`; all are, without targets."""
+    """Returns where the known events of every user end, `[users]`."""
     ends = histories.offsets[1:].copy()
     ends[self.user_rows] = self.known_ends
     return ends
@@ -145,34 +146,34 @@ def of_events(
   *,
   where: str,
 ) -> tuple[Histories, dict[str, int]]:
-  """Histories of a log of events in any order, and how much of it was mended.
+  """Builds histories from a log of events in any order, which may be empty.
 
-  Events of one user at one time stay in the order of the log; of those that have the
-  item in common, too, the first stays. A log may be empty, as may a history.
+  Events of one user at one time stay in the order of the log; if they have the same
+  item, too, only the first stays.
 
   Args:
-    users: Every user, with or without events.
-    items: Every item, seen or not.
-    user_rows: Row in `users` of each event, `[n]` integers.
-    item_rows: Row in `items` of each event.
-    times: In whole seconds since 1970; floats that are whole will do.
-    ratings: Finite, or None.
-    where: What to call the log in a message.
+    users: All users, with or without events.
+    items: All items, with or without events.
+    user_rows: The row in `users` of each event, `[n]` integers.
+    item_rows: The row in `items` of each event, `[n]` integers.
+    times: The time of each event in whole seconds since 1970, integers or floats.
+    ratings: The rating of each event, finite; or None.
+    where: The name of the log in messages.
 
   Returns:
-    The histories, and how many events were "duplicates", left out, and how many
-    "out_of_order", earlier than the event of their user that is before in the log.
+    The histories; and how many events were "duplicates", which are left out, and
+    "out_of_order", that is, earlier than the event of their user before them.
 
   Raises:
-    DataError: Columns of different lengths, or a row, time or rating that cannot be;
-      the message names the event by its place in the log, from 0.
+    DataError: Columns differ in length, or a row, time or rating is not valid. The
+      message names the event by its position in the log, from 0.
   """
   columns = {"item rows": item_rows, "times": times, "ratings": ratings}
   _check_lengths(columns, len(user_rows), where)
   user_rows = _rows(user_rows, len(users), "user", where)
   item_rows = _rows(item_rows, len(items), "item", where)
   times = _seconds(times, where)
-  order, mended = _order(user_rows, item_rows, times)
+  order, repaired = _order(user_rows, item_rows, times)
   offsets = np.zeros(len(users) + 1, np.int64)
   np.cumsum(np.bincount(user_rows[order], minlength=len(users)), out=offsets[1:])
   histories = Histories(
@@ -183,21 +184,25 @@ def of_events(
     times=times[order],
     ratings=None if ratings is None else _finite(ratings, where)[order],
   )
-  return histories, mended
+  return histories, repaired
 
 
 def leave_out(
   histories: Histories, held_out: int = 1
 ) -> tuple[dict[str, Split], np.ndarray]:
-  """The last events of each user held out, by time: leave-one-out and the like.
+  """Holds out the last events of each user by time, for example leave-one-out.
 
-  The last are the targets of "test", those before them of "validation". The known
-  events of "test" include the targets of "validation". A user of fewer than
-  `2 * held_out + 1` events is in neither, and all its events train.
+  The last `held_out` events are the targets of "test", those before them the targets of
+  "validation". The known events of "test" include the targets of "validation". Users
+  with fewer than `2 * held_out + 1` events are in neither; all their events train.
+
+  Args:
+    histories: The histories of all users.
+    held_out: Number of events of each user in each of the two splits.
 
   Returns:
-    The splits "validation" and "test", and `[users]` int64 where the training events of
-    each user end.
+    The splits "validation" and "test"; and where the training events of each user end,
+    `[users]` int64.
 
   Raises:
     ConfigError: `held_out` below 1.
@@ -209,8 +214,8 @@ def leave_out(
   user_rows = np.flatnonzero(lengths >= needed)
   if not len(user_rows):
     raise DataError(
-      f"no user has {needed} events, to hold out {held_out} twice, for two splits;"
-      f" the longest history has {lengths.max(initial=0)}: give more, or hold out fewer"
+      f"no user has {needed} events, to hold out {held_out} for each of two splits;"
+      f" the longest history has {lengths.max(initial=0)}: hold out fewer events"
     )
   ends = histories.offsets[1:][user_rows]
   splits = {
@@ -221,12 +226,12 @@ def leave_out(
 
 
 def _rows(rows: np.ndarray, count: int, what: str, where: str) -> np.ndarray:
-  """Rows of a table as int64, all of them there."""
+  """The rows as int64, after a check that they are rows of the table."""
   rows = np.asarray(rows)
   if rows.size and not np.issubdtype(rows.dtype, np.integer):
-    kind = f"{what} rows of type {rows.dtype}"
     raise DataError(
-      f"{where}: {kind}, expected integers; give rows of {what}s, not ids"
+      f"{where}: {what} rows of type {rows.dtype}, expected integers; give rows of"
+      f" {what}s, not ids"
     )
   problem = f"{what} row {{}} is not one of the {count} {what}s"
   _check_log((rows >= 0) & (rows < count), rows, problem, where)
@@ -238,7 +243,7 @@ def _seconds(times: np.ndarray, where: str) -> np.ndarray:
   if np.issubdtype(times.dtype, np.floating):
     # Above 2**53 a float is no longer exact to the second.
     whole = (np.abs(times) < 2**53) & (times == np.floor(times))
-    problem = "time {} is no whole number of seconds since 1970; round it"
+    problem = "time {} is not a whole number of seconds since 1970; round it"
     _check_log(whole, times, problem, where)
   elif not np.issubdtype(times.dtype, np.integer):
     raise DataError(
@@ -257,14 +262,14 @@ def _finite(ratings: np.ndarray, where: str) -> np.ndarray:
 def _order(
   users: np.ndarray, items: np.ndarray, times: np.ndarray
 ) -> tuple[np.ndarray, dict[str, int]]:
-  """The events to keep, by user and time, and the counts of `of_events`."""
+  """The events to keep, by user and time, and the counts that `of_events` returns."""
   by_user = np.argsort(users, kind="stable")
   late = (np.diff(users[by_user]) == 0) & (np.diff(times[by_user]) < 0)
-  # Each sort is stable: of what is alike the first in the log comes first.
-  alike = np.lexsort((items, times, users))
-  same = [np.diff(column[alike]) == 0 for column in (users, items, times)]
+  # Each sort is stable: among equal events the first in the log comes first.
+  grouped = np.lexsort((items, times, users))
+  same = [np.diff(column[grouped]) == 0 for column in (users, items, times)]
   first = np.ones(len(users), bool)
-  first[alike[1:]] = ~np.all(same, axis=0)
+  first[grouped[1:]] = ~np.all(same, axis=0)
   order = np.lexsort((times, users))
   order = order[first[order]]
   counts = {"duplicates": len(users) - len(order), "out_of_order": int(late.sum())}
@@ -294,8 +299,10 @@ def _check_offsets(histories: Histories, where: str) -> None:
     )
   events = len(histories.rows)
   if offsets[0] != 0 or offsets[-1] != events:
-    ends = f"from {offsets[0]} to {offsets[-1]}"
-    raise DataError(f"{where}: offsets run {ends}, expected 0 to {events}, the events")
+    raise DataError(
+      f"{where}: offsets run from {offsets[0]} to {offsets[-1]}, expected 0 to the"
+      f" number of events, {events}"
+    )
   if (lengths := histories.lengths()).min() < 0:
     row = int(np.argmin(lengths))
     raise DataError(

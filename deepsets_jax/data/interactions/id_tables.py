@@ -1,8 +1,8 @@
-"""A table of users or items from a file of theirs: a row each, with any columns.
+"""A table of users or items, read from a file with a row each and any columns.
 
-The columns become fields as a spec beside the file says, `items.spec.json` for
-`items.csv`; without one, as `proposal.propose` takes them. Scales and vocabularies are
-fitted on all rows: nothing is predicted of a row, so that none gives an answer away.
+The columns become fields by the spec beside the file, such as `items.spec.json` for
+`items.csv`; without one, by a proposal. Scales and vocabularies are fitted on all rows.
+This leaks no targets, because none are predicted from a row.
 """
 
 from __future__ import annotations
@@ -25,28 +25,27 @@ from deepsets_jax.data.ingest.columns.spec import ColumnType, Spec
 from deepsets_jax.data.ingest.columns.survey import located, numbered
 from deepsets_jax.data.ingest.files import opening, paths
 from deepsets_jax.data.ingest.files.source import Source, shorten, shorten_names
-from deepsets_jax.data.tables.schema import Schema, Target
-from deepsets_jax.data.tables.table import Table
+from deepsets_jax.data.tables.table import Table, table_without_target
 from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.ragged import Ragged, from_lengths
 
 Report = Callable[[str], Any]
-# By name, how a column is a field, and what was fitted.
-Fields = Mapping[str, tuple[ColumnType, Any]]
-# Columns of titles, the first that there is.
+# {field: (the type of its column, what was fitted)}.
+Fitted = Mapping[str, tuple[ColumnType, Any]]
+# Names of columns of titles; the first that exists is taken.
 _TITLES = ("title", "name")
-# Characters of a title: an array of strings is as wide as the longest.
+# Longest title in characters: an array of strings is as wide as its longest.
 _TITLE_SIZE = 100
 
 
 @dataclasses.dataclass(frozen=True)
 class IdTable:
-  """All rows of a file.
+  """The users or items of a file.
 
   Attributes:
-    table: With the fields; its target is of kind "none".
-    titles: What to call each, `[b]` strings: a column of titles, or the id.
-    vocabularies: By modality of tokens, the string of every id.
+    table: Their fields, with a target of kind "none".
+    titles: The title of each, or its id, for people to read: `[b]` strings.
+    vocabularies: {modality of tokens: the string of every id}.
   """
 
   table: Table
@@ -54,25 +53,26 @@ class IdTable:
   vocabularies: Mapping[str, tuple[str, ...]]
 
 
-def of_ids(ids: np.ndarray) -> IdTable:
-  """A table without fields."""
-  return IdTable(_table({}, {}, ids), ids, {})
+def table_of_ids(ids: np.ndarray, titles: np.ndarray | None = None) -> IdTable:
+  """Returns a table without fields; titles are the ids by default."""
+  table = table_without_target({}, {}, ids)
+  return IdTable(table, ids if titles is None else titles, {})
 
 
-def read(path: str, column: str, report: Report) -> IdTable:
-  """The table of a file.
+def read_id_table(path: str, column: str, report: Report) -> IdTable:
+  """Reads the table of a file.
 
   Args:
-    path: Of the file, see `opening.open_source`.
-    column: Of the ids.
-    report: Told of each field of a proposal, and of pictures that cannot be read.
+    path: The file, see `opening.open_source`.
+    column: The column of ids.
+    report: Called with a line per column of a proposal, and about unreadable pictures.
 
   Raises:
-    DataError: The file cannot be read, a row has no id or that of another, or a value
-      is not what the spec says; names file, row and column.
+    DataError: The file cannot be read, an id is missing or occurs twice, or a value
+      does not fit the spec. The message names file, row and column.
   """
   source = opening.open_source(path)
-  check_ids(source, column, "call that of the ids as it is called in the events")
+  check_ids(source, column, "name the column of ids as in the events")
   ids = _ids(source, column)
   titles = _titles(source, ids)
   given = _given(path, column)
@@ -84,12 +84,12 @@ def read(path: str, column: str, report: Report) -> IdTable:
       raise DataError(
         f"{source.where}: column"
         f" {', '.join(map(repr, given.modalities[name].by_column))}, modality {name!r}:"
-        f" {why}; mend it, or leave it out of {spec.beside(path)}"
+        f" {why}; repair it, or leave it out of {spec.beside(path)}"
       )
   else:
     fields = _proposed(source, column, report)
   if not fields:
-    return IdTable(_table({}, {}, ids), titles, {})
+    return table_of_ids(ids, titles)
   kinds = {name: kind for name, (kind, _) in fields.items()}
   fitted = {name: state for name, (_, state) in fields.items()}
   of_fields = Spec(kinds, _no_label(column))
@@ -103,7 +103,7 @@ def read(path: str, column: str, report: Report) -> IdTable:
 
 
 def check_column(source: Source, column: str, advice: str) -> None:
-  """Raises `DataError` for a column that is not there; `advice` is the way out."""
+  """Raises `DataError` for a missing column; `advice` says how to repair it."""
   if column not in source.schema.names:
     raise DataError(
       f"{source.where}: no column {column!r}; there are"
@@ -112,18 +112,18 @@ def check_column(source: Source, column: str, advice: str) -> None:
 
 
 def check_ids(source: Source, column: str, advice: str) -> None:
-  """Raises `DataError` for a column that is not there, or cannot be of ids."""
+  """Raises `DataError` for a missing column, or one that cannot hold ids."""
   check_column(source, column, advice)
   kind = source.schema.field(column).type
   if not cells.is_token(kind):
     raise DataError(
-      f"{source.where}: column {column!r} is {kind}, and ids are strings or whole"
+      f"{source.where}: column {column!r} is {kind}, but ids are strings or whole"
       f" numbers: {advice}"
     )
 
 
 def _ids(source: Source, column: str) -> np.ndarray:
-  """The id of every row, `[b]` strings, no two the same."""
+  """The id of every row, `[b]` distinct strings."""
   found: list[str] = []
   for rows, batch in numbered(source, [column]):
     try:
@@ -141,14 +141,14 @@ def _ids(source: Source, column: str) -> np.ndarray:
     row = next(row for row, name in enumerate(found) if first[name] != row)
     raise DataError(
       f"{source.where}: row {row}, column {column!r}: the id {shorten(found[row])} is"
-      f" that of row {first[found[row]]}, too, and {len(found) - len(first)} rows have"
-      " one that was before; leave all but one of each out"
+      f" also that of row {first[found[row]]}; {len(found) - len(first)} rows repeat an"
+      " id: keep one row of each"
     )
   return np.array(found, np.str_)
 
 
 def _titles(source: Source, ids: np.ndarray) -> np.ndarray:
-  """The titles, and ids where there is none."""
+  """The title of every row, or its id if it has none."""
   names = {field.name.lower(): field for field in source.schema}
   able = [names[name] for name in _TITLES if name in names]
   able = [field.name for field in able if pa.types.is_string(field.type)]
@@ -160,7 +160,7 @@ def _titles(source: Source, ids: np.ndarray) -> np.ndarray:
 
 
 def _given(path: str, column: str) -> Spec | None:
-  """The spec in the file beside, which needs to name nothing but modalities."""
+  """The spec beside the file, which needs to name only modalities; None without one."""
   beside = spec.beside(path)
   if not beside.exists():
     return None
@@ -169,12 +169,13 @@ def _given(path: str, column: str) -> Spec | None:
     label = (value.get("label") or {}).get("column")
   except (OSError, ValueError, AttributeError) as error:
     raise DataError(
-      f"{beside} is no spec of columns ({error}); mend it, or remove it for a proposal"
+      f"{beside} is not a spec of columns ({error}); repair it, or remove it for a"
+      " proposal"
     ) from error
   if label not in (None, column):
     raise DataError(
-      f"{beside}: the label is column {label!r}, and nothing is predicted of users or"
-      " items; set it to null, and name the column as a modality, or leave it out"
+      f"{beside}: the label is column {label!r}, but users and items have no label; set"
+      " it to null, and name the column as a modality or leave it out"
     )
   wanted = {k: v for k, v in value.items() if k not in ("id", "split", "group")}
   label = dataclasses.asdict(_no_label(column))
@@ -182,23 +183,23 @@ def _given(path: str, column: str) -> Spec | None:
 
 
 def _no_label(column: str) -> Label:
-  """What stands for the label, of which there is none: ids, which are not read."""
+  """A label that is never read, in place of the missing one: the column of ids."""
   return Label(column, "multiclass")
 
 
-def _proposed(source: Source, column: str, report: Report) -> Fields:
-  """The fields that the columns look like, of which there may be none."""
+def _proposed(source: Source, column: str, report: Report) -> Fitted:
+  """The fields that a proposal finds in the columns, possibly none."""
   others = [name for name in source.schema.names if name != column]
   if not others:
     return {}
   facts = gather(source)
   try:
     proposed, unused = propose(facts, source.where, label=column)
-  except DataError as error:  # There is none.
+  except DataError as error:  # No column can be a field.
     report(f"no fields: {error}")
     return {}
   fields, unfit = _fit(source, proposed.modalities)
-  marks = {proposed.id: "it names the rows", proposed.split: "it tells parts"}
+  marks = {proposed.id: "it names the rows", proposed.split: "it names the split"}
   taken = {name: f"left out: {text}" for name, text in (unused | marks).items()}
   for name, kind in proposed.modalities.items():
     for field, one in kind.by_column.items():
@@ -211,11 +212,11 @@ def _proposed(source: Source, column: str, report: Report) -> Fields:
 
 def _fit(
   source: Source, kinds: Mapping[str, ColumnType]
-) -> tuple[Fields, dict[str, str]]:
-  """The fields that can be fitted, and of others why not.
+) -> tuple[Fitted, dict[str, str]]:
+  """The fields that can be fitted, and {other field: the reason}.
 
   Raises:
-    DataError: A value that cannot be of its kind.
+    DataError: A value does not fit its kind.
   """
   fittings = {name: kind.fitting() for name, kind in kinds.items()}
   columns = list(dict.fromkeys(c for kind in kinds.values() for c in kind.by_column))
@@ -237,7 +238,7 @@ def _fit(
 def _encoded(
   source: Source, encoding: Encoding, ids: np.ndarray, absent: Unreadable
 ) -> Table:
-  """The table of all rows; takes in the pictures that cannot be read."""
+  """The table of all rows; adds unreadable pictures to `absent`."""
   columns = encoding.spec.columns
   parts = [
     encoding.table(
@@ -247,20 +248,13 @@ def _encoded(
   ]
   schema = encoding.schema.modalities
   modalities = {name: _joined([part[name] for part in parts]) for name in schema}
-  return _table(modalities, schema, ids)
+  return table_without_target(modalities, schema, ids)
 
 
 def _joined(parts: Sequence[Ragged]) -> Ragged:
-  """The examples of all parts, one after the other."""
+  """The examples of all parts, in order."""
   lengths = np.concatenate([np.diff(part.offsets) for part in parts])
   joined = from_lengths(np.concatenate([part.values for part in parts]), lengths)
   if parts[0].weights is None:
     return joined
   return joined.replace(weights=np.concatenate([part.weights for part in parts]))
-
-
-def _table(
-  modalities: Mapping[str, Ragged], kinds: Mapping[str, Any], ids: np.ndarray
-) -> Table:
-  targets = np.zeros((len(ids), 0), np.float32)
-  return Table(Schema(kinds, Target("none", 0)), modalities, targets, ids)

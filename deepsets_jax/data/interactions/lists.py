@@ -1,8 +1,7 @@
-"""The lists to rank: a user before an event, some items, and how much each is wanted.
+"""Lists to rank: a user before an event, some items, and the relevance of each.
 
-Where lists come from: of "ratings", a run of a user's events is what it was offered,
-and how it rated is the order wanted; of "clicks", the item that a user came to is to be
-told from random ones.
+With "ratings", a list is a run of a user's events, to be ranked by their ratings. With
+"clicks", a list is the item of a user's next event, to be ranked above random items.
 """
 
 from __future__ import annotations
@@ -18,21 +17,21 @@ from deepsets_jax.data.interactions import next_item
 from deepsets_jax.data.interactions.histories import Histories, Split
 from deepsets_jax.data.interactions.next_item import HISTORY, NextItemExamples
 from deepsets_jax.data.tables.schema import Schema
-from deepsets_jax.data.tables.table import Table, element_slots
+from deepsets_jax.data.tables.table import Table, slots_between
 from deepsets_jax.foundation.errors import ConfigError, DataError
 from deepsets_jax.ragged import Ragged, from_lengths
 
-# Among the lengths of examples, and the budgets of a shard.
+# The key of candidates among the lengths of examples and the budgets of a shard.
 CANDIDATES = "candidates"
 
 
-class Source(Protocol):
-  """The lists that are trained on.
+class ListSource(Protocol):
+  """A source of training lists.
 
   Attributes:
-    histories: Of all users.
-    seed: Of the draws.
-    highest: Of the labels.
+    histories: The histories of all users.
+    seed: Seed of the draws.
+    highest: The highest label.
   """
 
   histories: Histories
@@ -40,51 +39,51 @@ class Source(Protocol):
   highest: float
 
   def __len__(self) -> int:
-    """Number of lists of an epoch."""
+    """Returns the number of lists of an epoch."""
 
   def lengths(self, epoch: int) -> Mapping[str, np.ndarray]:
-    """Elements of each list of an epoch by modality of its user, and CANDIDATES."""
+    """Returns {modality of users, or CANDIDATES: elements of each list of an epoch}."""
 
   def longest(self) -> int:
-    """The most events that a list of any epoch is known by."""
+    """Returns the largest number of known events of a list of any epoch."""
 
   def shares(self) -> np.ndarray:
-    """How often an item is a candidate: `[items]`, the sum 1."""
+    """Returns the relative frequency of items as candidates: `[items]`, with sum 1."""
 
   def schema(self) -> Schema:
-    """Of a user before an event."""
+    """Returns the schema of a user before an event."""
 
   def users_before(self, users: np.ndarray, ends: np.ndarray) -> Table:
-    """See `prefixes.users_before`."""
+    """See `next_item.users_before`."""
 
   def of_epoch(self, epoch: int, lists: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The users of some lists, and where what is known of each ends: `[b]` each."""
+    """Returns the users of some lists, and where their known events end: `[b]` each."""
 
   def candidates(
     self, users: np.ndarray, ends: np.ndarray, rng: np.random.Generator
   ) -> tuple[Ragged, np.ndarray]:
-    """The rows of the items of some lists, each once in a list, and their labels."""
+    """Returns the item rows of some lists, distinct in a list, and their labels."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RatingLists:
   """Consecutive runs of a user's training events, to be ranked by rating.
 
-  A list is known nothing of but the events before it. Its labels are the ratings less
-  the lowest of all, so that the worst gains nothing.
+  Only the events before a list are known. Labels are the ratings minus the lowest of
+  all ratings, so that the worst gains nothing.
 
   Attributes:
-    histories: Of all users, with ratings.
-    train_ends: `[users]`: events of a user from here on are not trained on.
-    window: See `prefixes.users_before`.
-    list_size: Events of a list; the last list of a user may have fewer.
-    seed: Of their order.
-    room: The most candidates of a list that a shard has room for: the `lengths` are no
-      more, and what a list has beyond is cut; None for any number.
+    histories: The histories of all users, with ratings.
+    train_ends: The end of the training events of each user: `[users]`.
+    max_history: See `next_item.users_before`.
+    list_size: Number of events of a list; the last list of a user may have fewer.
+    seed: Seed of the order of the lists.
+    max_candidates: The largest number of candidates of a list that fits into a shard:
+      the `lengths` are at most this, and longer lists are cut. None for no limit.
 
   Raises:
-    ConfigError: A list size below 1.
-    DataError: Events have no ratings.
+    ConfigError: `list_size` is below 1.
+    DataError: The events have no ratings.
   """
 
   histories: Histories
@@ -92,7 +91,7 @@ class RatingLists:
   max_history: int
   list_size: int
   seed: int
-  room: int | None = None
+  max_candidates: int | None = None
 
   def __post_init__(self):
     if self.list_size < 1:
@@ -101,56 +100,56 @@ class RatingLists:
       )
     if self.histories.ratings is None:
       raise DataError(
-        "config.ranking.lists is 'ratings', and events have none: give the log a"
-        " rating of each, or set it to 'clicks'"
+        "config.ranking.lists is 'ratings', and events have none: add ratings to the"
+        " log, or set it to 'clicks'"
       )
 
   def __len__(self) -> int:
     return int(self._firsts[-1])
 
   def of_epoch(self, epoch: int, lists: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """See `Source`; every epoch has the same."""
+    """See `ListSource`; every epoch has the same lists."""
     del epoch
     users = np.searchsorted(self._firsts, lists, side="right") - 1
-    places = (lists - self._firsts[users]) * self.list_size
-    return users, self.histories.offsets[:-1][users] + places
+    positions = (lists - self._firsts[users]) * self.list_size
+    return users, self.histories.offsets[:-1][users] + positions
 
   def lengths(self, epoch: int) -> Mapping[str, np.ndarray]:
-    """See `Source`."""
+    """See `ListSource`."""
     users, begins = self.of_epoch(epoch, np.arange(len(self)))
     fields = self.histories.users
     known = np.minimum(begins - self.histories.offsets[:-1][users], self.max_history)
     return {
       **{name: fields.lengths_of(name, users) for name in fields.modalities},
       HISTORY: known,
-      CANDIDATES: _at_most(self._ends(users, begins) - begins, self.room),
+      CANDIDATES: _at_most(self._ends(users, begins) - begins, self.max_candidates),
     }
 
   def longest(self) -> int:
-    """See `Source`."""
+    """See `ListSource`."""
     return int(self.lengths(0)[HISTORY].max())
 
   def shares(self) -> np.ndarray:
-    """See `Source`."""
+    """See `ListSource`."""
     counts = self.histories.popularity(self.train_ends)
     return counts / max(counts.sum(), 1)
 
   def schema(self) -> Schema:
-    """See `Source`; an element of HISTORY has a weight, see `users_before`."""
+    """See `ListSource`; elements of HISTORY have weights, see `users_before`."""
     found = next_item.schema(self.histories)
     history = dataclasses.replace(found.modalities[HISTORY], weighted=True)
     return Schema({**found.modalities, HISTORY: history}, found.target)
 
   def users_before(self, users: np.ndarray, ends: np.ndarray) -> Table:
-    """Users before some events, with the ratings of their histories.
+    """Returns users before some events, with the ratings of their histories.
 
-    The weight of an element of HISTORY is 1 and the rating, standardised over those
-    that are trained on: what is liked counts more, and what is not less than nothing.
+    The weight of an element of HISTORY is 1 plus the rating, standardised over the
+    training events: liked items count more, and disliked ones may count negatively.
     """
     histories = self.histories
     table = next_item.users_before(histories, users, ends, self.max_history)
     history = table.modalities[HISTORY]
-    slots = element_slots(ends - history.lengths, history.lengths, history.offsets)
+    slots, _ = slots_between(ends - history.lengths, ends)
     mean, deviation = self._moments
     weights = 1 + (histories.ratings[slots] - mean) / deviation
     return dataclasses.replace(
@@ -162,38 +161,36 @@ class RatingLists:
   def candidates(
     self, users: np.ndarray, ends: np.ndarray, rng: np.random.Generator
   ) -> tuple[Ragged, np.ndarray]:
-    """See `Source`."""
+    """See `ListSource`."""
     del rng
     return self.between(ends, self._ends(users, ends))
 
   def between(self, begins: np.ndarray, ends: np.ndarray) -> tuple[Ragged, np.ndarray]:
-    """The items of runs of events, see `Histories.items_between`, and their labels."""
-    rows = self.histories.items_between(begins, ends)
-    lengths = ends - begins
-    ratings = self.histories.ratings[element_slots(begins, lengths, rows.offsets)]
-    return rows, ratings - self.histories.ratings.min(initial=np.inf)
+    """Returns the items of runs of events, see `items_between`, and their labels."""
+    slots, offsets = slots_between(begins, ends)
+    rows = Ragged(self.histories.rows[slots], offsets)
+    ratings = self.histories.ratings
+    return rows, ratings[slots] - ratings.min(initial=np.inf)
 
   @functools.cached_property
   def highest(self) -> float:
-    """Of the labels; 1 where all ratings are the same."""
+    """The highest label; 1 if all ratings are equal."""
     return float(np.ptp(self.histories.ratings)) or 1.0
 
   @property
   def liked(self) -> float:
-    """The label of an item that is rated as the mean of those trained on."""
+    """The label of the mean rating of the training events."""
     return float(self._moments[0] - self.histories.ratings.min())
 
   @functools.cached_property
   def _moments(self) -> tuple[np.float32, np.float32]:
-    """Mean and deviation of the ratings that are trained on; of equal ones 1."""
-    begins, ends = self.histories.offsets[:-1], self.train_ends
-    offsets = np.append(0, np.cumsum(ends - begins))
-    slots = element_slots(begins, ends - begins, offsets)
+    """Mean and deviation of the ratings of the training events; deviation 1 for 0."""
+    slots, _ = slots_between(self.histories.offsets[:-1], self.train_ends)
     ratings = self.histories.ratings[slots].astype(np.float64)
     return np.float32(ratings.mean()), np.float32(ratings.std() or 1)
 
   def _ends(self, users: np.ndarray, begins: np.ndarray) -> np.ndarray:
-    """Where the lists end that begin here."""
+    """Where the lists that begin at these events end."""
     return np.minimum(begins + self.list_size, self.train_ends[users])
 
   @functools.cached_property
@@ -204,79 +201,46 @@ class RatingLists:
 
 
 @dataclasses.dataclass(frozen=True)
-class ClickLists:
-  """The item that a user came to, label 1, and random ones that it never did, label 0.
+class ClickLists(NextItemExamples):
+  """The item of a user's next event, label 1, and random unseen items, label 0.
 
   Attributes:
-    prefixes: The events.
-    negatives: Random items of a list, uniform and all different, that are not among
-      the user's training events; of a user that has clicked nearly all, as many as
-      there are.
-    room: As of `RatingLists`.
+    negatives: Number of distinct items of a list that are drawn uniformly from those
+      outside the user's training events; fewer for a user with nearly all items.
+    max_candidates: See `RatingLists`.
 
   Raises:
-    ConfigError: Fewer than 1 negative.
+    ConfigError: `negatives` is below 1.
   """
 
-  prefixes: NextItemExamples
   negatives: int
-  room: int | None = None
-
-  def __post_init__(self):
-    if self.negatives < 1:
-      raise ConfigError(
-        f"config.ranking.negatives is {self.negatives}; expected at least 1, since a"
-        " list of one item is in order"
-      )
+  max_candidates: int | None = None
 
   highest = 1.0
 
-  @property
-  def histories(self) -> Histories:
-    """See `Source`."""
-    return self.prefixes.histories
-
-  @property
-  def seed(self) -> int:
-    """See `Source`."""
-    return self.prefixes.seed
-
-  def __len__(self) -> int:
-    return len(self.prefixes)
-
-  def of_epoch(self, epoch: int, lists: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """See `NextItemExamples.of_epoch`."""
-    return self.prefixes.of_epoch(epoch, lists)
+  def __post_init__(self):
+    super().__post_init__()
+    if self.negatives < 1:
+      raise ConfigError(
+        f"config.ranking.negatives is {self.negatives}; expected at least 1, since a"
+        " list of one item is always in order"
+      )
 
   def lengths(self, epoch: int) -> Mapping[str, np.ndarray]:
-    """See `Source`; of candidates the most there may be."""
+    """See `ListSource`; lists have at most this many candidates."""
     most = np.full(len(self), 1 + self.negatives)
-    lengths = {CANDIDATES: _at_most(most, self.room)}
-    return {**self.prefixes.lengths(epoch), **lengths}
-
-  def longest(self) -> int:
-    """See `NextItemExamples.longest`."""
-    return self.prefixes.longest()
+    lengths = {CANDIDATES: _at_most(most, self.max_candidates)}
+    return {**super().lengths(epoch), **lengths}
 
   def shares(self) -> np.ndarray:
-    """See `Source`."""
+    """See `ListSource`."""
     uniform = self.negatives / len(self.histories.items)
-    return (self.prefixes.shares() + uniform) / (1 + self.negatives)
-
-  def schema(self) -> Schema:
-    """See `prefixes.schema`."""
-    return next_item.schema(self.histories)
-
-  def users_before(self, users: np.ndarray, ends: np.ndarray) -> Table:
-    """See `prefixes.users_before`."""
-    return next_item.users_before(
-      self.histories, users, ends, self.prefixes.max_history
-    )
+    return (super().shares() + uniform) / (1 + self.negatives)
 
   def candidates(
     self, users: np.ndarray, ends: np.ndarray, rng: np.random.Generator
   ) -> tuple[Ragged, np.ndarray]:
-    """See `Source`; of each list the positive comes first."""
+    """See `ListSource`; the positive is the first of its list."""
     lists = [
       np.append(self.histories.rows[end], self._unseen(user, rng))
       for user, end in zip(users, ends, strict=True)
@@ -288,33 +252,34 @@ class ClickLists:
     return rows, labels
 
   def _unseen(self, user: int, rng: np.random.Generator) -> np.ndarray:
-    histories, end = self.histories, self.prefixes.train_ends[user]
+    histories, end = self.histories, self.train_ends[user]
     seen = np.unique(histories.rows[histories.offsets[user] : end])
     free = len(histories.items) - len(seen)
     count = min(self.negatives, free)
-    places = rng.choice(free, count, replace=False, shuffle=False)
-    # Before a free row there are as many seen ones as are not above its place.
+    positions = rng.choice(free, count, replace=False, shuffle=False)
+    # Position to row: add the number of seen rows before the row.
     before = seen - np.arange(len(seen))
-    places = places + np.searchsorted(before, places, side="right")
-    return places.astype(np.int32)
+    rows = positions + np.searchsorted(before, positions, side="right")
+    return rows.astype(np.int32)
 
 
 def last_part(
   histories: Histories, share: float = 0.1, least: int = 2
 ) -> tuple[dict[str, Split], np.ndarray]:
-  """The last events of each user held out by share, as lists to be ranked.
+  """Holds out a share of the last events of each user, as lists to be ranked.
 
-  The last are the list of "test", as many before them that of "validation"; what is
-  known of a user for "test" includes the latter.
+  The last events are the list of "test", and as many before them that of "validation".
+  The known events of "test" include the list of "validation".
 
   Args:
-    histories: Of all users.
-    share: Of a user's events, rounded down.
-    least: Events of a list: two can be in a wrong order. A user with fewer than so many
-      for training, too, is in neither, and all its events train.
+    histories: The histories of all users.
+    share: The share of a user's events in each list, rounded down.
+    least: The smallest number of events of a list; fewer than two are always in order.
+      Users without that many left for training are in neither split; all their events
+      train.
 
   Returns:
-    As `histories.leave_out`.
+    See `histories.leave_out`.
 
   Raises:
     DataError: No user has enough events.
@@ -325,7 +290,7 @@ def last_part(
   if not len(user_rows):
     raise DataError(
       f"no user has {3 * least} events, to hold out {least} twice and train on the"
-      f" rest; the longest history has {lengths.max(initial=0)}: give more"
+      f" rest; the longest history has {lengths.max(initial=0)}: add events"
     )
   ends, sizes = histories.offsets[1:][user_rows], sizes[user_rows]
   splits = {
@@ -335,5 +300,5 @@ def last_part(
   return splits, splits["validation"].ends(histories)
 
 
-def _at_most(lengths: np.ndarray, room: int | None) -> np.ndarray:
-  return lengths if room is None else np.minimum(lengths, room)
+def _at_most(lengths: np.ndarray, most: int | None) -> np.ndarray:
+  return lengths if most is None else np.minimum(lengths, most)

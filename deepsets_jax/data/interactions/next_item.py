@@ -1,7 +1,7 @@
-"""Users as they were before an event: their fields, and the history up to there.
+"""Users before an event: their fields, and their history up to the event.
 
-What a model of clicks learns from is a history cut before each of its events. Nothing
-of the event itself or after it is in the example.
+The training examples are histories cut before each of their events. An example contains
+nothing of the event itself or of later events.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from deepsets_jax.data.interactions.histories import Histories
 from deepsets_jax.data.tables.schema import Modality, Schema
-from deepsets_jax.data.tables.table import Table, element_slots, take_rows
+from deepsets_jax.data.tables.table import Table, slots_between, take_rows
 from deepsets_jax.foundation.errors import ConfigError, DataError
 from deepsets_jax.ragged import Ragged
 
@@ -24,9 +24,10 @@ EXAMPLES = ("prefixes", "users")
 
 
 def schema(histories: Histories) -> Schema:
-  """Of a user before an event: its fields, and HISTORY, tokens that are item rows.
+  """Returns the schema of a user before an event: its fields, and HISTORY.
 
-  The tokens are ordered; their times are ages, see `users_before`.
+  The elements of HISTORY are tokens, the rows of items. They are ordered, and their
+  times are ages, see `users_before`.
 
   Raises:
     DataError: A field of users has the name of the history.
@@ -34,8 +35,8 @@ def schema(histories: Histories) -> Schema:
   fields = histories.users.schema
   if HISTORY in fields.modalities:
     raise DataError(
-      f"a field of users is called {HISTORY!r}, as their events are: give it another"
-      " name, or leave it out of config.data.histories.user_fields"
+      f"a field of users is called {HISTORY!r}, the name of their events: rename it, or"
+      " leave it out of config.data.histories.user_fields"
     )
   history = Modality("tokens", len(histories.items), ordered=True, timed=True)
   return Schema({**fields.modalities, HISTORY: history}, fields.target)
@@ -44,26 +45,23 @@ def schema(histories: Histories) -> Schema:
 def users_before(
   histories: Histories, users: np.ndarray, ends: np.ndarray, max_history: int
 ) -> Table:
-  """Users as they were before some of their events.
+  """Returns users as they were before some of their events.
 
-  An age is log(1 + minutes) from an event to the latest that is known, so that it says
-  nothing of what comes.
+  The age of an event is log(1 + minutes) up to the latest known event, so that it has
+  no information about later events.
 
   Args:
-    histories: Of all users.
-    users: `[b]` rows of users; one may be there several times.
-    ends: `[b]`, of each the first event that is not known, counted over all users.
-    window: Of a longer history the latest so many events.
+    histories: The histories of all users.
+    users: The rows of the users, `[b]`; a user may occur several times.
+    ends: The first unknown event of each, counted over all users: `[b]`.
+    max_history: Number of latest events to keep of a longer history.
 
   Returns:
     A table of `schema`, in the order of `users`.
   """
   begins = np.maximum(histories.offsets[:-1][users], ends - max_history)
-  lengths = ends - begins
-  offsets = np.zeros(len(users) + 1, np.int64)
-  np.cumsum(lengths, out=offsets[1:])
-  slots = element_slots(begins, lengths, offsets)
-  latest = np.repeat(ends - 1, lengths)
+  slots, offsets = slots_between(begins, ends)
+  latest = np.repeat(ends - 1, ends - begins)
   minutes = (histories.times[latest] - histories.times[slots]) / _MINUTE
   history = Ragged(
     histories.rows[slots], offsets, times=np.log1p(minutes).astype(np.float32)
@@ -82,16 +80,16 @@ def users_before(
 
 @dataclasses.dataclass(frozen=True)
 class NextItemExamples:
-  """The training examples of histories: a user, and an event to come.
+  """The training examples of histories: a user, and its next event.
 
   Attributes:
-    histories: Of all users.
-    train_ends: `[users]`: events of a user from here on are not trained on.
-    window: See `users_before`.
+    histories: The histories of all users.
+    train_ends: The end of the training events of each user: `[users]`.
+    max_history: See `users_before`.
     examples: "prefixes", every training event of every user in each epoch; or "users",
-      in each epoch one event of each user, drawn anew. The former counts a user as
-      often as it clicks, the latter once.
-    seed: Of the draws.
+      one event of each user, drawn again in each epoch. The former weights users by
+      their events, the latter equally.
+    seed: Seed of the draws.
   """
 
   histories: Histories
@@ -111,14 +109,22 @@ class NextItemExamples:
         f"config.data.histories.max_history is {self.max_history}; expected at least 1"
       )
 
+  def schema(self) -> Schema:
+    """Returns the schema of a user before an event."""
+    return schema(self.histories)
+
+  def users_before(self, users: np.ndarray, ends: np.ndarray) -> Table:
+    """Returns users as they were before some of their events; see the function."""
+    return users_before(self.histories, users, ends, self.max_history)
+
   def __len__(self) -> int:
-    """Number of examples of an epoch."""
+    """Returns the number of examples of an epoch."""
     if self.examples == "prefixes":
       return int(self._firsts[-1])
     return len(self._active)
 
   def of_epoch(self, epoch: int, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The users of some examples, and the event that each is to come to: `[b]` each."""
+    """Returns the users of some examples, and the next event of each: `[b]` each."""
     begins = self.histories.offsets[:-1]
     if self.examples == "prefixes":
       users = np.searchsorted(self._firsts, examples, side="right") - 1
@@ -129,7 +135,7 @@ class NextItemExamples:
     return users, begins[users] + (draws * counts).astype(np.int64)
 
   def lengths(self, epoch: int) -> Mapping[str, np.ndarray]:
-    """Number of elements of each example of an epoch, by modality."""
+    """Returns {modality: number of elements of each example of an epoch}."""
     users, ends = self.of_epoch(epoch, np.arange(len(self)))
     fields = self.histories.users
     known = np.minimum(ends - self.histories.offsets[:-1][users], self.max_history)
@@ -139,15 +145,15 @@ class NextItemExamples:
     }
 
   def longest(self) -> int:
-    """The most events that an example of any epoch is known by."""
+    """Returns the largest number of known events of an example of any epoch."""
     most = int(np.max(self.train_ends - self.histories.offsets[:-1]))
     return min(self.max_history, max(most - 1, 0))
 
   def shares(self) -> np.ndarray:
-    """How often an item is what an example is to come to: `[items]`, the sum 1."""
+    """Returns the relative frequency of items as targets: `[items]`, with sum 1."""
     begins = self.histories.offsets[:-1]
     counts = self.train_ends - begins
-    rows = self.histories.rows[element_slots(begins, counts, self._firsts)]
+    rows = self.histories.items_between(begins, self.train_ends).values
     each = np.repeat(1 / np.maximum(counts, 1), counts)
     weights = None if self.examples == "prefixes" else each
     found = np.bincount(rows, weights, minlength=len(self.histories.items))
@@ -164,7 +170,7 @@ class NextItemExamples:
     return np.flatnonzero(np.diff(self._firsts))
 
 
-@functools.lru_cache(maxsize=2)  # Threads straddle at most two epochs.
+@functools.lru_cache(maxsize=2)  # Threads work on at most two epochs at once.
 def _draws(seed: int, epoch: int, count: int) -> np.ndarray:
-  """A number in [0, 1) for each user, of an epoch."""
+  """A random number in [0, 1) for each user in an epoch."""
   return np.random.default_rng((seed, epoch, 1)).random(count)

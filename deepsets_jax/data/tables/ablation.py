@@ -1,4 +1,4 @@
-"""Tables of which some elements are taken away, as if they had never been there."""
+"""Removal of elements from tables; a removed element is absent, without a trace."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from deepsets_jax.data.tables.table import Table, take_elements
 
 
 class Bags:
-  """All elements of a table in one line: example by example, modality by modality.
+  """The elements of a table in one sequence: by example, then by modality.
 
   Attributes:
-    offsets: Where each example's elements begin, `[b+1]`.
-    modality: Of each element, its place in the schema's order, `[n]`.
-    example: Of each element, `[n]`.
+    offsets: Where the elements of each example begin, `[b+1]`.
+    modality: The index of the modality of each element in the schema, `[n]`.
+    example: The example of each element, `[n]`.
   """
 
   def __init__(self, table: Table):
@@ -29,20 +29,20 @@ class Bags:
 
   @property
   def lengths(self) -> np.ndarray:
-    """Elements of each example, of all modalities: `[b]`."""
+    """Number of elements of each example over all modalities: `[b]`."""
     return np.diff(self.offsets)
 
   @property
   def position(self) -> np.ndarray:
-    """Of each element, its place in its example's line: `[n]`."""
+    """Position of each element among those of its example: `[n]`."""
     return np.arange(len(self.modality)) - self.offsets[self.example]
 
   def split(self, values: np.ndarray) -> dict[str, np.ndarray]:
-    """A value per element, `[n, ...]`, in the order of each modality's column."""
+    """Splits values per element, `[n, ...]`, into {modality: in the column's order}."""
     return {name: values[self.modality == i] for i, name in enumerate(self._names)}
 
   def join(self, values: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The inverse of `split`."""
+    """Joins {modality: values in the column's order}; the inverse of `split`."""
     dtype = np.result_type(*values.values())
     joined = np.zeros(len(self.modality), dtype)
     for index, name in enumerate(self._names):
@@ -50,16 +50,16 @@ class Bags:
     return joined
 
   def total(self, values: np.ndarray) -> np.ndarray:
-    """The sum of each example's values, `[n]` to `[b]`."""
+    """Sums the values of each example: `[n]` to `[b]`."""
     return np.bincount(self.example, values, minlength=len(self.offsets) - 1)
 
 
 def keep_elements(table: Table, keep: np.ndarray) -> Table:
-  """The table without the elements where `keep` is False.
+  """Returns the table without the elements where `keep` is False.
 
   Args:
-    table: Of `b` examples.
-    keep: In the order of `Bags(table)`, `[n]` bool.
+    table: The table.
+    keep: Whether to keep each element, in the order of `Bags(table)`: `[n]` bool.
   """
   parts = Bags(table).split(keep)
   kept = {k: take_elements(v, parts[k]) for k, v in table.modalities.items()}
@@ -67,9 +67,12 @@ def keep_elements(table: Table, keep: np.ndarray) -> Table:
 
 
 def keep_modalities(table: Table, keep: np.ndarray) -> Table:
-  """The table without the modalities where `keep`, `[b, m]` bool, is False.
+  """Returns the table without the modalities where `keep` is False.
 
-  The columns of `keep` are the schema's modalities, in its order.
+  Args:
+    table: The table.
+    keep: Whether to keep each modality of each example, `[b, m]` bool; columns in the
+      order of the schema.
   """
   bags = Bags(table)
   return keep_elements(table, keep[bags.example, bags.modality])

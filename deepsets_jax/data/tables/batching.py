@@ -1,7 +1,7 @@
-"""Batches of a table's rows, in numpy: which rows, and their elements end to end.
+"""Batches of the rows of a table, in numpy: which rows, and their elements end to end.
 
-Which rows go together is a pure function of seed and step, so that nothing has to be
-remembered to resume, and every process works out the same plan and takes its shards.
+The rows of a step are a pure function of seed and step. So training resumes without any
+saved state, and every process computes the same plan and takes its own shards.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from deepsets_jax.ragged import Batch, Ragged, stack
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-  """The room in one shard of a batch: its compiled shape.
+  """The capacity of one shard of a batch, which is its compiled shape.
 
   Attributes:
-    examples: `b`.
-    slots: `n` of each modality.
+    examples: The number of examples, `b`.
+    slots: {modality: the number of elements, `n`}.
   """
 
   examples: int
@@ -42,15 +42,18 @@ class Budget:
 def plan(
   lengths: Mapping[str, np.ndarray], order: np.ndarray, budget: Budget
 ) -> np.ndarray:
-  """Where shards begin in `order`: greedy, each closes when something is full.
+  """Splits rows into shards greedily: a shard ends when any of its slots are full.
 
   Args:
-    lengths: Elements per row, by modality; none above its budget.
-    order: Rows in the order to take them.
-    budget: Of a shard.
+    lengths: {modality: number of elements of each row}; no row is over the budget.
+    order: The rows, in the order to take them.
+    budget: The capacity of a shard.
 
   Returns:
-    Increasing positions in `order`, the first 0 and the last `len(order)`.
+    Where shards begin in `order`: increasing, the first 0 and the last `len(order)`.
+
+  Raises:
+    ConfigError: A row alone is over the budget.
   """
   ends = np.minimum(np.arange(len(order)) + budget.examples, len(order))
   for name, length in lengths.items():
@@ -60,28 +63,34 @@ def plan(
     ends = np.minimum(ends, full)
   if (ends <= np.arange(len(order))).any():
     row = order[np.argmax(ends <= np.arange(len(order)))]
-    raise ConfigError(f"row {row} is over budget; see budgets.check")
+    raise ConfigError(f"row {row} is over the budget {budget}; see budgets.check")
   bounds, ends = [0], ends.tolist()
   while bounds[-1] < len(order):
     bounds.append(ends[bounds[-1]])
   return np.array(bounds)
 
 
-# Of an epoch, the number of elements of every example, by modality.
+# epoch -> {modality: number of elements of each example}.
 Lengths = Callable[[int], Mapping[str, np.ndarray]]
 
 
 def lengths_of(table: Table) -> Lengths:
-  """A table's lengths, the same in every epoch."""
+  """Returns the lengths of a table, the same in every epoch."""
   lengths = {name: table.lengths(name) for name in table.modalities}
   return lambda epoch: lengths
 
 
 class EpochPlan:
-  """The rows of each training step: every epoch shuffled anew, by seed.
+  """The rows of each training step, with every epoch shuffled by seed and epoch.
 
-  A step takes `shards` shards. The last step of an epoch, which is not full, is
-  dropped where there is another.
+  The last step of an epoch, which is not full, is dropped unless it is the only one.
+
+  Args:
+    lengths: Number of elements of each example, by epoch.
+    examples: Number of examples of an epoch.
+    budget: The capacity of a shard.
+    shards: Number of shards of a step.
+    seed: Seed of the order.
   """
 
   def __init__(
@@ -89,16 +98,16 @@ class EpochPlan:
   ):
     self._lengths, self._examples = lengths, examples
     self._budget, self._shards, self._seed = budget, shards, seed
-    self._first_steps = [0]  # Of each epoch planned so far, and of the next.
+    self._first_steps = [0]  # Of every planned epoch and the next.
     self._latest: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    self._lock = threading.Lock()  # Prefetching threads ask at once.
+    self._lock = threading.Lock()  # Prefetching threads call concurrently.
 
   def rows(self, step: int) -> list[np.ndarray]:
-    """The rows of each shard of a step, counted from 0."""
+    """Returns the rows of each shard of a step; steps count from 0."""
     return self.epoch_and_rows(step)[1]
 
   def epoch_and_rows(self, step: int) -> tuple[int, list[np.ndarray]]:
-    """The epoch of a step, and the rows of each of its shards."""
+    """Returns the epoch of a step, and the rows of each of its shards."""
     with self._lock:
       while self._first_steps[-1] <= step:
         epoch = len(self._first_steps) - 1
@@ -111,21 +120,28 @@ class EpochPlan:
     return epoch, _shard_rows(order, bounds, first, self._shards)
 
   def steps_per_epoch(self) -> int:
-    """Number of steps of the first epoch; later ones may differ by a few."""
+    """Returns the number of steps of the first epoch; others may differ slightly."""
     self.rows(0)
     return self._first_steps[1]
 
   def _plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
     if epoch not in self._latest:
       order = np.random.default_rng((self._seed, epoch)).permutation(self._examples)
-      # Threads straddle at most two epochs; older plans are done with.
+      # Threads work on at most two epochs at once; older plans are no longer needed.
       self._latest = {k: v for k, v in self._latest.items() if k == epoch - 1}
       self._latest[epoch] = (order, plan(self._lengths(epoch), order, self._budget))
     return self._latest[epoch]
 
 
 class SequentialPlan:
-  """The rows of each evaluation step: every row once, in order, the last padded."""
+  """The rows of each evaluation step: every row once, in order, the last step padded.
+
+  Args:
+    lengths: {modality: number of elements of each row}.
+    examples: Number of rows.
+    budget: The capacity of a shard.
+    shards: Number of shards of a step.
+  """
 
   def __init__(
     self, lengths: Mapping[str, np.ndarray], examples: int, budget: Budget, shards: int
@@ -138,14 +154,14 @@ class SequentialPlan:
     return -(-(len(self._bounds) - 1) // self._shards)
 
   def rows(self, step: int) -> list[np.ndarray]:
-    """The rows of each shard of a step; none in shards that only fill it up."""
+    """Returns the rows of each shard of a step; shards that only pad it have none."""
     return _shard_rows(self._order, self._bounds, step * self._shards, self._shards)
 
 
 def _shard_rows(
   order: np.ndarray, bounds: np.ndarray, first: int, shards: int
 ) -> list[np.ndarray]:
-  """The rows of shards `first` to `first + shards`; past the last one, none."""
+  """The rows of shards `first` to `first + shards`; none past the last shard."""
   edges = np.minimum(np.arange(first, first + shards + 1), len(bounds) - 1)
   positions = bounds[edges]
   return [order[a:z] for a, z in itertools.pairwise(positions)]
@@ -153,13 +169,16 @@ def _shard_rows(
 
 @dataclasses.dataclass(frozen=True)
 class SetDropout:
-  """What is left out of training examples at random: truly absent, no placeholder.
+  """Random removal of modalities and elements from training examples.
+
+  What is dropped is truly absent, without a placeholder. It depends only on the seed,
+  the step and the shard.
 
   Attributes:
-    modality_rate: Chance of a modality of an example to be left out as a whole. One
-      of those present always stays, chosen at random.
-    element_rate: Chance of each element to be left out.
-    seed: What is left out depends on it, on the step and on the shard alone.
+    modality_rate: Probability of dropping a modality of an example as a whole, in
+      [0, 1). One of those present, chosen at random, always stays.
+    element_rate: Probability of dropping each element, in [0, 1).
+    seed: The seed.
   """
 
   modality_rate: float
@@ -169,32 +188,40 @@ class SetDropout:
   def __post_init__(self):
     for name in ("modality_rate", "element_rate"):
       if not 0 <= getattr(self, name) < 1:
-        raise ConfigError(f"{name} {getattr(self, name)} is not in [0, 1)")
+        raise ConfigError(f"{name} {getattr(self, name)}: expected a number in [0, 1)")
 
 
 class Batcher:
-  """Gathers rows of a table into batches of one shape."""
+  """Gathers rows of a table into batches of one shape.
 
-  def __init__(self, table: Table, budget: Budget, absence: SetDropout | None = None):
-    self._table, self._budget, self._absence = table, budget, absence
+  Args:
+    table: The examples.
+    budget: The capacity of a shard.
+    dropout: What to drop at random in training; None for nothing.
+  """
+
+  def __init__(self, table: Table, budget: Budget, dropout: SetDropout | None = None):
+    self._table, self._budget, self._dropout = table, budget, dropout
 
   def batch(
     self, rows: Sequence[np.ndarray], step: int = 0, first_shard: int = 0
   ) -> Batch:
-    """A batch `[s, ...]` of the rows of each of `s` shards.
+    """Gathers a batch `[s, ...]`.
 
-    `step` and `first_shard` (the index of the first of these shards among those of
-    all processes) only matter to what is left out at random.
+    Args:
+      rows: The rows of each of the `s` shards.
+      step: The training step, for dropout.
+      first_shard: Index of the first of these shards over all processes, for dropout.
     """
     return stack(
       [self.shard(mine, step, first_shard + i) for i, mine in enumerate(rows)]
     )
 
   def shard(self, rows: np.ndarray, step: int = 0, index: int = 0) -> Batch:
-    """One shard of a batch: that of this index in a step."""
+    """Gathers one shard of a batch: that of this index in a step."""
     rng = None
-    if self._absence is not None:
-      rng = np.random.default_rng((self._absence.seed, step, index))
+    if self._dropout is not None:
+      rng = np.random.default_rng((self._dropout.seed, step, index))
     table, b = self._table, self._budget.examples
     targets = np.zeros((b, *table.targets.shape[1:]), table.targets.dtype)
     targets[: len(rows)] = table.targets[rows]
@@ -212,14 +239,14 @@ class Batcher:
   def _present(
     self, rows: np.ndarray, rng: np.random.Generator | None
   ) -> dict[str, np.ndarray | None]:
-    """Which rows keep each modality; None where all do."""
+    """{modality: whether each row keeps it}; None if all rows do."""
     names = list(self._table.modalities)
-    if rng is None or not self._absence.modality_rate:
+    if rng is None or not self._dropout.modality_rate:
       return dict.fromkeys(names)
     nonempty = np.stack([self._table.lengths_of(name, rows) > 0 for name in names])
-    # The one with the largest draw always stays; it is kept for a draw above the rate.
+    # A draw above the rate keeps a modality; the largest draw always does.
     draws = np.where(nonempty, rng.random(nonempty.shape), -1.0)
-    keep = (draws >= self._absence.modality_rate) | (draws == draws.max(0))
+    keep = (draws >= self._dropout.modality_rate) | (draws == draws.max(0))
     return dict(zip(names, keep, strict=True))
 
   def _modality(
@@ -238,8 +265,8 @@ class Batcher:
     np.cumsum(lengths, out=offsets[1 : len(rows) + 1])
     offsets[len(rows) + 1 :] = offsets[len(rows)]
     slots = element_slots(starts, lengths, offsets[: len(rows) + 1])
-    if rng is not None and self._absence.element_rate:
-      keep = rng.random(len(slots)) >= self._absence.element_rate
+    if rng is not None and self._dropout.element_rate:
+      keep = rng.random(len(slots)) >= self._dropout.element_rate
       kept = np.zeros(len(slots) + 1, np.int64)
       np.cumsum(keep, out=kept[1:])
       slots, offsets = slots[keep], kept[offsets]
@@ -252,8 +279,8 @@ class Batcher:
 
 
 def _gather(values: np.ndarray, slots: np.ndarray, n: int) -> np.ndarray:
-  """The elements in these slots, then zeros up to `n` of them."""
+  """The elements in these slots, padded with zeros to `n` elements."""
   out = np.zeros((n, *values.shape[1:]), values.dtype)
-  # Slots are in range by construction; "clip" lets numpy write without a buffer.
+  # Slots are in range by construction. "clip" lets numpy write without a buffer.
   np.take(values, slots, axis=0, out=out[: len(slots)], mode="clip")
   return out

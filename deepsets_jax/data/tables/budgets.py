@@ -1,7 +1,7 @@
-"""Slot budgets: how many elements of each modality a shard of a batch has room for.
+"""Slot budgets: the number of elements of each modality that a shard can hold.
 
-One budget per modality is one compiled shape per run. A scan of the offsets alone
-proposes them, and says how full the slots will be.
+One budget per modality gives one compiled shape per run. They are proposed from the
+offsets alone, which also show how full the slots will be.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from deepsets_jax.data.tables.batching import Budget, plan
 from deepsets_jax.data.tables.table import Table, take_elements
 from deepsets_jax.foundation.errors import DataError
 
-# Slots are a multiple of this: what the vector units of all devices like.
+# Slots are a multiple of this, which suits the vector units of all devices.
 _MULTIPLE = 8
-# A proposal has room for this share of random full shards: of a few modalities, it is
-# seldom the slots that close a batch. Sums of heavy tails are not normal, so they are
-# drawn, not worked out.
+# A proposal holds this share of random full shards, so that slots seldom end a shard.
+# Sums of heavy-tailed lengths are not normal, so they are drawn and not computed.
 _SHARE = 0.99
 _DRAWS = 400
 
@@ -29,9 +28,9 @@ class Usage:
   """How one modality fills its slots.
 
   Attributes:
-    mean, p50, p99, max: Elements per example, absent ones counted as 0.
+    mean, p50, p99, max: Statistics of the elements per example; absent counts as 0.
     missing: Share of the examples without an element.
-    slots: The budget per shard.
+    slots: Number of slots of a shard.
     fill: Share of the slots that hold an element, over an epoch of shuffled rows.
   """
 
@@ -45,7 +44,7 @@ class Usage:
 
   @classmethod
   def of(cls, lengths: np.ndarray, slots: int, shards: int) -> Usage:
-    """Of examples of these lengths, in so many shards."""
+    """Computes the usage from the lengths of the examples and the number of shards."""
     p50, p99 = np.percentile(lengths, [50, 99], method="higher")
     return cls(
       mean=float(lengths.mean()),
@@ -59,13 +58,13 @@ class Usage:
 
 
 def propose(tables: Mapping[str, Table], examples: int) -> dict[str, int]:
-  """Slots per modality and shard for shards of `examples` examples.
+  """Proposes {modality: slots of a shard} for shards of `examples` examples.
 
-  What 99 % of random shards of the training part need, and never less than the
-  largest example of any split.
+  The slots hold 99 % of random shards of the training split, and the largest example of
+  every split.
   """
   return {
-    name: room(
+    name: slots_for(
       tables["train"].lengths(name),
       max(int(table.lengths(name).max()) for table in tables.values()),
       examples,
@@ -74,39 +73,42 @@ def propose(tables: Mapping[str, Table], examples: int) -> dict[str, int]:
   }
 
 
-def room(lengths: np.ndarray, largest: int, examples: int) -> int:
-  """Slots for 99 % of random shards of examples of some lengths, and for the largest.
+def slots_for(lengths: np.ndarray, largest: int, examples: int) -> int:
+  """Returns the slots that hold 99 % of random shards, and the largest example.
 
   Args:
-    lengths: Elements of each example.
-    largest: Of any example.
-    examples: Of a shard.
+    lengths: Number of elements of each example.
+    largest: Number of elements of the largest example of any split.
+    examples: Number of examples of a shard.
   """
   # The same shards for every modality.
   rng = np.random.default_rng(0)
   rows = rng.integers(0, len(lengths), (_DRAWS, min(examples, len(lengths))))
   needed = np.quantile(lengths[rows].sum(axis=1), _SHARE)
-  return rounded(max(int(np.ceil(needed)), largest))
+  return round_up(max(int(np.ceil(needed)), largest))
 
 
-def rounded(slots: int) -> int:
-  """A number of slots that devices like, not below this one nor 1."""
+def round_up(slots: int) -> int:
+  """Returns the smallest multiple of 8 that is at least `slots` and at least 1."""
   return -(-max(slots, 1) // _MULTIPLE) * _MULTIPLE
 
 
 def check(tables: Mapping[str, Table], slots: Mapping[str, int]) -> None:
-  """Raises for an example that no shard has room for.
+  """Checks that every example fits into a shard.
+
+  Args:
+    tables: The splits.
+    slots: {modality: slots of a shard}.
 
   Raises:
-    DataError: It names the example, the modality, its size, the budget and the ways
-      out; or a modality has no budget.
+    DataError: An example does not fit, or a modality has no budget.
   """
   for split, table in tables.items():
     missing = sorted(set(table.modalities) - set(slots))
     if missing:
       raise DataError(
         f"{split}: modality {missing[0]!r} has no budget; set"
-        f" config.data.budgets.{missing[0]}, or leave all unset for a proposal"
+        f" config.data.budgets.{missing[0]}, or leave all of them unset"
       )
     for name in table.modalities:
       lengths = table.lengths(name)
@@ -114,7 +116,7 @@ def check(tables: Mapping[str, Table], slots: Mapping[str, int]) -> None:
       if lengths[row] > slots[name]:
         raise DataError(
           f"{split}: example {str(table.ids[row])!r} has {lengths[row]} {name!r}"
-          f" elements and the budget is {slots[name]}; raise"
+          f" elements, and the budget is {slots[name]}; raise"
           f" config.data.budgets.{name}, or set config.data.overflow to 'first' or"
           " 'random' to truncate it"
         )
@@ -123,14 +125,17 @@ def check(tables: Mapping[str, Table], slots: Mapping[str, int]) -> None:
 def truncate(
   table: Table, slots: Mapping[str, int], policy: str, seed: int
 ) -> tuple[Table, dict[str, int]]:
-  """The table with no example over budget, and how many were cut per modality.
+  """Cuts the examples that are over budget.
 
   Args:
     table: Any split.
-    slots: Elements an example may have, by modality.
-    policy: "first" keeps the first elements; "random" a subset without replacement,
-      in order, that depends on `seed` and the example's row alone.
-    seed: Of the random policy.
+    slots: {modality: the most elements of an example}.
+    policy: "first" keeps the first elements; "random" a random subset, in order, that
+      depends only on `seed` and the row of the example.
+    seed: Seed of the policy "random".
+
+  Returns:
+    The table, and {modality: number of examples that were cut}, if any were.
   """
   modalities, counts = {}, {}
   for name, ragged in table.modalities.items():
@@ -153,7 +158,7 @@ def truncate(
 
 
 def usage(table: Table, budget: Budget) -> dict[str, Usage]:
-  """How each modality of a table fills its slots, over an epoch of shuffled rows."""
+  """Returns {modality: how it fills its slots} over an epoch of shuffled rows."""
   shards = len(_shard_sizes(table, budget))
   return {
     name: Usage.of(table.lengths(name), budget.slots[name], shards)
@@ -162,9 +167,10 @@ def usage(table: Table, budget: Budget) -> dict[str, Usage]:
 
 
 def examples_per_shard(table: Table, budget: Budget) -> float:
-  """The median over an epoch: `budget.examples`, unless slots are full before.
+  """Returns the median number of examples of a shard over an epoch.
 
-  Without the last shard of the epoch, which holds what is left.
+  It is `budget.examples`, unless slots are full before. The last shard, which is not
+  full, is not counted if there are others.
   """
   sizes = _shard_sizes(table, budget)
   return float(np.median(sizes[:-1] if len(sizes) > 1 else sizes))

@@ -1,7 +1,7 @@
-"""Batches in the background, through Grain over step numbers.
+"""Batches prepared in the background by Grain, which maps over step numbers.
 
-Grain prefetches and remembers the position; what a step holds is worked out from its
-number (`batching`). Mapping whole batches, not examples, is what makes it fast.
+Grain prefetches and keeps the position; the content of a step follows from its number
+(see `batching`). It is fast because whole batches are mapped, not examples.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from deepsets_jax.data.tables.batching import (
 )
 from deepsets_jax.data.tables.table import Table
 
-# One thread gathers while another waits for memory; batches ahead of the device.
+# One thread gathers while another waits for memory.
 _READ = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
 
 
@@ -33,31 +33,39 @@ def train_batches(
   *,
   seed: int,
   total_steps: int,
-  absence: SetDropout | None = None,
+  dropout: SetDropout | None = None,
 ) -> grain.DatasetIterator:
-  """An iterator over the batches of all training steps, this process's shards.
+  """Returns an iterator over the training batches, with the shards of this process.
 
-  Its `get_state` and `set_state` are the data position, for a checkpoint.
+  Its `get_state` and `set_state` give the position in the data, for checkpoints.
+
+  Args:
+    table: The training examples.
+    budget: The capacity of a shard.
+    shards: Number of shards of a batch, over all processes.
+    seed: Seed of the order.
+    total_steps: Number of batches.
+    dropout: What to drop at random; None for nothing.
   """
   steps = EpochPlan(lengths_of(table), len(table), budget, shards, seed)
-  batcher = Batcher(table, budget, absence)
+  batcher = Batcher(table, budget, dropout)
   own = own_shards(shards)
 
   def batch(step: int):
     return batcher.batch(steps.rows(step)[own], step, own.start)
 
-  return ahead(batch, total_steps)
+  return prefetch(batch, total_steps)
 
 
-def ahead(batch: Callable[[int], Any], steps: int) -> grain.DatasetIterator:
-  """An iterator over `batch(0)`, `batch(1)` and so on, made in the background."""
+def prefetch(batch: Callable[[int], Any], steps: int) -> grain.DatasetIterator:
+  """Returns an iterator over `batch(0)`, `batch(1)`, ..., made in the background."""
   return iter(grain.MapDataset.range(steps).map(batch).to_iter_dataset(_READ))
 
 
 def evaluation_batches(
   table: Table, budget: Budget, shards: int
 ) -> grain.DatasetIterator:
-  """An iterator over batches that hold each row once, this process's shards."""
+  """Returns an iterator over batches that hold each row once, in order."""
   steps = SequentialPlan(lengths_of(table)(0), len(table), budget, shards)
   batcher = Batcher(table, budget)
   own = own_shards(shards)
@@ -65,13 +73,13 @@ def evaluation_batches(
   def batch(step: int):
     return batcher.batch(steps.rows(step)[own])
 
-  return ahead(batch, len(steps))
+  return prefetch(batch, len(steps))
 
 
 def own_shards(
   shards: int, process_index: int | None = None, process_count: int | None = None
 ) -> slice:
-  """The shards of a batch that this process gathers: an equal run of them."""
+  """Returns the slice of the shards of a batch that this process gathers."""
   index = jax.process_index() if process_index is None else process_index
   count = jax.process_count() if process_count is None else process_count
   per_process = shards // count

@@ -1,6 +1,6 @@
-"""The Parquet files that are ours: written whole, checked when they are read.
+"""Parquet files of the package: written atomically, checked when they are read.
 
-Their metadata has a `format`, which names what is in them and its version.
+Their metadata has a `format`, which names the kind of file and its version.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from deepsets_jax.foundation.files import replacing
 
 
 def read_parquet(path: str | pathlib.Path, format: str, advice: str) -> pa.Table:
-  """The table in a file of ours.
+  """Reads a file that `write_parquet` wrote.
 
   Args:
-    path: File.
-    format: That its metadata must have.
-    advice: How to come by a good file, for messages.
+    path: The file.
+    format: The `format` that its metadata must have.
+    advice: How to get a good file, for error messages.
 
   Raises:
     DataError: The file is missing, damaged or of another format.
@@ -39,14 +39,14 @@ def read_parquet(path: str | pathlib.Path, format: str, advice: str) -> pa.Table
 
 
 def write_parquet(table: pa.Table, path: str | pathlib.Path, **options: Any) -> None:
-  """Writes the file, or nothing at all; the same table gives the same bytes.
+  """Writes the file atomically; the same table gives the same bytes.
 
-  In one row group, packed by zstd, with checksums of its pages.
+  The file has one row group, zstd compression and checksums of its pages.
 
   Args:
-    table: With a `format` in its metadata.
-    path: File; its folder is made.
-    **options: Others of `pyarrow.parquet.write_table`.
+    table: A table with a `format` in its metadata.
+    path: The file; its folder is created.
+    **options: Further options of `pyarrow.parquet.write_table`.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)

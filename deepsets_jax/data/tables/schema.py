@@ -1,4 +1,4 @@
-"""What a data set holds: its modalities and its target, without any data."""
+"""The schema of a data set: its modalities and its target, without any data."""
 
 from __future__ import annotations
 
@@ -16,23 +16,22 @@ TargetKind = Literal["multilabel", "multiclass", "binary", "regression", "none"]
 
 @dataclasses.dataclass(frozen=True)
 class Modality:
-  """One modality: what an element of it is.
+  """One modality: the type of its elements.
 
   Attributes:
     kind: "vectors", each element a float vector of `size` features, or
       "tokens", each element an integer id in `[0, size)`.
     size: Number of features of a vector, or of ids in the vocabulary.
     weighted: Whether each element carries a float weight, such as TF-IDF.
-    ordered: Whether the order of an example's elements means something, as that of
-      words; in a true set it does not.
+    ordered: Whether the order of an example's elements has a meaning, as for words; in
+      a true set it has none.
     timed: Whether each element carries a time, a float.
-    encoded: Whether the vectors are what an encoder made, of a length of about 1: a
-      model of their width takes them as they are.
-    valued: Whether the weight of a token is a number that the token says something
-      about, as 41 of "age"; it is 1 for a token that stands for itself. Such tokens
-      are `weighted`, too.
-    groups: Number of ids of each column, in the order of the ids, where the tokens
-      are the cells of several columns of a table. Needed by valued tokens.
+    encoded: Whether the vectors are the output of an encoder, of norm about 1: a model
+      of their width takes them without a layer of its own.
+    valued: Whether the weight of a token is a value, such as 41 for the token "age"; it
+      is 1 for a token without a value. Valued tokens are `weighted`, too.
+    groups: Number of ids of each column, in the order of the ids, for tokens that are
+      the cells of several columns of a table. Valued tokens need it.
   """
 
   kind: ModalityKind
@@ -64,17 +63,16 @@ class Modality:
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-  """What is predicted for each example.
+  """The prediction target of each example.
 
   Attributes:
     kind: "multilabel": `[size]` of 0 and 1; "multiclass": an id in `[0, size)`;
-      "binary": 0 or 1; "regression": `[size]` floats; "none": nothing, as of users
-      and items, whose table is one side of what is learned.
+      "binary": 0 or 1; "regression": `[size]` floats; "none": no target, as for tables
+      of users or items.
     size: Number of labels, classes or regressed numbers; 1 for "binary", 0 for "none".
-    names: Of labels or classes, for pictures and tables; may be empty.
-    shift, scale: Of a regression on standardised targets, for each number: a target in
-      the units of the data is shift + scale * number. Empty where targets are in those
-      units.
+    names: Names of labels, classes or numbers, for reports; may be empty.
+    shift, scale: For a regression on standardised targets, per number: a target in the
+      units of the data is shift + scale * number. Empty for targets in those units.
   """
 
   kind: TargetKind
@@ -89,7 +87,9 @@ class Target:
       raise ConfigError(f"target kind {self.kind!r}: expected one of {kinds}")
     exact = {"binary": 1, "none": 0}.get(self.kind, max(self.size, 1))
     if self.size != exact:
-      raise ConfigError(f"target size {self.size} does not fit kind {self.kind}")
+      raise ConfigError(
+        f"target size {self.size} does not fit kind {self.kind!r}: expected {exact}"
+      )
     if self.names and len(self.names) != self.size:
       raise ConfigError(
         f"{len(self.names)} target names for a target of size {self.size}"
@@ -98,29 +98,29 @@ class Target:
     if [len(self.shift), len(self.scale)] != [units, units]:
       raise ConfigError(
         f"{len(self.shift)} shifts and {len(self.scale)} scales for a target of size"
-        f" {self.size}: expected as many, or none"
+        f" {self.size}: expected one of each per number, or none"
       )
 
   def in_units(self, numbers: np.ndarray) -> np.ndarray:
-    """Numbers of a regression `[b, k]` in the units of the data, float64."""
+    """Converts the numbers of a regression, `[b, k]`, to the units of the data."""
     numbers = np.asarray(numbers, np.float64)
     return numbers * self.scale + self.shift if self.scale else numbers
 
 
 @dataclasses.dataclass(frozen=True)
 class Schema:
-  """The modalities and the target of a data set, in the order declared."""
+  """The modalities, in the declared order, and the target of a data set."""
 
   modalities: Mapping[str, Modality]
   target: Target
 
   def to_json(self) -> dict[str, Any]:
-    """A dictionary of plain values, for `json.dump`."""
+    """Returns a dictionary of plain values, for `json.dump`."""
     return dataclasses.asdict(self)
 
   @classmethod
   def from_json(cls, value: Mapping[str, Any]) -> Schema:
-    """The schema that `to_json` wrote."""
+    """Restores a schema from the value of `to_json`."""
     modalities = {k: Modality(**v) for k, v in value["modalities"].items()}
     target = {
       k: tuple(v) if isinstance(v, list | tuple) else v

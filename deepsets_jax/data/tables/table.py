@@ -1,18 +1,19 @@
 """The columnar table that every data source becomes: a `Ragged` per modality.
 
-On disk a table is a folder of `.npy` files, `<modality>.values.npy`,
-`<modality>.offsets.npy` and so on, beside a `table.json` with the schema. It opens
-memory-mapped, in milliseconds, whatever its size. Nothing in it is pickled.
+On disk, a table is a folder of `.npy` files, `<modality>.values.npy`,
+`<modality>.offsets.npy` and so on, with the schema in `table.json`. It is opened
+memory-mapped, in milliseconds at any size. Nothing in it is pickled.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -21,9 +22,9 @@ from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.ragged import Ragged
 
 FORMAT = "deepsets_jax table 1"
-# Rows of a column looked at together: bounds the memory of a check.
+# Rows of a column checked together, which bounds the memory of a check.
 _CHECK_ROWS = 1 << 18
-# Kinds of target that are a row of numbers, `[b, k]`; of "none" the row is empty.
+# Kinds of target with a row of numbers, `[b, k]`; for "none" the row is empty.
 _WIDE = ("multilabel", "regression", "none")
 
 
@@ -35,7 +36,7 @@ class Table:
     schema: The modalities and the target.
     modalities: Every modality of the schema; offsets are int64.
     targets: `[b, k]` or `[b]`, see `schema.Target`.
-    ids: A name for each example, for messages and predictions: `[b]` strings.
+    ids: The name of each example, for messages and predictions: `[b]` strings.
   """
 
   schema: Schema
@@ -47,16 +48,16 @@ class Table:
     return len(self.targets)
 
   def lengths(self, name: str) -> np.ndarray:
-    """Number of elements of each example in one modality: `[b]` int64."""
+    """Returns the number of elements of each example in one modality: `[b]` int64."""
     return np.diff(self.modalities[name].offsets)
 
   def lengths_of(self, name: str, rows: np.ndarray) -> np.ndarray:
-    """Number of elements of these rows in one modality."""
+    """Returns the number of elements of these rows in one modality."""
     offsets = self.modalities[name].offsets
     return offsets[1:][rows] - offsets[:-1][rows]
 
   def select(self, rows: np.ndarray) -> Table:
-    """The table of these rows, in this order, in memory."""
+    """Returns the table of these rows, in this order, in memory."""
     return dataclasses.replace(
       self,
       modalities={k: take_rows(v, rows) for k, v in self.modalities.items()},
@@ -65,15 +66,15 @@ class Table:
     )
 
   def validate(self, where: str) -> Table:
-    """The table itself, after a look at every value.
+    """Checks every value, and returns the table itself.
 
     Args:
-      where: What to call the table in a message: a split, or a file.
+      where: The name of the table in messages, such as a split or a file.
 
     Raises:
-      DataError: No example; a modality more or fewer than the schema's; offsets
-        that decrease; a value of another shape or type, not finite, or out of
-        range. The message names the example and the way out.
+      DataError: There are no examples; modalities differ from the schema; offsets
+        decrease; a value has another shape or type, is not finite, or is out of range.
+        The message names the example and how to repair it.
     """
     if not len(self):
       raise DataError(f"{where}: no examples; a split needs at least one")
@@ -92,19 +93,14 @@ class Table:
     return self
 
   def write(self, path: str | pathlib.Path) -> None:
-    """Writes the folder `path`, or nothing at all.
+    """Writes the folder `path` atomically.
 
     Raises:
-      FileExistsError: There is something at `path`.
+      FileExistsError: `path` exists.
       DataError: The table is not valid.
     """
-    path = pathlib.Path(path)
-    if path.exists():
-      raise FileExistsError(f"{path} exists; remove it or choose another folder")
-    self.validate(str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
+    with new_folder(pathlib.Path(path), self.schema) as folder:
+      self.validate(str(path))
       for name, ragged in self.modalities.items():
         np.save(folder / f"{name}.values.npy", ragged.values)
         np.save(folder / f"{name}.offsets.npy", ragged.offsets)
@@ -113,17 +109,54 @@ class Table:
             np.save(folder / f"{name}.{attribute}.npy", array)
       np.save(folder / "targets.npy", self.targets)
       np.save(folder / "ids.npy", np.asarray(self.ids, np.str_))
-      header = {"format": FORMAT, "schema": self.schema.to_json()}
-      (folder / "table.json").write_text(json.dumps(header, indent=2))
-      folder.chmod(0o755)
-      folder.rename(path)
-    except BaseException:
-      shutil.rmtree(folder, ignore_errors=True)
-      raise
+
+
+@contextlib.contextmanager
+def new_folder(path: pathlib.Path, schema: Schema) -> Iterator[pathlib.Path]:
+  """Creates the folder of a table atomically, with its `table.json`.
+
+  Args:
+    path: The folder to create.
+    schema: The schema of the table.
+
+  Yields:
+    A temporary folder to write the columns to. It becomes `path` when the block ends,
+    and is removed if the block raises.
+
+  Raises:
+    FileExistsError: `path` exists.
+  """
+  if path.exists():
+    raise FileExistsError(f"{path} exists; remove it or choose another folder")
+  path.parent.mkdir(parents=True, exist_ok=True)
+  folder = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+  try:
+    yield folder
+    header = {"format": FORMAT, "schema": schema.to_json()}
+    (folder / "table.json").write_text(json.dumps(header, indent=2))
+    folder.chmod(0o755)
+    folder.rename(path)
+  except BaseException:
+    shutil.rmtree(folder, ignore_errors=True)
+    raise
+
+
+def table_without_target(
+  modalities: Mapping[str, Ragged], kinds: Mapping[str, Modality], ids: np.ndarray
+) -> Table:
+  """Returns a table whose target is of kind "none", such as a table of users or items.
+
+  Args:
+    modalities: The columns.
+    kinds: The schema of each modality, in the order of the schema.
+    ids: The name of each example.
+  """
+  targets = np.zeros((len(ids), 0), np.float32)
+  return Table(Schema(kinds, Target("none", 0)), modalities, targets, ids)
 
 
 def blank(schema: Schema) -> Table:
-  """One example without an element in any modality, its target 0."""
+  """Returns a table of one example without elements and with target 0."""
   modalities = {}
   for name, modality in schema.modalities.items():
     vectors = modality.kind == "vectors"
@@ -143,17 +176,17 @@ def blank(schema: Schema) -> Table:
 
 
 def open_table(path: str | pathlib.Path) -> Table:
-  """The table in a folder, memory-mapped; takes milliseconds at any size.
+  """Opens the table in a folder, memory-mapped, in milliseconds at any size.
 
   Raises:
-    DataError: No table there, or a file of it is missing or truncated.
+    DataError: The folder has no table, or a file of it is missing or truncated.
   """
   path = pathlib.Path(path)
   try:
     header = json.loads((path / "table.json").read_text())
   except (OSError, ValueError) as error:
     raise DataError(
-      f"{path} is no table: {error}; a table is a folder with a table.json, as"
+      f"{path} is not a table ({error}): expected a folder with a table.json, as"
       " Table.write makes it"
     ) from error
   found = header.get("format") if isinstance(header, dict) else None
@@ -176,7 +209,7 @@ def open_table(path: str | pathlib.Path) -> Table:
 
 
 def _map(path: pathlib.Path) -> np.ndarray:
-  """The array in a file, memory-mapped (empty arrays cannot be mapped)."""
+  """The array in a file, memory-mapped."""
   try:
     array = np.load(path, mmap_mode="r", allow_pickle=False)
   except (OSError, ValueError, EOFError) as error:
@@ -187,24 +220,20 @@ def _map(path: pathlib.Path) -> np.ndarray:
 
 
 def take_rows(ragged: Ragged, rows: np.ndarray) -> Ragged:
-  """A host `Ragged` of some rows, in this order, copied out."""
-  starts = ragged.offsets[:-1][rows]
-  lengths = ragged.offsets[1:][rows] - starts
-  offsets = np.zeros(len(rows) + 1, np.int64)
-  np.cumsum(lengths, out=offsets[1:])
-  slots = element_slots(starts, lengths, offsets)
-  return _take(ragged, slots, offsets)
+  """Returns a host `Ragged` with copies of some rows, in this order."""
+  begins, ends = ragged.offsets[:-1][rows], ragged.offsets[1:][rows]
+  return _take(ragged, *slots_between(begins, ends))
 
 
 def take_elements(ragged: Ragged, keep: np.ndarray) -> Ragged:
-  """A host `Ragged` without the elements where `keep`, `[n]` bool, is False."""
+  """Returns a host `Ragged` without the elements where `keep`, `[n]` bool, is False."""
   kept = np.zeros(len(keep) + 1, np.int64)
   np.cumsum(keep, out=kept[1:])
   return _take(ragged, keep, kept[ragged.offsets])
 
 
 def _take(ragged: Ragged, which: np.ndarray, offsets: np.ndarray) -> Ragged:
-  """Some of the elements, with their weights and times."""
+  """The selected elements, with their weights and times."""
   return Ragged(
     ragged.values[which],
     offsets,
@@ -213,15 +242,28 @@ def _take(ragged: Ragged, which: np.ndarray, offsets: np.ndarray) -> Ragged:
   )
 
 
+def slots_between(
+  begins: np.ndarray, ends: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the slots of runs, `begins[i]` to before `ends[i]`, and their offsets."""
+  lengths = ends - begins
+  offsets = np.zeros(len(lengths) + 1, np.int64)
+  np.cumsum(lengths, out=offsets[1:])
+  return element_slots(begins, lengths, offsets), offsets
+
+
 def element_slots(
   starts: np.ndarray, lengths: np.ndarray, offsets: np.ndarray
 ) -> np.ndarray:
-  """Where the elements of some rows lie in their column: `[sum of lengths]`.
+  """Returns the slots of the elements of some rows in their column.
 
   Args:
-    starts: First slot of each row in the column.
-    lengths: Number of elements of each row.
-    offsets: Of the rows in the result, `[rows + 1]`.
+    starts: The first slot of each row in the column.
+    lengths: The number of elements of each row.
+    offsets: The offsets of the rows in the result, `[rows + 1]`.
+
+  Returns:
+    `[sum of lengths]` integers.
   """
   slots = np.repeat(starts - offsets[:-1], lengths)
   slots += np.arange(offsets[-1], dtype=slots.dtype)
@@ -251,7 +293,7 @@ def _check_modality(table: Table, name: str, modality: Modality, where: str) -> 
   shape = () if modality.kind == "tokens" else (modality.size,)
   if values.shape[1:] != shape:
     raise DataError(
-      f"{where}: elements of shape {values.shape[1:]}, the schema says {shape}"
+      f"{where}: elements of shape {values.shape[1:]}; the schema has {shape}"
     )
   wanted = np.integer if modality.kind == "tokens" else np.floating
   if not np.issubdtype(values.dtype, wanted):
@@ -261,7 +303,10 @@ def _check_modality(table: Table, name: str, modality: Modality, where: str) -> 
   for flag, attribute in (("weighted", "weights"), ("timed", "times")):
     declared, array = getattr(modality, flag), getattr(ragged, attribute)
     if declared != (array is not None):
-      raise DataError(f"{where}: {flag} is {declared} in the schema")
+      raise DataError(
+        f"{where}: {flag} is {declared} in the schema, and the data has"
+        f" {'no ' if array is None else ''}{attribute}"
+      )
     if array is not None and len(array) != len(values):
       raise DataError(f"{where}: {len(array)} {attribute} for {len(values)} elements")
   for begin in range(0, len(values), _CHECK_ROWS):
@@ -271,7 +316,7 @@ def _check_modality(table: Table, name: str, modality: Modality, where: str) -> 
 def _check_elements(
   table: Table, name: str, modality: Modality, where: str, begin: int
 ) -> None:
-  """Raises for the first bad element among `_CHECK_ROWS` from `begin`."""
+  """Raises an error for the first bad element among `_CHECK_ROWS` from `begin`."""
   ragged = table.modalities[name]
   chunk = slice(begin, begin + _CHECK_ROWS)
   values = ragged.values[chunk]
@@ -320,10 +365,10 @@ def _check_targets(table: Table, target: Target, where: str) -> None:
   else:
     good, legal = (targets == 0) | (targets == 1), "0 or 1"
   if not good.all():
-    place = np.unravel_index(int(np.argmin(good)), good.shape)
+    index = np.unravel_index(int(np.argmin(good)), good.shape)
     raise DataError(
-      f"{where}: {targets[place]} at {_example(table, int(place[0]))}"
-      f"{f', label {place[1]}' if wide else ''}; expected {legal}"
+      f"{where}: {targets[index]} at {_example(table, int(index[0]))}"
+      f"{f', label {index[1]}' if wide else ''}; expected {legal}"
     )
 
 

@@ -1,42 +1,34 @@
-"""Writes a table that is larger than memory: part after part, to the folder of one."""
+"""Writes a table that may be larger than memory, part by part."""
 
 from __future__ import annotations
 
-import json
+import contextlib
 import pathlib
-import shutil
-import tempfile
 from typing import BinaryIO
 
 import numpy as np
 
 from deepsets_jax.data.tables.schema import Schema
-from deepsets_jax.data.tables.table import FORMAT, Table
+from deepsets_jax.data.tables.table import Table, new_folder
 
 
 class TableWriter:
-  """A context in which parts of a table are added; the folder appears at its end.
+  """A context manager to add the parts of a table; the folder appears when it exits.
 
-  It holds no more than the part at hand and the lengths of rows. If it ends with an
-  error nothing is left.
+  Only the current part is in memory. After an error nothing is left on disk.
 
   Args:
-    path: Folder to write, as `Table.write` does.
-    schema: Of all parts.
-    id_size: Characters of the longest id.
+    path: The folder to write, in the format of `Table.write`.
+    schema: The schema of all parts.
+    id_size: Number of characters of the longest id.
 
   Raises:
-    FileExistsError: There is something at `path`.
+    FileExistsError: `path` exists.
   """
 
   def __init__(self, path: pathlib.Path, schema: Schema, id_size: int):
-    if path.exists():
-      raise FileExistsError(f"{path} exists; remove it or choose another folder")
-    self._path, self._schema = path, schema
-    path.parent.mkdir(parents=True, exist_ok=True)
-    self._folder = pathlib.Path(
-      tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)
-    )
+    self._stack = contextlib.ExitStack()
+    self._folder = self._stack.enter_context(new_folder(path, schema))
     self._columns: dict[str, _Column] = {}
     self._id_type = np.dtype((np.str_, max(id_size, 1)))
     self._ends = dict.fromkeys(schema.modalities, 0)
@@ -45,7 +37,7 @@ class TableWriter:
     return self
 
   def add(self, part: Table) -> None:
-    """Takes in some examples, of the schema."""
+    """Appends examples of the schema."""
     for name, ragged in part.modalities.items():
       self._column(f"{name}.values").add(ragged.values)
       for attribute in ("weights", "times"):
@@ -59,16 +51,10 @@ class TableWriter:
     self._column("targets").add(part.targets)
     self._column("ids").add(part.ids.astype(self._id_type))
 
-  def __exit__(self, kind, *exception) -> None:
+  def __exit__(self, *exception) -> None:
     for column in self._columns.values():
       column.close()
-    if kind is not None:
-      shutil.rmtree(self._folder, ignore_errors=True)
-      return
-    header = {"format": FORMAT, "schema": self._schema.to_json()}
-    (self._folder / "table.json").write_text(json.dumps(header, indent=2))
-    self._folder.chmod(0o755)
-    self._folder.rename(self._path)
+    self._stack.__exit__(*exception)
 
   def _column(self, name: str) -> _Column:
     if name not in self._columns:
@@ -77,9 +63,9 @@ class TableWriter:
 
 
 class _Column:
-  """A `.npy` file that grows; its header, of a fixed length, is written at the end."""
+  """A growing `.npy` file, whose header of fixed length is written at the end."""
 
-  # Room for any shape; a multiple of 64, as the format wants it.
+  # Long enough for any shape, and a multiple of 64, which the format requires.
   _HEADER = 256
 
   def __init__(self, file: BinaryIO):
@@ -97,8 +83,8 @@ class _Column:
     shape = (self.rows, *self._shape)
     text = repr({"descr": self._type.str, "fortran_order": False, "shape": shape})
     magic = np.lib.format.magic(1, 0)
-    room = self._HEADER - len(magic) - 2
-    header = magic + room.to_bytes(2, "little") + text.ljust(room - 1).encode() + b"\n"
+    size = self._HEADER - len(magic) - 2
+    header = magic + size.to_bytes(2, "little") + text.ljust(size - 1).encode() + b"\n"
     self._file.seek(0)
     self._file.write(header)
     self._file.close()

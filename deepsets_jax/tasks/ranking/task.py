@@ -19,7 +19,6 @@ from deepsets_jax.data.interactions import field_selection
 from deepsets_jax.data.interactions.candidates import CANDIDATES, ListBatcher, Lists
 from deepsets_jax.data.interactions.histories import Histories, Split, leave_out
 from deepsets_jax.data.interactions.lists import ClickLists, RatingLists, last_part
-from deepsets_jax.data.interactions.next_item import NextItemExamples
 from deepsets_jax.data.tables.batching import Budget
 from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.models import scorer
@@ -211,10 +210,15 @@ def _examples(
     return RatingLists(
       histories, train_ends, settings.max_history, ranking.list_size, config.seed, room
     )
-  examples = NextItemExamples(
-    histories, train_ends, settings.max_history, settings.examples, config.seed
+  return ClickLists(
+    histories,
+    train_ends,
+    settings.max_history,
+    settings.examples,
+    config.seed,
+    ranking.negatives,
+    room,
   )
-  return ClickLists(examples, ranking.negatives, room)
 
 
 def _fit(
@@ -223,7 +227,7 @@ def _fit(
   """Fills in what the config leaves open; the budget of lists, and the batcher."""
   items = examples.histories.items
   settings = dict(
-    tie_item_tower=config.retrieval.tie_item_tower, absence=interactions.absence(config)
+    tie_item_tower=config.retrieval.tie_item_tower, dropout=interactions.absence(config)
   )
   with config.unlocked():
     if config.ranking.lists == "clicks":

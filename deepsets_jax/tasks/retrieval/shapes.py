@@ -44,7 +44,7 @@ def user_budget(
   slots = {}
   for name, length in lengths.items():
     largest = longest if name == HISTORY else int(length.max())
-    slots[name] = given.get(name, budgets.room(length, largest, per_shard))
+    slots[name] = given.get(name, budgets.slots_for(length, largest, per_shard))
     if slots[name] < max(largest, 1):
       lower = ", or lower config.data.histories.max_history" if name == HISTORY else ""
       raise ConfigError(

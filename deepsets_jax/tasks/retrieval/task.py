@@ -77,7 +77,7 @@ class RetrievalTask(interactions.InteractionTask):
     source = source or registry.load_histories(config.data)
     histories, cold_split = source.histories, {}
     if settings.cold_items:
-      histories, asked = cold.without(histories, settings.cold_items, config.seed)
+      histories, asked = cold.hold_out(histories, settings.cold_items, config.seed)
       cold_split["cold"] = asked
     splits, train_ends = leave_out(histories, settings.held_out)
     popularity = histories.popularity(train_ends)
@@ -216,7 +216,7 @@ def _fit(
     ("num_uniform_negatives", "in_batch", "tie_item_tower"),
   )
   settings = {k: config.retrieval[k] for k in keys}
-  settings["absence"] = interactions.absence(config)
+  settings["dropout"] = interactions.absence(config)
   # One config is for catalogues of any size.
   settings["num_uniform_negatives"] = min(settings["num_uniform_negatives"], len(items))
   with config.unlocked():

@@ -91,7 +91,7 @@ class SupervisedTask:
       run.shards,
       seed=run.config.seed,
       total_steps=run.config.total_steps,
-      absence=run.absence,
+      dropout=run.absence,
     )
 
   def validate(self, params: PyTree) -> dict[str, float]:

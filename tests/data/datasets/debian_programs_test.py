@@ -41,7 +41,7 @@ class TestEmbeddedFile:
     assert len(set(programs["source"])) == 6055
     labels = [label for labels in programs["labels"] for label in labels]
     assert len(set(labels)) == 74
-    assert len(labels) == 28802  # 3.86 labels a program.
+    assert len(labels) == 28802  # 3.86 labels per program.
     assert {
       label.partition("::")[0] for label in labels
     } <= build_debian_programs.FACETS
@@ -161,7 +161,7 @@ def test_pooled_weights_are_those_of_scikit_learn(name, programs, tables, vocabu
 
 
 class TestOrder:
-  def test_description_is_the_words_of_the_vocabulary_in_place(
+  def test_description_has_the_words_of_the_vocabulary_in_order(
     self, programs, ordered, vocabularies
   ):
     known = set(vocabularies["description"])
@@ -172,7 +172,7 @@ class TestOrder:
       ):
         assert words == [word for word in tokens[package] if word in known]
 
-  def test_places_of_a_word_share_its_weight(self, ordered, tables):
+  def test_occurrences_of_a_word_share_its_weight(self, ordered, tables):
     for split, table in ordered.items():
       size = table.schema.modalities["description"].size
       sums = []
@@ -184,7 +184,7 @@ class TestOrder:
         pairs, inverse = np.unique(rows * size + ragged.values, return_inverse=True)
         sums.append((pairs, np.bincount(inverse, ragged.weights)))
         spread = np.bincount(inverse, ragged.weights**2) * np.bincount(inverse)
-        np.testing.assert_allclose(spread, sums[-1][1] ** 2, rtol=1e-4)  # All alike.
+        np.testing.assert_allclose(spread, sums[-1][1] ** 2, rtol=1e-4)  # All equal.
       np.testing.assert_array_equal(sums[0][0], sums[1][0])
       np.testing.assert_allclose(sums[0][1], sums[1][1], rtol=1e-5)
       assert table.modalities["description"].num_slots > len(sums[0][0])
@@ -197,7 +197,7 @@ class TestOrder:
         np.testing.assert_array_equal(a.weights, b.weights)
 
 
-def test_names_are_told_by_their_pieces(tables, vocabularies):
+def test_names_are_described_by_their_pieces(tables, vocabularies):
   known = set(vocabularies["name"])
   for table in tables.values():
     names = zip(table.ids.tolist(), strings(table, "name", vocabularies), strict=True)
@@ -250,6 +250,7 @@ class TestVocabulary:
       debian_programs.load_debian_programs(0, min_document_frequency=0)
 
 
+@pytest.mark.slow
 def test_loads_in_less_than_two_seconds():
   seconds = []
   for _ in range(3):
@@ -260,7 +261,7 @@ def test_loads_in_less_than_two_seconds():
 
 
 class TestDamagedFile:
-  WAY_OUT = r"rebuild it with python -m deepsets_jax\.data\.debian_builder"
+  ADVICE = r"rebuild it with python -m tools\.build_debian_programs"
 
   def content(self):
     return bytearray(debian_programs.PATH.read_bytes())
@@ -272,7 +273,7 @@ class TestDamagedFile:
     monkeypatch.setattr(debian_programs, "PATH", path)
     with pytest.raises(DataError, match=rf"programs\.parquet.*{message}"):
       debian_programs.load_debian_programs(0)
-    with pytest.raises(DataError, match=self.WAY_OUT):
+    with pytest.raises(DataError, match=self.ADVICE):
       debian_programs.vocabularies(0)
 
   @pytest.mark.parametrize("share", [0, 0.5, 0.999])
@@ -289,7 +290,7 @@ class TestDamagedFile:
   def test_missing(self, tmp_path, monkeypatch):
     self.refuse(None, tmp_path, monkeypatch, "missing")
 
-  def test_of_another_format(self, tmp_path, monkeypatch):
+  def test_another_format(self, tmp_path, monkeypatch):
     other = tmp_path / "other.parquet"
     table = pq.read_table(debian_programs.PATH)
     pq.write_table(table.replace_schema_metadata({"format": "older"}), other)
@@ -333,7 +334,7 @@ PACKAGE = dict(
 
 
 def write_lists(folder, count=120):
-  """apt's lists of programs, of which all but 20 are editors and 20 are viewers."""
+  """Writes apt's lists of programs: 20 viewers, and editors."""
   stanzas = [
     STANZA.format(
       name=f"tool{i:03}",
@@ -374,7 +375,7 @@ class TestBuilder:
     assert rows[119]["labels"] == ["interface::commandline"]
     assert [p.name for p in output.parent.iterdir()] == ["programs.parquet"]
 
-  def test_what_it_writes_loads(self, tmp_path, monkeypatch):
+  def test_written_files_load(self, tmp_path, monkeypatch):
     packages = [
       build_debian_programs.Package(
         **PACKAGE
@@ -398,10 +399,10 @@ class TestBuilder:
     for split, table in tables.items():
       table.validate(split)
       known = [int(name.removeprefix("tool")) % 2 == 0 for name in table.ids]
-      # An unknown size is an absent one.
+      # An unknown size is absent.
       assert table.lengths("size").tolist() == [int(k) for k in known]
 
-  def test_gives_the_same_bytes_whatever_the_order_of_packages(self, tmp_path):
+  def test_the_bytes_do_not_depend_on_the_order_of_packages(self, tmp_path):
     packages = [
       build_debian_programs.Package(
         **PACKAGE | dict(name=f"p{i}", text=f"word{i % 7} c++", depends=[f"d{i % 3}"])
@@ -414,8 +415,8 @@ class TestBuilder:
     )
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
-  def test_of_the_embedded_programs_gives_them_again(self, programs):
-    """The embedded file is what the builder of today makes of its contents."""
+  def test_the_embedded_programs_are_reproduced(self, programs):
+    """The builder reproduces the embedded file from its contents."""
     packages = [
       build_debian_programs.Package(
         name=package,
@@ -435,7 +436,7 @@ class TestBuilder:
     assert table.to_pydict() == programs
     assert table.schema.metadata == pq.read_schema(debian_programs.PATH).metadata
 
-  def test_of_packages_of_one_name_the_first_counts(self):
+  def test_the_first_of_packages_with_one_name_counts(self):
     packages = [
       build_debian_programs.Package(**PACKAGE | dict(name=f"p{i % 100}", size_kb=i))
       for i in range(150)
@@ -464,7 +465,7 @@ class TestBuilder:
     packages = [
       build_debian_programs.Package(**PACKAGE | {"name": f"p{i}"}) for i in range(99)
     ]
-    with pytest.raises(DataError, match="99 packages are tagged role::program, and no"):
+    with pytest.raises(DataError, match="none of the tags of 99 packages"):
       build_debian_programs.build(packages)
 
   def test_bad_input_is_named(self, tmp_path):
@@ -476,14 +477,18 @@ class TestBuilder:
     lists = tmp_path / "mirror_main_binary-amd64_Packages"
     content = lists.read_text()
     lists.write_text(content + "no field\n")
-    with pytest.raises(DataError, match=r"Packages, line \d+: 'no field' is no 'Field"):
+    with pytest.raises(
+      DataError, match=r"Packages, line \d+: 'no field' is not 'Field"
+    ):
       build_debian_programs.read_packages(str(tmp_path))
     lists.rename(f"{lists}.lz4")
-    with pytest.raises(DataError, match=r"Packages\.lz4: packed in a form"):
+    with pytest.raises(DataError, match=r"Packages\.lz4 is compressed"):
       build_debian_programs.read_packages(str(tmp_path))
-    with pytest.raises(DataError, match=r"is no Parquet file .* folder of apt's lists"):
+    with pytest.raises(
+      DataError, match=r"is not a Parquet file .* folder of apt's lists"
+    ):
       build_debian_programs.read_packages(f"{lists}.lz4")
-    with pytest.raises(DataError, match="absent is no Parquet file"):
+    with pytest.raises(DataError, match="absent is not a Parquet file"):
       build_debian_programs.read_packages(str(tmp_path / "absent"))
     with pytest.raises(DataError, match="no column 'paragraphs'"):
       build_debian_programs.read_packages(str(debian_programs.PATH))

@@ -38,7 +38,7 @@ TRUTH = {
 
 
 @pytest.mark.parametrize("task", TRUTH)
-def test_targets_are_those_of_a_loop_over_the_images(task, known):
+def test_targets_match_a_loop_over_the_images(task, known):
   for table in digits.load_digits(task, 0, **FEW).values():
     sets = sets_of(table, known)
     want = np.array([TRUTH[task](shown) for shown in sets], np.float32)
@@ -85,7 +85,7 @@ def test_no_image_is_in_two_parts(task, known):
   assert not seen["train"] & seen["validation"]
   assert not seen["train"] & seen["test"]
   assert not seen["validation"] & seen["test"]
-  # Sets are many enough for every image to be in one.
+  # There are enough sets for every image to occur.
   eligible = sum(digit > 0 or task == "unique" for digit in known.values())
   for split, share in (("train", 0.7), ("validation", 0.15), ("test", 0.15)):
     assert abs(len(seen[split]) / eligible - share) < 0.01
@@ -115,7 +115,7 @@ def test_splits_are_drawn_independently():
     np.testing.assert_allclose((a == b).mean(), 0.1, atol=0.05)
 
 
-def test_a_split_is_the_same_whatever_the_others():
+def test_a_split_does_not_depend_on_the_others():
   few = digits.load_digits("sum", 0, train_examples=10, test_sizes=(30,))
   more = digits.load_digits("sum", 0, train_examples=20, test_sizes=(7, 30))
   for split in ("validation", "test", "test_30"):
@@ -142,7 +142,7 @@ def made():
 
 
 class TestMultimodal:
-  def test_is_what_load_gives(self, made):
+  def test_load_returns_the_planted_tables(self, made):
     loaded = digits.load_digits("multimodal", 0)
     for split, table in made[0].items():
       assert same(loaded[split], table)
@@ -185,16 +185,16 @@ class TestMultimodal:
       counts = np.bincount(read[labels == digit], minlength=10)
       assert np.delete(counts, digit).max() < 0.03 * counts.sum()
 
-  def test_modalities_are_absent_at_random_and_alike(self, made):
+  def test_modalities_are_absent_at_random_and_equally_often(self, made):
     table = made[0]["train"]
     lengths = np.stack([table.lengths(name) for name in table.modalities])
     assert lengths.sum(axis=0).min() == 1
     long = lengths[:, lengths.sum(axis=0) == 10]
-    # A modality that is on is missed by ten digits with a chance below .06.
+    # Ten digits miss a modality that is on with probability below .06.
     absent = (long == 0).mean(axis=1)
     assert np.all((absent > 0.19) & (absent < 0.33))
     np.testing.assert_allclose(lengths.mean(axis=1) / lengths.mean(), 1, atol=0.05)
-    # With no more than one modality: digits of those that are off are not lost.
+    # With at most one modality on, the digits of the others are not lost.
     alone = ((long > 0).sum(axis=0) == 1).mean()
     np.testing.assert_allclose(alone, 4 * 0.8 * 0.2**3 + 0.2**4, atol=0.01)
 

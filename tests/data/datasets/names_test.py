@@ -1,4 +1,4 @@
-"""What elements and targets are called, against the data that they come from."""
+"""Names of elements and targets, against the data that they come from."""
 
 import ml_collections
 import numpy as np
@@ -25,13 +25,13 @@ class TestDebianPrograms:
     known = parts & set(words["name"])
     assert "=vim" in known and {words["name"][i] for i in ids} == known
 
-  def test_sentences_have_no_words(self):
+  def test_sentences_have_no_names(self):
     config = debian_config.get_config()
     config.data.debian_programs.text = "sentences"
     found = names.element_names(config.data, 0)
     assert set(found) == {"depends", "recommends", "suggests", "name"}
 
-  def test_of_other_settings_the_vocabulary_is_another(self):
+  def test_names_follow_the_settings_of_the_vocabulary(self):
     config = debian_config.get_config()
     config.data.debian_programs.min_document_frequency = 5
     want = debian_programs.vocabularies(3, min_document_frequency=5)
@@ -44,16 +44,17 @@ class TestDigits:
     tables, _ = digits.planted(0, train_examples=1, misread_rate=0)
     table, words = tables["test"], names.element_names(data, 0)
     number = {word: i for i, word in enumerate(digits.NUMBER_WORDS)}
-    told = np.full(len(table), -1)
+    largest = np.full(len(table), -1)
     for row in range(len(table)):
       for name, strings in words.items():
         column = table.modalities[name]
         for value in column.values[column.offsets[row] : column.offsets[row + 1]]:
           text = strings[value]
-          told[row] = max(told[row], number[text] if name == "caption" else int(text))
+          digit = number[text] if name == "caption" else int(text)
+          largest[row] = max(largest[row], digit)
     only = (table.lengths("image") == 0) & (table.lengths("profile") == 0)
     assert only.sum() > 20
-    np.testing.assert_array_equal(told[only], table.targets[only])
+    np.testing.assert_array_equal(largest[only], table.targets[only])
 
   def test_images_are_pictures(self):
     data = smoke.get_config().data
@@ -65,7 +66,7 @@ class TestDigits:
     assert found.shape == (end - begin, 8, 8)
     np.testing.assert_array_equal(found.reshape(-1, 64), column.values[begin:end])
 
-  def test_of_images_alone_there_are_no_names(self):
+  def test_sets_of_images_alone_have_no_names(self):
     data = smoke.get_config().data
     data.digits.task = "sum"
     assert names.element_names(data, 0) == {}
@@ -88,7 +89,7 @@ def test_other_data_has_neither_names_nor_pictures():
     ("item", np.int32(412), "item[7] = 412"),
   ],
 )
-def test_an_element_has_its_string_or_its_place(modality, value, want):
+def test_an_element_has_its_string_or_its_position(modality, value, want):
   assert names.text(modality, 7, value, {"word": ("a\nb", "editor", "")}) == want
 
 
@@ -114,7 +115,7 @@ class TestTargets:
       ("scaled", np.array([1.5, 2]), ["6", "2"]),
     ],
   )
-  def test_truth_is_told_in_words(self, kind, value, want):
+  def test_truth_in_words(self, kind, value, want):
     assert names.truth(KINDS[kind], value) == want
 
   @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from deepsets_jax import ragged
 from deepsets_jax.data.datasets import debian_programs, registry, sentences
 from deepsets_jax.data.tables import parquet
 from deepsets_jax.extraction import minilm
-from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.errors import ConfigError, DataError
 from deepsets_jax.tasks import defaults
 from tools import build_debian_programs, encode_sentences
 
@@ -29,7 +29,7 @@ class TestSplit:
     [
       ("It edits. It prints! Is it? a", ["It edits.", "It prints!", "Is it?", "a"]),
       ("one two", ["one two"]),
-      # A program's name is often small, and begins a sentence.
+      # Names of programs are often lower case, and begin sentences.
       ("For logs. syslog-ng is fast.", ["For logs.", "syslog-ng is fast."]),
       ('He said "stop." (He went.) On', ['He said "stop."', "(He went.)", "On"]),
       ("Files (e.g. JPEG), i.e. images. B", ["Files (e.g. JPEG), i.e. images.", "B"]),
@@ -45,7 +45,7 @@ class TestSplit:
       ("", []),
     ],
   )
-  def test_of_a_paragraph(self, paragraph, want):
+  def test_a_paragraph(self, paragraph, want):
     assert sentences.split([paragraph]) == want
 
   def test_paragraphs_end_sentences(self):
@@ -69,7 +69,7 @@ def tensors():
     "embeddings.token_type_embeddings.weight": normal(2, WIDTH),
     "embeddings.LayerNorm.weight": 1 + normal(WIDTH),
     "embeddings.LayerNorm.bias": normal(WIDTH),
-    "pooler.dense.bias": normal(WIDTH),  # In the real file too, and not used.
+    "pooler.dense.bias": normal(WIDTH),  # Unused, also in the real file.
   }
   for i in range(LAYERS):
     for name, inner, outer in [
@@ -106,7 +106,7 @@ def folder(tmp_path, tensors):
   tokenizer.post_processor = tokenizers.processors.BertProcessing(
     ("[SEP]", 3), ("[CLS]", 2)
   )
-  # The real file pads and cuts for another use.
+  # The real file has padding and truncation for another use.
   tokenizer.enable_padding(length=128)
   tokenizer.enable_truncation(128)
   tokenizer.save(str(path / "tokenizer.json"))
@@ -136,9 +136,9 @@ def reference(tensors, ids):
     size = WIDTH // HEADS
     for head in range(HEADS):
       part = slice(head * size, (head + 1) * size)
-      for place in range(len(ids)):
-        shares = np.exp(k[:, part] @ q[place, part] / math.sqrt(size))
-        mixed[place, part] = shares @ v[:, part] / shares.sum()
+      for position in range(len(ids)):
+        shares = np.exp(k[:, part] @ q[position, part] / math.sqrt(size))
+        mixed[position, part] = shares @ v[:, part] / shares.sum()
     mixed = dense(f"{layer}.attention.output.dense", mixed)
     x = norm(f"{layer}.attention.output.LayerNorm", x + mixed)
     hidden = dense(f"{layer}.intermediate.dense", x)
@@ -230,7 +230,7 @@ def vectors_of(rng, lengths, size=4):
 
 
 class TestFile:
-  def test_gives_back_what_was_written(self, tmp_path):
+  def test_reads_what_was_written(self, tmp_path):
     path = tmp_path / "new" / "vectors.parquet"
     vectors = vectors_of(np.random.default_rng(0), [2, 0, 3])
     sentences.write_sentences(path, ["a", "b", "c"], vectors, "made of this")
@@ -259,23 +259,23 @@ class TestFile:
 
   def test_bad_files_are_named(self, tmp_path):
     path = tmp_path / "vectors.parquet"
-    way_out = r"write it with python -m experiments\.encode_sentences"
+    advice = r"write it with python -m tools\.encode_sentences"
     assert sentences.content_of(path) is None
-    with pytest.raises(DataError, match=rf"vectors\.parquet is missing.*{way_out}"):
+    with pytest.raises(DataError, match=rf"vectors\.parquet is missing.*{advice}"):
       sentences.read_sentences(path)
     sentences.write_sentences(
       path, ["a"], vectors_of(np.random.default_rng(0), [50]), ""
     )
     content = bytearray(path.read_bytes())
     path.write_bytes(content[:-20])
-    with pytest.raises(DataError, match=f"truncated or damaged.*{way_out}"):
+    with pytest.raises(DataError, match=f"truncated or damaged.*{advice}"):
       sentences.read_sentences(path)
     content[200] ^= 1
     path.write_bytes(content)
-    with pytest.raises(DataError, match=f"truncated or damaged.*{way_out}"):
+    with pytest.raises(DataError, match=f"truncated or damaged.*{advice}"):
       sentences.read_sentences(path)
     with pytest.raises(
-      DataError, match=f"format 'deepsets_jax debian programs.*{way_out}"
+      DataError, match=f"format 'deepsets_jax debian programs.*{advice}"
     ):
       sentences.read_sentences(debian_programs.PATH)
     assert sentences.content_of(debian_programs.PATH) is None
@@ -283,7 +283,7 @@ class TestFile:
 
 @pytest.fixture(scope="module")
 def made_up(tmp_path_factory):
-  """A file with vectors of every program, in another order, and of one more."""
+  """A file with the vectors of every program and one more, in another order."""
   rng = np.random.default_rng(0)
   names = [*debian_programs.packages(), "of-another-release"]
   names = [names[i] for i in rng.permutation(len(names))]
@@ -325,9 +325,7 @@ class TestDataSet:
         np.testing.assert_array_equal(elements, vectors[package])
 
   def test_no_path_is_an_error(self):
-    with pytest.raises(
-      DataError, match=r"debian_programs\.sentences is not set.*encode_sentences"
-    ):
+    with pytest.raises(ConfigError, match=r"sentences is not set.*encode_sentences"):
       self.load(None)
 
   def test_a_missing_file_is_an_error(self, tmp_path):
@@ -339,16 +337,15 @@ class TestDataSet:
     path = tmp_path / "two_short.parquet"
     vectors = vectors_of(np.random.default_rng(0), [1] * (len(names) - 2))
     sentences.write_sentences(path, names[2:], vectors, "")
-    with pytest.raises(
-      DataError, match=f"no sentences of 2 of 7453 programs, the first '{names[0]}'"
-    ):
+    match = f"lacks the sentences of 2 of 7453 programs, the first '{names[0]}'"
+    with pytest.raises(DataError, match=match):
       self.load(path)
 
 
 class TestCommand:
   @pytest.fixture
   def index(self, tmp_path, monkeypatch):
-    """An index of 100 programs and a library, and the benchmark that is made of it."""
+    """An index of 100 programs and a library, and the benchmark built from it."""
     rows = [
       dict(
         package=f"tool{i:03}",
@@ -388,13 +385,13 @@ class TestCommand:
     np.testing.assert_allclose(got[0], want, atol=1e-3)
     np.testing.assert_allclose(got[1], want[[0, 1, 2, 0]], atol=1e-3)
 
-    # The same again is already there; another model is not.
+    # The same file is up to date; with another model it is not.
     def encodes(texts, encoder):
       raise RuntimeError("encodes")
 
     monkeypatch.setattr(encode_sentences, "encode", encodes)
     done = encode_sentences.write(str(index), output, folder)
-    assert "is already of these sentences and this model" in done
+    assert "is up to date: same sentences, same model" in done
     config = folder / "config.json"
     config.write_text(config.read_text() + " ")
     with pytest.raises(RuntimeError, match="encodes"):

@@ -252,7 +252,7 @@ class TestErrors:
   def test_what_is_not_built_says_the_command(self, tmp_path):
     with pytest.raises(DataError, match=r"tfds:mm_imdb/raw: not built in .*build") as e:
       records.open_tfds("tfds:mm_imdb/raw", tmp_path)
-    command = f"builders.build mm_imdb/raw --data_dir={tmp_path}"
+    command = f"tools.build_dataset mm_imdb/raw --data_dir={tmp_path}"
     assert command in str(e.value) and "download_and_prepare" in str(e.value)
 
   def test_a_config_or_version_that_is_not_there_is_not_another(self, folder):

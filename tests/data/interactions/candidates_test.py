@@ -16,7 +16,7 @@ from deepsets_jax.data.interactions.lists import (
   RatingLists,
   last_part,
 )
-from deepsets_jax.data.interactions.next_item import HISTORY, NextItemExamples
+from deepsets_jax.data.interactions.next_item import HISTORY
 from deepsets_jax.data.tables.batching import Budget, EpochPlan, SetDropout
 from tests.data.interactions.clicks import ITEMS, SHORT
 from tests.data.interactions.rated import make_histories
@@ -35,9 +35,7 @@ def ratings(seed=0):
 def clicks(seed=0, negatives=NEGATIVES):
   histories = make_histories()
   ends = leave_out(histories)[1]
-  return ClickLists(
-    NextItemExamples(histories, ends, WINDOW, "prefixes", seed), negatives
-  )
+  return ClickLists(histories, ends, WINDOW, "prefixes", seed, negatives)
 
 
 SOURCES = {"ratings": ratings, "clicks": clicks}
@@ -78,9 +76,9 @@ class TestRatingLists:
     np.testing.assert_array_equal(labels, wanted)
     assert source.highest == 4 and labels.min() == 0
     assert len(rows.values) == (ends - histories.offsets[:-1]).sum()
-    assert {5} == set(range(72)) - set(users.tolist())  # Of SHORT, without events.
+    assert {5} == set(range(72)) - set(users.tolist())  # No events, see SHORT.
 
-  def test_what_is_known_of_a_list_is_before_it(self):
+  def test_only_events_before_a_list_are_known(self):
     source = ratings()
     histories = source.histories
     users, begins = source.of_epoch(0, np.arange(len(source)))
@@ -108,9 +106,9 @@ class TestRatingLists:
 
 class TestClickLists:
   @hypothesis.given(seed=st.integers(0, 2**16))
-  def test_the_first_is_what_the_user_came_to_and_others_it_never_did(self, seed):
+  def test_the_positive_is_first_and_negatives_are_unseen(self, seed):
     source = clicks()
-    histories, ends = source.histories, source.prefixes.train_ends
+    histories, ends = source.histories, source.train_ends
     lists = rng_of(seed).permutation(len(source))[:10]
     users, events = source.of_epoch(0, lists)
     rows, labels = source.candidates(users, events, rng_of(seed))
@@ -128,20 +126,20 @@ class TestClickLists:
     rows = source.candidates(users, events, rng_of())[0].values.reshape(draws, -1)
     found = np.bincount(rows[:, 1:].ravel(), minlength=ITEMS)
     histories = source.histories
-    end = source.prefixes.train_ends[users[0]]
+    end = source.train_ends[users[0]]
     seen = histories.rows[histories.offsets[users[0]] : end]
     free = np.setdiff1d(np.arange(ITEMS), seen)
     assert (found[seen] == 0).all()
     expected = draws * NEGATIVES / len(free)
     assert np.abs(found[free] - expected).max() < 5 * np.sqrt(expected)
 
-  def test_of_a_user_that_has_nearly_all_there_are_as_many_as_there_are(self):
+  def test_a_user_with_nearly_all_items_has_fewer_negatives(self):
     source = clicks(negatives=ITEMS)
     histories = source.histories
     users, events = source.of_epoch(0, np.array([0, 30]))
     rows, labels = source.candidates(users, events, rng_of())
     for user, got in zip(users, rows.to_lists(), strict=True):
-      end = source.prefixes.train_ends[user]
+      end = source.train_ends[user]
       seen = set(histories.rows[histories.offsets[user] : end].tolist())
       assert set(got[1:].tolist()) == set(range(ITEMS)) - seen
     assert labels.sum() == 2
@@ -170,7 +168,7 @@ class TestEverySource:
       users, ends = source.of_epoch(epoch, np.arange(len(source)))
       rows = source.candidates(users, ends, rng_of(epoch))[0]
       found += np.bincount(rows.values, minlength=ITEMS)
-    # Negatives are none of the user's own items: shares are a little below uniform.
+    # Negatives exclude the user's own items, so shares are slightly below uniform.
     tolerance = 0.003 if name == "clicks" else 1e-12
     np.testing.assert_allclose(found / found.sum(), shares, atol=tolerance)
 
@@ -203,7 +201,7 @@ class TestEveryShard:
     wanted = [rows.values, known.values] if tie_item_tower else [rows.values]
     assert set(real.tolist()) == set(np.concatenate(wanted).tolist())
 
-  def test_what_is_not_filled_is_padding(self, name, tie_item_tower):
+  def test_unfilled_slots_are_padding(self, name, tie_item_tower):
     shard = shard_of(
       ListBatcher(SOURCES[name](), BUDGET, tie_item_tower=tie_item_tower), [3]
     )
@@ -213,9 +211,7 @@ class TestEveryShard:
     assert (shard.labels[end:] == 0).all()
     assert (shard.users.indices[1:] == -1).all()
 
-  def test_shapes_and_types_are_of_one_kind_whatever_is_in_a_shard(
-    self, name, tie_item_tower
-  ):
+  def test_shapes_and_types_do_not_depend_on_the_shard(self, name, tie_item_tower):
     batcher = ListBatcher(SOURCES[name](), BUDGET, tie_item_tower=tie_item_tower)
     shards = [shard_of(batcher, np.arange(n) * 7) for n in (0, 1, EXAMPLES)]
     kinds = [jax.tree.map(lambda x: (x.shape, x.dtype.name), s) for s in shards]
@@ -226,11 +222,11 @@ class TestEveryShard:
   def test_a_shard_is_a_function_of_seed_step_and_index_alone(
     self, name, tie_item_tower
   ):
-    source, absence = SOURCES[name](), SetDropout(0.3, 0.3, seed=0)
+    source, dropout = SOURCES[name](), SetDropout(0.3, 0.3, seed=0)
     make = functools.partial(ListBatcher, source, BUDGET, tie_item_tower=tie_item_tower)
     rows = [np.arange(6) * (k + 1) for k in range(4)]
-    whole = make(absence=absence).batch(1, rows, 5, 0)
-    again = make(absence=absence).batch(1, rows[2:], 5, 2)
+    whole = make(dropout=dropout).batch(1, rows, 5, 0)
+    again = make(dropout=dropout).batch(1, rows[2:], 5, 2)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[2:], b), whole, again)
 
 
@@ -247,7 +243,7 @@ class TestListsThatDoNotFit:
       )
       own, cap = want.candidates.lengths, got.candidates.lengths.max()
       cuts.add(int(cap))
-      # Were one more allowed, there would be no room.
+      # Lists that are one longer would not fit.
       assert cap == own.max() or np.minimum(own, cap + 1).sum() > slots
       assert rows_of(got) == [rows[:cap] for rows in rows_of(want)]
       assert labels_of(got) == [labels[:cap] for labels in labels_of(want)]
@@ -255,8 +251,8 @@ class TestListsThatDoNotFit:
     assert (min(cuts) < SIZE) == (slots < 3 * EXAMPLES)
 
   @pytest.mark.parametrize("name", SOURCES)
-  def test_a_plan_knows_of_what_is_cut_for_want_of_room(self, name):
-    source = dataclasses.replace(SOURCES[name](), room=2)
+  def test_plans_count_lists_after_they_are_cut(self, name):
+    source = dataclasses.replace(SOURCES[name](), max_candidates=2)
     lengths = source.lengths(0)[CANDIDATES]
     want = SOURCES[name]().lengths(0)[CANDIDATES]
     np.testing.assert_array_equal(lengths, np.minimum(want, 2))
@@ -268,7 +264,7 @@ class TestListsThatDoNotFit:
       kept = shard.candidates.lengths[shard.users.weights > 0]
       np.testing.assert_array_equal(kept, lengths[plan.rows(step)[0]])
 
-  def test_of_clicks_what_the_user_came_to_stays(self):
+  def test_cut_lists_of_clicks_keep_the_positive(self):
     tight = dataclasses.replace(BUDGET, slots=BUDGET.slots | {CANDIDATES: 14})
     shard = shard_of(
       ListBatcher(clicks(), tight, tie_item_tower=True), np.arange(EXAMPLES)
@@ -283,7 +279,7 @@ class TestListsThatDoNotFit:
     lengths = np.array(lengths, np.int64)
     caps = [c for c in range(10) if np.minimum(lengths, c).sum() <= slots]
     want = min(max(caps), lengths.max(initial=0))
-    assert distinct.longest(lengths, slots) == want
+    assert distinct.longest_fitting(lengths, slots) == want
 
 
 class TestLastPart:

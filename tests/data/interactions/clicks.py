@@ -1,4 +1,4 @@
-"""Clicks for tests of recall: a small shop in which the next click can be learned.
+"""Clicks for tests of retrieval: a small shop whose next click can be learned.
 
 Items stand in circles; a user walks along one of them, from any item to the next. The
 user's field "taste" names the circle.
@@ -15,18 +15,18 @@ from deepsets_jax.ragged import from_lists
 from deepsets_jax.tasks import defaults
 
 CIRCLES, AROUND = 5, 12
-# The last so many items are of no circle, and no user comes to them.
+# Number of last items that are in no circle and have no events.
 NEVER = 4
 ITEMS = CIRCLES * AROUND + NEVER
-# An item that has neither words nor a picture, and one that has most words.
+# An item without words and picture, and the item with the most words.
 WITHOUT_FIELDS, LARGEST = 4, 7
 WORDS = 11
-# Users without an event, with one, and with two: of such, none is held out.
+# Users with no, one and two events, of which none are held out.
 SHORT = {5: 0, 6: 1, 7: 2}
 
 
 def make_histories(users=72, longest=9, seed=0):
-  """Histories of `users` users, of 3 to `longest` events or as `SHORT` has it.
+  """Histories of `users` users with 3 to `longest` events, except those of `SHORT`.
 
   Every fourth user has no taste, every third no age, so that some have neither.
   """
@@ -46,7 +46,7 @@ def make_histories(users=72, longest=9, seed=0):
 
 
 def make_source(**settings):
-  """What `sources.load_histories` gives, of `make_histories`."""
+  """A catalog of `make_histories`, as `registry.load_histories` returns it."""
   titles = np.array([f"Item {row}" for row in range(ITEMS)])
   histories = make_histories(**settings)
   return types.SimpleNamespace(histories=histories, titles=titles, vocabularies={})

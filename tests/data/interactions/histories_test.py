@@ -15,7 +15,7 @@ from deepsets_jax.ragged import from_lists
 
 
 def make_table(count, prefix):
-  """Examples that have one modality, in which each has nothing."""
+  """Examples with one modality that is absent from all of them."""
   nothing = from_lists([[]] * count, dtype=np.int32)
   return Table(
     Schema({"word": Modality("tokens", 3)}, Target("none", 0)),
@@ -29,30 +29,30 @@ USERS, ITEMS = make_table(4, "u"), make_table(5, "i")
 
 
 def make(events, ratings=None):
-  """Histories of 4 users and 5 items, of (user row, item row, time)."""
+  """Histories of 4 users and 5 items from (user row, item row, time) events."""
   columns = np.array(events, np.int64).reshape(-1, 3).T
   return of_events(USERS, ITEMS, *columns, ratings, where="log")
 
 
 def to_lists(histories):
-  """Of each user, its events as (item row, time)."""
+  """The (item row, time) events of each user."""
   pairs = list(zip(histories.rows.tolist(), histories.times.tolist(), strict=True))
   return [pairs[a:z] for a, z in itertools.pairwise(histories.offsets.tolist())]
 
 
 def from_loop(events):
-  """What `to_lists` and `of_events` give, event by event."""
+  """The results of `to_lists` and `of_events`, by a loop over events."""
   by_user, seen, latest = collections.defaultdict(list), set(), {}
-  mended = {"duplicates": 0, "out_of_order": 0}
+  repaired = {"duplicates": 0, "out_of_order": 0}
   for user, item, time in events:
-    mended["out_of_order"] += time < latest.get(user, time)
+    repaired["out_of_order"] += time < latest.get(user, time)
     latest[user] = time
     if (user, item, time) in seen:
-      mended["duplicates"] += 1
+      repaired["duplicates"] += 1
     else:
       seen.add((user, item, time))
       by_user[user].append((item, time))
-  return [sorted(by_user[u], key=lambda event: event[1]) for u in range(4)], mended
+  return [sorted(by_user[u], key=lambda event: event[1]) for u in range(4)], repaired
 
 
 LOGS = st.lists(
@@ -63,20 +63,20 @@ LOGS = st.lists(
 class TestOfEvents:
   @hypothesis.given(log=LOGS)
   def test_equals_a_loop_over_the_log(self, log):
-    histories, mended = make(log)
-    assert (to_lists(histories), mended) == from_loop(log)
+    histories, repaired = make(log)
+    assert (to_lists(histories), repaired) == from_loop(log)
     assert histories.validate("here") is histories
 
   def test_ratings_go_with_their_events_and_the_first_of_duplicates_stays(self):
     log = [(1, 2, 9), (0, 4, 5), (1, 3, 7), (1, 2, 9), (1, 1, 9)]
-    histories, mended = make(log, ratings=[5, 4, 3, 1, 2])
-    assert mended == {"duplicates": 1, "out_of_order": 1}
+    histories, repaired = make(log, ratings=[5, 4, 3, 1, 2])
+    assert repaired == {"duplicates": 1, "out_of_order": 1}
     assert to_lists(histories)[:2] == [[(4, 5)], [(3, 7), (2, 9), (1, 9)]]
     assert histories.ratings.tolist() == [4, 3, 5, 2]
 
   def test_a_log_without_events_is_histories_that_are_empty(self):
-    histories, mended = of_events(USERS, ITEMS, [], [], [], where="log")
-    assert mended == {"duplicates": 0, "out_of_order": 0}
+    histories, repaired = of_events(USERS, ITEMS, [], [], [], where="log")
+    assert repaired == {"duplicates": 0, "out_of_order": 0}
     assert histories.validate("log").lengths().tolist() == [0, 0, 0, 0]
     assert histories.popularity(histories.offsets[1:]).tolist() == [0] * 5
 
@@ -85,7 +85,7 @@ class TestOfEvents:
     assert histories.lengths().tolist() == [0, 2, 0, 1]
     assert histories.popularity(histories.offsets[1:]).tolist() == [0, 2, 0, 0, 1]
 
-  def test_types_are_those_of_the_interface(self):
+  def test_types_follow_the_interface(self):
     columns = [np.array([0], kind) for kind in (np.uint8, np.uint16, np.float64)]
     histories, _ = of_events(USERS, ITEMS, *columns, np.array([1]), where="log")
     kinds = [histories.offsets, histories.rows, histories.times, histories.ratings]
@@ -100,10 +100,10 @@ class TestOfEvents:
       ({1: [0.0, 1.0, 2.0]}, "item rows of type float64, expected integers; give rows"),
       ({0: ["a", "b", "c"]}, "user rows of type <U1, expected integers"),
       ({2: [0, 1]}, "log: 2 times for 3 events"),
-      ({2: [0, 1.5, 2]}, "log: event 1: time 1.5 is no whole number of seconds"),
-      ({2: [0, 1, np.nan]}, "log: event 2: time nan is no whole number"),
-      ({2: [0, 1, np.inf]}, "log: event 2: time inf is no whole number"),
-      ({2: [0, 1e300, 2]}, r"log: event 1: time 1e\+300 is no whole number"),
+      ({2: [0, 1.5, 2]}, "log: event 1: time 1.5 is not a whole number of seconds"),
+      ({2: [0, 1, np.nan]}, "log: event 2: time nan is not a whole number"),
+      ({2: [0, 1, np.inf]}, "log: event 2: time inf is not a whole number"),
+      ({2: [0, 1e300, 2]}, r"log: event 1: time 1e\+300 is not a whole number"),
       ({2: ["x", "y", "z"]}, "times of type <U1, expected whole seconds since 1970"),
       ({3: [1, np.nan, 2]}, "log: event 1: rating nan is not finite"),
       ({3: [1, 2, 1e300]}, r"log: event 2: rating 1e\+300 is not finite"),
@@ -112,7 +112,7 @@ class TestOfEvents:
   )
   def test_a_bad_event_is_named(self, change, message):
     columns = {0: [0, 1, 2], 1: [0, 1, 2], 2: [0, 1, 2], 3: [1, 2, 3]} | change
-    arrays = [np.array(columns[place]) for place in range(4)]
+    arrays = [np.array(columns[position]) for position in range(4)]
     with pytest.raises(DataError, match=message):
       of_events(USERS, ITEMS, *arrays, where="log")
 
@@ -149,13 +149,13 @@ class TestLeaveOut:
     want = [counts[item] for item in range(5)]
     assert histories.popularity(train_ends).tolist() == want
 
-  def test_what_is_known_for_test_has_the_target_of_validation(self):
+  def test_known_events_of_test_include_the_targets_of_validation(self):
     histories, _ = make([(2, item, item) for item in range(4)] + [(0, 1, 0)])
     splits, train_ends = leave_out(histories)
     assert splits["validation"].targets(histories).values.tolist() == [2]
     assert splits["test"].known(histories).values.tolist() == [0, 1, 2]
     assert splits["test"].targets(histories).values.tolist() == [3]
-    # User 0 has too few events to be asked for, and trains with all of them.
+    # User 0 has too few events to be evaluated, and trains with all of them.
     assert train_ends.tolist() == [1, 1, 3, 5]
     assert splits["test"].ends(histories).tolist() == [1, 1, 4, 5]
 
@@ -188,7 +188,7 @@ LABELLED = dataclasses.replace(
     ),
     (
       {"offsets": np.array([0, 1, 1, 2, 2])},
-      "offsets run from 0 to 2, expected 0 to 3, the events",
+      "offsets run from 0 to 2, expected 0 to the number of events, 3",
     ),
     ({"offsets": np.array([0, 2, 1, 3, 3])}, r"decrease at user 'u1' \(row 1\)"),
     ({"times": np.array([1, 2])}, "here: 2 times for 3 events"),

@@ -30,7 +30,7 @@ def write_spec(tmp_path, **value):
 def read(tmp_path, columns=FILMS, report=lambda line: None):
   path = tmp_path / "items.parquet"
   pq.write_table(pa.table(columns), path)
-  found = id_tables.read(str(path), "item", report)
+  found = id_tables.read_id_table(str(path), "item", report)
   found.table.validate(str(path))
   return found
 
@@ -45,12 +45,14 @@ def test_columns_become_fields_as_they_are_proposed(tmp_path):
   kinds = {name: m.kind for name, m in table.schema.modalities.items()}
   assert kinds["genres"] == kinds["Title"] == "tokens"
   assert table.schema.modalities["poster"].size == 2
-  told = {line.split("'")[1]: line.partition(" is ")[2] for line in lines}
-  assert told["year"] == "a field, number" and told["genres"] == "a field, tokens"
-  assert told["same"] == "left out: it is the same in every row that has it"
-  assert told["sku"] == "left out: it names the rows"
-  assert told["split"] == "left out: it tells parts"
-  assert list(told) == list(FILMS)[1:]
+  reported = {line.split("'")[1]: line.partition(" is ")[2] for line in lines}
+  assert (
+    reported["year"] == "a field, number" and reported["genres"] == "a field, tokens"
+  )
+  assert reported["same"] == "left out: it is the same in every row that has it"
+  assert reported["sku"] == "left out: it names the rows"
+  assert reported["split"] == "left out: it names the split"
+  assert list(reported) == list(FILMS)[1:]
 
 
 def test_scales_and_vocabularies_are_of_all_rows(tmp_path):
@@ -77,7 +79,7 @@ def test_rows_of_several_batches_are_joined(tmp_path, monkeypatch):
   assert parts.titles.tolist() == whole.titles.tolist() == FILMS["Title"]
 
 
-def test_a_spec_beside_the_file_is_what_counts(tmp_path):
+def test_the_spec_beside_the_file_decides(tmp_path):
   genres = {"kind": "tokens", "column": "genres", "separator": "|", "weights": "none"}
   write_spec(tmp_path, modalities={"about": genres})
   lines = []
@@ -103,8 +105,8 @@ def test_a_spec_beside_the_file_is_what_counts(tmp_path):
       {"modalities": {"a": {"kind": "number", "column": "genres"}}},
       "column 'genres' is string, and modality 'a' of kind 'number' is a number",
     ),
-    ({"label": {"column": "genres"}}, "label is column 'genres', and nothing is predi"),
-    ([], "items.spec.json is no spec of columns"),
+    ({"label": {"column": "genres"}}, "label is column 'genres', but users and items"),
+    ([], "items.spec.json is not a spec of columns"),
   ],
 )
 def test_a_bad_spec_is_refused(tmp_path, value, message):
@@ -119,14 +121,14 @@ def test_a_file_of_ids_alone_has_no_fields(tmp_path):
   assert found.table.ids.tolist() == ["a", "b"] and found.vocabularies == {}
 
 
-def test_columns_of_which_none_can_be_a_field_are_named(tmp_path):
+def test_columns_that_cannot_be_fields_are_named(tmp_path):
   lines = []
   found = read(tmp_path, {"item": [1, 2], "same": ["x", "x"]}, lines.append)
   assert found.table.modalities == {}
   assert len(lines) == 1 and "no fields" in lines[0] and "same in every" in lines[0]
 
 
-def test_what_cannot_be_fitted_is_left_out_of_a_proposal_but_not_of_a_spec(tmp_path):
+def test_unfit_columns_are_dropped_from_proposals_and_refused_in_specs(tmp_path):
   columns = {"item": [1, 2], "plot": ["war and peace", "crime or love"], "n": [1, 5]}
   lines = []
   assert list(read(tmp_path, columns, lines.append).table.modalities) == ["n"]
@@ -158,13 +160,13 @@ def test_numbers_are_no_titles(tmp_path):
     ({"item": [1.0, 2.5]}, "row 1, column 'item': 2.5 is no token"),
     (
       {"item": ["a", "b", "c", "b", "a", "b"]},
-      "row 3, column 'item': the id 'b' is that of row 1, too, and 3 rows have one",
+      "row 3, column 'item': the id 'b' is also that of row 1; 3 rows repeat an id",
     ),
     (
       {"id": ["a"], "title": ["b"]},
-      r"no column 'item'; there are \['id', 'title'\]: call that of the ids as",
+      r"no column 'item'; there are \['id', 'title'\]: name the column of ids as",
     ),
-    ({"item": [["a"]]}, "column 'item' is list<.*and ids are strings or whole numbers"),
+    ({"item": [["a"]]}, "column 'item' is list<.*but ids are strings or whole numbers"),
     ({"item": []}, "no rows"),
     (
       {"item": [1, 2, 3], "price": [1.0, float("inf"), 2.0]},

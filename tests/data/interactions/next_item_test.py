@@ -34,10 +34,10 @@ def events_of(histories, user):
 
 
 def all_of(prefixes, epoch):
-  """Of each example of an epoch the user, and the place of the event in its history."""
+  """The user and the position in its history of each example of an epoch."""
   users, ends = prefixes.of_epoch(epoch, np.arange(len(prefixes)))
-  places = ends - prefixes.histories.offsets[users]
-  return list(zip(users.tolist(), places.tolist(), strict=True))
+  positions = ends - prefixes.histories.offsets[users]
+  return list(zip(users.tolist(), positions.tolist(), strict=True))
 
 
 class TestUsersBefore:
@@ -46,18 +46,18 @@ class TestUsersBefore:
     histories = make_histories(users=15, seed=seed)
     rng = np.random.default_rng(seed)
     users = rng.integers(0, 15, 30)
-    places = rng.integers(0, histories.lengths()[users] + 1)
-    ends = histories.offsets[users] + places
+    positions = rng.integers(0, histories.lengths()[users] + 1)
+    ends = histories.offsets[users] + positions
     table = users_before(histories, users, ends, max_history).validate("here")
     history = table.modalities[HISTORY]
     ages = np.split(history.times, history.offsets[1:-1])
     tastes = histories.users.modalities["taste"].to_lists()
     years = histories.users.modalities["age"].to_lists()
-    for i, (user, place) in enumerate(zip(users, places, strict=True)):
+    for i, (user, position) in enumerate(zip(users, positions, strict=True)):
       items, times = events_of(histories, user)
-      first = max(place - max_history, 0)
-      assert history.to_lists()[i].tolist() == items[first:place].tolist()
-      want = [np.log(1 + (times[place - 1] - t) / 60) for t in times[first:place]]
+      first = max(position - max_history, 0)
+      assert history.to_lists()[i].tolist() == items[first:position].tolist()
+      want = [np.log(1 + (times[position - 1] - t) / 60) for t in times[first:position]]
       np.testing.assert_allclose(ages[i], want, 1e-6)
       assert table.ids[i] == histories.users.ids[user]
       assert table.modalities["taste"].to_lists()[i].tolist() == tastes[user].tolist()
@@ -72,7 +72,7 @@ class TestUsersBefore:
     some = rng.integers(0, len(users), 8)
     for user, end in zip(users[some], ends[some], strict=True):
       known = users_before(histories, np.array([user]), np.array([end]), 50)
-      # The event, all that this user does later, and all of the users after it.
+      # Replace the event, all later events of the user, and those of all later users.
       rows, times = histories.rows.copy(), histories.times.copy()
       rows[end:] = rng.integers(0, ITEMS, len(rows) - end)
       times[end:] += 10**9 + rng.integers(0, 10**6, len(rows) - end)
@@ -98,7 +98,7 @@ class TestUsersBefore:
     user = int(np.argmax(histories.lengths()))
     end = histories.offsets[user + 1]
     cut = users_before(histories, np.array([user]), np.array([end]), 3)
-    # The same user, had it only come for the last three.
+    # The same user with only its last three events.
     keep = np.ones(len(histories.rows), bool)
     keep[histories.offsets[user] : end - 3] = False
     gone = np.append(0, np.cumsum(~keep))
@@ -142,26 +142,26 @@ class TestPrefixes:
     prefixes = make("prefixes")
     histories = prefixes.histories
     want = [
-      (user, place)
+      (user, position)
       for user in range(20)
-      for place in range(prefixes.train_ends[user] - histories.offsets[user])
+      for position in range(prefixes.train_ends[user] - histories.offsets[user])
     ]
     for epoch in EPOCHS:
       assert all_of(prefixes, epoch) == want
-    # Two are held out, except of users that have too few for that.
+    # Two events are held out, except from users with too few events.
     lengths = histories.lengths()
     assert len(want) == sum(n - 2 * (n > 2) for n in lengths)
     assert {user for user, _ in want} == set(range(20)) - {5}
 
-  def test_users_are_each_once_in_every_epoch_by_an_event_drawn_anew(self):
+  def test_every_epoch_has_each_user_once_with_a_random_event(self):
     prefixes = make("users")
     trained = prefixes.train_ends - prefixes.histories.offsets[:-1]
     epochs = [dict(all_of(prefixes, epoch)) for epoch in range(40)]
     for drawn in epochs:
       assert list(drawn) == [user for user in range(20) if user != 5]
-      assert all(0 <= place < trained[user] for user, place in drawn.items())
+      assert all(0 <= position < trained[user] for user, position in drawn.items())
     assert len(prefixes) == 19
-    for user in epochs[0]:  # In the end, each event of each.
+    for user in epochs[0]:  # In the end, all events of every user occur.
       assert {drawn[user] for drawn in epochs} == set(range(trained[user]))
 
   @pytest.mark.parametrize("examples", ["prefixes", "users"])
@@ -169,19 +169,19 @@ class TestPrefixes:
     wanted = [all_of(make(examples), epoch) for epoch in EPOCHS]
     again = make(examples)
     assert [all_of(again, epoch) for epoch in reversed(EPOCHS)] == wanted[::-1]
-    for epoch in EPOCHS:  # Of some examples alone, too.
+    for epoch in EPOCHS:  # The same for a subset of the examples.
       users, ends = again.of_epoch(epoch, np.array([7, 2]))
-      places = ends - again.histories.offsets[users]
-      assert [*zip(users, places, strict=True)] == [
+      positions = ends - again.histories.offsets[users]
+      assert [*zip(users, positions, strict=True)] == [
         wanted[epoch][7],
         wanted[epoch][2],
       ]
     other = [all_of(make(examples, seed=1), epoch) for epoch in EPOCHS]
-    anew = examples == "users"
-    assert (other != wanted) == (wanted[0] != wanted[1]) == anew
+    redrawn = examples == "users"
+    assert (other != wanted) == (wanted[0] != wanted[1]) == redrawn
 
   @pytest.mark.parametrize("examples", ["prefixes", "users"])
-  def test_lengths_are_those_of_the_tables_of_the_epoch(self, examples):
+  def test_lengths_match_the_tables_of_the_epoch(self, examples):
     prefixes = make(examples)
     for epoch in EPOCHS:
       users, ends = prefixes.of_epoch(epoch, np.arange(len(prefixes)))
@@ -203,12 +203,12 @@ class TestPrefixes:
     prefixes = make("prefixes")
     histories = prefixes.histories
     counts = collections.Counter(
-      int(histories.rows[histories.offsets[user] + place])
-      for user, place in all_of(prefixes, 0)
+      int(histories.rows[histories.offsets[user] + position])
+      for user, position in all_of(prefixes, 0)
     )
     want = [counts[row] / counts.total() for row in range(ITEMS)]
     np.testing.assert_allclose(prefixes.shares(), want, 1e-12)
-    assert (prefixes.shares()[-4:] == 0).all()  # Nobody comes to these.
+    assert (prefixes.shares()[-4:] == 0).all()  # These items have no events.
 
   def test_shares_of_users_are_those_of_draws_of_an_event_per_user(self):
     prefixes = make("users")
@@ -225,7 +225,7 @@ class TestPrefixes:
       np.add.at(found, histories.rows[ends], 1 / epochs / 19)
     assert np.abs(found - want).max() < 5 * np.sqrt(want.max() / epochs / 19)
 
-  def test_of_a_user_held_out_nothing_is_trained_on_but_what_is_known(self):
+  def test_only_known_events_of_evaluated_users_are_trained_on(self):
     prefixes = make("prefixes", max_history=50)
     histories = prefixes.histories
     splits, _ = leave_out(histories)

@@ -86,7 +86,7 @@ class TestEveryShard:
     assert (np.diff(real) > 0).all()  # Each item once.
 
   @hypothesis.given(seed=st.integers(0, 2**16), count=st.integers(0, EXAMPLES))
-  def test_what_is_not_filled_is_padding(self, tie_item_tower, examples, seed, count):
+  def test_unfilled_slots_are_padding(self, tie_item_tower, examples, seed, count):
     rows = np.random.default_rng(seed).permutation(len(prefixes_of(examples)))[:count]
     pairs = shard_of(make(examples, tie_item_tower=tie_item_tower), rows)
     np.testing.assert_array_equal(pairs.users.weights, np.arange(EXAMPLES) < count)
@@ -94,7 +94,7 @@ class TestEveryShard:
     assert (pairs.positives[count:] == 0).all()
     np.testing.assert_array_equal(pairs.items.weights, pairs.items.indices >= 0)
     padding = pairs.items.indices < 0
-    assert (np.diff(padding.astype(int)) >= 0).all()  # At the end alone.
+    assert (np.diff(padding.astype(int)) >= 0).all()  # Only at the end.
     assert (pairs.log_expected[padding] == 0).all()
     for batch in (pairs.users, pairs.items):
       for ragged in batch.modalities.values():
@@ -115,7 +115,7 @@ def test_items_are_as_their_table_has_them():
       np.testing.assert_array_equal(got.weights[: len(want.weights)], want.weights)
 
 
-def test_shapes_and_types_are_of_one_kind_whatever_is_in_a_shard():
+def test_shapes_and_types_do_not_depend_on_the_shard():
   batcher = make()
   shards = [shard_of(batcher, np.arange(n) * 7) for n in (0, 1, EXAMPLES)]
   kinds = [jax.tree.map(lambda x: (x.shape, x.dtype.name), s) for s in shards]
@@ -151,7 +151,7 @@ class TestLogExpected:
       examples, in_batch=in_batch, num_uniform_negatives=num_uniform_negatives
     )
     rng, draws = np.random.default_rng(0), 1500
-    found, told = np.zeros(ITEMS), np.full(ITEMS, np.nan)
+    found, expected = np.zeros(ITEMS), np.full(ITEMS, np.nan)
     for step in range(draws):
       rows = rng.permutation(len(prefixes))[:EXAMPLES]
       pairs = shard_of(batcher, rows, epoch=step, step=step)
@@ -159,9 +159,9 @@ class TestLogExpected:
       slots = np.concatenate([positives, pairs.negatives])
       np.add.at(found, pairs.items.indices[slots], 1 / draws)
       real = pairs.items.indices >= 0
-      told[pairs.items.indices[real]] = np.exp(pairs.log_expected[real])
+      expected[pairs.items.indices[real]] = np.exp(pairs.log_expected[real])
     seen = found > 0
-    error = np.abs(found - told)[seen] / np.sqrt(told[seen] / draws)
+    error = np.abs(found - expected)[seen] / np.sqrt(expected[seen] / draws)
     assert error.max() < 5 and error.mean() < 1.2  # In standard errors.
     np.testing.assert_allclose(
       found.sum(), EXAMPLES * in_batch + num_uniform_negatives, 1e-9
@@ -184,7 +184,7 @@ class TestItemsThatDoNotFit:
       cap = kept.max()
       cuts.add(int(cap))
       np.testing.assert_array_equal(kept, np.minimum(own, cap))
-      # Were one more allowed, there would be no room.
+      # Items that are one longer would not fit.
       assert kept.sum() <= 32
       assert cap == own.max() or np.minimum(own, cap + 1).sum() > 32
       lists = [table.modalities["word"].to_lists()[i] for i in want.items.indices]
@@ -212,9 +212,9 @@ class TestItemsThatDoNotFit:
     assert pairs.items.modalities["word"].lengths[LARGEST] == 9
     assert pairs.items.modalities["word"].lengths[WITHOUT_FIELDS] == 0
 
-  def test_ids_of_the_items_that_users_come_to_are_not_cut(self):
-    # Of 2,000 items 200 are ever seen, and have an id. A shard has more of these than
-    # as many random items have.
+  def test_ids_of_positive_items_are_not_cut(self):
+    # Only 200 of 2,000 items have events, and so an id. A shard has more of them than
+    # the same number of random items would.
     rng = np.random.default_rng(0)
     clicks = make_histories()
     users = rng.integers(0, 72, 1500)
@@ -239,23 +239,23 @@ class TestItemsThatDoNotFit:
 
 class TestRandomness:
   def test_a_shard_is_a_function_of_seed_step_and_index_alone(self):
-    absence = SetDropout(0.3, 0.3, seed=0)
-    batcher = make(absence=absence)
+    dropout = SetDropout(0.3, 0.3, seed=0)
+    batcher = make(dropout=dropout)
     rows = [np.arange(6) * (k + 1) for k in range(4)]
     whole = batcher.batch(1, rows, 5, 0)
-    again = make(absence=absence).batch(1, rows[2:], 5, 2)
+    again = make(dropout=dropout).batch(1, rows[2:], 5, 2)
     assert_equal(jax.tree.map(lambda x: x[2:], whole), again)
 
   def test_negatives_differ_by_step_shard_and_seed(self):
-    def negatives(seed=0, **place):
-      pairs = shard_of(make(seed=seed), np.arange(6), **place)
+    def negatives(seed=0, **position):
+      pairs = shard_of(make(seed=seed), np.arange(6), **position)
       return tuple(pairs.items.indices[pairs.negatives].tolist())
 
     drawn = [negatives(), negatives(step=1), negatives(index=1), negatives(seed=1)]
     assert len(set(drawn)) == 4
 
-  def test_what_is_left_out_is_of_users_alone(self):
-    plain, sparse = make(), make(absence=SetDropout(0.2, 0.4, seed=0))
+  def test_dropout_affects_only_users(self):
+    plain, sparse = make(), make(dropout=SetDropout(0.2, 0.4, seed=0))
     left_out = 0
     for step in range(10):
       rows = np.random.default_rng(step).permutation(200)[:EXAMPLES]
@@ -264,7 +264,7 @@ class TestRandomness:
         histories_of(got, True), histories_of(want, True), strict=True
       ):
         rest = iter(known)
-        assert all(row in rest for row in kept)  # In their order.
+        assert all(row in rest for row in kept)  # In order.
         left_out += len(known) - len(kept)
       for name in ("positives", "negatives"):
         a, b = (pairs.items.indices[getattr(pairs, name)] for pairs in (got, want))
@@ -277,7 +277,7 @@ class TestRandomness:
   [
     (
       dict(num_uniform_negatives=ITEMS + 1),
-      f"config.retrieval.num_uniform_negatives is {ITEMS + 1}; there are {ITEMS} items",
+      f"num_uniform_negatives is {ITEMS + 1}; expected 0 to {ITEMS}",
     ),
     (dict(num_uniform_negatives=-1), "config.retrieval.num_uniform_negatives is -1"),
     (
@@ -286,6 +286,6 @@ class TestRandomness:
     ),
   ],
 )
-def test_negatives_that_cannot_be_are_named(settings, message):
+def test_impossible_negatives_are_named(settings, message):
   with pytest.raises(ValueError, match=message):
     make(**settings)

@@ -1,4 +1,4 @@
-"""A MovieLens of a few films, and a short run of recall on it.
+"""A MovieLens of a few films, and a short retrieval run on it.
 
 The films stand in circles; a user walks along one of them, a film a minute.
 """
@@ -10,7 +10,7 @@ import numpy as np
 from deepsets_jax.tasks import defaults, fit
 
 CIRCLES, AROUND, USERS = 3, 8, 60
-# Titles and years as the files have them, of the first films; others have a number.
+# Titles and years of the first films, as in the files; the others have numbers.
 NAMED = {
   1: ("Toy Story", 1995),
   2: ("Sabrina", 1954),
@@ -20,12 +20,12 @@ NAMED = {
   6: ("Usual Suspects, The", 1995),
   7: ("Toy Soldiers", 1991),
 }
-# Of no circle: no user comes to it, and it has no year, no genre, no word of another.
+# A film outside the circles: no events, no year, no genre, no common word.
 UNKNOWN = CIRCLES * AROUND + 1
 
 
 def write(path):
-  """RecBole's wheel with these films, and users that walk."""
+  """Writes RecBole's wheel with these films, and users that walk along circles."""
   films = []
   for film in range(1, UNKNOWN):
     title, year = NAMED.get(film, (f"Film {film}", 1950 + film))
@@ -58,9 +58,9 @@ def _events():
   rng = np.random.default_rng(0)
   for user in range(1, USERS + 1):
     first, start = rng.integers(AROUND), 880_000_000 + 86_400 * user
-    for place in range(3 + user % 4):
-      film = 1 + user % CIRCLES * AROUND + (first + place) % AROUND
-      yield f"{user}\t{film}\t{1 + place % 5}\t{start + 60 * place}"
+    for position in range(3 + user % 4):
+      film = 1 + user % CIRCLES * AROUND + (first + position) % AROUND
+      yield f"{user}\t{film}\t{1 + position % 5}\t{start + 60 * position}"
 
 
 def config(path):
@@ -84,7 +84,7 @@ def config(path):
 
 
 def run(tmp_path_factory):
-  """The folder of a run that is trained once for all tests; its data is beside it."""
+  """The folder of a run, trained once for all tests, beside its data."""
   folder = tmp_path_factory.getbasetemp() / "small_movielens"
   if not folder.exists():
     folder.mkdir()

@@ -7,20 +7,20 @@ TABLE = digits.planted(0, train_examples=8, max_size=6)[0]["train"]
 
 
 def bag(table, row):
-  """By modality, the elements of an example."""
+  """{modality: the elements of an example}."""
   return {name: v.to_lists()[row].tolist() for name, v in table.modalities.items()}
 
 
 def test_bags_go_through_examples_and_then_modalities():
   bags = Bags(TABLE)
-  place = 0
+  position = 0
   for row in range(len(TABLE)):
     for index, name in enumerate(TABLE.schema.modalities):
       for _ in range(TABLE.lengths(name)[row]):
-        assert (bags.example[place], bags.modality[place]) == (row, index)
-        assert bags.position[place] == place - bags.offsets[row]
-        place += 1
-  assert place == len(bags.modality) == bags.offsets[-1]
+        assert (bags.example[position], bags.modality[position]) == (row, index)
+        assert bags.position[position] == position - bags.offsets[row]
+        position += 1
+  assert position == len(bags.modality) == bags.offsets[-1]
   assert bags.lengths.tolist() == np.diff(bags.offsets).tolist()
 
 
@@ -40,13 +40,13 @@ def test_elements_are_taken_away_as_a_loop_takes_them():
   keep = np.random.default_rng(1).random(len(bags.modality)) < 0.5
   kept = keep_elements(TABLE, keep)
   kept.validate("kept")
-  place = 0
+  position = 0
   for row in range(len(TABLE)):
     want = {}
     for name, elements in bag(TABLE, row).items():
-      flags = keep[place : place + len(elements)]
+      flags = keep[position : position + len(elements)]
       want[name] = [e for e, flag in zip(elements, flags, strict=True) if flag]
-      place += len(elements)
+      position += len(elements)
     assert bag(kept, row) == want
 
 

@@ -25,7 +25,7 @@ SCHEMA = Schema(
 
 
 def make_table(lengths):
-  """Examples of the given (images, words), whose values name example and place."""
+  """Examples of the given (images, words), whose values name example and position."""
   images = [
     [[row, i + 0.5] for i in range(image)] for row, (image, _) in enumerate(lengths)
   ]
@@ -74,7 +74,7 @@ def test_more_slots_than_offsets_can_count_are_refused():
 def test_plan_refuses_an_example_over_budget():
   table = make_table([(1, 1), (7, 0)])
   lengths = {k: table.lengths(k) for k in table.modalities}
-  with pytest.raises(ValueError, match="row 1 is over budget"):
+  with pytest.raises(ValueError, match="row 1 is over the budget"):
     batching.plan(lengths, np.arange(2), BUDGET)
 
 
@@ -129,7 +129,7 @@ def test_an_epoch_takes_no_example_twice_and_epochs_differ(lengths, seed, shards
       np.testing.assert_array_equal(a, b)
 
 
-def test_epochs_are_shuffled_anew_and_by_seed():
+def test_each_epoch_has_its_own_order_by_seed():
   table = make_table([(1, 1)] * 24)
   plans = [EpochPlan(lengths_of(table), len(table), BUDGET, 1, seed) for seed in (0, 1)]
   epochs = [
@@ -143,7 +143,7 @@ def test_epochs_are_shuffled_anew_and_by_seed():
 
 def test_iterator_resumes_where_it_was():
   table = make_table([(i % 3, i % 4) for i in range(50)])
-  arguments = dict(seed=3, total_steps=40, absence=SetDropout(0.3, 0.3, 3))
+  arguments = dict(seed=3, total_steps=40, dropout=SetDropout(0.3, 0.3, 3))
 
   def batches():
     return loader.train_batches(table, BUDGET, 2, **arguments)
@@ -189,7 +189,7 @@ class TestAbsence:
   def test_rates_are_those_asked_for(self):
     batch = self.batch(0.3, 0.0)
     gone = {k: (np.diff(v.offsets[0]) == 0) for k, v in batch.modalities.items()}
-    # Both would go with chance .09, and then one of them stays.
+    # Both would be dropped with probability .09, but then one of them stays.
     for share in (gone["image"].mean(), gone["word"].mean()):
       np.testing.assert_allclose(share, 0.3 - 0.09 / 2, atol=0.03)
     assert not np.any(gone["image"] & gone["word"])
@@ -198,7 +198,7 @@ class TestAbsence:
       kept = batch.modalities[name].offsets[0, -1] / (2000 * size)
       np.testing.assert_allclose(kept, 0.75, atol=0.03)
 
-  def test_what_stays_is_in_place(self):
+  def test_kept_elements_stay_in_order(self):
     batch = self.batch(0.3, 0.3, n=50)
     word = batch.modalities["word"]
     for i, row in enumerate(batch.indices[0]):

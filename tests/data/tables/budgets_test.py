@@ -84,7 +84,7 @@ def test_truncation_keeps_order_and_is_counted(policy):
     assert not np.array_equal(other.modalities["word"].values, values)
 
 
-def test_a_shard_typically_holds_what_its_slots_have_room_for():
+def test_slots_usually_fit_a_full_shard():
   table = make_table([(0, 4)] * 40)
   roomy = Budget(8, {"image": 8, "word": 32})
   assert budgets.examples_per_shard(table, roomy) == 8

@@ -1,4 +1,4 @@
-"""The owner of the Parquet files that are ours."""
+"""Parquet files of the package are atomic, deterministic and checked."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,7 +10,7 @@ from deepsets_jax.foundation.errors import DataError
 TABLE = pa.table({"a": list(range(1000))}, metadata={"format": "ours 1"})
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_written_files_are_read(tmp_path):
   path = tmp_path / "folder" / "a.parquet"
   parquet.write_parquet(TABLE, path, compression_level=3)
   assert parquet.read_parquet(path, "ours 1", "write it").equals(

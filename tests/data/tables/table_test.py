@@ -52,11 +52,11 @@ def make_table():
 
 
 def with_modality(name, **fields):
-  """The table, with fields of one modality replaced, as a file could have them."""
+  """The table with replaced fields of one modality, as in a bad file."""
   table = make_table()
   old = table.modalities[name]
   names = [field.name for field in dataclasses.fields(old)]
-  # Not by `replace`, which refuses bad offsets.
+  # `replace` would refuse bad offsets.
   values = [fields.get(name, getattr(old, name)) for name in names]
   changed = type(old).tree_unflatten(None, values)
   return dataclasses.replace(table, modalities={**table.modalities, name: changed})
@@ -94,7 +94,7 @@ class TestOnDisk:
       sorted(FILES)
     )
 
-  def test_the_units_of_a_target_come_back(self, tmp_path):
+  def test_the_units_of_a_target_are_restored(self, tmp_path):
     table = with_target("regression", 2, np.zeros((3, 2), np.float32))
     scaled = dataclasses.replace(
       table.schema.target, shift=(1.5, 0.0), scale=(2.0, 1.0)
@@ -102,7 +102,7 @@ class TestOnDisk:
     schema = dataclasses.replace(table.schema, target=scaled)
     dataclasses.replace(table, schema=schema).write(tmp_path / "train")
     assert open_table(tmp_path / "train").schema.target == scaled
-    # Tables that were written before targets had units.
+    # Tables written before targets had units.
     table.write(tmp_path / "old")
     header = json.loads((tmp_path / "old" / "table.json").read_text())
     for name in ("shift", "scale"):
@@ -112,7 +112,7 @@ class TestOnDisk:
     with pytest.raises(ValueError, match="1 shifts and 2 scales"):
       Target("regression", 2, shift=(1.0,), scale=(1.0, 2.0))
 
-  def test_a_table_of_which_nothing_is_predicted_comes_back(self, tmp_path):
+  def test_a_table_without_target_is_restored(self, tmp_path):
     table = with_target("none", 0, np.zeros((3, 0), np.float32))
     table.write(tmp_path / "train")
     got = open_table(tmp_path / "train").validate("train")
@@ -167,7 +167,7 @@ class TestOnDisk:
     content = path.read_bytes()
     end = int(len(content) * left) if isinstance(left, float) else left
     path.write_bytes(content[:end])
-    where = "is no table" if name == "table.json" else f"{re.escape(str(path))} is"
+    where = "is not a table" if name == "table.json" else f"{re.escape(str(path))} is"
     with pytest.raises(DataError, match=where):
       open_table(tmp_path / "train")
 
@@ -197,7 +197,7 @@ class TestOnDisk:
 
   def test_refuses_a_header_that_is_no_text(self, tmp_path):
     (tmp_path / "table.json").write_bytes(b"\xff\xfe")
-    with pytest.raises(DataError, match="is no table"):
+    with pytest.raises(DataError, match="is not a table"):
       open_table(tmp_path)
 
   def test_header_is_plain_json(self, tmp_path):
@@ -208,14 +208,14 @@ class TestOnDisk:
 
 
 class TestFailedWrite:
-  def test_of_a_bad_table_leaves_nothing(self, tmp_path):
+  def test_a_bad_table_leaves_nothing(self, tmp_path):
     bad = with_modality("word", values=np.array([3, 9], np.int32))
     with pytest.raises(DataError, match="outside the vocabulary"):
       bad.write(tmp_path / "train")
     assert not list(tmp_path.iterdir())
 
   @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()])
-  def test_half_way_leaves_nothing(self, tmp_path, monkeypatch, error):
+  def test_an_error_half_way_leaves_nothing(self, tmp_path, monkeypatch, error):
     save, saved = np.save, []
 
     def save_some(path, array):
@@ -271,7 +271,7 @@ BAD = {
   ),
   "features": (
     lambda: with_modality("image", values=np.zeros((3, 7), np.float32)),
-    r"elements of shape \(7,\), the schema says \(2,\)",
+    r"elements of shape \(7,\); the schema has \(2,\)",
   ),
   "tokens that are floats": (
     lambda: with_modality("word", values=np.zeros(2, np.float32)),
@@ -361,7 +361,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_validate_names_what_where_and_the_value(name):
+def test_validate_names_problem_place_and_value(name):
   make, message = BAD[name]
   with pytest.raises(DataError, match=message):
     make().validate("here")
@@ -384,7 +384,7 @@ def test_validate_names_an_element_far_into_a_column(monkeypatch):
     ("none", 0, [[], [], []]),
   ],
 )
-def test_validate_gives_back_a_good_table(kind, size, targets):
+def test_validate_returns_a_good_table(kind, size, targets):
   table = with_target(kind, size, targets)
   assert table.validate("here") is table
 
@@ -394,14 +394,16 @@ def test_validate_gives_back_a_good_table(kind, size, targets):
   [("none", 1), ("multilabel", 0), ("regression", -1), ("binary", 0), ("binary", 2)],
 )
 def test_the_size_of_a_target_fits_its_kind(kind, size):
-  with pytest.raises(ValueError, match=f"target size {size} does not fit kind {kind}"):
+  with pytest.raises(
+    ValueError, match=f"target size {size} does not fit kind {kind!r}"
+  ):
     Target(kind, size)
 
 
 @hypothesis.given(
   lengths=st.lists(st.integers(0, 3), min_size=1, max_size=6), data=st.data()
 )
-def test_rows_and_elements_are_those_of_a_loop(lengths, data):
+def test_rows_and_elements_match_a_loop(lengths, data):
   total = sum(lengths)
   ragged = from_lengths(np.arange(total), np.array(lengths))
   ragged = ragged.replace(weights=ragged.values / 2, times=ragged.values / 4)

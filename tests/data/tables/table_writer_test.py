@@ -35,7 +35,7 @@ def table(rng, examples):
   )
 
 
-def test_parts_are_the_folder_of_the_whole(tmp_path):
+def test_parts_give_the_same_folder_as_the_whole(tmp_path):
   whole = table(np.random.default_rng(0), 12)
   whole.write(tmp_path / "whole")
   with TableWriter(tmp_path / "parts", SCHEMA, id_size=30) as writer:

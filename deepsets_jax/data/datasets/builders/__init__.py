@@ -1,14 +1,11 @@
 """TFDS builders; after importing this, `tfds.builder("mm_imdb/raw")` finds them.
 
-They need no TensorFlow: records are array_record files, read by `tfds.data_source`. In
-all of them what is absent is written so, since a record has no null: an empty string,
-an empty sequence, or a number that is NaN. `data.files.records` gives it back as
-absent. Records keep the order of their source.
+They need no TensorFlow: records are array_record files, read by `tfds.data_source`. A
+record has no null, so all builders write an absent value as an empty string, an empty
+sequence or NaN, and `ingest.files.records` reads these as absent. Records keep the
+order of their source.
 """
 
-from deepsets_jax.data.datasets.builders.ads_parallelity import (
-  ads_parallelity_dataset_builder,
-)
 from deepsets_jax.data.datasets.builders.debian_programs import (
   debian_programs_dataset_builder,
 )
@@ -23,7 +20,6 @@ from deepsets_jax.data.datasets.builders.multiple_features import (
 BUILDERS = {
   module.Builder.name: module.Builder
   for module in (
-    ads_parallelity_dataset_builder,
     debian_programs_dataset_builder,
     mm_imdb_dataset_builder,
     movielens_sequences_dataset_builder,

@@ -1,4 +1,4 @@
-"""What the builders share: array_record, the manual folder, pictures."""
+"""Shared by the builders: array_record files, the manual folder, pictures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from deepsets_jax.foundation.errors import DataError
 
 
 class SetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """A builder that writes array_record, which TFDS reads and writes without TensorFlow.
+  """A builder that writes array_record, the format that needs no TensorFlow.
 
   Records stay in the order of the source.
   """
@@ -31,7 +31,7 @@ class SetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     homepage: str,
     licence: str,
   ) -> tfds.core.DatasetInfo:
-    """The description of the data set; the rest is in the files beside the builder."""
+    """Returns the description of the data set, with the files beside the builder."""
     return self.dataset_info_from_configs(
       features=tfds.features.FeaturesDict(features),
       homepage=homepage,
@@ -42,49 +42,53 @@ class SetBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def manual_path(
     self, dl_manager: tfds.download.DownloadManager, names: Sequence[str]
   ) -> pathlib.Path:
-    """The first of these files or folders that is in the manual folder.
+    """Returns the first of these files or folders that the manual folder has.
 
     Raises:
-      DataError: None is there; it says which folder, and how to come by the files.
+      DataError: It has none. The message names the folder and where to get the files.
     """
     try:
       folder = pathlib.Path(dl_manager.manual_dir)
     except AssertionError as error:
-      # No such folder, or nothing in it; TFDS says where and quotes the instructions.
+      # The folder is missing or empty; the message of TFDS has the instructions.
       raise DataError(f"{self.name}: {error}") from error
     for name in names:
       if (folder / name).exists():
         return folder / name
     raise DataError(
-      f"{self.name}: none of {list(names)} in the manual folder {folder}.\n"
+      f"{self.name}: none of {list(names)} is in the manual folder {folder}.\n"
       f"{self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
     )
 
   def check_counts(
     self, where: pathlib.Path, found: Mapping[str, int], expected: Mapping[str, int]
   ) -> None:
-    """Raises for a source that does not hold as much as the published one.
+    """Checks that a source holds as many examples as the published data set.
 
     Raises:
-      DataError: It names what was found and what was expected.
+      DataError: A count differs; the message names what was found and expected.
     """
     if dict(found) != dict(expected):
       raise DataError(
-        f"{self.name}: {where} has {dict(found)}, expected {dict(expected)}: the file"
-        f" is cut off, or another one.\n{self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
+        f"{self.name}: {where} has {dict(found)}, expected {dict(expected)}: it is"
+        f" truncated or another file.\n{self.MANUAL_DOWNLOAD_INSTRUCTIONS}"
       )
 
 
 def optional_picture(desc: str) -> tfds.features.Sequence:
-  """The feature of one picture, or none where there is none."""
+  """Returns the TFDS feature of at most one picture."""
   return tfds.features.Sequence(
     tfds.features.Image(),
     doc=tfds.features.Documentation(desc=desc, value_range=AT_MOST_ONE),
   )
 
 
-def picture(path: pathlib.Path, what: str) -> bytes:
-  """The bytes of a picture's file, looked at so far as to know that it is one.
+def read_picture(path: pathlib.Path, what: str) -> bytes:
+  """Returns the bytes of a picture file, after a check of its header.
+
+  Args:
+    path: The file.
+    what: The example that it belongs to, for messages.
 
   Raises:
     DataError: The file cannot be read as a picture.
@@ -95,30 +99,30 @@ def picture(path: pathlib.Path, what: str) -> bytes:
       pass
   except (OSError, PIL.Image.DecompressionBombError) as error:
     raise DataError(
-      f"{what}: {path} is no picture that can be read ({error}); replace the file, or"
-      " remove it, and the picture is absent"
+      f"{what}: {path} cannot be read as a picture ({error}); replace the file, or"
+      " remove it to make the picture absent"
     ) from error
   return content
 
 
-def png(pixels: np.ndarray) -> bytes:
-  """PNG of `[height, width, 3]` uint8: TFDS itself would need TensorFlow for that."""
+def encode_png(pixels: np.ndarray) -> bytes:
+  """Returns `[height, width, 3]` uint8 as PNG; TFDS would need TensorFlow for that."""
   buffer = io.BytesIO()
   PIL.Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
   return buffer.getvalue()
 
 
-def unique(ids: Iterable[str], where: str) -> None:
-  """Raises for an id that is there twice: the same example in two places.
+def check_unique(ids: Iterable[str], where: str) -> None:
+  """Checks that no id occurs twice, which would be one example twice.
 
   Raises:
-    DataError: It names the first such id.
+    DataError: One does; the message names the first.
   """
   seen = set()
   for row, name in enumerate(ids):
     if name in seen:
       raise DataError(
-        f"{where}: id {name!r} of row {row} is there before; each example has an id of"
-        " its own, so remove one of them"
+        f"{where}: row {row} has the id {name!r} of an earlier row; ids are unique, so"
+        " remove one of the two"
       )
     seen.add(name)

@@ -156,11 +156,11 @@ def open_tfds(name: str, data_dir: str | None = None) -> TfdsSource:
     builder = tfds.core.read_only_builder.builder_from_files(name, data_dir=folder)
   except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
     raise DataError(
-      f"{where}: not built in {folder}; build it there with"
-      f" python -m deepsets_jax.data.datasets.builders.build {name} --data_dir={folder}"
-      " --file_format=array_record, or in Python with"
+      f"{where}: not built in {folder}; build it there with python -m"
+      f" tools.build_dataset {name} --data_dir={folder} --file_format=array_record"
+      " (from a clone of the repository), or in Python with"
       f" tfds.builder({name!r}, data_dir={str(folder)!r}, file_format='array_record')"
-      ".download_and_prepare(); where it has configs, name one: NAME/CONFIG"
+      ".download_and_prepare(). If it has configs, name one: NAME/CONFIG"
     ) from error
   found = builder.info.file_format
   if found is None or found.value != "array_record":

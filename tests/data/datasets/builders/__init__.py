@@ -1,1 +1,1 @@
-"""Fake files of the data sets that a user brings, and the sets built of them."""
+"""Fake source files of data sets, and tests of the data sets built from them."""

@@ -6,7 +6,7 @@ from deepsets_jax.data.datasets import builders
 
 
 def prepare(name, data, manual=None):
-  """The builder of this name and config, after it has built."""
+  """Builds a data set, and returns its builder."""
   assert name.partition("/")[0] in builders.BUILDERS
   builder = tfds.builder(name, data_dir=data)
   builder.download_and_prepare(

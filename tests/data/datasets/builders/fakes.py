@@ -1,4 +1,4 @@
-"""Files such as a user brings, tiny: what the builders are tested with."""
+"""Tiny source files, such as a user provides, for tests of the builders."""
 
 import io
 import json
@@ -8,8 +8,8 @@ import zipfile
 import numpy as np
 import PIL.Image
 
-from deepsets_jax.data.datasets.builders.mm_imdb import synthetic
 from deepsets_jax.data.datasets.builders.movielens_sequences import files
+from tools import make_mm_imdb
 
 # Films of a fake MM-IMDb by split.
 FILMS = {"train": 5, "validation": 2, "test": 3}
@@ -24,11 +24,12 @@ def jpeg(colour=(200, 30, 30), size=(6, 4)):
 
 def mm_imdb_features(folder):
   films = sum(FILMS.values())
-  synthetic.write(folder / "multimodal_imdb.hdf5", films=films, seed=0, images=True)
+  path = folder / "multimodal_imdb.hdf5"
+  make_mm_imdb.write_films(path, films=films, seed=0, images=True)
 
 
 def film(row):
-  """A film of the raw archive; the second knows nothing of itself."""
+  """A film of the raw archive; the second has no facts."""
   if row == 1:
     return {"genres": ["News"]}
   return {
@@ -66,26 +67,6 @@ def pack(folder, archive):
   else:
     with tarfile.open(archive, "w:gz") as file:
       file.add(folder, "mmimdb")
-
-
-def ads(folder, rows=None):
-  """Ten ads on four pictures; the last has a slogan alone, the one before a picture."""
-  (folder / "images").mkdir(exist_ok=True)
-  for image in range(4):
-    (folder / "images" / f"{image}.jpg").write_bytes(jpeg())
-  if rows is None:
-    splits = ["train"] * 6 + ["validation"] * 2 + ["test"] * 2
-    rows = [
-      (f"{row % 4}.jpg", f"slogan, {row}", row % 2, split)
-      for row, split in enumerate(splits)
-    ]
-    rows[8] = ("0.jpg", "", 1, "test")
-    rows[9] = ("", "buy!", 0, "test")
-  lines = ["image,slogan,parallel,split"]
-  lines += [
-    f'{image},"{slogan}",{label},{split}' for image, slogan, label, split in rows
-  ]
-  (folder / "annotations.csv").write_text("\n".join(lines) + "\n", encoding="utf-8-sig")
 
 
 # Users 1 and 2 have events, and some of them the same second; 3 has none.
@@ -140,7 +121,7 @@ def movielens_zip(folder):
   """GroupLens' zip, of the same users, films and events."""
 
   def item(name, title, genres):
-    flags = ["1" if place in genres else "0" for place in range(19)]
+    flags = ["1" if position in genres else "0" for position in range(19)]
     return "|".join([name, title, "01-Jan-1995", "", "http://x", *flags])
 
   texts = {

@@ -10,11 +10,11 @@ from deepsets_jax.data.datasets.builders.mm_imdb import (
   genres,
   mm_imdb_dataset_builder,
   raw,
-  synthetic,
 )
-from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.errors import ConfigError, DataError
 from tests.data.datasets.builders import fakes
 from tests.data.datasets.builders.building import prepare
+from tools import make_mm_imdb
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,7 @@ def small(monkeypatch):
 
 @pytest.fixture
 def hdf5(tmp_path):
-  """A writable features' file of ten films, open, in the manual folder."""
+  """An open, writable file of features of ten films, in the manual folder."""
   h5py = pytest.importorskip("h5py")
   (tmp_path / "manual").mkdir()
   fakes.mm_imdb_features(tmp_path / "manual")
@@ -44,7 +44,7 @@ def refused(tmp_path, config, match):
 
 
 class TestFeatures:
-  def test_are_those_of_the_file_in_its_order(self, tmp_path, hdf5):
+  def test_films_are_in_the_order_of_the_file(self, tmp_path, hdf5):
     arrays = {name: hdf5[name][:] for name in (*features.SIZES, "genres")}
     hdf5.close()
     prepare("mm_imdb/features", tmp_path, tmp_path / "manual")
@@ -60,7 +60,7 @@ class TestFeatures:
     assert row == 10
 
   def test_posters_come_back_with_their_colours(self, tmp_path, hdf5):
-    """As they were before VGG's means, blue first, were taken off and cut."""
+    """Pictures before VGG's means, blue first, were subtracted and truncated."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, size=(10, 256, 160, 3)).astype(np.uint8)
     means = np.array([103.939, 116.779, 123.68], np.float32)
@@ -90,22 +90,24 @@ class TestFeatures:
     del hdf5["genres"].attrs["target_names"]
     hdf5["genres"][...] = np.tri(10, 23, dtype=np.int32)
     hdf5.flush()
-    with features.opened(tmp_path / "manual" / features.FILE, images=False):
+    with features.open_films(tmp_path / "manual" / features.FILE, images=False):
       pass
     hdf5["genres"][:, 5] = 0
     hdf5.close()
     refused(tmp_path, "features", "do not decrease")
 
   @pytest.mark.parametrize(
-    ("name", "place", "value", "match"),
+    ("name", "position", "value", "match"),
     [
       ("features", (3, 7), np.nan, "row 3 of 'features' .* not finite"),
       ("vgg_features", (9, 0), np.inf, "row 9 of 'vgg_features' .* not finite"),
       ("genres", (1, 2), 2, "row 1 of 'genres' .* not 0 or 1"),
     ],
   )
-  def test_bad_numbers_name_their_row(self, tmp_path, hdf5, name, place, value, match):
-    hdf5[name][place] = value
+  def test_bad_numbers_name_their_row(
+    self, tmp_path, hdf5, name, position, value, match
+  ):
+    hdf5[name][position] = value
     hdf5.close()
     refused(tmp_path, "features", match)
 
@@ -114,18 +116,18 @@ class TestFeatures:
     hdf5.close()
     refused(tmp_path, "features", r"array 'vgg_features' has shape None, .* 4096")
 
-  def test_a_film_that_is_there_twice_is_refused(self, tmp_path, hdf5):
+  def test_a_repeated_film_is_refused(self, tmp_path, hdf5):
     hdf5["imdb_ids"][4] = b"0000001"
     hdf5.close()
-    refused(tmp_path, "features", "id '0000001' of row 4 is there before")
+    refused(tmp_path, "features", "row 4 has the id '0000001' of an earlier row")
 
-  def test_what_is_no_hdf5_is_refused(self, tmp_path):
+  def test_other_files_than_hdf5_are_refused(self, tmp_path):
     pytest.importorskip("h5py")
     (tmp_path / "manual").mkdir()
     (tmp_path / "manual" / features.FILE).write_bytes(b"<html>")
     refused(tmp_path, "features", "cannot be read as HDF5")
 
-  def test_a_machine_without_h5py_is_told_the_extra(self, tmp_path, monkeypatch):
+  def test_without_h5py_the_message_names_the_extra(self, tmp_path, monkeypatch):
     real = builtins.__import__
 
     def without(name, *args, **kwargs):
@@ -160,7 +162,7 @@ class TestRaw:
     assert list(films[0]["genres"]) == [drama, noir]
     assert list(films[0]["other_genres"]) == [b"News"]
 
-  def test_a_film_of_which_nothing_is_known_is_there(self, tmp_path, archive):
+  def test_a_film_without_any_facts_is_kept(self, tmp_path, archive):
     (archive / "dataset" / "0000001.jpeg").unlink()
     film = self.films(tmp_path, archive)["train"][1]
     assert film["imdb_id"] == b"0000001"
@@ -171,7 +173,7 @@ class TestRaw:
     assert all(len(film[name]) == 0 for name in sequences)
 
   @pytest.mark.parametrize("name", raw.ARCHIVES)
-  def test_an_archive_gives_what_the_folder_gives(self, tmp_path, archive, name):
+  def test_an_archive_gives_the_same_as_the_folder(self, tmp_path, archive, name):
     (tmp_path / "packed").mkdir()
     fakes.pack(archive, tmp_path / "packed" / name)
     want = self.films(tmp_path / "a", archive)
@@ -200,7 +202,7 @@ class TestRaw:
     split = json.loads((archive / "split.json").read_text())
     split["test"][0] = split["train"][0]
     (archive / "split.json").write_text(json.dumps(split))
-    refused(tmp_path, "raw", "split.json: id '0000000' of row 7 is there before")
+    refused(tmp_path, "raw", "split.json: row 7 has the id '0000000' of an earlier row")
 
   def test_a_missing_film_is_named(self, tmp_path, archive):
     (archive / "dataset" / "0000003.json").unlink()
@@ -215,33 +217,34 @@ class TestRaw:
 
   def test_a_broken_poster_is_named(self, tmp_path, archive):
     (archive / "dataset" / "0000004.jpeg").write_bytes(b"GIF")
-    refused(tmp_path, "raw", "film '0000004': .*0000004.jpeg is no picture")
+    match = "film '0000004': .*0000004.jpeg cannot be read as a picture"
+    refused(tmp_path, "raw", match)
 
   def test_films_without_splits_are_refused(self, tmp_path, archive):
     (archive / "split.json").unlink()
-    refused(tmp_path, "raw", "no split.json there, beside it or in its folder")
+    refused(tmp_path, "raw", "no split.json in it, beside it or in its folder")
 
 
 class TestSynthetic:
   def test_genres_are_as_frequent_as_in_the_data(self):
-    labels = synthetic.genres(5000, seed=0)
+    labels = make_mm_imdb.draw_genres(5000, seed=0)
     assert labels.sum(axis=1).min() == 1
     assert 2.4 < labels.sum(axis=1).mean() < 2.7
     want = np.array(list(genres.COUNTS.values())) / 25959
     np.testing.assert_allclose(labels.mean(axis=0), want, rtol=0.25, atol=0.01)
 
   def test_genres_go_together_in_groups(self):
-    labels = synthetic.genres(5000, seed=0).astype(bool)
+    labels = make_mm_imdb.draw_genres(5000, seed=0).astype(bool)
     column = dict(zip(genres.GENRES, labels.T, strict=True))
     assert (
       column["Adventure"][column["Action"]].mean() > 1.5 * column["Adventure"].mean()
     )
     assert column["Horror"][column["Comedy"]].mean() < 0.8 * column["Horror"].mean()
 
-  def test_both_vectors_tell_the_genres(self, tmp_path):
+  def test_both_vectors_predict_the_genres(self, tmp_path):
     """Least squares on 300 of 600 films beats chance on the other half."""
     h5py = pytest.importorskip("h5py")
-    synthetic.write(tmp_path / "f.hdf5", films=600, seed=1, images=False)
+    make_mm_imdb.write_films(tmp_path / "f.hdf5", films=600, seed=1, images=False)
     with h5py.File(tmp_path / "f.hdf5") as file:
       drama = file["genres"][:, 0].astype(np.float64)
       assert "images" not in file
@@ -261,7 +264,7 @@ class TestSynthetic:
     for run, seed in enumerate((3, 3, 4)):
       path = tmp_path / f"{run}.hdf5"
       arguments = [f"--output={path}", "--films=20", f"--seed={seed}", "--images"]
-      synthetic.main(arguments)
+      make_mm_imdb.main(arguments)
       with h5py.File(path) as file:
         arrays.append({name: file[name][:] for name in file})
     for name, array in arrays[0].items():
@@ -270,5 +273,5 @@ class TestSynthetic:
     assert sorted(p.name for p in tmp_path.iterdir()) == [f"{i}.hdf5" for i in range(3)]
 
   def test_no_films_are_refused(self, tmp_path):
-    with pytest.raises(DataError, match="films=0"):
-      synthetic.write(tmp_path / "f.hdf5", films=0, seed=0, images=False)
+    with pytest.raises(ConfigError, match="films=0"):
+      make_mm_imdb.write_films(tmp_path / "f.hdf5", films=0, seed=0, images=False)

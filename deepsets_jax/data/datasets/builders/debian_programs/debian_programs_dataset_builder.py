@@ -1,7 +1,7 @@
-"""Debian programs as strings, from the embedded file; a config for each seed's split.
+"""Debian programs as strings, from the embedded file; a config per seed of the split.
 
-Unlike `data.debian_programs.load` it makes no vocabularies: what is done with the
-strings is the user's.
+Unlike `load_debian_programs` it makes no vocabularies; users process the strings
+themselves.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import tensorflow_datasets as tfds
 from deepsets_jax.data.datasets import debian_programs
 from deepsets_jax.data.datasets.builders import base
 
-# Features that are sequences of strings, beside the labels.
+# Features that are sequences of strings, apart from the labels.
 _SEQUENCES = ("summary", "description", "depends", "recommends", "suggests")
 
 
 class Builder(base.SetBuilder):
-  """One example for each program; splits as `debian_programs.load(seed)` has them."""
+  """One example per program, with the splits of `load_debian_programs(seed)`."""
 
   VERSION = tfds.core.Version("1.0.0")
   RELEASE_NOTES = {"1.0.0": "The first."}  # noqa: RUF012
@@ -40,7 +40,7 @@ class Builder(base.SetBuilder):
       "source": text(doc="The source package, by which the programs are split."),
       **{name: tfds.features.Sequence(text()) for name in _SEQUENCES},
       "size_kb": tfds.features.Scalar(
-        np.float32, doc="Installed size; NaN where it is not known."
+        np.float32, doc="Installed size; NaN if unknown."
       ),
       "labels": tfds.features.Sequence(tfds.features.ClassLabel(names=labels)),
     }

@@ -1,9 +1,9 @@
-"""`multimodal_imdb.hdf5`: films in the order of the splits, a row of each array a film.
+"""Reads `multimodal_imdb.hdf5`: one row per film, in the order of the splits.
 
-Arrays, as make_dataset.py of github.com/johnarevalo/gmu-mmimdb writes them: `features
+make_dataset.py of github.com/johnarevalo/gmu-mmimdb writes these arrays: `features
 [n, 300]` float32, the mean word2vec of the longest plot; `vgg_features [n, 4096]`
 float32; `genres [n, 23]` of 0 and 1; `imdb_ids [n]` of seven digits; `images
-[n, 3, 256, 160]` int32. There are others, which are not read.
+[n, 3, 256, 160]` int32. Its other arrays are not read.
 """
 
 from __future__ import annotations
@@ -23,18 +23,22 @@ FILE = "multimodal_imdb.hdf5"
 SIZES = {"features": 300, "vgg_features": 4096}
 IMAGE = (3, 256, 160)
 
-# What was taken off the channels of a picture, blue, green and red: the means of VGG.
+# The means of VGG, subtracted from the channels of a picture: blue, green, red.
 _MEANS = np.array([103.939, 116.779, 123.68])
-# Films read at a time: 9 MB of vectors, and 252 MB where pictures are read, too.
+# Films read at a time: 9 MB of vectors, and 252 MB with pictures.
 _ROWS = 512
 
 
 @contextlib.contextmanager
-def opened(path: pathlib.Path, *, images: bool) -> Iterator[Any]:
-  """The file, its arrays' shapes and genres' names checked.
+def open_films(path: pathlib.Path, *, images: bool) -> Iterator[Any]:
+  """Opens the file, and checks the shapes of the arrays and the names of the genres.
+
+  Args:
+    path: The file.
+    images: Whether the file must have pictures.
 
   Raises:
-    DataError: It is no such file.
+    DataError: The file cannot be read, or has another content.
     ModuleNotFoundError: h5py is not installed.
   """
   h5py = import_h5py()
@@ -52,14 +56,14 @@ def opened(path: pathlib.Path, *, images: bool) -> Iterator[Any]:
       if found is None or found[1:] != shape or found[0] != file["features"].shape[0]:
         raise DataError(
           f"{path}: array {name!r} has shape {found}, expected"
-          f" {['films', *shape]}; it has {sorted(file)}: fetch the file again"
+          f" {['films', *shape]}; the file has {sorted(file)}: fetch it again"
         )
     _check_names(file["genres"], path)
     yield file
 
 
 def import_h5py() -> Any:
-  """The module.
+  """Imports h5py.
 
   Raises:
     ModuleNotFoundError: It is not installed; the message names the extra.
@@ -74,7 +78,7 @@ def import_h5py() -> Any:
 
 
 def _check_names(genres: Any, path: pathlib.Path) -> None:
-  """Raises where the columns are other genres, or in another order."""
+  """Checks that the columns are the known genres, in the known order."""
   names = genres.attrs.get("target_names")
   if names is not None:
     names = json.loads(names)
@@ -92,29 +96,34 @@ def _check_names(genres: Any, path: pathlib.Path) -> None:
     )
 
 
-def ids(file: Any) -> list[str]:
-  """IMDb's number of each film, or its row where the file has none."""
+def read_ids(file: Any) -> list[str]:
+  """Returns the IMDb number of each film, or "row<i>" in a file without numbers."""
   if "imdb_ids" not in file:
     return [f"row{row}" for row in range(len(file["features"]))]
   return [name.decode() for name in file["imdb_ids"][:]]
 
 
-def films(file: Any, rows: range, *, images: bool) -> Iterator[dict[str, Any]]:
-  """The arrays of each of these films: `features`, `vgg_features`, genres' indices.
+def read_films(file: Any, rows: range, *, images: bool) -> Iterator[dict[str, Any]]:
+  """Yields `features`, `vgg_features` and the indices of `genres` of some films.
+
+  Args:
+    file: The open file.
+    rows: The films.
+    images: Whether to yield the picture, too, as `image`.
 
   Raises:
-    DataError: A number that is not finite, a genre that is neither 0 nor 1.
+    DataError: A number is not finite, or a genre is neither 0 nor 1.
   """
   for begin in range(rows.start, rows.stop, _ROWS):
     part = slice(begin, min(begin + _ROWS, rows.stop))
     arrays = {name: file[name][part] for name in (*SIZES, "genres")}
     _check(file, arrays, begin)
     pictures = file["images"][part] if images else None
-    for place in range(part.stop - part.start):
-      film = {name: arrays[name][place].astype(np.float32) for name in SIZES}
-      film["genres"] = np.flatnonzero(arrays["genres"][place]).tolist()
+    for row in range(part.stop - part.start):
+      film = {name: arrays[name][row].astype(np.float32) for name in SIZES}
+      film["genres"] = np.flatnonzero(arrays["genres"][row]).tolist()
       if pictures is not None:
-        film["image"] = pixels(pictures[place])
+        film["image"] = to_pixels(pictures[row])
       yield film
 
 
@@ -130,11 +139,12 @@ def _check(file: Any, arrays: Mapping[str, np.ndarray], begin: int) -> None:
       )
 
 
-def pixels(image: np.ndarray) -> np.ndarray:
-  """The picture, `[256, 160, 3]` uint8 of red, green and blue.
+def to_pixels(image: np.ndarray) -> np.ndarray:
+  """Recovers a picture, `[256, 160, 3]` uint8 of red, green and blue.
 
-  The file has blue, green, red less VGG's means, cut to whole numbers towards zero.
-  That is undone exactly but for 0, where two neighbouring values were cut to one.
+  The file has blue, green and red minus VGG's means, truncated to integers towards
+  zero. This is inverted exactly except at 0, to which two neighbouring values were
+  truncated.
   """
   above = np.ceil(_MEANS)[:, None, None]
   values = image + above - (image < 0)

@@ -1,10 +1,10 @@
 """The 23 genres of MM-IMDb, in the order of the columns of `multimodal_imdb.hdf5`.
 
-The data set's own make_dataset.py (github.com/johnarevalo/gmu-mmimdb) takes the 23
-genres with most films, the most frequent first, and writes their names into the
-attribute `target_names` of `genres`. The counts, over all splits, are those that an
-inspection of the published file found; they add up to 2.485 genres a film, every film
-has one to ten, and they decrease, which is how a file without names can be checked.
+The data set's own make_dataset.py (github.com/johnarevalo/gmu-mmimdb) takes the 23 most
+frequent genres, in decreasing order, and writes their names into the attribute
+`target_names` of `genres`. The counts over all splits come from an inspection of the
+published file. They sum to 2.485 genres per film, one to ten each, and they decrease,
+by which a file without names can be checked.
 """
 
 COUNTS = {

@@ -17,12 +17,12 @@ from deepsets_jax.data.datasets.builders import base
 from deepsets_jax.data.datasets.builders.mm_imdb import features, raw
 from deepsets_jax.data.datasets.builders.mm_imdb.genres import GENRES
 
-# Films of each split, in the order of the features' file.
+# Films of each split, in the order of the file of features.
 COUNTS = {"train": 15552, "validation": 2608, "test": 7799}
 
 
 class Builder(base.SetBuilder):
-  """One example for each film, in the standard splits."""
+  """One example per film, in the standard splits."""
 
   VERSION = tfds.core.Version("1.0.0")
   RELEASE_NOTES = {"1.0.0": "The first."}  # noqa: RUF012
@@ -38,10 +38,10 @@ class Builder(base.SetBuilder):
       name="features", description="Vectors of plot (word2vec) and poster (VGG)."
     ),
     tfds.core.BuilderConfig(
-      name="images", description="As features, with the posters of 160 x 256 pixels."
+      name="images", description="As features, with posters of 160 x 256 pixels."
     ),
     tfds.core.BuilderConfig(
-      name="raw", description="Plots, names of people, and the posters as they were."
+      name="raw", description="Plots, names of people, and the original posters."
     ),
   ]
 
@@ -70,19 +70,19 @@ class Builder(base.SetBuilder):
     if self.builder_config.name == "raw":
       path = self.manual_path(dl_manager, (*raw.FOLDERS, *raw.ARCHIVES))
       if path.is_file():
-        path = raw.unpacked(path, pathlib.Path(dl_manager.download_dir))
-      root = raw.root_of(path)
-      names = raw.splits(root)
+        path = raw.unpack(path, pathlib.Path(dl_manager.download_dir))
+      root = raw.find_root(path)
+      names = raw.read_splits(root)
       counts = {split: len(films) for split, films in names.items()}
       self.check_counts(root / "split.json", counts, COUNTS)
       return {
         split: self._generate_examples(root, films) for split, films in names.items()
       }
     path = self.manual_path(dl_manager, (features.FILE,))
-    with features.opened(path, images=self.builder_config.name == "images") as file:
-      names = features.ids(file)
+    with features.open_films(path, images=self.builder_config.name == "images") as file:
+      names = features.read_ids(file)
     self.check_counts(path, {"films": len(names)}, {"films": sum(COUNTS.values())})
-    base.unique(names, str(path))
+    base.check_unique(names, str(path))
     cuts = np.cumsum([0, *COUNTS.values()]).tolist()
     return {
       split: self._generate_examples(path, names[begin:end], begin)
@@ -92,31 +92,31 @@ class Builder(base.SetBuilder):
   def _generate_examples(
     self, path: pathlib.Path, names: list[str], begin: int = 0
   ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Examples of the films `names`, which in a features' file begin at row `begin`."""
+    """Yields the films `names`, which begin at row `begin` of a file of features."""
     if self.builder_config.name == "raw":
       for row, name in enumerate(names):
-        yield row, raw.film(path, name)
+        yield row, raw.read_film(path, name)
       return
     images = self.builder_config.name == "images"
     rows = range(begin, begin + len(names))
-    with features.opened(path, images=images) as file:
-      for row, film in enumerate(features.films(file, rows, images=images)):
+    with features.open_films(path, images=images) as file:
+      for row, film in enumerate(features.read_films(file, rows, images=images)):
         if images:
-          film["image"] = base.png(film["image"])
+          film["image"] = base.encode_png(film["image"])
         yield row, {"imdb_id": names[row], **film}
 
 
 _text = tfds.features.Text
 _RAW = {
   "title": _text(),
-  "year": tfds.features.Scalar(np.float32, doc="NaN where it is not known."),
+  "year": tfds.features.Scalar(np.float32, doc="NaN if unknown."),
   "plot": _text(doc="The longest of the plots; empty if there is none."),
   "plots": tfds.features.Sequence(_text()),
   "plot_outline": _text(doc="Empty if there is none."),
   "cast": tfds.features.Sequence(_text()),
   "directors": tfds.features.Sequence(_text()),
-  "poster": base.optional_picture("As it was, of any size."),
+  "poster": base.optional_picture("The original, of any size."),
   "other_genres": tfds.features.Sequence(
-    _text(), doc="Genres that are none of the 23, and no labels."
+    _text(), doc="Genres outside the 23, which are not labels."
   ),
 }

@@ -1,8 +1,8 @@
 """The raw archive of MM-IMDb: a JSON file and a poster for each film, and the splits.
 
-`split.json` beside `dataset/`, which has `<id>.json`, as IMDbPY made it, and
-`<id>.jpeg`. A film has several plots; it is one example all the same, since others that
-made one of each plot counted films many times.
+`split.json` stands beside the folder `dataset/` with the files `<id>.json`, written by
+IMDbPY, and `<id>.jpeg`. A film with several plots is one example: one example per plot
+would count films many times.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ import numpy as np
 
 from deepsets_jax.data.datasets.builders import base
 from deepsets_jax.data.datasets.builders.mm_imdb.genres import GENRES
-from deepsets_jax.foundation.errors import ConfigError, DataError
+from deepsets_jax.foundation.errors import DataError
 
 ARCHIVES = ("mmimdb.tar.gz", "mmimdb.zip")
 FOLDERS = ("mmimdb", "dataset")
 SPLITS = {"train": "train", "dev": "validation", "test": "test"}
 
 
-def splits(root: pathlib.Path) -> dict[str, list[str]]:
-  """The films' ids by split, in the order of `split.json`.
+def read_splits(root: pathlib.Path) -> dict[str, list[str]]:
+  """Returns {split: ids of its films}, in the order of `split.json`.
 
   Raises:
     DataError: The file is missing, damaged, or has a film twice.
@@ -40,17 +40,17 @@ def splits(root: pathlib.Path) -> dict[str, list[str]]:
     found = {ours: [str(i) for i in content[name]] for name, ours in SPLITS.items()}
   except (OSError, ValueError, KeyError, TypeError) as error:
     raise DataError(
-      f"{path} is missing or damaged ({error!r}); it has the lists of ids"
+      f"{path} is missing or damaged ({error!r}); expected lists of ids named"
       f" {list(SPLITS)}: unpack the archive again"
     ) from error
-  base.unique((name for names in found.values() for name in names), str(path))
+  base.check_unique((name for names in found.values() for name in names), str(path))
   return found
 
 
-def unpacked(archive: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
-  """The folder in `folder` that an archive is unpacked in, now or by an earlier build.
+def unpack(archive: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
+  """Unpacks an archive into a subfolder of `folder`, unless an earlier build did.
 
-  TFDS' own unpacking needs TensorFlow.
+  TFDS would need TensorFlow for that. Returns the subfolder.
 
   Raises:
     DataError: The archive is damaged.
@@ -62,7 +62,7 @@ def unpacked(archive: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
   folder.mkdir(parents=True, exist_ok=True)
   with tempfile.TemporaryDirectory(prefix=".mmimdb.", dir=folder) as temporary:
     inner = pathlib.Path(temporary) / "unpacked"
-    # Nothing of a tar may land outside; of a zip nothing does.
+    # A tar may name paths outside of the folder, which the filter refuses.
     safe = {"filter": "data"} if archive.suffix == ".gz" else {}
     try:
       shutil.unpack_archive(archive, inner, **safe)
@@ -81,22 +81,22 @@ def unpacked(archive: pathlib.Path, folder: pathlib.Path) -> pathlib.Path:
   return target
 
 
-def root_of(folder: pathlib.Path) -> pathlib.Path:
-  """The folder with `split.json`: this one, the one around it, or one in it."""
-  for place in (folder, folder.parent, folder / "mmimdb"):
-    if (place / "split.json").is_file():
-      return place
+def find_root(folder: pathlib.Path) -> pathlib.Path:
+  """Returns the folder with `split.json`: this one, its parent, or `mmimdb` in it."""
+  for root in (folder, folder.parent, folder / "mmimdb"):
+    if (root / "split.json").is_file():
+      return root
   raise DataError(
-    f"{folder}: no split.json there, beside it or in its folder mmimdb; unpack the"
+    f"{folder}: no split.json in it, beside it or in its folder mmimdb; unpack the"
     " archive again, and keep split.json beside dataset/"
   )
 
 
-def film(root: pathlib.Path, name: str) -> dict[str, Any]:
-  """The features of a film, absent ones as TFDS needs them.
+def read_film(root: pathlib.Path, name: str) -> dict[str, Any]:
+  """Returns the features of a film; absent values are written as TFDS needs them.
 
   Raises:
-    DataError: Its file is missing or damaged, or its poster no picture.
+    DataError: The film's file is missing or damaged, or its poster is not a picture.
   """
   path = root / "dataset" / f"{name}.json"
   try:
@@ -116,29 +116,29 @@ def film(root: pathlib.Path, name: str) -> dict[str, Any]:
     "imdb_id": name,
     "title": str(content.get("title") or ""),
     "year": year,
-    # The first of the longest, by characters, as in the features' file.
+    # The first of the longest, by characters, as in the file of features.
     "plot": max(plots, key=len, default=""),
     "plots": plots,
     "plot_outline": str(content.get("plot outline") or ""),
     "cast": people["cast"],
     "directors": people["director"],
-    "poster": [base.picture(poster, f"film {name!r}")] if poster.exists() else [],
+    "poster": [base.read_picture(poster, f"film {name!r}")] if poster.exists() else [],
     "genres": [genre for genre in genres if genre in GENRES],
     "other_genres": [genre for genre in genres if genre not in GENRES],
   }
 
 
 def _strings(content: Mapping[str, Any], key: str) -> list[str]:
-  """The distinct strings under a key, in their order: one, several or none."""
+  """The distinct strings under a key, in order; the value is a string or a list."""
   found = content.get(key) or []
   found = [found] if isinstance(found, str) else found
   if not all(isinstance(value, str) for value in found):
-    raise ConfigError(f"{key!r} is {str(found)[:80]}, expected strings")
+    raise TypeError(f"{key!r} is {str(found)[:80]}, expected strings")
   return list(dict.fromkeys(value for value in found if value))
 
 
 def _people(content: Mapping[str, Any], key: str) -> list[str]:
-  """Names, from what IMDbPY keeps of each person, or plain."""
+  """The names of people, who are strings or the records of IMDbPY."""
   found = content.get(key) or []
   names = [
     person if isinstance(person, str) else person.get("name") for person in found

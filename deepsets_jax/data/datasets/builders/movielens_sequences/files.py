@@ -1,4 +1,4 @@
-"""MovieLens 100K as rows, from the wheel of recbole 1.2.1 or GroupLens' own zip."""
+"""Reads MovieLens 100K from the wheel of recbole 1.2.1 or from GroupLens' zip."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from deepsets_jax.foundation.errors import ConfigError, DataError
+from deepsets_jax.foundation.errors import DataError
 
 _Row = TypeVar("_Row")
 
@@ -18,18 +18,18 @@ ZIP = "ml-100k.zip"
 FOLDER = "ml-100k"
 
 _IN_WHEEL = "recbole/dataset_example/ml-100k/ml-100k."
-# GroupLens' order of the 19 flags of a film; a film of genre "unknown" has none.
+# GroupLens' order of the 19 flags of a film; the genre "unknown" stands for none.
 _GENRES = (
   "unknown Action Adventure Animation Children's Comedy Crime Documentary Drama"
   " Fantasy Film-Noir Horror Musical Mystery Romance Sci-Fi Thriller War Western"
 ).split()
-# A title ends in its year, perhaps with (V), for video, behind it.
+# A title ends in its year, possibly followed by (V) for video.
 _YEAR = re.compile(r"\s*\((\d{4})\)\s*(\(V\))?\s*$")
 
 
 @dataclasses.dataclass(frozen=True)
 class User:
-  """A user; `zip_code` is a string, and not always of digits."""
+  """A user; `zip_code` is a string, not always of digits."""
 
   id: str
   age: int
@@ -40,7 +40,7 @@ class User:
 
 @dataclasses.dataclass(frozen=True)
 class Film:
-  """A film; title and year of one is not known, nor are all genres."""
+  """A film; title and year are None, and genres empty, if they are not known."""
 
   id: str
   title: str | None
@@ -49,8 +49,8 @@ class Film:
 
 
 @dataclasses.dataclass(frozen=True)
-class Event:
-  """A rating, 1 to 5, at a time in seconds since 1970."""
+class Rating:
+  """A rating of a film by a user, 1 to 5, at a time in seconds since 1970."""
 
   user: str
   film: str
@@ -60,23 +60,23 @@ class Event:
 
 @dataclasses.dataclass(frozen=True)
 class MovieLens:
-  """All of it.
+  """The whole data set.
 
   Attributes:
-    users: In the order of the file.
-    films: In the order of the file.
-    events: Of each user, by time; those of one second are in the order of the file.
-    triples: Of each film, relation and entity; only the wheel has them.
+    users: The users, in the order of the file.
+    films: The films, in the order of the file.
+    events: {user: ratings by time}; those of one second are in the order of the file.
+    triples: {film: (relation, entity) pairs}; empty if not from the wheel.
   """
 
   users: list[User]
   films: list[Film]
-  events: Mapping[str, list[Event]]
+  events: Mapping[str, list[Rating]]
   triples: Mapping[str, list[tuple[str, str]]]
 
 
-def read(path: pathlib.Path) -> MovieLens:
-  """Everything in the wheel, the zip, or the folder that the zip holds.
+def read_movielens(path: pathlib.Path) -> MovieLens:
+  """Reads the wheel, the zip, or the folder that is in the zip.
 
   Raises:
     DataError: A file is missing, damaged, or a row of it is not as expected.
@@ -98,18 +98,18 @@ def read(path: pathlib.Path) -> MovieLens:
   for row, event in enumerate(events):
     if event.user not in by_user or event.film not in known:
       raise DataError(
-        f"{path}: event {row} is of user {event.user!r} and film {event.film!r}, which"
-        " are not both there; the files are not of one data set, fetch them again"
+        f"{path}: event {row} names user {event.user!r} and film {event.film!r}, which"
+        " are not both in the data set; its files do not match, fetch them again"
       )
     by_user[event.user].append(event)
   for mine in by_user.values():
-    # Stable: many events have the same second, and keep the file's order.
+    # Stable: many events share a second, and keep the order of the file.
     mine.sort(key=lambda event: event.timestamp)
   return MovieLens(users, films, by_user, triples)
 
 
 def _member(path: pathlib.Path, in_wheel: bool) -> Callable[[str], str]:
-  """The text of a file of the data set, by its short name."""
+  """Returns a function from the short name of a file to its text."""
 
   def text(name: str) -> str:
     inner = f"{_IN_WHEEL}{name}" if in_wheel else f"{FOLDER}/{name}"
@@ -138,17 +138,17 @@ def _rows(
   *,
   header: bool = False,
 ) -> list[_Row]:
-  """What `make` makes of the fields of each line."""
+  """Returns `make` of the fields of each line."""
   made = []
   for line, row in enumerate(text.splitlines()[int(header) :], start=1 + int(header)):
     fields = row.split(separator)
     try:
       if len(fields) != width:
-        raise ConfigError(f"{len(fields)} fields, expected {width}")
+        raise ValueError(f"{len(fields)} fields, expected {width}")
       made.append(make(fields))
     except ValueError as error:
       raise DataError(
-        f"{path}: line {line}, {row[:80]!r}: {error}; the file is damaged, or another"
+        f"{path}: line {line}, {row[:80]!r}: {error}; the file is damaged or another"
         " version: fetch it again"
       ) from error
   return made
@@ -159,19 +159,19 @@ def _user(fields: Sequence[str]) -> User:
   return User(name, int(age), gender, occupation, zip_code)
 
 
-def _event(fields: Sequence[str]) -> Event:
+def _event(fields: Sequence[str]) -> Rating:
   user, film, rating, timestamp = fields
-  return Event(user, film, float(rating), int(timestamp))
+  return Rating(user, film, float(rating), int(timestamp))
 
 
 def _wheel_film(fields: Sequence[str]) -> Film:
   name, title, year, genres = fields
   named = [genre for genre in genres.split(" ") if genre not in ("", "unknown")]
-  # The wheel took one film's "(V)" for its year, and left the year in the title.
+  # In the wheel, one film has "(V)" as its year, and the year still in the title.
   match = _YEAR.search(title)
   if match:
     title, year = title[: match.start()], match[1]
-  # "unkonwn", as it stands there, is one film whose title is not known.
+  # The misspelt "unkonwn" of the wheel is one film without a known title.
   known = title not in ("", "unkonwn", "unknown")
   return Film(
     name,
@@ -198,9 +198,10 @@ def _film(fields: Sequence[str]) -> Film:
 def _triples(
   path: pathlib.Path, member: Callable[[str], str]
 ) -> dict[str, list[tuple[str, str]]]:
-  """Of each film, the relations and entities at the other end of its triples.
+  """{film: (relation, entity at the other end) of its triples}.
 
-  A triple of two films, a sequel, is of its head alone, so that each is there once.
+  A triple between two films, such as a sequel, belongs to its head only, so that each
+  triple occurs once.
   """
   links = _rows(path, member("link"), "\t", 2, tuple, header=True)
   films = {entity: film for film, entity in links}

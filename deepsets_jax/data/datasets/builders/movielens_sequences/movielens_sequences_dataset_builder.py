@@ -1,6 +1,6 @@
-"""MovieLens 100K: users as sequences of events, or films with what is known of them.
+"""MovieLens 100K: users as sequences of events, or films with their facts.
 
-The data may not be redistributed: a user fetches it.
+The data may not be redistributed, so the user provides the files.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import tensorflow_datasets as tfds
 from deepsets_jax.data.datasets.builders import base
 from deepsets_jax.data.datasets.builders.movielens_sequences import files
 
-# What the data set holds.
+# Size of the data set.
 COUNTS = {"users": 943, "films": 1682, "events": 100_000}
 
 
 class Builder(base.SetBuilder):
-  """One split, "train": how to split is the user's, most often by time."""
+  """One split, "train"; users split it themselves, most often by time."""
 
   VERSION = tfds.core.Version("1.0.0")
   RELEASE_NOTES = {"1.0.0": "The first."}  # noqa: RUF012
@@ -33,10 +33,10 @@ class Builder(base.SetBuilder):
   """
   BUILDER_CONFIGS = [  # noqa: RUF012
     tfds.core.BuilderConfig(
-      name="users", description="One example for each user, with all its events."
+      name="users", description="One example per user, with all its events."
     ),
     tfds.core.BuilderConfig(
-      name="films", description="One example for each film, with its knowledge graph."
+      name="films", description="One example per film, with its knowledge graph."
     ),
   ]
 
@@ -50,15 +50,15 @@ class Builder(base.SetBuilder):
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> Any:
     path = self.manual_path(dl_manager, (files.WHEEL, files.ZIP, files.FOLDER))
-    data = files.read(path)
+    data = files.read_movielens(path)
     counts = {
       "users": len(data.users),
       "films": len(data.films),
       "events": sum(map(len, data.events.values())),
     }
     self.check_counts(path, counts, COUNTS)
-    base.unique((user.id for user in data.users), f"{path}, users")
-    base.unique((film.id for film in data.films), f"{path}, films")
+    base.check_unique((user.id for user in data.users), f"{path}, users")
+    base.check_unique((film.id for film in data.films), f"{path}, films")
     return {"train": self._generate_examples(data)}
 
   def _generate_examples(
@@ -85,22 +85,22 @@ _USERS = {
       "rating": tfds.features.Scalar(np.float32, doc="1 to 5."),
       "timestamp": tfds.features.Scalar(np.int64, doc="Seconds since 1970."),
     },
-    doc="By time; those of one second in the order of the source.",
+    doc="By time; events of one second in the order of the source.",
   ),
 }
 _FILMS = {
   "id": _text(),
-  "title": _text(doc="Without its year; empty where it is not known."),
-  "year": tfds.features.Scalar(np.float32, doc="NaN where it is not known."),
+  "title": _text(doc="Without its year; empty if unknown."),
+  "year": tfds.features.Scalar(np.float32, doc="NaN if unknown."),
   "genres": tfds.features.Sequence(_text()),
   "triples": tfds.features.Sequence(
     {"relation": _text(), "entity": _text()},
-    doc="Of Freebase; the entity is the other end, whichever end the film is.",
+    doc="From Freebase; the entity is the end that is not the film.",
   ),
 }
 
 
-def _user(user: files.User, events: list[files.Event]) -> dict[str, Any]:
+def _user(user: files.User, events: list[files.Rating]) -> dict[str, Any]:
   return {
     "id": user.id,
     "age": user.age,

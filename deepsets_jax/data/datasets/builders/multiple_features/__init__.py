@@ -1,1 +1,1 @@
-"""Multiple Features: handwritten digits told by six vectors."""
+"""Multiple Features: handwritten digits described by six vectors."""

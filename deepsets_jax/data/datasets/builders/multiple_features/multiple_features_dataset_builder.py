@@ -1,6 +1,6 @@
-"""Multiple Features from the embedded file; a config for each seed's split.
+"""Multiple Features from the embedded file; a config per seed of the split.
 
-Unlike `data.multiple_features.load` it standardises nothing.
+Unlike `load_multiple_features` it does not standardise the features.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ import tensorflow_datasets as tfds
 
 from deepsets_jax.data.datasets import multiple_features
 from deepsets_jax.data.datasets.builders import base
+from deepsets_jax.data.tables.arrow_lists import vectors_from_arrow
 
 
 class Builder(base.SetBuilder):
-  """One example for each digit; splits as `multiple_features.load(seed)` has them."""
+  """One example per digit, with the splits of `load_multiple_features(seed)`."""
 
   VERSION = tfds.core.Version("1.0.0")
   RELEASE_NOTES = {"1.0.0": "The first."}  # noqa: RUF012
   BUILDER_CONFIGS = [  # noqa: RUF012
     tfds.core.BuilderConfig(
-      name=f"seed{seed}", description=f"Each digit split alike with seed {seed}."
+      name=f"seed{seed}",
+      description=f"Each digit split in the same proportion with seed {seed}.",
     )
     for seed in range(3)
   ]
@@ -46,10 +48,10 @@ class Builder(base.SetBuilder):
     seed = int(self.builder_config.name.removeprefix("seed"))
     table, splits = multiple_features.rows_of_splits(seed)
     digits = table["digit"].to_numpy()
-    views = {}
-    for name in multiple_features.VIEWS:
-      values = table[name].combine_chunks().flatten().to_numpy()
-      views[name] = values.reshape(len(table), -1).astype(np.float32)
+    views = {
+      name: vectors_from_arrow(table[name]).astype(np.float32)
+      for name in multiple_features.VIEWS
+    }
     return {
       name: self._generate_examples(digits, views, rows)
       for name, rows in splits.items()

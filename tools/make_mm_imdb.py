@@ -1,12 +1,11 @@
-"""A file of the schema of `multimodal_imdb.hdf5` with planted genres, of any size.
+"""Write a synthetic file in the format of `multimodal_imdb.hdf5`, of any size.
 
-  python -m deepsets_jax.data.datasets.builders.mm_imdb.synthetic \\
-      --output=multimodal_imdb.hdf5
+  python -m tools.make_mm_imdb --output=multimodal_imdb.hdf5
 
-The genres' frequencies are the published ones (`genres.COUNTS`); which go together is
-invented. Each genre moves the vectors along a direction of its own, so that plots tell
-more than posters and both more than either: ridge regression reaches .63, .50 and .67
-micro F1. All else is noise: nothing here is a film.
+Genres have their published frequencies (`genres.COUNTS`); which of them occur together
+is invented. Each genre shifts the vectors along a direction of its own, so that plots
+are more informative than posters, and both together than either: ridge regression
+reaches .63, .50 and .67 micro F1. Everything else is noise; the file has no real film.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ import numpy as np
 
 from deepsets_jax.data.datasets.builders.mm_imdb import features
 from deepsets_jax.data.datasets.builders.mm_imdb.genres import COUNTS, GENRES
-from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.errors import ConfigError
 
-# Genres that go together, or, with -, that keep apart.
+# Genres that often occur together; "-" marks one that seldom occurs with the others.
 _GROUPS = (
   "Action Adventure Sci-Fi Thriller -Drama -Documentary",
   "Animation Family Fantasy Adventure Comedy -Thriller -Crime",
@@ -39,14 +38,14 @@ _GROUPS = (
 _LOADING = 0.75
 _FILMS = 25959
 _ROWS = 1024
-# How far a genre moves the vectors, in standard deviations of the noise.
+# Shift of the vectors by a genre, in standard deviations of the noise.
 _SHIFTS = {"features": 1.8, "vgg_features": 2.6}
-# What is taken off the poster's vectors, which are after a ReLU: most are 0.
+# Subtracted from the vectors of posters before a ReLU, so that most features are 0.
 _SPARSITY = 1.0
 
 
-def genres(films: int, seed: int) -> np.ndarray:
-  """`[films, 23]` of 0 and 1, at least one a film."""
+def draw_genres(films: int, seed: int) -> np.ndarray:
+  """Draws the genres of films: `[films, 23]` of 0 and 1, at least one per film."""
   rng = np.random.default_rng([seed, 0])
   loadings = np.zeros((len(_GROUPS), len(GENRES)))
   for group, names in enumerate(_GROUPS):
@@ -56,28 +55,36 @@ def genres(films: int, seed: int) -> np.ndarray:
       )
   latent = rng.normal(size=(films, len(_GROUPS))) @ loadings
   latent += rng.normal(size=latent.shape)
-  # A genre's own share of films is above its threshold.
+  # Each genre has its threshold, so that its published share of films is above.
   shares = np.array(list(COUNTS.values())) / _FILMS
   order = np.sort(latent, axis=0)[::-1]
-  places = np.clip(np.round(shares * films).astype(int), 1, films) - 1
-  margin = (latent - order[places, np.arange(len(GENRES))]) / latent.std(axis=0)
+  positions = np.clip(np.round(shares * films).astype(int), 1, films) - 1
+  margin = (latent - order[positions, np.arange(len(GENRES))]) / latent.std(axis=0)
   margin[np.arange(films), margin.argmax(axis=1)] += 1e9 * (margin.max(axis=1) < 0)
   return (margin >= 0).astype(np.int32)
 
 
-def write(path: str | pathlib.Path, *, films: int, seed: int, images: bool) -> None:
-  """Writes the file, or nothing at all; in pieces, so memory does not grow with it.
+def write_films(
+  path: str | pathlib.Path, *, films: int, seed: int, images: bool
+) -> None:
+  """Writes the file atomically and in chunks, so that memory stays constant.
+
+  Args:
+    path: HDF5 file to write.
+    films: Number of films.
+    seed: Seed of all random numbers.
+    images: Whether to write posters, 0.5 MB each.
 
   Raises:
     ModuleNotFoundError: h5py is not installed.
-    DataError: No film is asked for.
+    ConfigError: `films` is below 1.
   """
   if films < 1:
-    raise DataError(f"films={films}: expected at least 1")
+    raise ConfigError(f"films={films}: expected at least 1")
   h5py = features.import_h5py()
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  labels = genres(films, seed)
+  labels = draw_genres(films, seed)
   with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
     temporary = pathlib.Path(folder) / path.name
     with h5py.File(temporary, "w") as file:
@@ -101,7 +108,7 @@ def write(path: str | pathlib.Path, *, films: int, seed: int, images: bool) -> N
 
 
 def _directions(seed: int) -> dict[str, np.ndarray]:
-  """Where each genre moves the vectors of a kind: `[23, d]`."""
+  """Returns the shift of each genre for each kind of vector: {kind: `[23, d]`}."""
   rng = np.random.default_rng([seed, 1])
   found = {}
   for name, size in features.SIZES.items():
@@ -114,7 +121,7 @@ def _directions(seed: int) -> dict[str, np.ndarray]:
 def _vectors(
   labels: np.ndarray, directions: dict[str, np.ndarray], rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-  """The vectors of some films: `[n, 300]`, and `[n, 4096]` of which most are 0."""
+  """Returns the vectors of `n` films: `[n, 300]`, and `[n, 4096]`, mostly 0."""
   found = {}
   for name, size in features.SIZES.items():
     noise = rng.standard_normal((len(labels), size), np.float32)
@@ -124,13 +131,13 @@ def _vectors(
 
 
 def _images(films: int, rng: np.random.Generator) -> np.ndarray:
-  """One colour for each film, as VGG's means leave it: `[n, 3, 256, 160]`."""
+  """Draws one colour per film, after subtraction of VGG's means: `[n, 3, 256, 160]`."""
   colours = rng.integers(-100, 131, size=(films, features.IMAGE[0], 1, 1))
   return np.broadcast_to(colours, (films, *features.IMAGE)).astype(np.int32)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-  """The command."""
+  """Writes the file of the command line."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -139,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--images", action="store_true", help="With posters, 0.5 MB each")
   flags = parser.parse_args(arguments)
-  write(flags.output, films=flags.films, seed=flags.seed, images=flags.images)
+  write_films(flags.output, films=flags.films, seed=flags.seed, images=flags.images)
   size = pathlib.Path(flags.output).stat().st_size
   print(f"{flags.output}: {flags.films} films, {size} bytes")
 

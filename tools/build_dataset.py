@@ -1,11 +1,10 @@
-"""`tfds build` for machines without TensorFlow, with the same arguments.
+"""Run `tfds build` on a machine without TensorFlow, with the same arguments.
 
-  python -m deepsets_jax.data.datasets.builders.build mm_imdb/features \\
-    --data_dir=DATA --manual_dir=FOLDER
+  python -m tools.build_dataset mm_imdb/features --data_dir=DATA --manual_dir=FOLDER
 
-The command `tfds` of tensorflow-datasets 4.9.10 imports TensorFlow for another of its
-subcommands, whatever one asks it for; this one reaches `build` alone. Without a config
-all configs are built. The format is array_record.
+The command `tfds` of tensorflow-datasets 4.9.10 imports TensorFlow for one of its
+subcommands, even when another is called; this program imports `build` alone. Without a
+config, all configs are built. The format is array_record.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from collections.abc import Sequence
 import simple_parsing
 from tensorflow_datasets.scripts.cli import build
 
-import deepsets_jax.data.datasets.builders as builders
+from deepsets_jax.data.datasets import builders
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-  """The command."""
+  """Builds the data set of the command line."""
   names = ", ".join(sorted(builders.BUILDERS))
   parser = simple_parsing.ArgumentParser(
     description=f"{__doc__}\nBuilders here: {names}"

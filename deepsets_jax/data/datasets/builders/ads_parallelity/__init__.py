@@ -1,1 +1,0 @@
-"""Ads-Parallelity: does the slogan of an ad say what its picture says?"""
