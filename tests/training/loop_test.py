@@ -42,7 +42,7 @@ def finished(tmp_path_factory):
 
 
 def final_state(workdir):
-  run = runs.build_run(run_folder.adopt(small_config(), workdir))
+  run = runs.build_run(run_folder.read_config(workdir))
   with checkpoints.Checkpoints(workdir / "checkpoints", higher_is_better=True) as kept:
     return kept.restore(run.abstract_state)[0]
 

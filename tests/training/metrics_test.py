@@ -300,24 +300,26 @@ class TestRefusals:
     logits, targets = data(kind, 5, 5, 0)
     logits[3, -1] = bad
     column = TARGETS[kind].size - 1
-    with pytest.raises(ValueError, match=f"example 3, column {column}: logit {bad},"):
+    with pytest.raises(
+      ValueError, match=f"example 3, column {column}: logit is {bad};"
+    ):
       compute(kind, logits, targets)
     compute(kind, logits, targets, np.array([1, 1, 1, 0, 1]))
 
   @pytest.mark.parametrize(
     ("kind", "bad", "words"),
     [
-      ("multilabel", -1, "example 2, column 1: target -1.0, and expected is 0 or 1"),
-      ("multilabel", 0.5, "example 2, column 1: target 0.5, and expected is 0 or 1"),
-      ("multilabel", np.nan, "example 2, column 1: target nan"),
-      ("binary", -1, "example 2: target -1.0, and expected is 0 or 1"),
-      ("binary", np.nan, "example 2: target nan"),
-      ("multiclass", -1, "example 2: target -1.0, and expected is a class from 0 to 3"),
-      ("multiclass", 4, "example 2: target 4.0, and expected is a class from 0 to 3"),
-      ("multiclass", 1.5, "example 2: target 1.5, and expected is a class"),
-      ("multiclass", np.nan, "example 2: target nan"),
-      ("regression", np.nan, "example 2, column 1: target nan, and expected is finite"),
-      ("regression", np.inf, "example 2, column 1: target inf, and expected is finite"),
+      ("multilabel", -1, "example 2, column 1: target is -1.0; expected 0 or 1"),
+      ("multilabel", 0.5, "example 2, column 1: target is 0.5; expected 0 or 1"),
+      ("multilabel", np.nan, "example 2, column 1: target is nan"),
+      ("binary", -1, "example 2: target is -1.0; expected 0 or 1"),
+      ("binary", np.nan, "example 2: target is nan"),
+      ("multiclass", -1, "example 2: target is -1.0; expected a class from 0 to 3"),
+      ("multiclass", 4, "example 2: target is 4.0; expected a class from 0 to 3"),
+      ("multiclass", 1.5, "example 2: target is 1.5; expected a class"),
+      ("multiclass", np.nan, "example 2: target is nan"),
+      ("regression", np.nan, "example 2, column 1: target is nan; expected finite"),
+      ("regression", np.inf, "example 2, column 1: target is inf; expected finite"),
     ],
   )
   def test_a_target_that_is_not_one_of_its_kind(self, kind, bad, words):
@@ -338,15 +340,17 @@ class TestRefusals:
   @EVERY_KIND
   def test_no_example_that_counts(self, kind):
     logits, targets = data(kind, 3, 5, 0)
-    with pytest.raises(ValueError, match="no metric of 3 examples, none of a weight"):
+    with pytest.raises(ValueError, match="none of the 3 examples has a weight"):
       compute(kind, logits, targets, np.zeros(3))
-    with pytest.raises(ValueError, match="no metric of 0 examples.*split empty"):
+    with pytest.raises(ValueError, match="none of the 0 examples.*split empty"):
       compute(kind, logits[:0], targets[:0])
 
   @pytest.mark.parametrize("bad", [-1, np.nan, np.inf])
   def test_a_weight_that_is_negative_or_not_finite(self, bad):
     logits, targets = data("binary", 3, 5, 0)
-    with pytest.raises(ValueError, match="example 1: weight .*finite, from 0 on"):
+    with pytest.raises(
+      ValueError, match="example 1: weight is .*; expected finite, at least 0"
+    ):
       compute("binary", logits, targets, np.array([1, bad, 1]))
 
   def test_shapes_that_do_not_fit(self):
@@ -357,7 +361,9 @@ class TestRefusals:
       compute("binary", logits, targets)
 
   def test_an_unknown_metric_lists_the_known(self):
-    with pytest.raises(ValueError, match=r"'f1micro'; one of .*'f1_micro'.*'rmse'"):
+    with pytest.raises(
+      ValueError, match=r"'f1micro'; choose one of .*'f1_micro'.*'rmse'"
+    ):
       metrics.higher_is_better("f1micro")
 
 
