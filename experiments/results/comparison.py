@@ -14,6 +14,7 @@ from scipy import stats
 
 from deepsets_jax import figures
 from deepsets_jax.training import costs as summary
+from experiments.results.runs import plus_minus
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +139,7 @@ def markdown(table: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
     for name in names:
       test = row["against_baseline"].get(name, {"mean": None, "p": None})
       p = _cell(test["p"], lambda p: f", p {p:.3f}" if p >= 0.001 else ", p < 0.001")
-      cells += [_plus_minus(row["test"][name]), _plus_minus(test, "+") + p]
+      cells += [plus_minus(row["test"][name]), plus_minus(test, sign="+") + p]
     lines.append("| " + " | ".join(cells) + " |")
     failures += [
       f"- {row['name']}, seed {seed}, failed: {why}"
@@ -149,15 +150,6 @@ def markdown(table: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
 
 def _cell(value: float | None, form: Callable[[float], str]) -> str:
   return "" if value is None else form(value)
-
-
-def _plus_minus(numbers: Mapping[str, Any], sign: str = "") -> str:
-  """Mean ± standard deviation, or what there is of them."""
-  mean, deviation = numbers["mean"], numbers.get("sd")
-  if mean is None:
-    return ""
-  digits = ".4f" if abs(mean) < 10 else ".5g"
-  return f"{mean:{sign}{digits}}" + _cell(deviation, f" ± {{:{digits}}}".format)
 
 
 def draw(

@@ -13,6 +13,8 @@ from deepsets_jax import figures
 from deepsets_jax.analysis.robustness import CORRUPTIONS, Curve
 from deepsets_jax.training import metrics
 from experiments.results.comparison import spread
+from experiments.results.runs import plus_minus
+from experiments.results.runs import table as markdown_table
 
 # Of the subsets of modalities, how many are told.
 _BEST = 5
@@ -113,7 +115,7 @@ def curves(table: Sequence[Mapping[str, Any]], metric: str) -> str:
       if CORRUPTIONS[kind].by_chance:
         cells[-1].append(plus_minus(found["area"]))
       cells[-1] += [plus_minus(found["loss_at"][level]) for level in levels]
-  return _table(head, cells)
+  return markdown_table(head, cells)
 
 
 def _best(table: Sequence[Mapping[str, Any]], metric: str) -> str:
@@ -126,7 +128,7 @@ def _best(table: Sequence[Mapping[str, Any]], metric: str) -> str:
     cells += [
       [row["name"], _words(one["modalities"], names), plus_minus(one)] for one in best
     ]
-  return _table(["model", f"its {_BEST} most useful subsets", metric], cells)
+  return markdown_table(["model", f"its {_BEST} most useful subsets", metric], cells)
 
 
 def _words(subset: Sequence[str], names: Sequence[str]) -> str:
@@ -151,7 +153,7 @@ def modalities(table: Sequence[Mapping[str, Any]], metric: str) -> str:
     cells.append([modality])
     for found in models.values():
       cells[-1] += [plus_minus(spread) for spread in found[modality]]
-  return _table(head, cells)
+  return markdown_table(head, cells)
 
 
 def _alone_and_without(row: Mapping[str, Any]) -> dict[str, tuple[dict, dict]]:
@@ -163,18 +165,6 @@ def _alone_and_without(row: Mapping[str, Any]) -> dict[str, tuple[dict, dict]]:
     for name in names
   }
   return result | {"none": (found[()], found[names])}
-
-
-def plus_minus(numbers: Mapping[str, Any]) -> str:
-  """Mean ± sample standard deviation, the mean alone of a single run."""
-  mean, deviation = numbers["mean"], numbers["sd"]
-  digits = ".4f" if abs(mean) < 10 else ".5g"
-  return f"{mean:{digits}}" + ("" if deviation is None else f" ± {deviation:{digits}}")
-
-
-def _table(head: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-  lines = [head, ["---"] * len(head), *cells]
-  return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def draw_curves(table: Sequence[Mapping[str, Any]], metric: str) -> Figure:

@@ -34,11 +34,29 @@ def facts(name: str) -> Mapping[str, Any]:
 
 
 def spread(values: Sequence[float], digits: int = 3) -> str:
-  """Mean and sample standard deviation; of one value, the value."""
-  mean = statistics.mean(values)
-  if len(values) == 1:
-    return f"{mean:.{digits}f}"
-  return f"{mean:.{digits}f} ± {statistics.stdev(values):.{digits}f}"
+  """Format the mean ± sample standard deviation of some values."""
+  deviation = statistics.stdev(values) if len(values) > 1 else None
+  numbers = {"mean": statistics.mean(values), "sd": deviation}
+  return plus_minus(numbers, f".{digits}f")
+
+
+def plus_minus(
+  numbers: Mapping[str, Any], digits: str | None = None, sign: str = ""
+) -> str:
+  """Format a mean ± its sample standard deviation.
+
+  Args:
+    numbers: "mean" and "sd", as of `comparison.spread`. Without a deviation, the mean
+      stands alone; without a mean, the result is empty.
+    digits: Format of both numbers; by default 4 decimals, or 5 digits of means from 10.
+    sign: "+" to show the sign of a positive mean.
+  """
+  mean, deviation = numbers["mean"], numbers.get("sd")
+  if mean is None:
+    return ""
+  digits = digits or (".4f" if abs(mean) < 10 else ".5g")
+  text = f"{mean:{sign}{digits}}"
+  return text if deviation is None else f"{text} ± {deviation:{digits}}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
