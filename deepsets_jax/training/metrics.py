@@ -35,6 +35,10 @@ _USUAL = {
   "binary": "roc_auc",
   "regression": "mae",
 }
+_AREAS = {
+  "average_precision": sklearn.metrics.average_precision_score,
+  "roc_auc": sklearn.metrics.roc_auc_score,
+}
 _LOWER_IS_BETTER = ("loss", "mae", "rmse", "mape")
 
 
@@ -230,10 +234,11 @@ def _multilabel(
     f1 = _multilabel_f1(predicted, targets, weights, average)
     found[f"f1_{average}"] = float(f1)
   pairs = targets.ravel(), logits.ravel(), np.repeat(weights, targets.shape[1])
-  for name, area in (("average_precision", _average_precision), ("roc_auc", _roc_auc)):
-    labels = [area(*label, weights) for label in zip(targets.T, logits.T, strict=True)]
+  for name in _AREAS:
+    columns = zip(targets.T, logits.T, strict=True)
+    labels = [_area(name, *column, weights) for column in columns]
     defined = [value for value in labels if not np.isnan(value)]
-    found[f"{name}_micro"] = area(*pairs)
+    found[f"{name}_micro"] = _area(name, *pairs)
     found[f"{name}_macro"] = float(np.mean(defined)) if defined else float("nan")
   return found
 
@@ -257,22 +262,13 @@ def _multilabel_f1(
   )
 
 
-def _average_precision(
-  targets: Bool[np.ndarray, "n"], scores: np.ndarray, weights: np.ndarray
+def _area(
+  name: str, targets: Bool[np.ndarray, "n"], scores: np.ndarray, weights: np.ndarray
 ) -> float:
-  if not targets.any():
+  """Average precision or ROC AUC, NaN if it is undefined."""
+  if not targets.any() or (name == "roc_auc" and targets.all()):
     return float("nan")
-  return float(
-    sklearn.metrics.average_precision_score(targets, scores, sample_weight=weights)
-  )
-
-
-def _roc_auc(
-  targets: Bool[np.ndarray, "n"], scores: np.ndarray, weights: np.ndarray
-) -> float:
-  if targets.all() or not targets.any():
-    return float("nan")
-  return float(sklearn.metrics.roc_auc_score(targets, scores, sample_weight=weights))
+  return float(_AREAS[name](targets, scores, sample_weight=weights))
 
 
 def _binary(
@@ -285,9 +281,7 @@ def _binary(
   return {
     "accuracy": float(sklearn.metrics.accuracy_score(**arrays)),
     "f1": float(sklearn.metrics.f1_score(**arrays, zero_division=0)),
-    "average_precision": _average_precision(targets, logits, weights),
-    "roc_auc": _roc_auc(targets, logits, weights),
-  }
+  } | {name: _area(name, targets, logits, weights) for name in _AREAS}
 
 
 def _multiclass(

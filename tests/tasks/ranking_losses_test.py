@@ -169,5 +169,7 @@ def test_a_list_counts_where_a_loss_has_something_to_say(labels, counts):
 
 
 def test_an_unknown_loss_is_named():
-  with pytest.raises(ValueError, match=r"config.ranking.loss 'hinge'; one of \['soft"):
+  with pytest.raises(
+    ValueError, match=r"config.ranking.loss 'hinge'; choose one of \['soft"
+  ):
     losses.build_ranking_loss("hinge", 1)

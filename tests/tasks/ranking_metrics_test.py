@@ -137,11 +137,11 @@ def test_a_list_in_order_is_worth_one_and_its_reverse_is_not():
 @pytest.mark.parametrize(
   ("scores", "labels", "message"),
   [
-    ([1.0, np.nan], [1, 0], "list 0, candidate 1: a score of nan"),
-    ([1.0, 2.0], [1, -1], "list 0, candidate 1: a label of -1.0; .* not below 0"),
+    ([1.0, np.nan], [1, 0], "list 0, candidate 1: the score is nan"),
+    ([1.0, 2.0], [1, -1], "list 0, candidate 1: the label is -1.0; .* at least 0"),
     ([], [], "no candidates"),
-    ([1.0, 2.0], [0, 0], "no list counts for 'ndcg_3'"),
-    ([1.0, 2.0], [2, 2], "no list counts for 'concordance'"),
+    ([1.0, 2.0], [0, 0], "'ndcg_3' is not defined on any list"),
+    ([1.0, 2.0], [2, 2], "'concordance' is not defined on any list"),
   ],
 )
 def test_what_cannot_be_measured_is_named(scores, labels, message):
@@ -151,5 +151,5 @@ def test_what_cannot_be_measured_is_named(scores, labels, message):
 
 def test_scores_that_are_not_of_the_lists_are_refused():
   lists = from_lengths(np.zeros(3), np.array([1, 2]))
-  with pytest.raises(ValueError, match="2 scores and 3 labels; lists have 3"):
+  with pytest.raises(ValueError, match="2 scores and 3 labels do not match the 3"):
     metrics.of_lists(np.zeros(2), np.zeros(3), lists)

@@ -183,16 +183,16 @@ def test_a_step_is_the_same_on_one_device_and_on_eight_by_one_all_reduce():
   [
     (
       {"ranking.lists": "views"},
-      r"ranking.lists 'views'; one of \['ratings', 'clicks'",
+      r"ranking.lists 'views'; choose one of \['ratings', 'clicks'",
     ),
     ({"ranking.loss": "hinge"}, "unknown config.ranking.loss 'hinge'"),
     ({"ranking.list_size": 0}, "config.ranking.list_size is 0"),
-    ({"data.histories.cold_items": 0.1}, "cold_items is a setting of recall"),
+    ({"data.histories.cold_items": 0.1}, "cold_items is for the retrieval task only"),
     (
       {"train.metric": "auc"},
-      r"config.train.metric 'auc'; one of \['ndcg_10', 'ndcg',",
+      r"config.train.metric 'auc'; choose one of \['ndcg_10', 'ndcg',",
     ),
-    ({"data.budgets.colour": 8}, "config.data.budgets.colour: no such modality"),
+    ({"data.budgets.colour": 8}, "config.data.budgets.colour: the data has no such"),
   ],
 )
 def test_a_setting_that_cannot_be_is_named(changes, message):

@@ -86,11 +86,11 @@ def test_tied_targets_gain_no_more_than_the_best_order():
 
 def test_ranks_that_cannot_be_are_refused():
   for error, args in (
-    ("lengths add up to 3, and there are 2", ([0, 1], [3])),
+    ("lengths add up to 3; expected 2", ([0, 1], [3])),
     ("no targets", ([], [0, 0])),
-    ("rank -1.0 of target 1", ([0, -1], [2])),
-    ("rank nan of target 0", ([np.nan], [1])),
-    ("ks are .10, 0.", ([0], [1], (10, 0))),
+    ("rank of target 1 is -1.0", ([0, -1], [2])),
+    ("rank of target 0 is nan", ([np.nan], [1])),
+    ("ks is .10, 0.", ([0], [1], (10, 0))),
   ):
     with pytest.raises(ValueError, match=error):
       metrics.of_ranks(*args)
@@ -146,9 +146,9 @@ def test_one_item_for_all_is_most_uneven():
 
 def test_lists_that_cannot_be_are_refused():
   for error, rows in (
-    ("list of user 1: item row 5, and there are 5 items", [[0], [5]]),
+    ("list of user 1: item row 5 is not in 0 to 4", [[0], [5]]),
     ("list of user 0: item row -2", [[-2], [0]]),
-    ("no list has an item", [[-1], [-1]]),
+    ("all lists are empty", [[-1], [-1]]),
   ):
     with pytest.raises(ValueError, match=error):
       metrics.of_lists(np.array(rows), np.arange(5))

@@ -117,11 +117,15 @@ def test_bad_input_says_what_is_wrong():
     ("k is 0: expected 1 to 5", (users, items, 0), {}),
     ("k is 6: expected 1 to 5", (users, items, 6), {}),
     ("of the same tower width", (users[:, 1:], items, 1), {}),
-    ("item row 4: a vector of length inf", (users, bad, 1), {}),
+    ("item row 4 has a vector of length inf", (users, bad, 1), {}),
     ("no items", (users, items[:0], 1), {}),
     ("recall_target is 0", (users, items, 1), {"recall_target": 0}),
     ("user_block is 0", (users, items, 1), {"user_block": 0}),
-    ("seen: 1 lists and 2 users", (users, items, 1, from_lists([[]], dtype=int)), {}),
+    (
+      "seen has 1 lists for 2 users",
+      (users, items, 1, from_lists([[]], dtype=int)),
+      {},
+    ),
   ):
     with pytest.raises(ValueError, match=error):
       nearest(*args, **settings)

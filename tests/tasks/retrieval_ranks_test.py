@@ -116,7 +116,7 @@ class TestVectors:
     items = jax.ShapeDtypeStruct((1_000_000, 256), np.float32)
     users, targets = np.zeros((256, 256), np.float32), np.zeros((256, 1), np.int32)
     pairs = np.zeros(64, np.int32)
-    pairs = blocks.Pairs(pairs, pairs, np.zeros(123, np.int32), 32)
+    pairs = blocks.ExcludedPairs(pairs, pairs, np.zeros(123, np.int32), 32)
     run = ranks._twice_the_ranks.lower(users, items, pairs, targets, item_block=8192)
     block = 4 * (256 + 256) * 8192  # Bytes of its scores and vectors.
     assert run.compile().memory_analysis().temp_size_in_bytes < 2 * block
@@ -197,23 +197,26 @@ class TestBadInput:
     scores, targets = np.zeros((2, 4)), ragged([[1], [2]])
     nan = np.array([[0, 0, 0, 0], [0, 0, np.nan, 0]])
     for error, run in (
-      ("targets: 2 lists and 3 users", lambda: ranks.of_scores(nan[[0] * 3], targets)),
+      (
+        "targets has 2 lists for 3 users",
+        lambda: ranks.of_scores(nan[[0] * 3], targets),
+      ),
       ("user 1: the score of item row 2 is NaN", lambda: ranks.of_scores(nan, targets)),
       (
-        "targets of user 1: item row 2, and there are 2 items",
+        "targets of user 1: item row 2 is not in 0 to 1",
         lambda: ranks.of_scores(scores[:, :2], targets),
       ),
       (
         "seen of user 0: item row -1",
         lambda: ranks.of_scores(scores, targets, ragged([[-1], []])),
       ),
-      ("scores of shape", lambda: ranks.of_scores(scores[0], targets)),
+      ("scores has the shape", lambda: ranks.of_scores(scores[0], targets)),
       (
-        "user 0: 3 of 4 items are neither seen nor targets, and n is 100",
+        "user 0: only 3 of 4 items are neither seen nor targets, but n is",
         lambda: ranks.among_sampled(scores, targets),
       ),
       (
-        "user_rows of shape .3,.: expected a row for each of 2",
+        "user_rows has the shape .3,.; expected one row for each of the 2",
         lambda: ranks.among_sampled(scores, targets, n=1, user_rows=np.arange(3)),
       ),
     ):
@@ -227,8 +230,8 @@ class TestBadInput:
     for error, arrays in (
       ("users of shape .2, 2. and items of shape .4, 3.", (users[:, 1:], items)),
       ("no items", (users, items[:0])),
-      ("user row 1: a vector of length nan", (bad, items)),
-      ("item row 3: a vector of length inf", (users, large)),
+      ("user row 1 has a vector of length nan", (bad, items)),
+      ("item row 3 has a vector of length inf", (users, large)),
     ):
       with pytest.raises(ValueError, match=error):
         ranks.of_vectors(*arrays, targets)

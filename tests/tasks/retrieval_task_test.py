@@ -102,7 +102,7 @@ class TestARun:
   def test_compiles_its_step_once(self, finished):
     # Of what evaluates, there is one function of users and one of items.
     assert finished[2].count("jit(device_step)") == 1
-    assert finished[2].count("jit(of_device)") == 2
+    assert finished[2].count("jit(device_fn)") == 2
 
   def test_leaves_its_files(self, finished):
     workdir, results, _ = finished
@@ -356,7 +356,10 @@ def test_of_fewer_items_than_uniform_negatives_all_are_taken():
     ({"data.histories.held_out": 5}, "no user has 11 events, .* longest .* has 9"),
     ({"data.batch_size": 33}, "config.data.batch_size 33 is not a multiple"),
     ({"data.modality_dropout": 1.5}, "modality_rate 1.5"),
-    ({"train.metric": "ndcg_20"}, "unknown config.train.metric 'ndcg_20'; one of"),
+    (
+      {"train.metric": "ndcg_20"},
+      "unknown config.train.metric 'ndcg_20'; choose one of",
+    ),
     ({"train.metric": "loss"}, "unknown config.train.metric 'loss'"),
     ({"item_model.features": 0}, "config.item_model.features is 0"),
     ({"model.fading": ("taste",)}, "fading: 'taste' is declared unordered"),
@@ -384,14 +387,17 @@ class TestBudgets:
   @pytest.mark.parametrize(
     ("slots", "message"),
     [
-      ({"smell": 8}, "config.data.budgets.smell: no such modality; there are"),
-      ({"item_smell": 8}, "config.data.budgets.item_smell: no such modality"),
-      ({"item_taste": 8}, "config.data.budgets.item_taste: no such modality"),
-      ({"item_word": 0}, "config.data.budgets.item_word is 0; expected above 0"),
-      ({"age": 0}, "config.data.budgets.age is 0, and a user has up to 1"),
+      (
+        {"smell": 8},
+        "config.data.budgets.smell: the data has no such modality; choose",
+      ),
+      ({"item_smell": 8}, "config.data.budgets.item_smell: the data has no such"),
+      ({"item_taste": 8}, "config.data.budgets.item_taste: the data has no such"),
+      ({"item_word": 0}, "config.data.budgets.item_word is 0; expected at least 1"),
+      ({"age": 0}, "config.data.budgets.age is 0, but a user has up to 1"),
       (
         {"history": 5},
-        "history is 5, and .* up to 6 .* config.data.histories.max_history",
+        "history is 5, but .* up to 6 .* config.data.histories.max_history",
       ),
     ],
   )
@@ -441,7 +447,7 @@ def test_fields_whose_names_clash_are_named(monkeypatch):
   users = source.histories.users
   for name, message in (
     ("history", "field of users is called 'history'"),
-    ("item_word", "field of users is called 'item_word'.* of items 'word'"),
+    ("item_word", "user field 'item_word' and the item field 'word'"),
   ):
     schema = dataclasses.replace(
       users.schema, modalities={name: users.schema.modalities["taste"]}

@@ -196,7 +196,7 @@ def first(pairs):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _value_and_gradient(in_batch, mask_seen, params, pairs):
-  lose = softmax.SampledSoftmax(parts()[0], TEMPERATURE, in_batch, mask_seen).of_shard
+  lose = softmax.SampledSoftmax(parts()[0], TEMPERATURE, in_batch, mask_seen).shard_loss
   return jax.value_and_grad(lose, has_aux=True)(params, pairs, jax.random.key(0))
 
 
@@ -348,7 +348,7 @@ def step_of(devices, cross_device_negatives, dropout):
   state = train_step.init_state(params, tx, jax.random.key(1), average=False)
   state = jax.device_put(state, sharding.replicated(mesh))
   step = train_step.build_step(
-    objective.of_device if cross_device_negatives else objective.of_shard,
+    objective.device_loss if cross_device_negatives else objective.shard_loss,
     tx,
     mesh,
     together=cross_device_negatives,

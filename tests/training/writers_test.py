@@ -130,7 +130,7 @@ class TestMetricsWriter:
 def test_a_bad_line_before_the_last_is_an_error_and_keeps_the_file(tmp_path):
   text = '{"step": 1, "split": "train"}\nrubbish\n{"step": 2, "split": "train"}\n'
   (tmp_path / "metrics.jsonl").write_text(text)
-  with pytest.raises(ValueError, match=r"line 2 is no record"):
+  with pytest.raises(ValueError, match=r"line 2 is not a JSON record"):
     MetricsWriter(tmp_path, resume_step=2)
   assert (tmp_path / "metrics.jsonl").read_text() == text
 
