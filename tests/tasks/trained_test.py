@@ -35,7 +35,7 @@ def test_a_run_is_loaded_at_its_best(finished):
   assert values == pytest.approx(results["test"])
 
 
-def test_a_larger_example_than_any_before_gets_more_slots(finished):
+def test_an_example_larger_than_the_budget_gets_more_slots(finished):
   loaded = trained.load_trained(finished[0])
   table = loaded.run.tables["test"].select(np.arange(3))
   images = np.zeros((500, 64), np.float32)
@@ -85,7 +85,7 @@ def test_a_defect_of_the_model_is_not_called_another_version(
 
 # Orbax leaves coroutines behind when loading fails.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_damaged_checkpoint_or_config_is_named_with_the_way_out(finished, tmp_path):
+def test_a_damaged_checkpoint_or_config_is_named_with_the_remedy(finished, tmp_path):
   shutil.copytree(finished[0], tmp_path / "run")
   arrays = (tmp_path / "run" / "checkpoints").glob("*/state/**/*")
   for file in [path for path in arrays if path.is_file()]:

@@ -31,7 +31,7 @@ SCHEMA = Schema(
 
 
 def make_table(n: int = 100, seed: int = 0) -> Table:
-  """Random examples; the labels are those that a few elements vote for."""
+  """Random examples whose labels depend on their numbers of elements."""
   rng = np.random.default_rng(seed)
   images, words = rng.integers(0, 5, n), rng.integers(0, 6, n)
   image = from_lengths(rng.normal(size=(images.sum(), 5)).astype(np.float32), images)
