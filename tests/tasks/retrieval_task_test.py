@@ -71,7 +71,7 @@ def finished(tmp_path_factory):
 def best(finished):
   """The task of the run, and the parameters it ended with."""
   workdir, _, _ = finished
-  task = tasks.build_task(run_folder.adopt(config_of(), workdir))
+  task = tasks.build_task(run_folder.read_config(workdir))
   return task, jax.device_get(final_state(task, workdir, best=True).eval_params)
 
 
