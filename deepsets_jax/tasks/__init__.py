@@ -1,4 +1,4 @@
-"""What a run may be for: labels of sets, or finding the items of users."""
+"""Tasks: supervised learning on sets, retrieval of items, ranking of candidates."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ TASKS: Mapping[str, type[Task]] = {
 
 
 def build_task(config: ml_collections.ConfigDict) -> Task:
-  """The task of a config, its data loaded and its functions built.
+  """Build the task of a config: load its data and build its functions.
 
   Raises:
-    ConfigError: A setting names nothing, or does not fit the data or the devices.
-    DataError: Bad data.
+    ConfigError: A setting is unknown, or does not fit the data or the devices.
+    DataError: The data is bad.
   """
   if ":" not in config.task and config.task not in TASKS:
     defaults.check_task(config.task)
@@ -39,18 +39,18 @@ def build_task(config: ml_collections.ConfigDict) -> Task:
 def load_task(
   workdir: str | pathlib.Path, task: str | None = None
 ) -> tuple[Task, PyTree]:
-  """The task of a run's folder, with the parameters of its best checkpoint.
+  """Load the task of a finished run, and the parameters of its best checkpoint.
 
-  Its data is read. There are enough shards for any number of devices.
+  Its data is read again, and its shards are adapted to the number of devices.
 
   Args:
-    workdir: The folder.
-    task: What it must be for, a key of `TASKS`; None for any.
+    workdir: The run's folder.
+    task: Task that the run must have, a key of `TASKS`; None for any.
 
   Raises:
-    ConfigError: No run there, one that is for something else, one without a checkpoint,
-      or one whose config lacks a setting that there is by now.
-    DataError: Its data is not as it was.
+    ConfigError: There is no run, it has another task or no checkpoint, or its config
+      lacks a setting of this version.
+    DataError: The data of the run has changed.
   """
   workdir = pathlib.Path(workdir)
   config = trained.read_config(workdir, task)

@@ -1,4 +1,4 @@
-"""Training and evaluation of one config, from its data to the files of a run."""
+"""Training and evaluation of a config, from its data to the files of its run."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ from deepsets_jax.training import loop, run_folder
 def train_and_evaluate(
   config: ml_collections.ConfigDict, workdir: str | pathlib.Path
 ) -> dict[str, Any]:
-  """Trains a config, or resumes its training, and returns what `results.json` holds.
+  """Train a config, or resume its training, and evaluate its best checkpoint.
 
   Args:
     config: The config, see `configs`.
-    workdir: The run's folder, which is made. If it holds a run already, that must be of
-      the same config, and it is resumed from its latest checkpoint.
+    workdir: The run's folder, which is created. If it holds a run of the same config,
+      the run is resumed from its latest checkpoint.
+
+  Returns:
+    The contents of `results.json`.
 
   Raises:
-    ConfigError: A setting or the folder does not fit.
+    ConfigError: A setting is bad, or the folder holds a run of another config.
     DataError: The data is bad.
-    NonFiniteError: Training failed; the last good checkpoint stays.
+    NonFiniteError: The loss or the gradient is not finite.
   """
   workdir = pathlib.Path(workdir)
   return loop.train(tasks.build_task(adopted(config, workdir)), workdir)
@@ -37,7 +40,7 @@ def train_and_evaluate(
 def train_once(
   config: ml_collections.ConfigDict, workdir: str | pathlib.Path
 ) -> dict[str, Any]:
-  """Like `train_and_evaluate`, but reads the results of a run that has finished."""
+  """Like `train_and_evaluate`, but only read the results of a finished run."""
   workdir = pathlib.Path(workdir)
   if (workdir / "results.json").exists():
     adopted(config, workdir)  # Refuses another config.

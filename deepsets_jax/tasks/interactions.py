@@ -1,4 +1,4 @@
-"""What tasks on histories have in common: batches, a state, and the run's files."""
+"""The common part of the tasks on interactions: batches, state, results."""
 
 from __future__ import annotations
 
@@ -10,27 +10,31 @@ import grain
 import jax
 import ml_collections
 import numpy as np
+import optax
 from jaxtyping import Array, PyTree
 
 from deepsets_jax import figures
+from deepsets_jax.data.interactions import field_selection
+from deepsets_jax.data.interactions.cold import ColdSplit
+from deepsets_jax.data.interactions.histories import Histories, Split
 from deepsets_jax.data.tables import loader
 from deepsets_jax.data.tables.batching import Budget, EpochPlan, SetDropout
 from deepsets_jax.foundation.files import write_json
 from deepsets_jax.tasks import report
-from deepsets_jax.tasks.retrieval import shapes
-from deepsets_jax.tasks.supervised import run as runs
+from deepsets_jax.tasks.retrieval.open_settings import ITEM_PREFIX
 from deepsets_jax.training import sharding, task
 from deepsets_jax.training import step as train_step
 from deepsets_jax.training.checkpoints import LoopState
 from deepsets_jax.training.step import State, Step
+from deepsets_jax.training.task import CompiledTask
 from deepsets_jax.training.writers import read_metrics
 
 
 class Examples(Protocol):
-  """The training examples, such as `prefixes.NextItemExamples`.
+  """Training examples, such as `next_item.NextItemExamples`.
 
   Attributes:
-    seed: Of their order.
+    seed: Seed of their order.
   """
 
   seed: int
@@ -41,29 +45,31 @@ class Examples(Protocol):
 
 
 class Batches(Protocol):
-  """Gathers them, such as `pairs.PairBatcher`, into `users`, `items` and more."""
+  """Gathers examples into batches with `users` and `items`; see `pairs.PairBatcher`."""
 
   item_budget: Budget
 
   def batch(self, epoch: int, rows: Any, step: int, first_shard: int) -> Any: ...
 
 
-class InteractionTask:
-  """The part of a `task.Task` that is the same for all; for dataclasses.
+class InteractionTask(CompiledTask):
+  """The part of `training.task.Task` that all tasks on interactions share.
 
   Attributes:
-    config: Resolved.
-    mesh: Of all devices.
-    examples: Of training.
-    budget: Of the users of a shard, and of what comes with them.
-    batcher: Of training.
+    config: Config of the run with every open setting filled in.
+    mesh: Mesh of all devices.
+    examples: Training examples.
+    splits: Users and the events that are held out from them, by name of the split.
+    budget: Users of a shard, and slots of their modalities.
+    batcher: Gathers training batches.
     step: The training step.
-    init: The state before it.
+    init: Builds the state before the first step.
   """
 
   config: ml_collections.ConfigDict
   mesh: jax.sharding.Mesh
   examples: Examples
+  splits: Mapping[str, Split | ColdSplit]
   budget: Budget
   batcher: Batches
   step: Step
@@ -71,22 +77,17 @@ class InteractionTask:
 
   @property
   def higher_is_better(self) -> bool:
-    """So it is of every metric that a model may be chosen by."""
+    """True for all metrics of these tasks."""
     return True
 
   @property
-  def abstract_state(self) -> State:
-    """Shapes of a state."""
-    return runs.abstract(jax.eval_shape(self.init), sharding.replicated(self.mesh))
-
-  @property
   def abstract_batch(self) -> Any:
-    """Shapes of a batch `[s, ...]` of all processes."""
+    """Shapes, types and shardings of a batch `[s, ...]` of all processes."""
     one = self.batcher.batch(0, [np.arange(1)], 0, 0)
-    return runs.abstract_batch(one, self.config.data.shards, self.mesh)
+    return sharding.abstract_batch(one, self.config.data.shards, self.mesh)
 
   def train_batches(self) -> grain.DatasetIterator:
-    """The batches of all steps, this process's shards."""
+    """This process's shards of the batches of all steps."""
     examples, shards = self.examples, self.config.data.shards
     plan = EpochPlan(
       examples.lengths, len(examples), self.budget, shards, examples.seed
@@ -99,68 +100,78 @@ class InteractionTask:
 
     return loader.prefetch(batch, self.config.total_steps)
 
-  def compile_step(self) -> jax.stages.Compiled:
-    """The step for this run's shapes."""
-    return self.step.lower(self.abstract_state, self.abstract_batch).compile()
-
   def fill(self, batch: Any) -> dict[str, float]:
-    """See `task.fill`; those of items have a prefix."""
-    items = {f"{shapes.ITEM}{k}": v for k, v in batch.items.modalities.items()}
+    """See `task.fill`; the modalities of items have a prefix."""
+    items = {f"{ITEM_PREFIX}{k}": v for k, v in batch.items.modalities.items()}
     return task.fill({**batch.users.modalities, **items})
 
   def keep(self, workdir: pathlib.Path) -> None:
-    """Nothing: the data is read again."""
+    """Write nothing: loading the run reads its data again."""
+
+  def evaluate(self, params: PyTree, split: str) -> dict[str, float]:
+    """Compute the metrics of a split."""
+    raise NotImplementedError
+
+  def validate(self, params: PyTree) -> dict[str, float]:
+    """Compute the metrics of the validation split."""
+    return self.evaluate(params, "validation")
+
+  def evaluate_splits(self, params: PyTree) -> dict[str, dict[str, float]]:
+    """Compute the metrics of all splits but the training split."""
+    return {split: self.evaluate(params, split) for split in self.splits}
+
+  def report(
+    self,
+    workdir: pathlib.Path,
+    params: PyTree,
+    loop_state: LoopState,
+    costs: dict[str, Any],
+  ) -> dict[str, Any]:
+    """Evaluate the splits, and write the results and the learning curves."""
+    results = self.evaluate_splits(params)
+    results |= report.facts(params, loop_state) | {"summary": costs}
+    if sharding.is_main_process():
+      figure = figures.learning_curves(
+        read_metrics(workdir), self.config.train.metric, loop_state.best_step
+      )
+      figures.save(figure, workdir / "learning_curves.png")
+      write_json(workdir / "results.json", results)
+    return results
 
 
-def absence(config: ml_collections.ConfigDict) -> SetDropout:
-  """What is left out of users in training."""
+def set_dropout(config: ml_collections.ConfigDict) -> SetDropout:
+  """Dropout of modalities and elements of users in training."""
   data = config.data
   return SetDropout(data.modality_dropout, data.element_dropout, config.seed)
 
 
-def init(
+def build_init(
   config: ml_collections.ConfigDict,
-  params: Callable[[Array, Any], PyTree],
-  tx: Any,
+  init_params: Callable[[Array, Any], PyTree],
+  tx: optax.GradientTransformation,
   batcher: Batches,
   mesh: jax.sharding.Mesh,
 ) -> Callable[..., State]:
-  """The jitted function to a state at step 0.
-
-  Args:
-    config: Of the run.
-    params: From a key and a shard to the parameters of the model.
-    tx: The optimizer.
-    batcher: Of training.
-    mesh: Of all devices.
-  """
-  one = batcher.batch(0, [np.arange(1)], 0, 0)
-  one = jax.tree.map(lambda x: x[0], one)
-
-  def of_seed(seed: int = config.seed) -> State:
-    init_key, step_key = jax.random.split(jax.random.key(seed))
-    average = config.optim.ema_decay is not None
-    return train_step.init_state(params(init_key, one), tx, step_key, average=average)
-
-  made = jax.jit(of_seed, out_shardings=sharding.replicated(mesh))
-  jax.eval_shape(made)  # What a module refuses, it refuses here.
-  return made
+  """See `step.build_init`; `init_params` maps a key and a shard to parameters."""
+  shard = jax.tree.map(lambda x: x[0], batcher.batch(0, [np.arange(1)], 0, 0))
+  return train_step.build_init(
+    lambda key: init_params(key, shard),
+    tx,
+    mesh,
+    seed=config.seed,
+    average=config.optim.ema_decay is not None,
+  )
 
 
-def write_results(
-  workdir: pathlib.Path,
-  config: ml_collections.ConfigDict,
-  results: dict[str, Any],
-  params: PyTree,
-  position: LoopState,
-  summary: dict[str, Any],
-) -> dict[str, Any]:
-  """The metrics of splits with what is known of the run besides, and its pictures."""
-  results = results | report.facts(params, position) | {"summary": summary}
-  if sharding.is_main_process():
-    figure = figures.learning_curves(
-      read_metrics(workdir), config.train.metric, position.best_step
-    )
-    figures.save(figure, workdir / "learning_curves.png")
-    write_json(workdir / "results.json", results)
-  return results
+def select_fields(
+  config: ml_collections.ConfigDict, histories: Histories, train_ends: np.ndarray
+) -> Histories:
+  """Select the fields of users and items that `config.data.histories` names."""
+  settings = config.data.histories
+  return field_selection.select_fields(
+    histories,
+    histories.popularity(train_ends),
+    user_fields=settings.user_fields,
+    item_fields=settings.item_fields,
+    id_events=settings.id_events,
+  )

@@ -1,4 +1,4 @@
-"""What a finished run leaves to read: `results.json` and pictures."""
+"""The report of a finished run: `results.json` and pictures."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ def write_report(
   run: Run,
   workdir: pathlib.Path,
   params: PyTree,
-  position: LoopState,
-  summary: dict[str, Any],
+  loop_state: LoopState,
+  costs: dict[str, Any],
 ) -> dict[str, Any]:
-  """Evaluates every split but the training one and writes the run's results.
+  """Evaluate every split but the training split and write the results of a run.
 
-  The threshold of a multi-label or binary task is chosen on validation, and used on
-  all splits; see `evaluate.choose_threshold`.
+  The threshold of a multi-label or binary target is chosen on the validation split (see
+  `evaluation.choose_threshold`) and applied to all splits.
 
   Args:
-    run: The run.
-    workdir: Its folder.
-    params: Of the best checkpoint.
-    position: At the end of training.
-    summary: See `summary`.
+    run: Parts of the run.
+    workdir: The run's folder.
+    params: Parameters of the best checkpoint.
+    loop_state: Loop state at the end of training.
+    costs: Costs of the run, see `training.costs`.
 
   Returns:
-    What `results.json` holds: per split the metrics by name, and the run's facts.
+    The contents of `results.json`: metrics by split and name, and facts of the run.
   """
   splits = [name for name in run.tables if name != "train"]
   for name in splits:
@@ -58,11 +58,10 @@ def write_report(
     name: evaluation.evaluate(run.tables[name], logits[name], run.loss, threshold)
     for name in splits
   }
-  results |= facts(params, position) | {"threshold": threshold}
-  results["summary"] = summary
+  results |= facts(params, loop_state) | {"threshold": threshold, "summary": costs}
   if not sharding.is_main_process():
     return results
-  _draw(run, workdir, logits["test"], threshold, position.best_step)
+  _draw(run, workdir, logits["test"], threshold, loop_state.best_step)
   write_json(workdir / "results.json", results)
   return results
 
@@ -71,13 +70,13 @@ def _warn_of_undefined(split: str, table: Table) -> None:
   names = evaluation.undefined(table)
   if names and sharding.is_main_process():
     logging.warning(
-      "%s: %s say nothing of its %d examples, which are too few or all of one class",
-      split, ", ".join(names), len(table),
+      "%s: not defined on its %d examples, too few or all of one class: %s",
+      split, len(table), ", ".join(names),
     )  # fmt: skip
 
 
 def environment() -> dict[str, Any]:
-  """The versions of what a run depends on, and its devices."""
+  """Versions of Python and of the packages that a run depends on, and its devices."""
   device = jax.devices()[0]
   return {
     "versions": {
@@ -93,13 +92,14 @@ def environment() -> dict[str, Any]:
   }
 
 
-def facts(params: PyTree, position: LoopState) -> dict[str, Any]:
-  """What is known of a run besides its metrics."""
-  rate = position.examples / position.step_seconds if position.step_seconds else None
+def facts(params: PyTree, loop_state: LoopState) -> dict[str, Any]:
+  """Facts of a run besides its metrics: best step, parameters, speed, environment."""
+  seconds = loop_state.step_seconds
+  rate = loop_state.examples / seconds if seconds else None
   return {
-    "best_step": position.best_step,
+    "best_step": loop_state.best_step,
     "parameters": sum(int(np.size(p)) for p in jax.tree.leaves(params)),
-    "seconds": position.seconds,
+    "seconds": loop_state.seconds,
     "examples_per_second": rate,
     **environment(),
   }

@@ -1,4 +1,4 @@
-"""A finished run, ready to be asked: its parts and its best parameters."""
+"""Finished runs: loading them with their best parameters, and evaluating any table."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import dataclasses
 import json
 import math
 import pathlib
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,11 +15,13 @@ import jax
 import ml_collections
 import numpy as np
 from jaxtyping import PyTree
+from ml_collections.config_dict import config_dict
 
 from deepsets_jax.data.datasets import registry
 from deepsets_jax.data.tables.batching import Budget
 from deepsets_jax.data.tables.schema import Schema
 from deepsets_jax.data.tables.table import Table, blank
+from deepsets_jax.foundation import extensions
 from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Batch
 from deepsets_jax.tasks import defaults
@@ -29,8 +32,8 @@ from deepsets_jax.training.checkpoints import Checkpoints
 from deepsets_jax.training.step import State
 
 _SPLITS = ("train", "validation", "test")
-# What to do with a run that was for something else, by its task.
-_ASKED_BY = {
+# How to use a run, by its task.
+_USED_BY = {
   "supervised": (
     "use experiments.predict or experiments.explain, and"
     " deepsets_jax.tasks.trained.load"
@@ -47,9 +50,10 @@ class Trained:
   """A run at its best checkpoint.
 
   Attributes:
-    run: Its parts.
-    params: The parameters that are evaluated.
-    threshold: Of multi-label and binary tasks, chosen on validation; 0.5 for others.
+    run: Data, model and compiled functions of the run.
+    params: Parameters of the best checkpoint (the moving average if there is one).
+    threshold: Probability above which a label is predicted. It is chosen on validation
+      for multi-label and binary targets, and 0.5 for others.
   """
 
   run: runs.Run
@@ -60,54 +64,51 @@ class Trained:
   )
 
   def logits(self, table: Table) -> np.ndarray:
-    """The logits of any table of the run's schema, `[b, k]`.
+    """Compute the logits `[b, k]` of any table with the run's schema.
 
-    A table with an example larger than the run's budget gets a larger one.
+    Examples that are larger than the run's budget are evaluated with a larger one.
     """
     return self.per_example(self.run.predict, table)
 
   def per_example(self, step: Callable[..., Any], table: Table) -> np.ndarray:
-    """A vector for every example of a table, see `evaluation.predict`."""
-    run, budget = self.run, fitting(table, self.run.budget)
+    """Compute a vector per example of a table, see `evaluation.predict`."""
+    run, budget = self.run, enlarged_budget(self.run.budget, table)
     return evaluation.predict(step, self.params, table, budget, run.shards, run.mesh)
 
   def per_element(
     self, step: Callable[..., Any], table: Table
   ) -> dict[str, np.ndarray]:
-    """A number for every element of a table, see `evaluation.predict_elements`."""
-    run, budget = self.run, fitting(table, self.run.budget)
+    """Compute a value per element of a table, see `evaluation.predict_elements`."""
+    run, budget = self.run, enlarged_budget(self.run.budget, table)
     return evaluation.predict_elements(
       step, self.params, table, budget, run.shards, run.mesh
     )
 
   def step(
-    self, key: Any, of_shard: Callable[[PyTree, Batch], PyTree]
+    self, key: Any, shard_fn: Callable[[PyTree, Batch], PyTree]
   ) -> Callable[..., Any]:
-    """The jitted function of `evaluation.shard_map_jit`, kept by key.
-
-    So that what is asked twice is compiled once.
-    """
+    """Compile a function with `evaluation.shard_map_jit`, once per key."""
     if key not in self._steps:
-      self._steps[key] = evaluation.shard_map_jit(of_shard, self.run.mesh)
+      self._steps[key] = evaluation.shard_map_jit(shard_fn, self.run.mesh)
     return self._steps[key]
 
   def untrained(self, seed: int) -> Trained:
-    """The same with random parameters of a seed, as before training."""
+    """The same run with the random parameters that training with a seed starts from."""
     return dataclasses.replace(self, params=self.run.init(seed).eval_params)
 
 
 def load_trained(workdir: str | pathlib.Path, schema: Schema | None = None) -> Trained:
-  """The run in a folder, at its best checkpoint.
+  """Load a finished supervised run at its best checkpoint.
 
   Args:
-    workdir: The folder.
-    schema: Of the run's data; the data itself is then not read, and of its splits there
-      is one `blank` example. The threshold is that of `results.json`, and there are
-      enough shards for any number of devices.
+    workdir: The run's folder.
+    schema: Schema of the run's data. If it is given, the data is not read: each split
+      holds one `blank` example, the threshold comes from `results.json`, and the shards
+      are adapted to the number of devices.
 
   Raises:
     ConfigError: The folder holds no supervised run, or one without a checkpoint.
-    DataError: Its data is not as it was.
+    DataError: The data of the run has changed.
   """
   workdir = pathlib.Path(workdir)
   config = read_config(workdir, "supervised")
@@ -118,7 +119,7 @@ def load_trained(workdir: str | pathlib.Path, schema: Schema | None = None) -> T
       fit_devices(config)
     run = runs.build_run(config.lock(), tables)
   if schema is None and (found := registry.encoding(config.data, config.seed)):
-    encodings.keep(found, workdir)  # Or raises.
+    encodings.keep(found, workdir)  # Raises if the file has changed.
   higher = metrics.higher_is_better(run.config.train.metric)
   params = best_params(workdir, run.abstract_state, higher_is_better=higher)
   if schema is None:
@@ -132,47 +133,64 @@ def load_trained(workdir: str | pathlib.Path, schema: Schema | None = None) -> T
 def read_config(
   workdir: pathlib.Path, task: str | None = None
 ) -> ml_collections.ConfigDict:
-  """The config of a run that has a checkpoint.
+  """Read the config of a run that has a checkpoint.
 
   Args:
-    workdir: Its folder.
-    task: What it must be for, a value of `config.task`; None for any.
+    workdir: The run's folder.
+    task: Task that the run must have, a value of `config.task`; None for any.
 
   Raises:
-    ConfigError: No run there, one that is for something else, or no checkpoint.
+    ConfigError: There is no run, it has another task, or it has no checkpoint.
   """
   config, _ = defaults.upgrade(run_folder.read_config(workdir))
   config.unlock()
-  found = config.task
+  found = _base_task(config.task)
   if task is not None and found != task:
     raise ConfigError(
-      f"{workdir} is a run of task {found!r}, and this is for {task!r}:"
-      f" {_ASKED_BY.get(found, 'use deepsets_jax.tasks.load')}"
+      f"{workdir} is a run of task {found!r}, and task {task!r} is needed here:"
+      f" {_USED_BY.get(found, 'use deepsets_jax.tasks.load')}"
     )
   folder = _checkpoints(workdir)
   if not folder.is_dir() or not any(folder.iterdir()):
     raise ConfigError(
-      f"{workdir} has a config and no checkpoint: its run did not come to its first"
-      " evaluation; go on with python -m experiments.main --config=FILE"
+      f"{workdir} has a config but no checkpoint: its run stopped before the first"
+      " evaluation. Resume it with python -m experiments.main --config=FILE"
       f" --workdir={workdir}"
     )
   return config
 
 
+def _base_task(name: str) -> str:
+  """The task of the package that a task is, or that a task of a user's own extends."""
+  if ":" not in name:
+    return name
+  return getattr(extensions.find("config.task", name, {}), "name", name)
+
+
 @contextlib.contextmanager
 def same_version(workdir: pathlib.Path) -> Iterator[None]:
-  """Says so where the config of a run lacks a setting that there is by now."""
+  """A context that reports a setting which the config of a run does not have.
+
+  Any other failed look-up, such as a misspelled attribute in a fusion, is a defect of
+  the code and passes through.
+
+  Raises:
+    ConfigError: `config.name` or `config["name"]` failed.
+  """
   try:
     yield
-  except (AttributeError, KeyError) as error:  # By config.name or config["name"].
+  except (AttributeError, KeyError) as error:
+    frame = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
+    if frame.f_globals["__name__"] != config_dict.__name__:
+      raise
     raise ConfigError(
-      f"{workdir} is of another version of this package: its config has no"
-      f" {error.args[0]}; train it anew"
+      f"{workdir} was written by another version of this package: its config has no"
+      f" {error.args[0]}. Train it again"
     ) from error
 
 
 def fit_devices(config: ml_collections.ConfigDict) -> None:
-  """Gives the config enough shards for the devices here, each as it was."""
+  """Fit the number of shards to the devices, with the same examples per shard."""
   shards = math.lcm(config.data.shards, jax.device_count())
   examples = config.data.batch_size // config.data.shards
   config.data.update(shards=shards, batch_size=examples * shards)
@@ -181,17 +199,17 @@ def fit_devices(config: ml_collections.ConfigDict) -> None:
 def best_params(
   workdir: pathlib.Path, state: State, *, higher_is_better: bool
 ) -> PyTree:
-  """The parameters that are evaluated, of a run's best checkpoint.
+  """Load the parameters to evaluate from a run's best checkpoint.
 
   Args:
-    workdir: Folder of the run.
-    state: Shapes of its state.
-    higher_is_better: Of its metric.
+    workdir: The run's folder.
+    state: Shapes, types and shardings of its state.
+    higher_is_better: Whether a larger value of its metric is better.
   """
   folder = _checkpoints(workdir)
   with Checkpoints(folder, higher_is_better=higher_is_better) as checkpoints:
-    _, position = checkpoints.restore(state)
-    best, _ = checkpoints.restore(state, position.best_step)
+    _, loop_state = checkpoints.restore(state)
+    best, _ = checkpoints.restore(state, loop_state.best_step)
   return best.eval_params
 
 
@@ -200,20 +218,20 @@ def _checkpoints(workdir: pathlib.Path) -> pathlib.Path:
 
 
 def _threshold(workdir: pathlib.Path) -> float:
-  """The threshold that a finished run has written."""
+  """Read the threshold from the results of a finished run."""
   try:
     return float(json.loads((workdir / "results.json").read_text())["threshold"])
   except (OSError, ValueError, KeyError) as error:
     raise ConfigError(
-      f"{workdir} has no results ({error}): its training has not ended; go on with"
+      f"{workdir} has no results ({error}): its training has not ended. Resume it with"
       f" python -m experiments.main --config=FILE --workdir={workdir}"
     ) from error
 
 
-def fitting(table: Table, budget: Budget) -> Budget:
-  """The budget, with more slots where an example has more elements.
+def enlarged_budget(budget: Budget, table: Table) -> Budget:
+  """The budget, with more slots for modalities whose largest example does not fit.
 
-  They are powers of two, so that few shapes are compiled.
+  Their numbers of slots are powers of two, so that few shapes are compiled.
   """
   slots = {}
   for name, room in budget.slots.items():

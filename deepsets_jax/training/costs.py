@@ -1,19 +1,19 @@
-"""What a run will cost, told before it trains: parameters, FLOPs, slots, memory.
+"""Costs of a run, known before it trains: parameters, FLOPs, slots and memory.
 
-FLOPs are of training, forward and backward, per example: what one shard takes, over
-the examples that a shard typically holds. So they depend neither on the number of
-shards nor on that of devices. A slot counts whether it holds an element or not.
+FLOPs are those of training an example, forward and backward: the FLOPs of one shard
+over the number of examples that a shard typically holds. They depend neither on the
+number of shards nor on the number of devices. All slots count, also empty ones.
 
-Of a part (an encoder, the fusion, the head with the loss) they are those of `flops`:
-of its forward pass and of the gradients that a step takes, by the parameters, and by
-what fusion and head are given, never by the data. To them come those of attention,
-whose loops depend on the data: its modules report them (see `attention_flops`).
+The FLOPs of a part (an encoder, the fusion, or the head with the loss) are counted by
+`flops.count`: its forward pass, its gradients by the parameters and, for fusion and
+head, by their inputs, but never by the data. Attention adds its own FLOPs: its loops
+depend on the data, and its modules report them (see `attention_flops`).
 
-Of the compiled step they are XLA's count of the program of a device, which has one
-shard (XLA counts the loop over more of them once) and one update of all parameters;
-attention as above. It is not the sum of the parts: of large embeddings the update may
-be most of it, what XLA counts differs a little from `flops`, and on a CPU its scatters
-are loops that it counts once.
+The FLOPs of the compiled step are XLA's count of the program of a device, with one
+shard (XLA counts the body of the loop over shards once) and one update of all
+parameters, plus those of attention. They are not the sum of the parts: with large
+embeddings the update may dominate, XLA counts some operations differently, and on a CPU
+it counts the loop of a scatter once.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ from deepsets_jax.models.set_model import SetModel
 from deepsets_jax.ragged import Batch, Ragged
 from deepsets_jax.training import flops
 
-# Forward, and a backward pass that recomputes the scores: five products to two.
+# The forward pass has two matrix products, and the backward pass, which recomputes the
+# scores, has five.
 _ATTENTION_PASSES = 1 + 2.5
-# Real shards over which what attention reports is averaged.
+# Number of real shards over which the FLOPs of attention are averaged.
 SHARDS = 8
 
 
@@ -45,7 +46,19 @@ def model_parts(
   attention: Mapping[str, float],
   usage: Mapping[str, budgets.Usage],
 ) -> dict[str, dict[str, Any]]:
-  """The parts of a `models.SetModel`, see `of_parts`; FLOPs are those per example."""
+  """Costs of the parts of a `SetModel`.
+
+  Args:
+    params: Parameters of the model, or their shapes.
+    counted: FLOPs per example by part, see `model_flops`.
+    attention: FLOPs per example that attention reports, by part.
+    usage: Use of the slots by modality.
+
+  Returns:
+    By "encoders.<modality>", "fusion" and "head", in this order, the number of
+    "parameters", "flops_per_example" and, for an encoder, the fields of
+    `budgets.Usage`.
+  """
   usage = {f"encoders.{k}": v for k, v in usage.items()}
   parameters = _parameters(params)
   parts = {}
@@ -59,10 +72,20 @@ def model_parts(
   return parts
 
 
-def assembled(
+def combine_parts(
   parts: dict[str, dict[str, Any]], attention: Mapping[str, float], examples: float
 ) -> dict[str, Any]:
-  """The parts with their sums, see `of_parts`."""
+  """Costs of a model from those of its parts; a value for `json.dump`.
+
+  Args:
+    parts: See `model_parts`.
+    attention: FLOPs per example that attention reports, by part.
+    examples: Median number of examples of a shard.
+
+  Returns:
+    "parts"; the sums "parameters", "flops_per_example" and
+    "attention_flops_per_example" (included in the former); "examples_per_shard".
+  """
   return {
     "parts": parts,
     "parameters": sum(part["parameters"] for part in parts.values()),
@@ -73,14 +96,14 @@ def assembled(
 
 
 def step_costs(step: jax.stages.Compiled, costs: Mapping[str, Any]) -> dict[str, Any]:
-  """What the compiled step costs; None for what its backend does not tell.
+  """Costs of the compiled step; None where its backend does not report them.
 
   Args:
-    step: See `Run.compile_step`.
-    costs: What `of_parts` found.
+    step: The compiled step.
+    costs: See `combine_parts`.
 
   Returns:
-    "flops_per_example"; and of one device "argument_bytes", state and batch, and
+    "flops_per_example", and per device "argument_bytes" (state and batch) and
     "temporary_bytes".
   """
   counted = (step.cost_analysis() or {}).get("flops", -1)
@@ -94,7 +117,7 @@ def step_costs(step: jax.stages.Compiled, costs: Mapping[str, Any]) -> dict[str,
 
 
 def describe(costs: Mapping[str, Any]) -> str:
-  """What `of_parts` found as a table for a terminal."""
+  """Format the result of `combine_parts` as a table for a terminal."""
   columns = ("missing", "mean", "p50", "p99", "max", "slots", "fill")
   rows = [("", *columns, "parameters", "FLOPs")]
   for name, part in costs["parts"].items():
@@ -117,7 +140,7 @@ def describe(costs: Mapping[str, Any]) -> str:
 
 
 def describe_step(step: Mapping[str, float | None]) -> str:
-  """What `of_step` found as a line for a terminal."""
+  """Format the result of `step_costs` as a line for a terminal."""
   return (
     f"Compiled step: {short(step['flops_per_example'])} FLOPs per example with the"
     f" update of the parameters; on a device {short(step['argument_bytes'])}B of"
@@ -126,7 +149,7 @@ def describe_step(step: Mapping[str, float | None]) -> str:
 
 
 def short(number: float | None) -> str:
-  """Three digits and a prefix: "1.23 M", "12 "; "?" for what is not known."""
+  """Format a number with three digits and a prefix: "1.23 M", "12 "; "?" for None."""
   if number is None:
     return "?"
   for prefix in ("", "k", "M", "G"):
@@ -141,37 +164,32 @@ def _cells(part: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _part(key: str) -> str:
-  """The part that a top-level key of the model's variables belongs to."""
+  """Name of the part that a top-level key of the model's variables belongs to."""
   modality = key.removeprefix("encoders_")
   return key if modality == key else f"encoders.{modality}"
 
 
 def _parameters(params: PyTree) -> dict[str, int]:
-  """Number of parameters by part; a part without any may be left out."""
+  """Number of parameters by part; a part without parameters may be missing."""
   return {
     _part(key): sum(leaf.size for leaf in jax.tree.leaves(subtree))
     for key, subtree in params.items()
   }
 
 
-def shard_shapes(batch: PyTree) -> PyTree:
-  """The shapes of one shard of a batch."""
-  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), batch)
-
-
 def model_flops(
   model: SetModel,
   params: PyTree,
   shard: Batch,
-  lose: Callable[[Array, Batch], Array],
+  loss_fn: Callable[[Array, Batch], Array],
 ) -> dict[str, float]:
-  """FLOPs of one shard by part, without those that modules report.
+  """Count the FLOPs of one shard by part, without those that modules report.
 
   Args:
-    model: Encoders, fusion and head.
-    params: Their shapes.
-    shard: Its shapes.
-    lose: From the output of the head and the shard to the loss.
+    model: Model with encoders, fusion and head.
+    params: Shapes of its parameters.
+    shard: Shapes of a shard, see `sharding.shard_shapes`.
+    loss_fn: (output of the head, shard) -> loss.
   """
   call, params = _caller(model), _shapes(params)
 
@@ -188,7 +206,7 @@ def model_flops(
 
   def finish(inputs: tuple, shard: Batch) -> Array:
     params, fused = inputs
-    return lose(call(params, lambda model: model.head(fused, train=True)), shard)
+    return loss_fn(call(params, lambda model: model.head(fused, train=True)), shard)
 
   encoded, counted = {}, {}
   for name, elements in shard.modalities.items():
@@ -205,7 +223,7 @@ def model_flops(
 def _with_gradient(
   function: Callable[..., Array], inputs: PyTree, constants: PyTree
 ) -> float:
-  """FLOPs of a function and of its gradient by all of its first argument."""
+  """FLOPs of a function and of its gradient by its whole first argument."""
 
   def program(inputs: PyTree, constants: PyTree) -> tuple:
     value, pull_back = jax.vjp(lambda x: function(x, constants), inputs)
@@ -219,14 +237,21 @@ def attention_flops(
 ) -> dict[str, float]:
   """FLOPs per example of the attention that XLA does not count, by part.
 
-  A module that attends sows, as "attention_flops" in the collection "cost", those of
-  its forward pass for the batch it is given, beyond what XLA counts. They are averaged
-  over some real shards; none is sown where nothing attends.
+  An attention module sows the FLOPs of its forward pass that XLA does not count, as
+  "attention_flops" in the collection "cost".
+
+  Args:
+    model: Model with encoders, fusion and head.
+    params: Parameters of the model, or their shapes.
+    shards: Real shards, over which the FLOPs are averaged.
+
+  Returns:
+    Empty if the model has no attention.
   """
   params, call = _shapes(params), _caller(model)
 
   def sown(modalities: dict[str, Ragged]) -> dict[str, Array]:
-    # What is sown depends on the lengths alone; the compiler drops all else.
+    # The sown values depend on the lengths only; the compiler drops everything else.
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), params)
     cost = call(zeros, lambda m: m(modalities, train=True), mutable=["cost"])[1]
     leaves = jax.tree_util.tree_leaves_with_path(cost.get("cost", {}))
@@ -249,7 +274,7 @@ def attention_flops(
 
 
 def _caller(model: SetModel) -> Callable[..., Any]:
-  """Calls a function of the model, bound to parameters, as a step does."""
+  """Build a function that calls a method of the model, as a training step does."""
 
   def call(params: PyTree, method: Callable[..., Any], **keywords: Any) -> Any:
     rngs = {"dropout": jax.random.key(0)}
@@ -259,5 +284,5 @@ def _caller(model: SetModel) -> Callable[..., Any]:
 
 
 def _shapes(tree: PyTree) -> PyTree:
-  """The shapes alone, without where the arrays are."""
+  """Shapes and types without shardings."""
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype), tree)

@@ -1,4 +1,4 @@
-"""Evaluation: the logits of every example of a table once, and metrics of them."""
+"""Evaluation: logits of every example of a table, and their metrics."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ Predict = Callable[[PyTree, Batch], Array]
 
 
 def shard_map_jit(
-  of_shard: Callable[[PyTree, Batch], PyTree], mesh: jax.sharding.Mesh
+  shard_fn: Callable[[PyTree, Batch], PyTree], mesh: jax.sharding.Mesh
 ) -> Predict:
-  """The jitted function of parameters and batch `[s, ...]`, each shard by itself.
+  """Jit a function of one shard as a function of a batch `[s, ...]`.
 
   Args:
-    of_shard: Of parameters and one shard, without communication.
-    mesh: Of all devices.
+    shard_fn: (params, shard) -> outputs. No collectives.
+    mesh: Mesh of all devices.
   """
 
-  def of_device(params: PyTree, batch: Batch) -> PyTree:
-    return jax.lax.map(lambda shard: of_shard(params, shard), batch)
+  def device_fn(params: PyTree, batch: Batch) -> PyTree:
+    return jax.lax.map(lambda shard: shard_fn(params, shard), batch)
 
   return jax.jit(
     jax.shard_map(
-      of_device,
+      device_fn,
       mesh=mesh,
       in_specs=(jax.P(), jax.P(sharding.AXIS)),
       out_specs=jax.P(sharding.AXIS),
@@ -43,7 +43,7 @@ def shard_map_jit(
 
 
 def build_predict(apply: Callable[..., Array], mesh: jax.sharding.Mesh) -> Predict:
-  """The jitted function of parameters and batch `[s, ...]` to logits `[s, b, k]`."""
+  """Jit `model.apply` as (params, batch `[s, ...]`) -> logits `[s, b, k]`."""
   return shard_map_jit(
     lambda params, batch: apply({"params": params}, batch.modalities), mesh
   )
@@ -57,10 +57,18 @@ def predict(
   shards: int,
   mesh: jax.sharding.Mesh,
 ) -> Float[np.ndarray, "b k"]:
-  """The logits of a table, in its order, on every process.
+  """Compute the logits of a table, in its order, on every process.
+
+  Args:
+    step: See `build_predict`.
+    params: Parameters of the model.
+    table: Table to evaluate; each example must fit the budget.
+    budget: Examples and slots of a shard.
+    shards: Number of shards of a batch, over all devices.
+    mesh: Mesh of all devices.
 
   Raises:
-    RuntimeError: A row came out other than once; a defect of the batches.
+    RuntimeError: An example was evaluated never or twice; a defect of the batches.
   """
   logits, seen = None, np.zeros(len(table), np.int64)
   for batch in loader.evaluation_batches(table, budget, shards):
@@ -88,10 +96,14 @@ def predict_elements(
   shards: int,
   mesh: jax.sharding.Mesh,
 ) -> dict[str, np.ndarray]:
-  """What `step` gives for every element of a table, by modality in its order.
+  """Compute values per element of a table, in its order, on every process.
 
-  `step` gives a number or more per slot, by modality `[s, n, ...]`; those of padding
-  are dropped, which leaves `[n, ...]`.
+  Args:
+    step: (params, batch) -> {modality: values per slot `[s, n, ...]`}.
+    params, table, budget, shards, mesh: See `predict`.
+
+  Returns:
+    {modality: values per element `[n, ...]`}, without those of padding.
   """
   columns = {}
   for batch in loader.evaluation_batches(table, budget, shards):
@@ -107,21 +119,21 @@ def predict_elements(
         for k, v in table.modalities.items()
       }
     for shard, rows in enumerate(indices):
-      if rows[0] < 0:  # It only fills up the last batch.
+      if rows[0] < 0:  # An empty shard that fills up the last batch.
         continue
       for name, column in columns.items():
-        # The rows of a shard of an evaluation follow each other.
+        # The examples of an evaluation shard are consecutive rows of the table.
         begin, size = table.modalities[name].offsets[rows[0]], offsets[name][shard, -1]
         column[begin : begin + size] = values[name][shard, :size]
   return columns
 
 
 def choose_threshold(table: Table, logits: Float[np.ndarray, "b k"]) -> float:
-  """The probability above which a label is predicted; for validation data only.
+  """Choose the probability above which a label is predicted; for validation data only.
 
-  Multi-label: that of the best micro F1, in which an example without a label counts by
-  the labels that are wrongly predicted for it. Binary: that of the best F1 of the
-  positive class, and 0.5 if all examples are of one class. 0.5 for other targets.
+  The threshold maximises micro F1 (multi-label) or F1 of the positive class (binary).
+  An example without labels counts through the labels that are wrongly predicted for it.
+  It is 0.5 for other targets, and for a binary target with examples of only one class.
   """
   targets = np.asarray(table.targets)
   match table.schema.target.kind:
@@ -133,10 +145,10 @@ def choose_threshold(table: Table, logits: Float[np.ndarray, "b k"]) -> float:
 
 
 def undefined(table: Table) -> tuple[str, ...]:
-  """The metrics that say nothing of a table, whatever a model predicts.
+  """Names of the metrics that are undefined on a table, whatever a model predicts.
 
-  They are NaN, such as ROC AUC if all examples are of one class; or F1, and 0, because
-  nothing is positive.
+  They are NaN, such as ROC AUC if all examples have one class. F1 counts as undefined
+  too if nothing is positive: it is then always 0.
   """
   target, targets = table.schema.target, np.asarray(table.targets)
   logits, weights = np.zeros((len(table), target.size)), np.ones(len(table))
@@ -150,7 +162,7 @@ def undefined(table: Table) -> tuple[str, ...]:
 def evaluate(
   table: Table, logits: Float[np.ndarray, "b k"], loss: losses.Loss, threshold: float
 ) -> dict[str, float]:
-  """The loss and every metric of the table's kind of target."""
+  """Compute the loss and every metric of the table's kind of target."""
   target, weights = table.schema.target, np.ones(len(table), np.float32)
   arrays = (jnp.asarray(x) for x in (logits, table.targets, weights))
   total, weight = loss(*arrays)

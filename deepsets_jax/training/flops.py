@@ -1,8 +1,9 @@
-"""Floating-point operations of a function, counted from its shapes alone.
+"""Floating-point operations of a function, counted from its jaxpr.
 
-XLA's count of a program that it has not optimised takes a running sum of n numbers for
-n²/2 of them and the body of a loop for once, and after optimisation the count depends
-on the device: on a CPU, scatters are loops. This one depends on the function alone.
+The count depends on the function and its shapes only. XLA's count of an unoptimised
+program takes n²/2 operations for a running sum of n numbers, and counts the body of a
+loop once. Its count of an optimised program depends on the device: on a CPU, scatters
+are loops.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 from jax.extend import core
 from jax.interpreters import partial_eval
 
-# What moves or chooses numbers; and kernels, of which nothing is known.
+# Primitives that move or choose numbers, and kernels, whose operations are unknown.
 _FREE = frozenset(
   "bitcast_convert_type broadcast_in_dim concatenate convert_element_type copy copy_p"
   " dynamic_slice dynamic_update_slice ffi_call gather optimization_barrier pad"
@@ -26,18 +27,18 @@ _FREE = frozenset(
 
 
 def count(function: Callable[..., Any], *arguments: Any) -> float:
-  """FLOPs of a call, whatever the numbers in it.
+  """Count the floating-point operations of a call.
 
-  A product and a sum of a matrix product or convolution are two. Any other operation
-  on floats, a root or an exponential too, is one per number that comes out, or that
-  goes in where several become one or are added to one place. Nothing else counts:
-  integers, random bits, what is moved or chosen. A scan counts every trip; of a while
-  loop, whose trips depend on the data, one; of the branches of a condition the
-  largest; of what is computed for nothing, nothing.
+  A multiply-add of a matrix product or a convolution counts as two. Any other operation
+  on floats, such as a root or an exponential, counts as one per output number; a
+  reduction or a scatter counts as one per input number. Operations on integers, random
+  bits, copies and selections count nothing, and neither do unused results. A scan
+  counts all of its trips, a while loop one (their number depends on the data), and a
+  condition its most expensive branch.
 
   Args:
-    function: Of arrays to arrays.
-    arguments: Trees of arrays or of shapes.
+    function: Function from arrays to arrays.
+    arguments: Its arguments: trees of arrays or of shapes.
   """
   jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
   jaxpr, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
@@ -65,7 +66,7 @@ def _of_equation(equation: core.JaxprEqn) -> float:
     channels = shapes[1].shape[params["dimension_numbers"].rhs_spec[0]]
     return 2.0 * result.size * shapes[1].size / channels
   if name.startswith(("scatter", "reduce_", "cum", "arg")):
-    # Of a scatter, the numbers that are added, not the array that they are added to.
+    # A scatter counts the numbers that are added, not the array they are added to.
     taken = shapes[2 if name.startswith("scatter") else 0]
     return float(taken.size) if _is_float(taken) else 0.0
   inner = list(core.jaxprs_in_params(params))

@@ -1,4 +1,7 @@
-"""Losses: a weighted sum and its weight, to be divided once, over all devices."""
+"""Losses: weighted sums over examples, with the sum of their weights.
+
+The training step divides one by the other once, after adding them up over all devices.
+"""
 
 from __future__ import annotations
 
@@ -24,34 +27,34 @@ def build_loss(
   label_smoothing: float,
   balance: float,
 ) -> Loss:
-  """The loss of a kind of target: (logits, targets, weights) -> (sum, weight).
+  """Build the loss of a kind of target: (logits, targets, weights) -> (sum, weight).
 
-  Multi-label and binary: sigmoid cross-entropy, mean over the labels, in nats.
-  Multi-class: softmax cross-entropy, in nats. Regression: the mean over the numbers
-  of the absolute or squared error.
+  Multi-label and binary: sigmoid cross-entropy in nats, averaged over the labels.
+  Multi-class: softmax cross-entropy in nats. Regression: absolute or squared error,
+  averaged over the numbers.
 
   Args:
-    target: What is predicted.
-    train_targets: Of the training part, whose label frequencies `balance` needs.
-    regression: "absolute" or "squared".
-    label_smoothing: Moves 0 and 1 towards the middle, and a class towards all.
-    balance: Exponent of the weights of what is rare in `train_targets`. Multi-label: a
-      positive of a label rarer than the mean label weighs (mean frequency / its
-      frequency) ** balance. Binary and multi-class: so does an example of a class
-      rarer than the mean class. All else weighs 1.
+    target: What the model predicts.
+    train_targets: Targets of the training split; `balance` needs their frequencies.
+    regression: Loss of a regression, "absolute" or "squared".
+    label_smoothing: Share of the target that is spread evenly over all classes.
+    balance: Exponent of the weight (mean frequency / frequency) ** balance. It weighs
+      the positives of labels that are rarer than the mean label (multi-label), or the
+      examples of classes that are rarer than the mean class (binary, multi-class).
+      Everything else has weight 1.
 
   Raises:
-    ConfigError: An unknown regression loss, or a regression with a balance.
+    ConfigError: The regression loss is unknown, or a regression has a balance.
   """
   if regression not in ("absolute", "squared"):
     raise ConfigError(
-      f"unknown regression loss {regression!r}; one of ['absolute', 'squared']"
+      f"unknown regression loss {regression!r}; choose one of ['absolute', 'squared']"
     )
   if target.kind != "regression":
     per_example = _cross_entropy(target, train_targets, label_smoothing, balance)
   elif balance:
     raise ConfigError(
-      f"config.loss.balance is {balance}, and a regression has no classes to balance;"
+      f"config.loss.balance is {balance}, but a regression has no classes to balance;"
       " set it to 0"
     )
   else:
@@ -74,7 +77,7 @@ def _cross_entropy(
   if target.kind == "multilabel":
     positives = _rarity(train_targets.sum(0), balance)
     return _sigmoid(smoothing, jnp.ones_like(positives), positives)
-  size = max(target.size, 2)  # Of a binary target there are two classes, too.
+  size = max(target.size, 2)  # A binary target of size 1 has two classes.
   counts = np.bincount(np.asarray(train_targets, np.int64), minlength=size)
   classes = _rarity(counts, balance)
   if target.kind == "binary":
@@ -86,8 +89,8 @@ def _cross_entropy(
 
 
 def _rarity(counts: np.ndarray, balance: float) -> Array:
-  """Weights of labels or classes that occur this often, 1 of the frequent: `[k]`."""
-  # A label that nobody has counts as if one had it.
+  """Weights `[k]` of labels or classes from their counts; 1 for frequent ones."""
+  # A label without an example counts as one with a single example.
   ratio = counts.mean() / np.clip(counts, 1, max(counts.mean(), 1))
   return jnp.asarray(ratio**balance, jnp.float32)
 
@@ -115,10 +118,10 @@ def _softmax(smoothing: float, size: int) -> Callable[[Array, Array], Array]:
 
 
 def prior_logits(target: Target, targets: np.ndarray) -> np.ndarray:
-  """Logits `[k]` whose probabilities are the frequencies in some targets.
+  """Logits `[k]` whose probabilities are the frequencies of the targets.
 
-  Where a model should start: it need not first learn that most labels are rare. Zeros
-  for a regression.
+  They initialise the last bias of a model, so that training does not begin with
+  learning that most labels are rare. Zeros for a regression.
   """
   match target.kind:
     case "regression":
@@ -127,20 +130,19 @@ def prior_logits(target: Target, targets: np.ndarray) -> np.ndarray:
       counts = np.bincount(targets, minlength=target.size)
       return np.log((counts + 1) / (counts + 1).sum()).astype(np.float32)
   ones = targets.reshape(len(targets), target.size).sum(0)
-  # One example more of each kind: a label that is always there has a logit, too.
+  # One more example of each kind keeps the logit of a label finite that is always set.
   return np.log((ones + 1) / (len(targets) - ones + 1)).astype(np.float32)
 
 
 def probabilities(target: Target, logits: Float[np.ndarray, "b k"]) -> np.ndarray:
-  """The probabilities of logits, on the host: sigmoids, or a softmax.
+  """Compute the probabilities of logits on the host, by sigmoid or softmax.
 
-  Of a regression the numbers, in the units of the data.
-
-  Thresholds are chosen and applied here and nowhere else, in float64: in float32 a
-  sigmoid is exactly 1 from a logit of 17 on, in float64 from 37 on.
+  All thresholds are chosen for, and applied to, these float64 values. In float32 a
+  sigmoid is exactly 1 for logits of 17 and above, in float64 for those of 37 and above.
 
   Returns:
-    float64, `[b]` of a binary target and else `[b, k]`.
+    float64, `[b]` for a binary target and `[b, k]` for others; for a regression the
+    predicted numbers, in the units of the data.
   """
   logits = np.asarray(logits, np.float64)
   match target.kind:

@@ -15,9 +15,17 @@ from deepsets_jax.foundation.errors import ConfigError
 def build_optimizer(
   config: ml_collections.ConfigDict, total_steps: int
 ) -> optax.GradientTransformation:
-  """The chain of `config.optim`.
+  """Build the optimizer of `config.optim`.
 
-  Weight decay is decoupled (AdamW) and spares vectors: biases and norms.
+  Weight decay is decoupled (AdamW) and leaves out vectors, which are biases and the
+  scales of norms.
+
+  Args:
+    config: `config.optim` of the run.
+    total_steps: Number of training steps.
+
+  Raises:
+    ConfigError: See `schedule`.
   """
   return optax.chain(
     optax.clip_by_global_norm(config.clip_norm)
@@ -28,20 +36,20 @@ def build_optimizer(
       weight_decay=config.weight_decay,
       mask=_matrices,
     ),
-    _scale_by_part(dict(config.factors)),
+    _scale_by_group(dict(config.factors)),
   )
 
 
 def schedule(config: ml_collections.ConfigDict, total_steps: int) -> optax.Schedule:
-  """Linear warm-up to `learning_rate`, then "cosine" to zero, or "constant".
+  """Build the schedule: linear warm-up, then cosine decay to zero or a constant.
 
   Raises:
-    ConfigError: An unknown schedule, or a warm-up longer than the run.
+    ConfigError: The schedule is unknown, or the warm-up is not shorter than the run.
   """
   if config.warmup_steps >= total_steps:
     raise ConfigError(
       f"config.optim.warmup_steps {config.warmup_steps} is not below"
-      f" config.total_steps {total_steps}"
+      f" config.total_steps {total_steps}; lower it"
     )
   warmup = optax.linear_schedule(0.0, config.learning_rate, config.warmup_steps)
   match config.schedule:
@@ -54,28 +62,30 @@ def schedule(config: ml_collections.ConfigDict, total_steps: int) -> optax.Sched
     case _:
       raise ConfigError(
         f"unknown config.optim.schedule {config.schedule!r};"
-        " one of ['constant', 'cosine']"
+        " choose one of ['constant', 'cosine']"
       )
   return optax.join_schedules([warmup, rest], [config.warmup_steps])
 
 
-def _scale_by_part(factors: dict[str, float]) -> optax.GradientTransformation:
-  """Multiplies the updates of the parameters that are in a part of the model.
+def _scale_by_group(factors: dict[str, float]) -> optax.GradientTransformation:
+  """Scale the learning rate of parameter groups, weight decay included.
 
-  Weight decay shrinks with them, as it would with the learning rate.
+  Args:
+    factors: Learning-rate multiplier by name of a group, which is any key on the path
+      of a parameter. Multipliers of nested groups multiply.
 
   Raises:
-    ConfigError: When it is initialised: no parameter is in a part of this name.
+    ConfigError: At initialisation, if a name is on the path of no parameter.
   """
 
   def init(params):
     paths, _ = zip(*jax.tree.leaves_with_path(params), strict=True)
-    parts = {key.key for path in paths for key in path}
-    unknown = sorted(set(factors) - parts)
+    groups = {key.key for path in paths for key in path}
+    unknown = sorted(set(factors) - groups)
     if unknown:
       raise ConfigError(
-        f"config.optim.factors.{unknown[0]}: no parameter is in a part of this name;"
-        f" one of {sorted(parts)}"
+        f"config.optim.factors.{unknown[0]}: no parameter group has this name;"
+        f" choose one of {sorted(groups)}"
       )
     return optax.EmptyState()
 

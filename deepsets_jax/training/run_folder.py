@@ -1,4 +1,4 @@
-"""A run's folder: one config, written once; another config is refused."""
+"""The folder of a run. Its config is written once, and no other config may use it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _EXTENSIONS = "extensions.json"
 
 
 def default_workdir(config_file: str) -> pathlib.Path:
-  """`runs/debian_programs_concat_1` for `configs/debian_programs.py:concat,1`."""
+  """Default folder: `configs/debian.py:concat,1` -> `runs/debian_concat_1`."""
   path, _, argument = config_file.partition(":")
   parts = [pathlib.Path(path).stem, *argument.split(",")]
   return pathlib.Path("runs") / "_".join(part for part in parts if part)
@@ -30,9 +30,9 @@ def adopt(
   workdir: pathlib.Path,
   upgrade: Callable[[ml_collections.ConfigDict], ml_collections.ConfigDict],
 ) -> ml_collections.ConfigDict:
-  """The config, with shards, budgets and metric that it leaves open from the folder.
+  """Fill in the shards, budgets and metric that a config leaves open from a run.
 
-  A run keeps the shapes that it began with, also on another number of devices.
+  A run keeps its shapes when it is resumed, also on another number of devices.
 
   Args:
     config: The config to train.
@@ -41,7 +41,7 @@ def adopt(
       settings that are new.
 
   Raises:
-    ConfigError: The folder is of another config; names the keys that differ.
+    ConfigError: The folder holds a run of another config; the message names the keys.
   """
   if not (workdir / _CONFIG).exists():
     return config
@@ -69,7 +69,7 @@ def adopt(
 
 
 def create(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-  """Makes the folder, with its config, where it is not there already."""
+  """Create the folder with its config, unless they exist."""
   workdir.mkdir(parents=True, exist_ok=True)
   if not (workdir / _CONFIG).exists():
     write_json(workdir / _CONFIG, _plain(config))
@@ -79,10 +79,10 @@ def create(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
 
 def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
-  """The config of the run in a folder.
+  """Read the config of the run in a folder.
 
   Raises:
-    ConfigError: No run there.
+    ConfigError: The folder holds no run, or its config is damaged.
   """
   try:
     if (workdir / _EXTENSIONS).exists():
@@ -97,13 +97,13 @@ def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
 
 
 def _plain(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """The config as JSON has it: no references, and lists for tuples."""
+  """The config as JSON represents it: no references, and lists for tuples."""
   resolved = config.copy_and_resolve_references().to_dict()
   return json.loads(json.dumps(resolved))
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-  """Dotted keys to values; an empty dictionary counts as nothing."""
+  """Values by dotted key; an empty dictionary has no keys."""
   flat = {}
   for key, item in value.items():
     if isinstance(item, dict):

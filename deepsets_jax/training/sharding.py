@@ -1,4 +1,4 @@
-"""The mesh and where arrays live on it: one axis, "data", of all devices."""
+"""The device mesh, with one axis "data", and the placement of arrays on it."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ AXIS = "data"
 
 
 def make_mesh() -> jax.sharding.Mesh:
-  """A mesh of all devices along one axis."""
+  """Build a mesh of all devices along one axis."""
   return jax.make_mesh(
     (jax.device_count(),), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,)
   )
 
 
 def replicated(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
-  """The same value on every device: parameters."""
+  """Sharding of parameters: every device holds a copy."""
   return jax.NamedSharding(mesh, jax.P())
 
 
 def by_shard(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
-  """The leading shard axis spread over the devices: batches."""
+  """Sharding of batches: the leading shard axis is split over the devices."""
   return jax.NamedSharding(mesh, jax.P(AXIS))
 
 
 def put(batch: PyTree, mesh: jax.sharding.Mesh) -> PyTree:
-  """The batch on the devices, from this process's own shards (host arrays)."""
+  """Put a batch on the devices, given this process's shards as host arrays."""
   sharding = by_shard(mesh)
   if jax.process_count() == 1:
     return jax.device_put(batch, sharding)
@@ -38,20 +38,48 @@ def put(batch: PyTree, mesh: jax.sharding.Mesh) -> PyTree:
   )
 
 
+def abstract(tree: PyTree, sharding: jax.sharding.Sharding) -> PyTree:
+  """Shapes, types and the sharding of arrays."""
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+  )
+
+
+def abstract_batch(one: PyTree, shards: int, mesh: jax.sharding.Mesh) -> PyTree:
+  """Shapes, types and sharding of a batch of all processes.
+
+  Args:
+    one: A batch of one shard on the host.
+    shards: Number of shards of the batch, over all devices.
+    mesh: Mesh of all devices.
+  """
+  one = jax.eval_shape(lambda batch: batch, one)  # On devices int64 becomes int32.
+  batch = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct((shards, *x.shape[1:]), x.dtype), one
+  )
+  return abstract(batch, by_shard(mesh))
+
+
+def shard_shapes(batch: PyTree) -> PyTree:
+  """Shapes and types of one shard of a batch."""
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), batch)
+
+
 def check_shards(num_shards: int) -> int:
-  """Number of shards each device takes in turn: gradient accumulation if above 1.
+  """Number of shards per device; above 1, their gradients are accumulated.
 
   Raises:
-    ConfigError: The devices do not divide the shards.
+    ConfigError: The number of shards is not a multiple of the number of devices.
   """
   devices = jax.device_count()
   if num_shards % devices:
     raise ConfigError(
-      f"config.data.shards {num_shards} is not a multiple of the {devices} devices"
+      f"config.data.shards {num_shards} is not a multiple of the {devices} devices;"
+      " choose a multiple"
     )
   return num_shards // devices
 
 
 def is_main_process() -> bool:
-  """Whether this process is the one that writes and prints what all have in common."""
+  """Whether this process writes the files and prints for all processes."""
   return jax.process_index() == 0

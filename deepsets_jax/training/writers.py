@@ -1,4 +1,4 @@
-"""What a run tells: metrics to files, progress to the terminal."""
+"""Output of a run: metrics to files, progress to the terminal."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ import tqdm
 from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.foundation.files import to_json, write_text
 
-# Seconds between two plain lines of progress, where there is no terminal.
+# Seconds between two lines of progress, if the output is not a terminal.
 _LINE_EVERY = 10.0
 
 
 def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
-  """The records of `metrics.jsonl`; a half-written last line is left out.
+  """Read the records of `metrics.jsonl`, without a half-written last line.
 
   Raises:
-    ConfigError: A line before the last is no record; it names the line.
+    ConfigError: A line before the last is not a record; the message names the line.
   """
   path = pathlib.Path(workdir) / "metrics.jsonl"
-  # What a crash leaves at the end need not be text.
+  # After a crash the end of the file need not be text.
   lines = path.read_text(errors="replace").splitlines() if path.exists() else []
   records = []
   for number, line in enumerate(lines, 1):
@@ -35,16 +35,21 @@ def read_metrics(workdir: str | pathlib.Path) -> list[dict[str, Any]]:
     except json.JSONDecodeError as error:
       if number < len(lines):
         raise ConfigError(
-          f"{path}, line {number} is no record: {error}; remove it"
+          f"{path}, line {number} is not a JSON record ({error}); delete the line"
         ) from error
   return records
 
 
 class MetricsWriter:
-  """Appends to `metrics.jsonl` and to TensorBoard events; a context manager.
+  """Appends metrics to `metrics.jsonl` and to TensorBoard events.
 
-  Resuming at a step drops the records after it, which will come again. Where it is not
-  `enabled` (in all processes but one) it does nothing.
+  A context manager.
+
+  Args:
+    workdir: The run's folder, which is created.
+    resume_step: Step at which training resumes. Records of later steps are dropped,
+      because they will be written again.
+    enabled: Whether to write at all; false in all processes but one.
   """
 
   def __init__(
@@ -72,21 +77,27 @@ class MetricsWriter:
       self._events.close()
 
   def write(self, step: int, split: str, values: dict[str, float]) -> None:
-    """Writes the numbers of a split at a step."""
+    """Write the metrics of a split at a step."""
     if not self._enabled:
       return
     record = {"step": step, "split": split} | values
     self._file.write(json.dumps(to_json(record)) + "\n")
     self._file.flush()
     for name, value in values.items():
-      if math.isfinite(value):  # TensorBoard cannot show another, and warns each time.
+      if math.isfinite(value):  # TensorBoard warns of every other value.
         self._events.add_scalar(f"{split}/{name}", value, step)
 
 
 class Progress:
-  """A bar on a terminal, plain lines elsewhere: loss, metric, examples/s, time left.
+  """Progress of training: loss, metric, examples per second and remaining time.
 
-  A context manager. Where it is not `enabled` (in all processes but one) it is silent.
+  A context manager. It draws a bar on a terminal and prints lines elsewhere.
+
+  Args:
+    total_steps: Number of steps of the run.
+    start_step: Step at which training starts or resumes.
+    stream: Output, by default `sys.stderr`.
+    enabled: Whether to show anything; false in all processes but one.
   """
 
   def __init__(
@@ -120,14 +131,14 @@ class Progress:
       self._bar.close()
 
   def note(self, text: str) -> None:
-    """Prints a line, above the bar where there is one."""
+    """Print a line, above the bar if there is one."""
     if self._bar is not None:
       self._bar.write(text, file=self._stream)
     elif self._enabled:
       print(text, file=self._stream, flush=True)
 
   def update(self, step: int, loss: float, examples: float) -> None:
-    """Notes a step that is done."""
+    """Show a step that is done, with its loss and number of examples."""
     self._loss = loss
     if self._begin is None:  # The first step also waits for the first data.
       self._begin = self._said = time.perf_counter()
@@ -142,7 +153,7 @@ class Progress:
       self._say()
 
   def evaluation(self, step: int, values: dict[str, float]) -> None:
-    """Notes numbers of the validation split."""
+    """Show metrics of the validation split."""
     self._step = step
     self._metrics = ", ".join(f"validation {k} {v:.4f}" for k, v in values.items())
     if self._bar is not None:

@@ -185,7 +185,7 @@ def _hit_rate(task: Any, params: Any, fields: bool, latest: int | None) -> float
   split, histories = task.splits["test"], task.histories
   begins = histories.offsets[:-1][split.user_rows]
   ends = begins if latest is None else np.maximum(split.known_ends - latest, begins)
-  table = users_before(histories, split.user_rows, ends, task.prefixes.max_history)
+  table = users_before(histories, split.user_rows, ends, task.examples.max_history)
   names: Sequence[str] = list(table.schema.modalities)
   keep = np.array([fields or name == HISTORY for name in names])
   table = keep_modalities(table, np.broadcast_to(keep, (len(table), len(names))))

@@ -228,5 +228,5 @@ class TestOtherRuns:
     config = json.loads(path.read_text())
     del config["retrieval"][key]
     path.write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=f"another version.*{key}.*train it anew"):
+    with pytest.raises(ValueError, match=f"another version.*{key}.*Train it again"):
       tasks.load_task(tmp_path / "run")

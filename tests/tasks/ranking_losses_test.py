@@ -30,7 +30,7 @@ def list_sets(draw):
 
 
 def pack(lists, budget=BUDGET):
-  """Logits, labels and the lists, in so many slots; padding has a logit, too."""
+  """Logits, labels and lists in this many slots; padding has logits, too."""
   lengths = [len(logits) for logits, _ in lists]
   lengths += [0] * (LISTS - len(lengths))
   logits, labels = (
@@ -82,7 +82,7 @@ def with_gradient(name):
 
 @pytest.mark.parametrize("name", LOOPS)
 class TestEveryLoss:
-  def test_is_one_of_those_that_there_are(self, name):
+  def test_has_a_name_in_losses(self, name):
     assert name in losses.LOSSES and len(losses.LOSSES) == len(LOOPS)
 
   @hypothesis.given(lists=list_sets())
@@ -135,12 +135,12 @@ class TestEveryLoss:
     assert np.isfinite(grads).all()
     assert not grads[sum(len(logits) for logits, _ in lists) :].any()
 
-  def test_of_no_list_at_all_is_nothing(self, name):
+  def test_is_zero_without_lists(self, name):
     nothing = np.zeros(0, np.float32)
     (total, count), grads = with_gradient(name)(*pack([(nothing, nothing)]))
     assert total == count == 0 and not np.asarray(grads).any()
 
-  def test_logits_far_apart_are_no_overflow(self, name):
+  def test_logits_far_apart_do_not_overflow(self, name):
     lists = [(np.float32([900, -900]), np.float32([0, 1]))]
     (total, _), grads = with_gradient(name)(*pack(lists))
     assert np.isfinite(total) and np.isfinite(grads).all() and total > 400
@@ -159,7 +159,7 @@ class TestEveryLoss:
     ([], {"softmax": 0, "pairwise": 0, "pointwise": 0}),
   ],
 )
-def test_a_list_counts_where_a_loss_has_something_to_say(labels, counts):
+def test_a_list_counts_if_the_loss_is_defined_on_it(labels, counts):
   logits = np.arange(len(labels), dtype=np.float32)
   for name, want in counts.items():
     packed = pack([(logits, np.float32(labels))])
@@ -169,5 +169,7 @@ def test_a_list_counts_where_a_loss_has_something_to_say(labels, counts):
 
 
 def test_an_unknown_loss_is_named():
-  with pytest.raises(ValueError, match=r"config.ranking.loss 'hinge'; one of \['soft"):
+  with pytest.raises(
+    ValueError, match=r"config.ranking.loss 'hinge'; choose one of \['soft"
+  ):
     losses.build_ranking_loss("hinge", 1)

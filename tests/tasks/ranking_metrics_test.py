@@ -27,7 +27,7 @@ def of(lists, **settings):
 
 
 def ranks_of(scores):
-  """From 1; what ties shares the mean of its ranks."""
+  """Ranks from 1; ties share their mean rank."""
   better = [(scores > s).sum() + ((scores == s).sum() + 1) / 2 for s in scores]
   return np.array(better)
 
@@ -96,7 +96,7 @@ def test_order_of_lists_and_within_them_does_not_matter(lists, seed):
 
 
 @hypothesis.given(seed=st.integers(0, 2**16), ties=st.booleans())
-def test_agrees_with_the_metrics_of_recall_where_one_item_is_wanted(seed, ties):
+def test_agrees_with_the_metrics_of_retrieval_for_one_target(seed, ties):
   rng = np.random.default_rng(seed)
   lists, ranks = [], []
   for size in rng.integers(2, 16, 8):
@@ -127,7 +127,7 @@ def test_chunks_do_not_matter(longest):
     np.testing.assert_allclose(value, want[name], 1e-4, err_msg=name)
 
 
-def test_a_list_in_order_is_worth_one_and_its_reverse_is_not():
+def test_a_list_in_order_has_value_one_and_its_reverse_does_not():
   labels = np.array([4, 3, 3, 1, 0])
   np.testing.assert_allclose([*of([(labels, labels)]).values()], 1, 1e-6)
   got = of([(-labels, labels)], relevant=4)
@@ -137,19 +137,19 @@ def test_a_list_in_order_is_worth_one_and_its_reverse_is_not():
 @pytest.mark.parametrize(
   ("scores", "labels", "message"),
   [
-    ([1.0, np.nan], [1, 0], "list 0, candidate 1: a score of nan"),
-    ([1.0, 2.0], [1, -1], "list 0, candidate 1: a label of -1.0; .* not below 0"),
+    ([1.0, np.nan], [1, 0], "list 0, candidate 1: the score is nan"),
+    ([1.0, 2.0], [1, -1], "list 0, candidate 1: the label is -1.0; .* at least 0"),
     ([], [], "no candidates"),
-    ([1.0, 2.0], [0, 0], "no list counts for 'ndcg_3'"),
-    ([1.0, 2.0], [2, 2], "no list counts for 'concordance'"),
+    ([1.0, 2.0], [0, 0], "'ndcg_3' is not defined on any list"),
+    ([1.0, 2.0], [2, 2], "'concordance' is not defined on any list"),
   ],
 )
-def test_what_cannot_be_measured_is_named(scores, labels, message):
+def test_lists_without_a_metric_are_named(scores, labels, message):
   with pytest.raises(ValueError, match=message):
     of([(np.array(scores), np.array(labels))])
 
 
-def test_scores_that_are_not_of_the_lists_are_refused():
+def test_scores_that_do_not_match_the_lists_are_refused():
   lists = from_lengths(np.zeros(3), np.array([1, 2]))
-  with pytest.raises(ValueError, match="2 scores and 3 labels; lists have 3"):
+  with pytest.raises(ValueError, match="2 scores and 3 labels do not match the 3"):
     metrics.of_lists(np.zeros(2), np.zeros(3), lists)

@@ -55,7 +55,7 @@ def config_of(lists, **changes):
   scope="module", params=["ratings", pytest.param("clicks", marks=pytest.mark.slow)]
 )
 def finished(request, tmp_path_factory):
-  """What lists there are, the folder of a run, and its results."""
+  """The kind of lists, the folder of a run, and its results."""
   workdir = tmp_path_factory.mktemp(request.param) / "run"
   results = fit.train_and_evaluate(config_of(request.param), workdir)
   return request.param, workdir, results
@@ -63,7 +63,7 @@ def finished(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def best(finished):
-  """The task of the run, read again, and its parameters."""
+  """The task of the run, loaded from its folder, and its parameters."""
   return tasks.load_task(finished[1], "ranking")
 
 
@@ -77,7 +77,7 @@ def pair_scores(task, params, split):
 
 
 class TestARun:
-  def test_learns_more_than_what_all_have_in_common(self, finished):
+  def test_learns_more_than_the_common_preferences(self, finished):
     lists, _, results = finished
     if lists == "ratings":
       histories = make_source(users=USERS, longest=LONGEST).histories
@@ -90,7 +90,7 @@ class TestARun:
       # Of the 64 items, 10 at random are the right one once in six times.
       assert results["test"]["hr_10"] > 0.5, results["test"]
 
-  def test_leaves_its_files(self, finished):
+  def test_writes_its_files(self, finished):
     _, workdir, results = finished
     names = {path.name for path in workdir.iterdir()}
     assert names >= {"config.json", "results.json", "learning_curves.png"}
@@ -110,7 +110,7 @@ class TestARun:
     steps = [x for x in map(json.loads, lines) if x["split"] == "train"]
     assert all(0 < x["fill_candidates"] <= 1 for x in steps)
 
-  def test_is_measured_as_a_loop_over_users_would(self, finished, best):
+  def test_its_metrics_equal_a_loop_over_users(self, finished, best):
     lists, _, results = finished
     task, params = best
     split, histories = task.splits["test"], task.histories
@@ -134,7 +134,7 @@ class TestARun:
     for name, value in want.items():
       assert results["test"][name] == pytest.approx(value, abs=2e-3), name
 
-  def test_scores_of_a_batch_are_those_of_its_evaluation(self, best):
+  def test_training_and_evaluation_compute_the_same_scores(self, best):
     task, params = best
     lists = task.batcher.batch(0, [np.arange(4)], 0, 0)
     lists = jax.tree.map(lambda x: x[0], lists)
@@ -183,18 +183,18 @@ def test_a_step_is_the_same_on_one_device_and_on_eight_by_one_all_reduce():
   [
     (
       {"ranking.lists": "views"},
-      r"ranking.lists 'views'; one of \['ratings', 'clicks'",
+      r"ranking.lists 'views'; choose one of \['ratings', 'clicks'",
     ),
     ({"ranking.loss": "hinge"}, "unknown config.ranking.loss 'hinge'"),
     ({"ranking.list_size": 0}, "config.ranking.list_size is 0"),
     (
       {"train.metric": "auc"},
-      r"config.train.metric 'auc'; one of \['ndcg_10', 'ndcg',",
+      r"config.train.metric 'auc'; choose one of \['ndcg_10', 'ndcg',",
     ),
-    ({"data.budgets.colour": 8}, "config.data.budgets.colour: no such modality"),
+    ({"data.budgets.colour": 8}, "config.data.budgets.colour: the data has no such"),
   ],
 )
-def test_a_setting_that_cannot_be_is_named(changes, message):
+def test_a_bad_setting_is_named(changes, message):
   config = config_of("ratings")
   with config.unlocked():
     config.update_from_flattened_dict(

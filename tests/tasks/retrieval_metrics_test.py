@@ -34,7 +34,7 @@ def of_ranks_loop(lists, k):
 
 
 @hypothesis.given(rank_lists(), st.sampled_from([(1, 5), (3,), (20, 10)]))
-def test_metrics_of_ranks_are_those_of_a_loop(lists, ks):
+def test_metrics_of_ranks_equal_a_loop(lists, ks):
   got = metrics.of_ranks(np.concatenate(lists), [len(x) for x in lists], ks)
   want = {}
   for k in ks:
@@ -44,7 +44,7 @@ def test_metrics_of_ranks_are_those_of_a_loop(lists, ks):
     assert got[name] == pytest.approx(value), name
 
 
-def test_ndcg_is_that_of_scikit_learn():
+def test_ndcg_equals_scikit_learn():
   rng = np.random.default_rng(0)
   scores = rng.normal(size=(30, 25))
   relevant = rng.uniform(size=scores.shape) < 0.3
@@ -55,7 +55,7 @@ def test_ndcg_is_that_of_scikit_learn():
     assert got[f"ndcg_{k}"] == pytest.approx(ndcg_score(relevant, scores, k=k))
 
 
-def test_metrics_are_those_of_rax():
+def test_metrics_equal_rax():
   rax = pytest.importorskip("rax")
   rng = np.random.default_rng(1)
   scores = rng.normal(size=(30, 25)).astype(np.float32)
@@ -80,17 +80,17 @@ def test_a_tie_across_the_end_of_the_list_is_found():
   assert got["ndcg_10"] == pytest.approx(1 / math.log2(11.5) / 3)
 
 
-def test_tied_targets_gain_no_more_than_the_best_order():
+def test_tied_targets_have_at_most_the_gain_of_the_best_order():
   assert metrics.of_ranks([0.5, 0.5], [2], (1,))["ndcg_1"] == 1
 
 
-def test_ranks_that_cannot_be_are_refused():
+def test_bad_ranks_are_refused():
   for error, args in (
-    ("lengths add up to 3, and there are 2", ([0, 1], [3])),
+    ("lengths add up to 3; expected 2", ([0, 1], [3])),
     ("no targets", ([], [0, 0])),
-    ("rank -1.0 of target 1", ([0, -1], [2])),
-    ("rank nan of target 0", ([np.nan], [1])),
-    ("ks are .10, 0.", ([0], [1], (10, 0))),
+    ("rank of target 1 is -1.0", ([0, -1], [2])),
+    ("rank of target 0 is nan", ([np.nan], [1])),
+    ("ks is .10, 0.", ([0], [1], (10, 0))),
   ):
     with pytest.raises(ValueError, match=error):
       metrics.of_ranks(*args)
@@ -118,7 +118,7 @@ def of_lists_loop(rows, popularity):
 
 
 @hypothesis.given(st.integers(0, 2**16))
-def test_metrics_of_lists_are_those_of_a_loop(seed):
+def test_metrics_of_lists_equal_a_loop(seed):
   rng = np.random.default_rng(seed)
   rows = np.stack([rng.permutation(12)[:4] for _ in range(6)])
   rows[rng.uniform(size=rows.shape) < 0.3] = -1
@@ -144,11 +144,11 @@ def test_one_item_for_all_is_most_uneven():
   )
 
 
-def test_lists_that_cannot_be_are_refused():
+def test_bad_lists_are_refused():
   for error, rows in (
-    ("list of user 1: item row 5, and there are 5 items", [[0], [5]]),
+    ("list of user 1: item row 5 is not in 0 to 4", [[0], [5]]),
     ("list of user 0: item row -2", [[-2], [0]]),
-    ("no list has an item", [[-1], [-1]]),
+    ("all lists are empty", [[-1], [-1]]),
   ):
     with pytest.raises(ValueError, match=error):
       metrics.of_lists(np.array(rows), np.arange(5))

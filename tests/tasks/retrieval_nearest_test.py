@@ -12,7 +12,7 @@ BLOCKS = {"user_block": 8, "item_block": 10}
 
 
 def nearest_loop(scores, k, seen):
-  """The best by score, of equal ones the lower row; then -inf and -1."""
+  """Best items, the lower row first among ties; then -inf and -1."""
   found = []
   for row, out in zip(scores, seen, strict=True):
     left = sorted((-score, i) for i, score in enumerate(row) if i not in out)[:k]
@@ -41,14 +41,14 @@ def cases(draw):
 # One in a block, fewer and more than a block has, and all there are.
 @pytest.mark.parametrize("k", [1, 4, 12, ITEMS])
 @hypothesis.given(case=cases())
-def test_the_best_are_those_of_a_loop(k, case):
+def test_the_best_items_equal_a_loop(k, case):
   users, items, seen = case
   got = nearest(users, items, k, from_lists(seen, dtype=np.int32), **BLOCKS)
   assert got[0].dtype == np.float32 and got[1].dtype == np.int32
   check(got, nearest_loop(users @ items.T, k, seen))
 
 
-def test_of_many_items_chunks_by_their_maxima_lose_nothing():
+def test_chunks_of_many_items_lose_nothing():
   # 512 in a block are four chunks, of which three are looked at; with many ties.
   rng = np.random.default_rng(0)
   users = rng.integers(-2, 3, (USERS, WIDTH)).astype(np.float32)
@@ -80,7 +80,7 @@ def test_blocks_do_not_matter():
 
 
 @pytest.mark.parametrize("recall_target", [0.5, 0.95])
-def test_the_approximate_search_finds_what_it_promises(recall_target):
+def test_the_approximate_search_reaches_its_recall_target(recall_target):
   # On a CPU it is exact; what this proves for a TPU is its signature.
   rng = np.random.default_rng(3)
   users, items = rng.normal(size=(64, 8)), rng.normal(size=(1000, 8))
@@ -109,7 +109,7 @@ def test_no_users_have_empty_lists():
   assert scores.shape == rows.shape == (0, 2)
 
 
-def test_bad_input_says_what_is_wrong():
+def test_bad_input_is_named():
   users, items = np.ones((2, WIDTH)), np.ones((5, WIDTH))
   bad = items.copy()
   bad[4, 0] = np.inf
@@ -117,11 +117,15 @@ def test_bad_input_says_what_is_wrong():
     ("k is 0: expected 1 to 5", (users, items, 0), {}),
     ("k is 6: expected 1 to 5", (users, items, 6), {}),
     ("of the same tower width", (users[:, 1:], items, 1), {}),
-    ("item row 4: a vector of length inf", (users, bad, 1), {}),
+    ("item row 4 has a vector of length inf", (users, bad, 1), {}),
     ("no items", (users, items[:0], 1), {}),
     ("recall_target is 0", (users, items, 1), {"recall_target": 0}),
     ("user_block is 0", (users, items, 1), {"user_block": 0}),
-    ("seen: 1 lists and 2 users", (users, items, 1, from_lists([[]], dtype=int)), {}),
+    (
+      "seen has 1 lists for 2 users",
+      (users, items, 1, from_lists([[]], dtype=int)),
+      {},
+    ),
   ):
     with pytest.raises(ValueError, match=error):
       nearest(*args, **settings)

@@ -14,7 +14,7 @@ BLOCKS = {"user_block": 8, "item_block": 10}
 
 
 def rank_loop(scores, targets, seen):
-  """Of each target the mean place, from 0, of all candidates that tie with it."""
+  """Mean rank, from 0, of all candidates that tie with each target."""
   found = []
   for row, own, out in zip(scores, targets, seen, strict=True):
     candidates = [i for i in range(len(row)) if i not in out or i in own]
@@ -50,7 +50,7 @@ def cases(draw):
 
 
 @hypothesis.given(cases())
-def test_ranks_are_those_of_a_loop(case):
+def test_ranks_equal_a_loop(case):
   users, items, targets, seen = case
   want = rank_loop(users @ items.T, targets, seen)
   lists = ragged(targets), ragged(seen)
@@ -59,7 +59,7 @@ def test_ranks_are_those_of_a_loop(case):
 
 
 class TestVectors:
-  def test_equal_vectors_tie_wherever_they_stand(self):
+  def test_equal_vectors_tie_at_any_position(self):
     rng = np.random.default_rng(0)
     for width in (7, 64):
       # Five different items, and two users of which one sums without cancelling.
@@ -94,7 +94,7 @@ class TestVectors:
       got = ranks.of_vectors(users, items, *lists, **sizes)
       np.testing.assert_array_equal(got, want)
 
-  def test_many_blocks_and_other_data_are_compiled_once(self, monkeypatch):
+  def test_blocks_and_data_sets_of_one_shape_are_compiled_once(self, monkeypatch):
     traces, scores = [], blocks.scores
 
     def counted(*args):
@@ -112,11 +112,11 @@ class TestVectors:
       counts.append(len(traces))
     assert counts[0] == counts[-1] > 0
 
-  def test_a_million_items_need_memory_for_some_blocks_alone(self):
+  def test_a_million_items_need_the_memory_of_a_few_blocks(self):
     items = jax.ShapeDtypeStruct((1_000_000, 256), np.float32)
     users, targets = np.zeros((256, 256), np.float32), np.zeros((256, 1), np.int32)
     pairs = np.zeros(64, np.int32)
-    pairs = blocks.Pairs(pairs, pairs, np.zeros(123, np.int32), 32)
+    pairs = blocks.ExcludedPairs(pairs, pairs, np.zeros(123, np.int32), 32)
     run = ranks._twice_the_ranks.lower(users, items, pairs, targets, item_block=8192)
     block = 4 * (256 + 256) * 8192  # Bytes of its scores and vectors.
     assert run.compile().memory_analysis().temp_size_in_bytes < 2 * block
@@ -143,7 +143,7 @@ class TestVectors:
 
 
 class TestSampled:
-  def test_of_all_the_rest_it_is_the_full_ranking(self):
+  def test_among_all_other_items_it_is_the_full_ranking(self):
     # As many as there are: then none is drawn twice, and none that is seen.
     rng = np.random.default_rng(0)
     users = rng.integers(-2, 3, (USERS, WIDTH)).astype(np.float32)
@@ -155,7 +155,7 @@ class TestSampled:
       got = ranks.among_sampled(scores, *lists, n=ITEMS - 8)
       np.testing.assert_array_equal(got, want)
 
-  def test_every_free_item_is_as_likely(self):
+  def test_every_free_item_is_equally_likely(self):
     # Of 30 items 24 are free, and one of them is better than the target.
     users = 4000
     targets, seen = ragged([[29]] * users), ragged([[0, 4, 5, 17, 28]] * users)
@@ -166,7 +166,7 @@ class TestSampled:
       assert set(got) == {0, 1}
       assert abs(got.mean() - 6 / 24) < 4 * np.sqrt(0.25 * 0.75 / users)
 
-  def test_a_sample_is_of_the_seed_and_the_user_alone(self):
+  def test_a_sample_depends_on_the_seed_and_the_user_only(self):
     rng = np.random.default_rng(1)
     scores = rng.normal(size=(USERS, ITEMS))
     targets = [[user] for user in range(USERS)]
@@ -179,7 +179,7 @@ class TestSampled:
     other = ranks.among_sampled(scores, ragged(targets), n=5, seed=4)
     assert (every != other).any()
 
-  def test_targets_of_a_user_do_not_meet(self):
+  def test_targets_of_a_user_are_not_ranked_among_each_other(self):
     scores = np.array([[5, 4, 3, 0, 0, 0]])
     got = ranks.among_sampled(scores, ragged([[0, 1, 2]]), n=3)
     np.testing.assert_array_equal(got, [0, 0, 0])
@@ -193,27 +193,30 @@ class TestSampled:
 
 
 class TestBadInput:
-  def test_says_what_is_wrong_and_where(self):
+  def test_is_named_with_its_place(self):
     scores, targets = np.zeros((2, 4)), ragged([[1], [2]])
     nan = np.array([[0, 0, 0, 0], [0, 0, np.nan, 0]])
     for error, run in (
-      ("targets: 2 lists and 3 users", lambda: ranks.of_scores(nan[[0] * 3], targets)),
+      (
+        "targets has 2 lists for 3 users",
+        lambda: ranks.of_scores(nan[[0] * 3], targets),
+      ),
       ("user 1: the score of item row 2 is NaN", lambda: ranks.of_scores(nan, targets)),
       (
-        "targets of user 1: item row 2, and there are 2 items",
+        "targets of user 1: item row 2 is not in 0 to 1",
         lambda: ranks.of_scores(scores[:, :2], targets),
       ),
       (
         "seen of user 0: item row -1",
         lambda: ranks.of_scores(scores, targets, ragged([[-1], []])),
       ),
-      ("scores of shape", lambda: ranks.of_scores(scores[0], targets)),
+      ("scores has the shape", lambda: ranks.of_scores(scores[0], targets)),
       (
-        "user 0: 3 of 4 items are neither seen nor targets, and n is 100",
+        "user 0: only 3 of 4 items are neither seen nor targets, but n is",
         lambda: ranks.among_sampled(scores, targets),
       ),
       (
-        "user_rows of shape .3,.: expected a row for each of 2",
+        "user_rows has the shape .3,.; expected one row for each of the 2",
         lambda: ranks.among_sampled(scores, targets, n=1, user_rows=np.arange(3)),
       ),
     ):
@@ -227,8 +230,8 @@ class TestBadInput:
     for error, arrays in (
       ("users of shape .2, 2. and items of shape .4, 3.", (users[:, 1:], items)),
       ("no items", (users, items[:0])),
-      ("user row 1: a vector of length nan", (bad, items)),
-      ("item row 3: a vector of length inf", (users, large)),
+      ("user row 1 has a vector of length nan", (bad, items)),
+      ("item row 3 has a vector of length inf", (users, large)),
     ):
       with pytest.raises(ValueError, match=error):
         ranks.of_vectors(*arrays, targets)

@@ -1,4 +1,4 @@
-"""Whole runs of recall on small clicks, and every way to fail."""
+"""Whole small runs of retrieval, and failures."""
 
 import dataclasses
 import json
@@ -71,7 +71,7 @@ def finished(tmp_path_factory):
 def best(finished):
   """The task of the run, and the parameters it ended with."""
   workdir, _, _ = finished
-  task = tasks.build_task(fit.adopted(config_of(), workdir))
+  task = tasks.build_task(run_folder.read_config(workdir))
   return task, jax.device_get(final_state(task, workdir, best=True).eval_params)
 
 
@@ -89,7 +89,7 @@ def lines_of(workdir, split):
 
 
 class TestARun:
-  def test_learns_what_popularity_cannot_know(self, finished):
+  def test_learns_more_than_popularity(self, finished):
     _, results, _ = finished
     histories = make_histories(users=USERS)
     splits, ends = leave_out(histories)
@@ -102,9 +102,9 @@ class TestARun:
   def test_compiles_its_step_once(self, finished):
     # Of what evaluates, there is one function of users and one of items.
     assert finished[2].count("jit(device_step)") == 1
-    assert finished[2].count("jit(of_device)") == 2
+    assert finished[2].count("jit(device_fn)") == 2
 
-  def test_leaves_its_files(self, finished):
+  def test_writes_its_files(self, finished):
     workdir, results, _ = finished
     names = {path.name for path in workdir.iterdir()}
     assert names >= {"config.json", "results.json", "learning_curves.png"}
@@ -118,7 +118,7 @@ class TestARun:
     }  # fmt: skip
     assert config["train"]["metric"] == "ndcg_10"
 
-  def test_writes_each_step_once_with_how_slots_are_filled(self, finished):
+  def test_writes_each_step_once_with_the_use_of_slots(self, finished):
     workdir, _, _ = finished
     steps = lines_of(workdir, "train")
     assert [x["step"] for x in steps] == list(range(1, STEPS + 1))
@@ -142,7 +142,7 @@ class TestARun:
     both = [(folder / "metrics.jsonl").read_text() for folder in (tmp_path, whole)]
     assert both[0] == both[1]
 
-  def test_is_no_run_of_labels(self, finished):
+  def test_is_not_a_supervised_run(self, finished):
     with pytest.raises(ValueError, match="retrieval"):
       trained.load_trained(finished[0])
 
@@ -152,7 +152,7 @@ class _PulledPlugError(Exception):
 
 
 def interrupt(monkeypatch, workdir, at_step, how):
-  """A run that ends after some steps: by a signal, or as if the plug was pulled."""
+  """Interrupt a run after some steps, by a signal or by an exception."""
   run_steps, taken = train._train, []
 
   def counting(task, step, *rest):
@@ -190,7 +190,7 @@ def loop(scores, histories, split):
 
 
 def vectors(task, params, users):
-  """Of all items, and of a table of users, in a batch of each, on one device."""
+  """Vectors of all items and of a table of users, on one device."""
   lengths = {k: int(users.lengths(k).sum()) + 8 for k in users.modalities}
   items = task.histories.items
   room = {k: int(items.lengths(k).sum()) + 8 for k in items.modalities}
@@ -216,7 +216,7 @@ class TestEvaluate:
       np.testing.assert_allclose(results[name], value, 1e-6)
     np.testing.assert_allclose(results["recall_10"], want["hr_10"], 1e-6)
 
-  def test_lists_have_no_item_that_the_user_is_known_to_have_seen(self, best):
+  def test_lists_have_no_item_that_the_user_has_seen(self, best):
     task, params = best
     seen = task.splits["test"].known(task.histories)
     lists = _lists(task, params, seen)
@@ -264,7 +264,7 @@ class TestColdUsersAndItems:
     (user,) = task.users(params, task.items(params), table)
     assert np.isfinite(user).all() and np.abs(user).max() > 0
 
-  def test_items_never_seen_have_the_vectors_of_their_fields(self, best):
+  def test_unseen_items_have_the_vectors_of_their_fields(self, best):
     task, params = best
     items = task.items(params)
     assert items.shape == (ITEMS, 8) and np.isfinite(items).all()
@@ -273,7 +273,7 @@ class TestColdUsersAndItems:
     assert task.histories.items.lengths_of("word", never).all()
     assert len(np.unique(items[never].round(5), axis=0)) == NEVER
 
-  def test_an_item_of_which_nothing_is_known_has_a_vector_without_ids(self):
+  def test_an_item_without_fields_has_a_vector_without_ids(self):
     task = tasks.build_task(config_of(**{"data.histories.id_events": None}))
     items = task.items(task.init().eval_params)
     assert "id" not in task.histories.items.modalities
@@ -321,7 +321,7 @@ class TestColdUsersAndItems:
     np.testing.assert_array_equal(got, want)
 
 
-def test_of_fewer_items_than_uniform_negatives_all_are_taken():
+def test_all_items_are_negatives_if_there_are_fewer_than_asked_for():
   task = tasks.build_task(small_config(**{"retrieval.num_uniform_negatives": 1000}))
   batch = task.batcher.batch(0, [np.arange(1)], 0, 0)
   assert sorted(batch.negatives[0].tolist()) == list(range(64))
@@ -356,7 +356,10 @@ def test_of_fewer_items_than_uniform_negatives_all_are_taken():
     ({"data.histories.held_out": 5}, "no user has 11 events, .* longest .* has 9"),
     ({"data.batch_size": 33}, "config.data.batch_size 33 is not a multiple"),
     ({"data.modality_dropout": 1.5}, "modality_rate 1.5"),
-    ({"train.metric": "ndcg_20"}, "unknown config.train.metric 'ndcg_20'; one of"),
+    (
+      {"train.metric": "ndcg_20"},
+      "unknown config.train.metric 'ndcg_20'; choose one of",
+    ),
     ({"train.metric": "loss"}, "unknown config.train.metric 'loss'"),
     ({"item_model.features": 0}, "config.item_model.features is 0"),
     ({"model.fading": ("taste",)}, "fading: 'taste' is declared unordered"),
@@ -384,22 +387,25 @@ class TestBudgets:
   @pytest.mark.parametrize(
     ("slots", "message"),
     [
-      ({"smell": 8}, "config.data.budgets.smell: no such modality; there are"),
-      ({"item_smell": 8}, "config.data.budgets.item_smell: no such modality"),
-      ({"item_taste": 8}, "config.data.budgets.item_taste: no such modality"),
-      ({"item_word": 0}, "config.data.budgets.item_word is 0; expected above 0"),
-      ({"age": 0}, "config.data.budgets.age is 0, and a user has up to 1"),
+      (
+        {"smell": 8},
+        "config.data.budgets.smell: the data has no such modality; choose",
+      ),
+      ({"item_smell": 8}, "config.data.budgets.item_smell: the data has no such"),
+      ({"item_taste": 8}, "config.data.budgets.item_taste: the data has no such"),
+      ({"item_word": 0}, "config.data.budgets.item_word is 0; expected at least 1"),
+      ({"age": 0}, "config.data.budgets.age is 0, but a user has up to 1"),
       (
         {"history": 5},
-        "history is 5, and .* up to 6 .* config.data.histories.max_history",
+        "history is 5, but .* up to 6 .* config.data.histories.max_history",
       ),
     ],
   )
-  def test_that_are_of_nothing_or_too_small_are_named(self, slots, message):
+  def test_of_unknown_modalities_or_too_small_are_named(self, slots, message):
     with pytest.raises(ValueError, match=message):
       tasks.build_task(of_budgets(**slots))
 
-  def test_those_not_given_are_proposed(self):
+  def test_open_budgets_are_proposed(self):
     task = tasks.build_task(of_budgets(item_word=40, history=16))
     slots = task.config.data.budgets
     assert slots["item_word"] == task.batcher.item_budget.slots["word"] == 40
@@ -420,7 +426,7 @@ class TestBudgets:
     np.testing.assert_allclose(roomy.items(params), tight.items(params), 1e-5, 1e-6)
 
   @pytest.mark.parametrize("examples", ["prefixes", "users"])
-  def test_a_wide_window_takes_no_more_slots_than_there_are_events(self, examples):
+  def test_a_long_max_history_takes_at_most_a_slot_per_event(self, examples):
     slots = [
       tasks.build_task(
         config_of(
@@ -441,7 +447,7 @@ def test_fields_whose_names_clash_are_named(monkeypatch):
   users = source.histories.users
   for name, message in (
     ("history", "field of users is called 'history'"),
-    ("item_word", "field of users is called 'item_word'.* of items 'word'"),
+    ("item_word", "user field 'item_word' and the item field 'word'"),
   ):
     schema = dataclasses.replace(
       users.schema, modalities={name: users.schema.modalities["taste"]}

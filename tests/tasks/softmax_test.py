@@ -68,7 +68,7 @@ class TestLoss:
     assert weight == case["weights"].sum()
 
   @hypothesis.given(seed=st.integers(0, 2**16))
-  def test_only_candidates_of_other_items_are_pushed_away(self, seed):
+  def test_only_candidates_of_other_items_have_a_gradient_away(self, seed):
     case = random_case(seed)
     rows, own = case["rows"], case["own"]
     gradient = np.asarray(_LOSS_GRADIENT(case.pop("logits"), case))
@@ -82,7 +82,7 @@ class TestLoss:
     np.testing.assert_allclose(gradient.sum(axis=1), 0, atol=1e-6)
 
   @hypothesis.given(seed=st.integers(0, 2**16))
-  def test_padding_users_change_nothing_whatever_is_in_them(self, seed):
+  def test_padding_users_change_nothing_with_any_content(self, seed):
     case = random_case(seed)
     rng = np.random.default_rng(seed + 1)
     padding = case["weights"] == 0
@@ -95,7 +95,7 @@ class TestLoss:
     other["logits"] = other["logits"].astype(np.float32)
     np.testing.assert_array_equal(_LOSS(**case), _LOSS(**other))
 
-  def test_a_user_with_its_own_candidate_alone_loses_nothing(self):
+  def test_a_user_with_only_its_positive_has_loss_zero(self):
     case = random_case(0) | dict(weights=np.ones(B, np.float32))
     case["candidates"] = np.eye(M, dtype=bool)[case["own"]]
     np.testing.assert_allclose(_LOSS(**case)[0], 0, atol=1e-6)
@@ -120,7 +120,7 @@ def test_seen_are_the_candidates_in_the_history(seed):
 
 
 @pytest.mark.parametrize("num_uniform_negatives", [0, 16])
-def test_with_the_correction_the_gradient_is_nearer_that_of_the_full_softmax(
+def test_the_correction_brings_the_gradient_nearer_to_the_full_softmax(
   num_uniform_negatives,
 ):
   items, users, shards = 40, 32, 2000
@@ -184,7 +184,7 @@ def batcher(num_uniform_negatives=40, in_batch=True):
 
 
 def batch(counts, step=0, **settings):
-  """Pairs `[s, ...]` of so many random examples in each shard."""
+  """Pairs `[s, ...]` with this many random examples in each shard."""
   order = np.random.default_rng(step).permutation(200)
   rows = np.split(order[: sum(counts)], np.cumsum(counts)[:-1])
   return batcher(**settings).batch(0, rows, step, 0)
@@ -196,7 +196,7 @@ def first(pairs):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _value_and_gradient(in_batch, mask_seen, params, pairs):
-  lose = softmax.SampledSoftmax(parts()[0], TEMPERATURE, in_batch, mask_seen).of_shard
+  lose = softmax.SampledSoftmax(parts()[0], TEMPERATURE, in_batch, mask_seen).shard_loss
   return jax.value_and_grad(lose, has_aux=True)(params, pairs, jax.random.key(0))
 
 
@@ -251,7 +251,7 @@ def shard_loop(pairs, others, in_batch, mask_seen=False):
   return total
 
 
-class TestOfShard:
+class TestShardLoss:
   @pytest.mark.parametrize(
     ("in_batch", "mask_seen"), [(True, False), (False, False), (True, True)]
   )
@@ -292,7 +292,7 @@ class TestOfShard:
       lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-5), gradient, wanted
     )
 
-  def test_padding_users_are_as_if_they_were_not_there(self):
+  def test_padding_users_have_no_effect(self):
     pairs = first(batch([3]))
     want, wanted = value_and_gradient(pairs)
     users = pairs.users
@@ -315,9 +315,7 @@ class TestOfShard:
     )
 
   @pytest.mark.parametrize("num_uniform_negatives", [0, 40])
-  def test_a_shard_of_padding_alone_has_loss_and_gradient_zero(
-    self, num_uniform_negatives
-  ):
+  def test_a_shard_of_padding_has_loss_and_gradient_zero(self, num_uniform_negatives):
     pairs = first(batch([0], num_uniform_negatives=num_uniform_negatives))
     (total, weight), gradient = value_and_gradient(pairs)
     assert (total, weight) == (0, 0)
@@ -348,7 +346,7 @@ def step_of(devices, cross_device_negatives, dropout):
   state = train_step.init_state(params, tx, jax.random.key(1), average=False)
   state = jax.device_put(state, sharding.replicated(mesh))
   step = train_step.build_step(
-    objective.of_device if cross_device_negatives else objective.of_shard,
+    objective.device_loss if cross_device_negatives else objective.shard_loss,
     tx,
     mesh,
     together=cross_device_negatives,
@@ -395,7 +393,7 @@ class TestAcrossDevices:
     )
 
   @pytest.mark.parametrize("cross_device_negatives", [True, False])
-  def test_candidates_are_those_of_all_shards_or_of_the_own(
+  def test_candidates_come_from_all_shards_or_from_the_own(
     self, cross_device_negatives
   ):
     _, (numbers,) = run(8, cross_device_negatives, steps=1, dropout=0.0)

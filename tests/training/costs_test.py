@@ -1,4 +1,4 @@
-"""The summary before training: counts by hand, and what they must not depend on."""
+"""Costs before training: counts by hand, and independence of shards and devices."""
 
 import dataclasses
 import functools
@@ -41,7 +41,7 @@ def built(shards=8, devices=8, slots=40):
 
 @functools.cache
 def costs(shards=8, devices=8):
-  """What the parts of such a run cost, and its step."""
+  """Costs of the parts of such a run and of its step."""
   run = built(shards, devices)
   parts = model_costs(run)
   return parts, summary.step_costs(run.compile_step(), parts)
@@ -63,7 +63,7 @@ def test_parts_add_up():
   assert parts["examples_per_shard"] == EXAMPLES
 
 
-def test_dense_layers_cost_what_they_do_by_hand():
+def test_dense_layers_cost_what_a_count_by_hand_gives():
   parts = costs()[0]["parts"]
   # Per slot: the first layer forward and its weights' gradient; of the second also
   # that of what it is given.
@@ -90,7 +90,7 @@ def test_costs_depend_on_neither_shards_nor_devices(shards, devices):
   assert parts["flops_per_example"] < step["flops_per_example"]
 
 
-def test_slots_cost_whether_they_are_full_or_not():
+def test_empty_slots_cost_as_much_as_full_ones():
   more = model_costs(built(slots=80))["parts"]["encoders.image"]
   image = costs()[0]["parts"]["encoders.image"]
   assert more["fill"] == image["fill"] / 2 and more["slots"] == 2 * image["slots"]
@@ -124,7 +124,7 @@ class AttentiveFusion(Fusion):
     return pooling.pool("max", modalities)
 
 
-def test_what_modules_report_of_attention_is_added_where_they_are():
+def test_reported_attention_flops_are_added_to_their_part():
   run, (parts, _) = built(), costs()
   model = run.model
   attentive = dataclasses.replace(
@@ -156,7 +156,7 @@ def test_what_modules_report_of_attention_is_added_where_they_are():
 
 
 class _Step:
-  """A compiled step whose backend tells so much."""
+  """A compiled step whose backend reports these costs."""
 
   def __init__(self, flops):
     self._cost = None if flops is None else {"flops": flops}
@@ -180,7 +180,7 @@ def test_the_table_has_a_line_for_each_part():
   assert line.startswith("Compiled step: ") and "FLOPs" in line and "?" not in line
 
 
-def test_what_a_backend_does_not_tell_is_a_question_mark():
+def test_costs_that_a_backend_does_not_report_are_question_marks():
   step = summary.step_costs(_Step(None), costs()[0])
   assert set(step.values()) == {None}
   assert summary.describe_step(step).count("?") == 3
@@ -190,5 +190,5 @@ def test_what_a_backend_does_not_tell_is_a_question_mark():
   ("number", "text"),
   [(0, "0"), (999, "999"), (999.6, "1 k"), (12345, "12.3 k"), (5e15, "5e+03 T")],
 )
-def test_numbers_are_short(number, text):
+def test_numbers_have_three_digits_and_a_prefix(number, text):
   assert summary.short(number).strip() == text

@@ -1,4 +1,4 @@
-"""Two processes of four devices each do what one process of eight does."""
+"""Two processes with four devices each train like one process with eight."""
 
 import json
 import pathlib

@@ -1,4 +1,4 @@
-"""Thresholds that are chosen on a table, beside plain loops."""
+"""Thresholds and undefined metrics of a table, against plain loops."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def table_of(target, targets):
 
 
 def f1(predicted, targets):
-  """Of two sequences of booleans."""
+  """F1 of two sequences of booleans."""
   hits = sum(1 for p, t in zip(predicted, targets, strict=True) if p and t)
   total = sum(1 for p in predicted if p) + sum(1 for t in targets if t)
   return 2 * hits / total if total else 0.0
@@ -43,7 +43,7 @@ def test_a_binary_threshold_has_the_best_f1_of_the_positives():
     (Target("regression", 1), np.ones((3, 1))),
   ],
 )
-def test_a_threshold_that_nothing_decides_is_one_half(target, targets):
+def test_an_undetermined_threshold_is_one_half(target, targets):
   logits = RNG.normal(size=(3, target.size)).astype(np.float32)
   assert evaluation.choose_threshold(table_of(target, targets), logits) == 0.5
 
@@ -77,7 +77,7 @@ LABELS = Target("multilabel", 4)
     (Target("regression", 2), [[1.0, 2.0]], {"r2"}),
   ],
 )
-def test_what_says_nothing_is_the_same_for_all_predictions(target, targets, want):
+def test_undefined_metrics_do_not_depend_on_the_predictions(target, targets, want):
   table = table_of(target, targets)
   assert set(evaluation.undefined(table)) == want
   for _ in range(3):

@@ -39,7 +39,7 @@ def test_a_count_by_hand(function, arguments, want):
   assert flops.count(function, *arguments) == want
 
 
-def test_a_gradient_recomputes_what_a_checkpoint_forgets():
+def test_a_gradient_through_a_checkpoint_counts_the_recomputation():
   x, w = jnp.zeros((30, 200)), jnp.zeros((200, 40))
 
   def training(function):

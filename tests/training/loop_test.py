@@ -1,4 +1,4 @@
-"""Whole runs, small: files, resuming bit for bit, and every way to fail."""
+"""Whole small runs: files, resuming bit for bit, and failures."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def finished(tmp_path_factory):
 
 
 def final_state(workdir):
-  run = runs.build_run(fit.adopted(small_config(), workdir))
+  run = runs.build_run(run_folder.read_config(workdir))
   with checkpoints.Checkpoints(workdir / "checkpoints", higher_is_better=True) as kept:
     return kept.restore(run.abstract_state)[0]
 
@@ -54,7 +54,7 @@ def assert_same_state(a, b):
   jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def test_a_run_leaves_its_files(finished):
+def test_a_run_writes_its_files(finished):
   workdir, results = finished
   names = {path.name for path in workdir.iterdir()}
   assert names >= {"config.json", "metrics.jsonl", "results.json", "checkpoints"}
@@ -84,7 +84,7 @@ def test_metrics_hold_each_step_once_in_order(finished):
   assert all(0 < x["fill_image"] <= 1 for x in train_lines)
 
 
-def test_a_run_says_what_it_costs_and_compiles_its_step_once(tmp_path, capsys):
+def test_a_run_prints_its_costs_and_compiles_its_step_once(tmp_path, capsys):
   compiled = []
 
   def listen(event, seconds, **facts):
@@ -103,7 +103,7 @@ class _PulledPlugError(Exception):
 
 
 def interrupted(monkeypatch, workdir, at_step, how):
-  """A run that ends after some steps: by a signal, or as if the plug was pulled."""
+  """Interrupt a run after some steps, by a signal or by an exception."""
   run_steps, taken = loop._train, []
 
   def counting(run, step, *rest):
@@ -157,7 +157,7 @@ def test_another_config_is_refused_and_nothing_changes(finished):
 def test_a_checkpoint_of_another_model_is_refused(finished, tmp_path):
   workdir, _ = finished
   shutil.copytree(workdir / "checkpoints", tmp_path / "checkpoints")
-  with pytest.raises(ValueError, match=r"is of another model: parameter .* is \(\d+"):
+  with pytest.raises(ValueError, match=r"another model: its parameter .* is \("):
     fit.train_and_evaluate(small_config(**{"model.features": 8}), tmp_path)
 
 
@@ -171,7 +171,7 @@ def test_early_stopping_keeps_the_best(tmp_path, monkeypatch):
   assert sorted(steps) == [3, 6, 9]
 
 
-def test_a_loss_that_is_not_finite_stops_and_the_last_checkpoint_stays(
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
   tmp_path, monkeypatch
 ):
   run_steps = loop._train
@@ -187,13 +187,17 @@ def test_a_loss_that_is_not_finite_stops_and_the_last_checkpoint_stays(
   monkeypatch.setattr(loop, "_train", poisoned)
   with pytest.raises(loop.NonFiniteError) as error:
     fit.train_and_evaluate(small_config(), tmp_path)
-  for part in ("loss is nan at step 7", "checkpoint of step 5 stays", "learning_rate"):
+  for part in (
+    "loss is nan at step 7",
+    "of step 5 is kept",
+    "learning_rate",
+  ):
     assert part in str(error.value)
   assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["5"]
 
 
 def _store(tmp_path, spoil):
-  """The small data set as folders of tables, one of them spoiled; its config."""
+  """Write the small data set as tables, spoil one, and return its config."""
   tables = registry.load_tables(small_config().data, seed=0)
   for split, table in tables.items():
     table.write(tmp_path / "tables" / split)
@@ -281,7 +285,7 @@ def test_a_bad_setting_is_named_before_anything_is_written(tmp_path, changes, na
   assert not (tmp_path / "run").exists()
 
 
-def test_a_validation_of_one_class_is_said_and_the_loss_chooses(
+def test_validation_of_one_class_warns_and_selects_by_the_loss(
   tmp_path, monkeypatch, caplog
 ):
   config = small_config(**{"data.digits.task": "contains_nine"})
@@ -293,9 +297,9 @@ def test_a_validation_of_one_class_is_said_and_the_loss_chooses(
   with caplog.at_level("WARNING", logger="absl"):
     run = runs.build_run(config)
   assert run.config.train.metric == "loss"
-  assert caplog.text.count("roc_auc says nothing of its") == 1
+  assert caplog.text.count("roc_auc is not defined on its") == 1
   config.train.metric = "roc_auc"
-  with pytest.raises(ValueError, match="'roc_auc' says nothing of the .*take 'loss'"):
+  with pytest.raises(ValueError, match="'roc_auc' is not defined on .*Choose 'loss'"):
     fit.train_and_evaluate(config, tmp_path / "run")
   assert not (tmp_path / "run").exists()
 

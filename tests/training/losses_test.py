@@ -147,7 +147,7 @@ def test_probabilities_are_those_of_float64_on_the_host():
   np.testing.assert_array_equal(losses.probabilities(scaled, logits), want)
 
 
-def test_a_batch_of_padding_alone_adds_nothing():
+def test_a_batch_of_padding_adds_nothing():
   for kind, size, targets in (
     ("multilabel", 3, jnp.zeros((6, 3), jnp.float32)),
     ("multiclass", 3, jnp.zeros(6, jnp.int32)),

@@ -27,7 +27,7 @@ SEEDS = st.integers(0, 2**16)
 
 
 def data(kind, examples, levels, seed):
-  """Logits, of at most this many different values, and targets."""
+  """Logits with at most this many different values, and targets."""
   rng = np.random.default_rng(seed)
   size = TARGETS[kind].size
   logits = rng.integers(levels, size=(examples, size)) / levels * 8 - 4
@@ -90,7 +90,7 @@ def reference(kind, logits, targets, weights):
 
 
 def area(name, targets, logits, weights):
-  """scikit-learn's area; NaN where it warns that it is not defined."""
+  """scikit-learn's area, but NaN where it warns that the area is undefined."""
   if not targets.any() or (name == "roc_auc" and targets.all()):
     return np.nan
   return getattr(sk, f"{name}_score")(targets, logits, sample_weight=weights)
@@ -149,12 +149,12 @@ class TestEveryKindOfTarget:
 
 
 class TestLogitsOfCertainModels:
-  """From a logit of 17 on a float32 sigmoid is 1, from 37 on a float64 one is."""
+  """A sigmoid is 1 for logits from 17 in float32, and from 37 in float64."""
 
   LOGITS = np.array([[16.0], [17], [25], [35], [40], [60]])
   TRUTH = np.array([0.0, 0, 0, 1, 1, 1])
 
-  def test_are_ranked_whatever_their_probabilities(self):
+  def test_are_ranked_even_if_their_probabilities_are_equal(self):
     got = compute("binary", self.LOGITS, self.TRUTH)
     assert got["roc_auc"] == got["average_precision"] == 1
     logits, targets = np.tile(self.LOGITS, 4), np.tile(self.TRUTH[:, None], 4)
@@ -162,13 +162,13 @@ class TestLogitsOfCertainModels:
     for name in ("average_precision", "roc_auc"):
       assert got[f"{name}_micro"] == got[f"{name}_macro"] == 1
 
-  def test_of_classes_give_the_largest(self):
+  def test_predict_the_class_of_the_largest(self):
     logits = np.zeros((2, 4))
     logits[0, :2], logits[1, 2:] = (-800, 900), (900, 900.01)
     got = compute("multiclass", logits, np.array([1, 3]))
     assert got["accuracy"] == 1
 
-  def test_are_told_apart_by_the_threshold_and_where_it_is_applied(self):
+  def test_are_separated_by_the_chosen_threshold(self):
     logits = np.array([[20.0, 18, 18.5, 25]], np.float32)
     targets = np.array([[1, 0, 0, 1]])
     threshold = metrics.choose_threshold(logits, targets)
@@ -180,7 +180,7 @@ class TestLogitsOfCertainModels:
 
 
 class TestOneLabel:
-  """scikit-learn would take one column of labels for two classes."""
+  """scikit-learn takes one column of labels for two classes; the metrics do not."""
 
   @hypothesis.given(examples=EXAMPLES, levels=LEVELS, seed=SEEDS)
   def test_has_the_metrics_of_a_binary_target(self, examples, levels, seed):
@@ -244,7 +244,7 @@ class TestUndefined:
     with pytest.warns(UndefinedMetricWarning, match="Only one class"):
       assert np.isnan(sk.roc_auc_score(np.ones(5), logits[:, 0]))
 
-  def test_macro_areas_leave_out_the_labels_that_have_none(self):
+  def test_macro_areas_leave_out_labels_without_an_area(self):
     logits = np.array([[1.0, 2, 3, 0], [4, 3, 1, 0], [2, 9, 6, 1]])
     targets = np.array([[0, 0, 1, 0], [0, 1, 1, 0], [0, 0, 1, 1]])
     got = compute("multilabel", logits, targets)
@@ -255,7 +255,7 @@ class TestUndefined:
     with pytest.warns(UndefinedMetricWarning, match="Only one class"):
       assert np.isnan(sk.roc_auc_score(targets, logits, average="macro"))
 
-  def test_f1_of_nothing_predicted_and_nothing_there_is_zero(self):
+  def test_f1_of_nothing_predicted_and_nothing_positive_is_zero(self):
     got = compute("multilabel", np.full((3, 4), -1.0), np.zeros((3, 4)))
     # But every example is right.
     assert got.pop("f1_samples") == 1
@@ -278,14 +278,16 @@ class TestUndefined:
       assert np.isnan(sk.r2_score(targets[:1], logits[:1]))
 
   @hypothesis.given(seed=SEEDS, constant=st.sampled_from([0.1, 2.0, 1e6 / 3]))
-  def test_r2_of_constant_targets_is_whether_they_are_met(self, seed, constant):
+  def test_r2_of_constant_targets_is_one_if_they_are_met_and_zero_otherwise(
+    self, seed, constant
+  ):
     weights = np.random.default_rng(seed).uniform(0.1, 3, 5)
     targets = np.full((5, 4), constant)
     assert compute("regression", targets, targets, weights)["r2"] == 1
     missed = targets + np.arange(5)[:, None]
     assert compute("regression", missed, targets, weights)["r2"] == 0
 
-  def test_r2_does_not_lose_digits_far_from_zero(self):
+  def test_r2_is_precise_far_from_zero(self):
     rng = np.random.default_rng(0)
     targets = 1e6 + rng.normal(size=(40, 4))
     logits = targets + 0.1 * rng.normal(size=(40, 4))
@@ -300,27 +302,27 @@ class TestRefusals:
     logits, targets = data(kind, 5, 5, 0)
     logits[3, -1] = bad
     column = TARGETS[kind].size - 1
-    with pytest.raises(ValueError, match=f"example 3, column {column}: logit {bad},"):
+    with pytest.raises(ValueError, match=f"column {column}: logit is {bad};"):
       compute(kind, logits, targets)
     compute(kind, logits, targets, np.array([1, 1, 1, 0, 1]))
 
   @pytest.mark.parametrize(
     ("kind", "bad", "words"),
     [
-      ("multilabel", -1, "example 2, column 1: target -1.0, and expected is 0 or 1"),
-      ("multilabel", 0.5, "example 2, column 1: target 0.5, and expected is 0 or 1"),
-      ("multilabel", np.nan, "example 2, column 1: target nan"),
-      ("binary", -1, "example 2: target -1.0, and expected is 0 or 1"),
-      ("binary", np.nan, "example 2: target nan"),
-      ("multiclass", -1, "example 2: target -1.0, and expected is a class from 0 to 3"),
-      ("multiclass", 4, "example 2: target 4.0, and expected is a class from 0 to 3"),
-      ("multiclass", 1.5, "example 2: target 1.5, and expected is a class"),
-      ("multiclass", np.nan, "example 2: target nan"),
-      ("regression", np.nan, "example 2, column 1: target nan, and expected is finite"),
-      ("regression", np.inf, "example 2, column 1: target inf, and expected is finite"),
+      ("multilabel", -1, "example 2, column 1: target is -1.0; expected 0 or 1"),
+      ("multilabel", 0.5, "example 2, column 1: target is 0.5; expected 0 or 1"),
+      ("multilabel", np.nan, "example 2, column 1: target is nan"),
+      ("binary", -1, "example 2: target is -1.0; expected 0 or 1"),
+      ("binary", np.nan, "example 2: target is nan"),
+      ("multiclass", -1, "example 2: target is -1.0; expected a class from 0 to 3"),
+      ("multiclass", 4, "example 2: target is 4.0; expected a class from 0 to 3"),
+      ("multiclass", 1.5, "example 2: target is 1.5; expected a class"),
+      ("multiclass", np.nan, "example 2: target is nan"),
+      ("regression", np.nan, "example 2, column 1: target is nan; expected finite"),
+      ("regression", np.inf, "example 2, column 1: target is inf; expected finite"),
     ],
   )
-  def test_a_target_that_is_not_one_of_its_kind(self, kind, bad, words):
+  def test_a_target_that_its_kind_does_not_allow(self, kind, bad, words):
     logits, targets = data(kind, 5, 5, 0)
     targets = targets.astype(np.float64)
     targets[(2, 1) if targets.ndim == 2 else 2] = bad
@@ -336,17 +338,17 @@ class TestRefusals:
           function(logits, targets)
 
   @EVERY_KIND
-  def test_no_example_that_counts(self, kind):
+  def test_no_example_of_positive_weight(self, kind):
     logits, targets = data(kind, 3, 5, 0)
-    with pytest.raises(ValueError, match="no metric of 3 examples, none of a weight"):
+    with pytest.raises(ValueError, match="none of the 3 examples has a weight"):
       compute(kind, logits, targets, np.zeros(3))
-    with pytest.raises(ValueError, match="no metric of 0 examples.*split empty"):
+    with pytest.raises(ValueError, match="none of the 0 examples.*split empty"):
       compute(kind, logits[:0], targets[:0])
 
   @pytest.mark.parametrize("bad", [-1, np.nan, np.inf])
   def test_a_weight_that_is_negative_or_not_finite(self, bad):
     logits, targets = data("binary", 3, 5, 0)
-    with pytest.raises(ValueError, match="example 1: weight .*finite, from 0 on"):
+    with pytest.raises(ValueError, match="example 1: weight is .*expected finite, at"):
       compute("binary", logits, targets, np.array([1, bad, 1]))
 
   def test_shapes_that_do_not_fit(self):
@@ -357,7 +359,9 @@ class TestRefusals:
       compute("binary", logits, targets)
 
   def test_an_unknown_metric_lists_the_known(self):
-    with pytest.raises(ValueError, match=r"'f1micro'; one of .*'f1_micro'.*'rmse'"):
+    with pytest.raises(
+      ValueError, match=r"'f1micro'; choose one of .*'f1_micro'.*'rmse'"
+    ):
       metrics.higher_is_better("f1micro")
 
 
@@ -370,7 +374,7 @@ def test_label_f1_is_per_label_and_counts_the_positives():
 
 
 def of_chances(chances):
-  """The logits of these probabilities."""
+  """Logits of probabilities."""
   chances = np.asarray(chances, np.float64)
   return np.log(chances) - np.log1p(-chances)
 
@@ -395,7 +399,7 @@ class TestChooseThreshold:
     targets = np.array([[0, 0], [1, 1]])
     assert metrics.choose_threshold(logits, targets) == pytest.approx(0.7)
 
-  def test_below_the_lowest_where_all_is_positive(self):
+  def test_lies_below_the_lowest_if_all_is_positive(self):
     logits = of_chances([[0.4, 0.6]])
     threshold = metrics.choose_threshold(logits, np.ones((1, 2)))
     assert threshold == pytest.approx(0.2)
@@ -403,7 +407,7 @@ class TestChooseThreshold:
     assert metrics.choose_threshold(np.full((1, 2), -1e4), np.ones((1, 2))) < 0
 
   @pytest.mark.parametrize("low", [0.3, np.nextafter(np.float32(0.3), np.float32(1))])
-  def test_tells_neighbouring_float32_logits_apart(self, low):
+  def test_separates_neighbouring_float32_logits(self, low):
     low = np.float32(low)
     logits = np.array([[np.nextafter(low, np.float32(1))], [low]])
     targets = np.array([[1], [0]])
@@ -413,5 +417,5 @@ class TestChooseThreshold:
     )
     assert got["f1_micro"] == 1
 
-  def test_is_a_half_where_nothing_is_positive(self):
+  def test_is_a_half_if_nothing_is_positive(self):
     assert metrics.choose_threshold(np.array([[0.2, 0.9]]), np.zeros((1, 2))) == 0.5

@@ -62,7 +62,7 @@ def test_factors_multiply_the_updates_of_a_part():
 
 
 def test_unknown_schedule_and_long_warmup_are_named():
-  with pytest.raises(ValueError, match="schedule 'step'; one of .*'cosine'"):
+  with pytest.raises(ValueError, match="schedule 'step'; choose one of .*'cosine'"):
     optimizer.build_optimizer(config(schedule="step"), 100)
   with pytest.raises(ValueError, match="warmup_steps 50 is not below .* 50"):
     optimizer.build_optimizer(config(warmup_steps=50), 50)

@@ -32,7 +32,7 @@ SCHEMA = Schema(
 
 
 def make_table(n: int = 100, seed: int = 0) -> Table:
-  """Random examples; the labels are those that a few elements vote for."""
+  """Random examples whose labels depend on their numbers of elements."""
   rng = np.random.default_rng(seed)
   images, words = rng.integers(0, 5, n), rng.integers(0, 6, n)
   image = from_lengths(rng.normal(size=(images.sum(), 5)).astype(np.float32), images)
@@ -110,27 +110,27 @@ class Trainer:
     return jax.device_put(state, sharding.replicated(self.mesh))
 
   def run(self, steps: int, state=None, start: int = 0):
-    state, numbers = self.init() if state is None else state, []
+    state, metrics = self.init() if state is None else state, []
     for step in range(start, steps):
       state, values = self.step(state, sharding.put(self.batch(step), self.mesh))
-      numbers.append(jax.device_get(values))
-    return state, numbers
+      metrics.append(jax.device_get(values))
+    return state, metrics
 
 
 @pytest.fixture(scope="module")
 def on_eight():
   trainer = Trainer(devices=8)
-  state, numbers = trainer.run(steps=12)
-  return trainer, jax.device_get(state.params), numbers
+  state, metrics = trainer.run(steps=12)
+  return trainer, jax.device_get(state.params), metrics
 
 
 def test_losses_on_one_device_equal_those_on_eight(on_eight):
   # With one device its eight shards are accumulated; dropout and absence included.
-  _, params, numbers = on_eight
+  _, params, metrics = on_eight
   state, alone = Trainer(devices=1).run(steps=12)
   for name in ("loss", "gradient_norm", "examples"):
     np.testing.assert_allclose(
-      [n[name] for n in alone], [n[name] for n in numbers], rtol=1e-5
+      [n[name] for n in alone], [n[name] for n in metrics], rtol=1e-5
     )
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, 1e-3, 1e-4), state.params, params
@@ -178,10 +178,10 @@ def test_a_step_agrees_with_one_big_batch_without_shards(on_eight):
   with jax.numpy_dtype_promotion("standard"):
     updates, _ = trainer.tx.update(grads, trainer.tx.init(params), params)
   want = optax.apply_updates(params, updates)
-  state, numbers = trainer.step(state, sharding.put(batch, trainer.mesh))
-  np.testing.assert_allclose(numbers["loss"], loss, 1e-5)
-  np.testing.assert_allclose(numbers["gradient_norm"], optax.tree.norm(grads), 1e-4)
-  assert numbers["examples"] == batch.weights.sum()
+  state, metrics = trainer.step(state, sharding.put(batch, trainer.mesh))
+  np.testing.assert_allclose(metrics["loss"], loss, 1e-5)
+  np.testing.assert_allclose(metrics["gradient_norm"], optax.tree.norm(grads), 1e-4)
+  assert metrics["examples"] == batch.weights.sum()
   # Adam's first step is the sign of the gradient, times the rate.
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, 1e-3, 1e-4),
@@ -212,8 +212,8 @@ def test_it_learns_in_bfloat16_too(fusion):
   config = model_config(dtype="bfloat16", head=dict(dropout=0.0))
   settings = {"set_pool": dict(use_size=True), "concat": {}}
   set_fusion(config, fusion, pools=("sum",), **settings[fusion])
-  state, numbers = Trainer(config=config, absence=None).run(steps=80)
-  losses_ = [n["loss"] for n in numbers]
+  state, metrics = Trainer(config=config, absence=None).run(steps=80)
+  losses_ = [n["loss"] for n in metrics]
   assert np.mean(losses_[-6:]) < 0.8 * np.mean(losses_[:6])
   assert {x.dtype for x in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
 
@@ -221,8 +221,8 @@ def test_it_learns_in_bfloat16_too(fusion):
 def test_gradients_are_finite_with_nothing_in_a_batch():
   trainer = Trainer()
   empty = jax.tree.map(np.zeros_like, trainer.batch(0))
-  state, numbers = trainer.step(trainer.init(), sharding.put(empty, trainer.mesh))
-  assert np.isfinite(numbers["loss"]) and np.isfinite(numbers["gradient_norm"])
+  state, metrics = trainer.step(trainer.init(), sharding.put(empty, trainer.mesh))
+  assert np.isfinite(metrics["loss"]) and np.isfinite(metrics["gradient_norm"])
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
 
 

@@ -1,4 +1,4 @@
-"""Files of metrics that survive interruption, and what is said meanwhile."""
+"""Metric files that survive interruption, and the progress that is shown."""
 
 import io
 import json
@@ -19,7 +19,7 @@ class Terminal(io.StringIO):
 
 
 class Clock:
-  """Time that passes only when told to."""
+  """A clock that the test advances."""
 
   def __init__(self):
     self.now = 100.0
@@ -40,7 +40,7 @@ def lines(workdir):
 
 
 def scalars(workdir):
-  """Step, tag and value of all that is in the TensorBoard events of a run."""
+  """Step, tag and value of all TensorBoard events of a run."""
   found = []
   for path in sorted((workdir / "tensorboard").iterdir()):
     data = path.read_bytes()
@@ -54,7 +54,7 @@ def scalars(workdir):
 
 
 class TestWriteJson:
-  def test_takes_numpy_numbers_and_what_json_has_no_word_for(self, tmp_path):
+  def test_takes_numpy_numbers_and_values_that_json_lacks(self, tmp_path):
     value = {
       "a": np.float32(0.5),
       "b": [np.int64(3), math.nan, np.float64(math.inf)],
@@ -100,7 +100,7 @@ class TestMetricsWriter:
       (4, "validation/f1_micro", 0.25),
     ]
 
-  def test_resuming_drops_the_lines_that_will_come_again(self, tmp_path):
+  def test_resuming_drops_the_lines_that_will_be_written_again(self, tmp_path):
     with MetricsWriter(tmp_path) as writer:
       for step in (10, 20, 30):
         writer.write(step, "train", {"loss": step / 10})
@@ -130,7 +130,7 @@ class TestMetricsWriter:
 def test_a_bad_line_before_the_last_is_an_error_and_keeps_the_file(tmp_path):
   text = '{"step": 1, "split": "train"}\nrubbish\n{"step": 2, "split": "train"}\n'
   (tmp_path / "metrics.jsonl").write_text(text)
-  with pytest.raises(ValueError, match=r"line 2 is no record"):
+  with pytest.raises(ValueError, match=r"line 2 is not a JSON record"):
     MetricsWriter(tmp_path, resume_step=2)
   assert (tmp_path / "metrics.jsonl").read_text() == text
 
@@ -141,12 +141,12 @@ def test_a_last_line_that_is_not_text_is_dropped(tmp_path):
   assert [r["step"] for r in read_metrics(tmp_path)] == [1]
 
 
-def test_metrics_of_a_folder_without_any_are_none(tmp_path):
+def test_a_folder_without_metrics_has_none(tmp_path):
   assert read_metrics(tmp_path) == []
 
 
 class TestProgressInAFile:
-  def test_says_a_line_every_ten_seconds(self, clock):
+  def test_prints_a_line_every_ten_seconds(self, clock):
     stream = io.StringIO()
     with Progress(100, stream=stream) as progress:
       for step in range(1, 26):
@@ -181,7 +181,7 @@ class TestProgressInAFile:
 
 
 class TestProgressOnATerminal:
-  def test_is_a_bar_that_goes_on_from_the_first_step(self):
+  def test_is_a_bar_that_starts_at_the_first_step(self):
     stream = Terminal()
     with Progress(100, start_step=50, stream=stream) as progress:
       for step in range(51, 61):

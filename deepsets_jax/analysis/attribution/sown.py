@@ -13,6 +13,7 @@ from deepsets_jax.analysis.attribution.result import Attribution
 from deepsets_jax.data.tables.table import Table
 from deepsets_jax.ragged import Batch
 from deepsets_jax.tasks.trained import Trained
+from deepsets_jax.training import sharding
 
 # Where in the collection "importance" a model leaves each.
 _PATHS = {"argmax": ("fusion", "argmax"), "attention": ("attention",)}
@@ -41,9 +42,7 @@ def attention(trained: Trained, table: Table, output: Output) -> Attribution:
 
 def tells(trained: Trained, method: str) -> bool:
   """Whether the model leaves importance of this kind."""
-  one = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), trained.run.abstract_batch
-  )
+  one = sharding.shard_shapes(trained.run.abstract_batch)
   found = jax.eval_shape(lambda *x: _sown(trained, *x), trained.params, one)
   return _at(found, _PATHS[method]) is not None
 

@@ -1,1 +1,1 @@
-"""Ranking: the candidates of a user in the order it would have them."""
+"""Ranking: order the candidates that are offered to a user."""

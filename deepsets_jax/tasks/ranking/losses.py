@@ -1,9 +1,9 @@
-"""Losses of ragged lists, all lists of equal weight; Rax's, by segment.
+"""Ranking losses of ragged lists, computed by Rax with segments.
 
-Jagerman et al., "Rax: Composable Learning-to-Rank using JAX" (2022). Rax compares all
-slots of a shard with all: cost and memory are square in them, so that more shards than
-devices are cheaper. A list counts where the loss has something to say of it; others,
-empty ones among them, add nothing to sum, count or gradient.
+All lists have the same weight. Rax (Jagerman et al., "Rax: Composable Learning-to-Rank
+using JAX", 2022) compares all pairs of slots of a shard. Cost and memory are quadratic
+in the number of slots, so that more shards than devices are cheaper. Lists for which a
+loss is not defined, such as empty ones, do not change sum, count or gradient.
 """
 
 from __future__ import annotations
@@ -20,30 +20,21 @@ from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Ragged
 from deepsets_jax.ragged.segments import segment_sum
 
-# Of logits `[n]`, labels `[n]` and the lists that they are of: the sum, and how many
-# lists count.
+# (logits `[n]`, labels `[n]`, lists) -> (sum over lists, number of lists that count).
 Loss = Callable[[Array, Array, Ragged], tuple[Array, Array]]
 
 LOSSES = ("softmax", "pairwise", "pointwise")
 
 
 def build_ranking_loss(name: str, highest: float) -> Loss:
-  """The loss of this name.
-
-  "softmax": the cross-entropy of the softmax over a list and its gains, 2^label - 1,
-  over their sum (Bruch et al., 2019, "An Analysis of the Softmax Cross Entropy Loss for
-  Learning-to-Rank with Binary Relevance"; gains as in NDCG); of lists of at least two
-  candidates with a gain among them. "pairwise": the mean over the pairs of a list of
-  different labels of the logistic loss of the difference (Burges et al., 2005); of
-  lists that have such pairs. "pointwise": the mean over a list of the cross-entropy of
-  a sigmoid and the label over the highest; of lists that are not empty.
+  """Build the loss of a name.
 
   Args:
-    name: One of these.
-    highest: Of all labels; 1 of clicks.
+    name: One of `LOSSES`; see the function of that name.
+    highest: Highest label; 1 for clicks.
 
   Raises:
-    ConfigError: Another name.
+    ConfigError: There is no loss of this name.
   """
   match name:
     case "softmax":
@@ -52,13 +43,20 @@ def build_ranking_loss(name: str, highest: float) -> Loss:
       return pairwise
     case "pointwise":
       return functools.partial(pointwise, highest=highest)
-  raise ConfigError(f"unknown config.ranking.loss {name!r}; one of {list(LOSSES)}")
+  raise ConfigError(
+    f"unknown config.ranking.loss {name!r}; choose one of {list(LOSSES)}"
+  )
 
 
 def softmax(
   logits: Float[Array, "n"], labels: Float[Array, "n"], lists: Ragged
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-  """See `build`."""
+  """Cross-entropy of the softmax over a list and the gains of its labels.
+
+  The gains, 2^label - 1 as in NDCG, are normalised to sum 1 (Bruch et al., "An Analysis
+  of the Softmax Cross Entropy Loss for Learning-to-Rank with Binary Relevance", 2019).
+  Lists with at least two candidates and a positive gain count.
+  """
   gains = jnp.where(lists.mask, jnp.exp2(labels) - 1, 0)
   total = _sums(gains, lists)
   wanted = gains / lists.to_elements(jnp.where(total > 0, total, 1), fill=1)
@@ -72,7 +70,11 @@ def softmax(
 def pairwise(
   logits: Float[Array, "n"], labels: Float[Array, "n"], lists: Ragged
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-  """See `build`."""
+  """Logistic loss of the score differences of the pairs with different labels.
+
+  It is the mean over the pairs of a list (Burges et al., "Learning to Rank using
+  Gradient Descent", 2005). Lists that have such pairs count.
+  """
   segments = lists.segment_ids
   in_order = (labels[:, None] > labels[None]) & (segments[:, None] == segments[None])
   pairs = _sums(jnp.sum(in_order, axis=1, dtype=jnp.float32), lists)
@@ -96,7 +98,10 @@ def pointwise(
   *,
   highest: float,
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-  """See `build`."""
+  """Sigmoid cross-entropy with the label over the highest label.
+
+  It is the mean over the candidates of a list. Lists that are not empty count.
+  """
   lengths = lists.lengths.astype(jnp.float32)
   weights = lists.to_elements(1 / jnp.maximum(lengths, 1))
   with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):

@@ -1,10 +1,10 @@
-"""Metrics of ragged lists, all lists of equal weight; Rax's, by segment.
+"""Ranking metrics of ragged lists, mostly computed by Rax with segments.
 
-The order of candidates that tie does not matter: what counts is the mean over all
-orders of them (McSherry and Najork, 2008, "Computing Information Retrieval Performance
-Measures Efficiently in the Presence of Tied Scores"). What Rax has no segments for (its
-transform of other functions needs `jax.util`, which is gone) is our own. Axes besides
-the usual: `m` slots of a chunk.
+All lists have the same weight. A metric of tied candidates is its mean over all of
+their orders (McSherry and Najork, "Computing Information Retrieval Performance Measures
+Efficiently in the Presence of Tied Scores", 2008). What Rax cannot compute by segment
+is computed here: its transform of other functions needs `jax.util`, which JAX has
+removed. Axes besides the usual: `m` slots of a chunk.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from jaxtyping import Array, Bool, Float, Int
 from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Ragged
 
-# Slots of a chunk, unless one list is longer: cost is square in them.
+# Number of slots of a chunk, unless a list is longer. The cost is quadratic in it.
 _SLOTS = 512
 
 
 def names(ks: Sequence[int] = (10,)) -> tuple[str, ...]:
-  """The metrics of `of_lists`."""
+  """Names of the metrics of `of_lists`."""
   return (*(f"ndcg_{k}" for k in ks), "ndcg", "mrr", "concordance")
 
 
@@ -38,26 +38,28 @@ def of_lists(
   *,
   relevant: float = 1,
 ) -> dict[str, float]:
-  """How well lists are in order, as means over those that can be in a wrong one.
+  """Compute metrics of the order of lists, averaged over lists.
 
-  "ndcg_10": the discounted gain, (2^label - 1) / log2(rank + 1) with ranks from 1, of
-  the first 10 over that of the best order (Järvelin and Kekäläinen, 2002; gains of
-  Burges et al., 2005); "ndcg" of the whole list. Lists of which no label is above 0 do
-  not count. "mrr": 1 / rank of the best candidate that is relevant, of lists that have
-  one; there what ties has the mean of its ranks. "concordance": the share of the pairs
-  of different labels that are in order, a tie counting half, which of labels 0 and 1 is
-  the area under the ROC curve; of lists that have such pairs.
+  * "ndcg_10": discounted gain, (2^label - 1) / log2(rank + 1) with ranks from 1, of the
+    first 10 candidates, over that of the best order (Järvelin and Kekäläinen, 2002;
+    gains of Burges et al., 2005). "ndcg" covers the whole list. Lists without a label
+    above 0 do not count.
+  * "mrr": 1 / rank of the best relevant candidate; ties share their mean rank. Lists
+    without a relevant candidate do not count.
+  * "concordance": share of the pairs with different labels that are in order; a tie
+    counts half. For labels 0 and 1 it is the area under the ROC curve. Lists without
+    such pairs do not count.
 
   Args:
-    scores: Of candidates, those of a list after those of another; finite.
-    labels: Not below 0.
-    lists: Its offsets say which candidates are of which list; values do not matter.
-    ks: Places of a list at which it is cut.
-    relevant: The label from which on a candidate is.
+    scores: Scores of the candidates, one list after the other; finite.
+    labels: Labels of the candidates, at least 0.
+    lists: Lists of candidates; only their offsets are used.
+    ks: Lengths at which lists are cut.
+    relevant: Lowest label of a relevant candidate.
 
   Raises:
-    ConfigError: Not a score and a label per candidate, one that is not finite, a label
-      below 0, or a metric for which no list counts.
+    ConfigError: There is not one score and one label per candidate, a value is not
+      finite, a label is below 0, or no list counts for a metric.
   """
   scores, labels = np.asarray(scores, np.float32), np.asarray(labels, np.float32)
   offsets = np.asarray(lists.offsets)
@@ -67,7 +69,7 @@ def of_lists(
   def sums(values: np.ndarray) -> np.ndarray:
     return np.bincount(owners, values, len(offsets) - 1)
 
-  # Of Rax's each list's first candidate has the value of the list, others have 0.
+  # Rax puts the value of a list at its first candidate, and 0 at the others.
   found = {k: sums(v) for k, v in _per_slot(scores, labels, offsets, ks, relevant)}
   pairs = found.pop("pairs")
   found["concordance"] = found["concordance"] / np.maximum(pairs, 1)
@@ -79,8 +81,8 @@ def of_lists(
 def _mean(name: str, values: np.ndarray, counts: np.ndarray) -> float:
   if not counts.any():
     raise ConfigError(
-      f"no list counts for {name!r}: in none may candidates be in a wrong order; is the"
-      " split empty, or are all labels the same?"
+      f"{name!r} is not defined on any list; is the split empty, or are all labels of"
+      " each list the same?"
     )
   return float(np.mean(values[counts]))
 
@@ -88,11 +90,11 @@ def _mean(name: str, values: np.ndarray, counts: np.ndarray) -> float:
 def _check(scores: np.ndarray, labels: np.ndarray, offsets: np.ndarray) -> None:
   if not len(scores) == len(labels) == offsets[-1]:
     raise ConfigError(
-      f"{len(scores)} scores and {len(labels)} labels; lists have {offsets[-1]}"
-      " candidates"
+      f"{len(scores)} scores and {len(labels)} labels do not match the"
+      f" {offsets[-1]} candidates of the lists"
     )
   if not len(scores):
-    raise ConfigError("no candidates: there is nothing to rank; is the split empty?")
+    raise ConfigError("there are no candidates to rank; is the split empty?")
   for name, values, good in (
     ("score", scores, np.isfinite(scores)),
     ("label", labels, np.isfinite(labels) & (labels >= 0)),
@@ -101,8 +103,8 @@ def _check(scores: np.ndarray, labels: np.ndarray, offsets: np.ndarray) -> None:
       place = int(np.argmin(good))
       row = int(np.searchsorted(offsets, place, side="right")) - 1
       raise ConfigError(
-        f"list {row}, candidate {place - offsets[row]}: a {name} of {values[place]};"
-        f" expected a finite one{', not below 0' if name == 'label' else ''}"
+        f"list {row}, candidate {place - offsets[row]}: the {name} is {values[place]};"
+        f" expected a finite number{', at least 0' if name == 'label' else ''}"
       )
 
 
@@ -113,11 +115,14 @@ def _per_slot(
   ks: Sequence[int],
   relevant: float,
 ) -> Iterator[tuple[str, np.ndarray]]:
-  """By name what `_of_chunk` has of every candidate, from chunks of one shape."""
+  """Iterate over the values of `_of_chunk`, by name, for all candidates.
+
+  All chunks have the same shape.
+  """
   slots = max(_SLOTS, int(np.diff(offsets).max(initial=0)))
   chunks, first = [], 0
   while first < len(offsets) - 1:
-    # As many lists as fit; those that begin where the next one does are empty.
+    # As many lists as fit, empty ones included.
     last = int(np.searchsorted(offsets, offsets[first] + slots, side="right")) - 1
     begin, end = offsets[first], offsets[last]
     segments = np.repeat(np.arange(first, last), np.diff(offsets[first : last + 1]))
@@ -141,7 +146,7 @@ def _of_chunk(
   ks: tuple[int, ...],
   relevant: float,
 ) -> dict[str, Float[Array, "m"]]:
-  """Rax's metrics, of a list at its first slot, and pairs of each slot in order."""
+  """Metrics of a list at its first slot, and ordered pairs of each slot."""
   common = dict(where=real, segments=segments, reduce_fn=None)
   same = _same(segments, real)
   better = jnp.sum(same & (scores[None] > scores[:, None]), axis=1, dtype=jnp.int32)
@@ -171,19 +176,19 @@ def _of_chunk(
 def _discounts(
   better: Int[Array, "m"], level: Int[Array, "m"], k: int | None
 ) -> Float[Array, "m"]:
-  """The mean discount of each slot over all orders of what is level with it.
+  """Mean discount of each slot over all orders of the slots that tie with it.
 
-  0 from rank `k` + 1 on.
+  The discount is 0 after rank `k`.
   """
   ranks = jnp.arange(1, len(better) + 1, dtype=jnp.int32)
   each = 1 / jnp.log2(ranks.astype(jnp.float32) + 1)
   each = jnp.where(ranks <= (k or len(ranks)), each, 0)
   sums = jnp.pad(jnp.cumsum(each), (1, 0))
   shared = (sums[better + level] - sums[better]) / jnp.maximum(level, 1)
-  # A difference of sums is not exact in the last digits.
+  # Without ties the exact discount: a difference of sums would be rounded.
   return jnp.where(level > 1, shared, each[better])
 
 
 def _same(segments: Int[Array, "m"], real: Bool[Array, "m"]) -> Bool[Array, "m m"]:
-  """Whether two slots hold candidates of one list."""
+  """Whether two slots hold candidates of the same list."""
   return (segments[:, None] == segments[None]) & real[:, None] & real[None]

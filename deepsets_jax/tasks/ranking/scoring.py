@@ -1,4 +1,4 @@
-"""The scores of pairs of users and items, and what they are worth; in fixed chunks.
+"""Scores of pairs of users and items in chunks of fixed size, and their metrics.
 
 Axes besides the usual: `q` users, `i` items, `p` pairs.
 """
@@ -17,19 +17,20 @@ from jaxtyping import Array, Float, Int, PyTree
 from deepsets_jax.models.scorer import Scorer
 from deepsets_jax.ragged import Ragged
 from deepsets_jax.tasks.retrieval import blocks, ranks
-from deepsets_jax.tasks.retrieval import metrics as recall_metrics
+from deepsets_jax.tasks.retrieval import metrics as retrieval_metrics
 from deepsets_jax.training import flops
 
+# Number of pairs of a chunk.
 _PAIRS = 1 << 14
-# Users whose scores of all items are there at a time.
+# Number of users whose scores of all items are held at a time.
 _USERS = 64
-# Items to tell the wanted one from in the weaker protocol.
+# Number of sampled items that a target is ranked among in the sampled protocol.
 _SAMPLED = 100
 
 
 @dataclasses.dataclass(frozen=True)
 class PairScorer:
-  """What scores pairs, on one device: vectors are small beside what made them.
+  """Scores pairs of vectors on one device, which suffices: the vectors are small.
 
   Attributes:
     model: The scorer.
@@ -45,7 +46,10 @@ class PairScorer:
     user_rows: Int[np.ndarray, "p"],
     item_rows: Int[np.ndarray, "p"],
   ) -> Float[np.ndarray, "p"]:
-    """The logits of pairs of rows of vectors, whatever other pairs there are."""
+    """Compute the logits of pairs, given as rows of users and items.
+
+    The logit of a pair does not depend on the other pairs.
+    """
     found = np.zeros(len(user_rows), np.float32)
     for begin in range(0, len(found), _PAIRS):
       chunk = slice(begin, begin + _PAIRS)
@@ -65,17 +69,18 @@ class PairScorer:
     user_rows: Int[np.ndarray, "q"],
     ks: Sequence[int],
   ) -> dict[str, float]:
-    """The metrics of `recall.metrics.of_ranks`, all items scored for each user.
+    """Score all items for each user, and compute `retrieval.metrics.of_ranks`.
 
-    Those of the weaker protocol, `ranks.among_sampled` with 100 items, are "sampled_";
-    there are none where a user has fewer items to draw from.
+    Metrics among 100 sampled items (`ranks.among_sampled`) have the prefix "sampled_".
+    They are missing if a user has fewer items to sample from.
 
     Args:
-      params: Of the model.
-      users, items: Vectors of the users of a split and of all items.
-      targets: Rows of the items to be found.
-      known: Rows of the items that users came to before, which are left out.
-      user_rows: Of the users in their table.
+      params: Parameters of the model.
+      users: Vectors of the users of a split.
+      items: Vectors of all items.
+      targets: Item rows that each user should find.
+      known: Item rows that each user has seen before, which are left out.
+      user_rows: Rows of the users in their table.
       ks: Lengths of lists.
     """
     full, sampled = [], []
@@ -93,9 +98,9 @@ class PairScorer:
         among = dict(n=_SAMPLED, user_rows=user_rows[rows])
         sampled.append(ranks.among_sampled(scores, wanted, seen, **among))
     lengths = np.diff(targets.offsets)
-    found = recall_metrics.of_ranks(np.concatenate(full), lengths, ks)
+    found = retrieval_metrics.of_ranks(np.concatenate(full), lengths, ks)
     if enough:
-      weaker = recall_metrics.of_ranks(np.concatenate(sampled), lengths, ks)
+      weaker = retrieval_metrics.of_ranks(np.concatenate(sampled), lengths, ks)
       found |= {f"sampled_{name}": value for name, value in weaker.items()}
     return found
 
@@ -112,13 +117,13 @@ class PairScorer:
 def cost(
   model: Scorer, params: PyTree, pairs: int, examples: float
 ) -> dict[str, float]:
-  """What the MLP takes of a shard, without the towers; see `costs.model_costs`.
+  """Parameters and FLOPs of the scorer without its towers, see `costs.model_parts`.
 
   Args:
     model: The scorer.
     params: Shapes of its parameters.
-    pairs: Slots of candidates.
-    examples: Lists of a shard.
+    pairs: Number of candidate slots of a shard.
+    examples: Number of lists of a shard.
   """
   own = {name: part for name, part in params.items() if name != "towers"}
   own = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), own)

@@ -1,13 +1,11 @@
-"""Ranking: the items offered to a user in the order it would have them, by a scorer."""
+"""The ranking task: a scorer orders the candidates that are offered to a user."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import pathlib
-import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import ml_collections
@@ -15,7 +13,6 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from deepsets_jax.data.datasets import registry
-from deepsets_jax.data.interactions import field_selection
 from deepsets_jax.data.interactions.candidates import CANDIDATES, ListBatcher, Lists
 from deepsets_jax.data.interactions.histories import Histories, Split, leave_out
 from deepsets_jax.data.interactions.lists import ClickLists, RatingLists, last_part
@@ -25,28 +22,29 @@ from deepsets_jax.models import scorer
 from deepsets_jax.tasks import interactions
 from deepsets_jax.tasks.ranking import losses, metrics, scoring
 from deepsets_jax.tasks.ranking.scoring import PairScorer
-from deepsets_jax.tasks.retrieval import costs, shapes
-from deepsets_jax.tasks.retrieval.vectors import Vectors
+from deepsets_jax.tasks.retrieval import costs, open_settings
+from deepsets_jax.tasks.retrieval.vectors import TowerVectors
 from deepsets_jax.tasks.supervised import run as runs
 from deepsets_jax.training import optimizer, sharding, task
 from deepsets_jax.training import step as train_step
-from deepsets_jax.training.checkpoints import LoopState
 from deepsets_jax.training.step import State, Step
 
 
 @dataclasses.dataclass(frozen=True)
 class RankingTask(interactions.InteractionTask):
-  """A scorer on histories; see `task.Task`.
+  """A scorer on histories; implements `training.task.Task`.
 
   Attributes:
-    config, mesh, budget, batcher, step, init: See `on_histories.InteractionTask`.
-    titles: Of each item, to be printed.
-    histories: With the fields that the config chooses, and ids of items.
-    splits: By name, who is to rank what.
-    train_ends: Where the training events of each user end.
-    examples: The lists to train on.
+    config, mesh, budget, batcher, step, init, splits: See
+      `InteractionTask`.
+    titles: Printable title of each item.
+    histories: Events of all users, with the selected fields of users and items.
+    train_ends: End of each user's training events.
+    examples: Lists to train on.
     model: The scorer.
   """
+
+  name: ClassVar[str] = "ranking"
 
   config: ml_collections.ConfigDict
   mesh: jax.sharding.Mesh
@@ -63,20 +61,15 @@ class RankingTask(interactions.InteractionTask):
 
   @classmethod
   def build(cls, config: ml_collections.ConfigDict) -> RankingTask:
-    """The task of a config; see `tasks.build_task`."""
+    """Build the task of a config, see `tasks.build_task`."""
     runs.check_positive(config)
     mesh = sharding.make_mesh()
     config = config.copy_and_resolve_references()
     source = registry.load_histories(config.data)
     splits, train_ends = _held_out(config, source.histories)
-    popularity = source.histories.popularity(train_ends)
-    settings = config.data.histories
-    keys = ("user_fields", "item_fields", "id_events")
-    histories = field_selection.select_fields(
-      source.histories, popularity, **{k: settings[k] for k in keys}
-    )
+    histories = interactions.select_fields(config, source.histories, train_ends)
     examples = _examples(config, histories, train_ends)
-    budget, batcher = _fit(config, examples)
+    budget, batcher = _batching(config, examples)
     model = scorer.build_scorer(config, examples.schema(), histories.items.schema)
     tx = optimizer.build_optimizer(config.optim, config.total_steps)
     loss = losses.build_ranking_loss(config.ranking.loss, examples.highest)
@@ -84,9 +77,9 @@ class RankingTask(interactions.InteractionTask):
       _objective(model, loss), tx, mesh, ema_decay=config.optim.ema_decay
     )
 
-    def params(key: Array, one: Lists) -> PyTree:
+    def init_params(key: Array, shard: Lists) -> PyTree:
       return model.init(
-        key, one.users.modalities, one.items.modalities, one.candidates
+        key, shard.users.modalities, shard.items.modalities, shard.candidates
       )["params"]
 
     return cls(
@@ -101,7 +94,7 @@ class RankingTask(interactions.InteractionTask):
       batcher=batcher,
       model=model,
       step=step,
-      init=interactions.init(config, params, tx, batcher, mesh),
+      init=interactions.build_init(config, init_params, tx, batcher, mesh),
     )
 
   def fill(self, batch: Lists) -> dict[str, float]:
@@ -111,20 +104,17 @@ class RankingTask(interactions.InteractionTask):
   def vectors(
     self, params: PyTree, split: str
   ) -> tuple[Float[np.ndarray, "q d"], Float[np.ndarray, "i d"]]:
-    """Those of the users of a split, as they are known, and of all items."""
+    """Vectors of the users of a split, before the held-out events, and of all items."""
     chosen, params = self.splits[split], params["towers"]
     table = self.examples.users_before(chosen.user_rows, chosen.known_ends)
     items = self._vectors.items(params, self.histories.items)
     return self._vectors.users(params, items, table), items
 
-  def validate(self, params: PyTree) -> dict[str, float]:
-    """The metrics of validation."""
-    return self.evaluate(params, "validation")
-
   def evaluate(self, params: PyTree, split: str) -> dict[str, float]:
-    """The metrics of the lists of a split, or of all items for each of its users.
+    """Compute the metrics of a split.
 
-    Of ratings see `ranking.metrics.of_lists`, of clicks `ranking.scoring.PairScorer`.
+    For ratings they are those of its lists, see `ranking.metrics.of_lists`. For clicks
+    all items are ranked for each user, see `ranking.scoring.PairScorer.of_all`.
     """
     chosen, ks = self.splits[split], self.config.retrieval.cutoffs
     users, items = self.vectors(params, split)
@@ -138,19 +128,9 @@ class RankingTask(interactions.InteractionTask):
     return metrics.of_lists(scores, labels, lists, ks, relevant=liked)
 
   def costs(self) -> dict[str, Any]:
-    """What the towers and the scorer cost, per list; see `costs.model_costs`."""
+    """Costs of the towers and the scorer per list, see `retrieval.costs`."""
     params = self.abstract_state.params
-    state = self.abstract_state.replace(params=params["towers"])
-    found = costs.tower_costs(
-      types.SimpleNamespace(
-        model=self.model.towers,
-        prefixes=self.examples,
-        batcher=self.batcher,
-        budget=self.budget,
-        abstract_state=state,
-        abstract_batch=self.abstract_batch,
-      )
-    )
+    found = costs.tower_costs(self, self.model.towers, params["towers"])
     pairs = self.budget.slots[CANDIDATES]
     part = scoring.cost(self.model, params, pairs, found["examples_per_shard"])
     found["parts"]["scorer"] = part
@@ -158,23 +138,10 @@ class RankingTask(interactions.InteractionTask):
       found[name] += number
     return found
 
-  def report(
-    self,
-    workdir: pathlib.Path,
-    params: PyTree,
-    position: LoopState,
-    summary: dict[str, Any],
-  ) -> dict[str, Any]:
-    """Evaluates validation and test and writes results and pictures."""
-    results = {split: self.evaluate(params, split) for split in self.splits}
-    return interactions.write_results(
-      workdir, self.config, results, params, position, summary
-    )
-
   @functools.cached_property
-  def _vectors(self) -> Vectors:
+  def _vectors(self) -> TowerVectors:
     users = {k: v for k, v in self.budget.slots.items() if k != CANDIDATES}
-    return Vectors(
+    return TowerVectors(
       self.model.towers,
       self.mesh,
       self.config.data.shards,
@@ -196,8 +163,8 @@ def _held_out(
     case "clicks":
       return leave_out(histories, config.data.histories.held_out)
   raise ConfigError(
-    f"unknown config.ranking.lists {config.ranking.lists!r}; one of ['ratings',"
-    " 'clicks']"
+    f"unknown config.ranking.lists {config.ranking.lists!r}; choose one of"
+    " ['ratings', 'clicks']"
   )
 
 
@@ -205,10 +172,10 @@ def _examples(
   config: ml_collections.ConfigDict, histories: Histories, train_ends: np.ndarray
 ) -> RatingLists | ClickLists:
   settings, ranking = config.data.histories, config.ranking
-  room = config.data.budgets.get(CANDIDATES)
+  slots = config.data.budgets.get(CANDIDATES)
   if ranking.lists == "ratings":
     return RatingLists(
-      histories, train_ends, settings.max_history, ranking.list_size, config.seed, room
+      histories, train_ends, settings.max_history, ranking.list_size, config.seed, slots
     )
   return ClickLists(
     histories,
@@ -217,25 +184,26 @@ def _examples(
     settings.examples,
     config.seed,
     ranking.negatives,
-    room,
+    slots,
   )
 
 
-def _fit(
+def _batching(
   config: ml_collections.ConfigDict, examples: RatingLists | ClickLists
 ) -> tuple[Budget, ListBatcher]:
-  """Fills in what the config leaves open; the budget of lists, and the batcher."""
+  """Fill in the open settings; returns the budget of lists, and the batcher."""
   items = examples.histories.items
   settings = dict(
-    tie_item_tower=config.retrieval.tie_item_tower, dropout=interactions.absence(config)
+    tie_item_tower=config.retrieval.tie_item_tower,
+    dropout=interactions.set_dropout(config),
   )
   with config.unlocked():
     if config.ranking.lists == "clicks":
-      shapes.check_metrics(config, len(items))
+      open_settings.fill_in_metric(config, len(items))
     else:
-      _check_metric(config)
-    budget = shapes.user_budget(config, examples.lengths(0), examples.longest())
-    batcher = shapes.batcher(
+      _fill_in_metric(config)
+    budget = open_settings.user_budget(config, examples.lengths(0), examples.longest())
+    batcher = open_settings.build_batcher(
       config,
       budget,
       items.modalities,
@@ -244,18 +212,18 @@ def _fit(
   return budget, batcher
 
 
-def _check_metric(config: ml_collections.ConfigDict) -> None:
-  """As `fit.check_metrics`, of the lists of ratings."""
+def _fill_in_metric(config: ml_collections.ConfigDict) -> None:
+  """Like `open_settings.fill_in_metric`, for lists of ratings."""
   legal, metric = metrics.names(config.retrieval.cutoffs), config.train.metric
   if metric is None:
     config.train.metric = legal[0]
   elif metric not in legal:
-    raise ConfigError(f"unknown config.train.metric {metric!r}; one of {list(legal)}")
+    raise ConfigError(
+      f"unknown config.train.metric {metric!r}; choose one of {list(legal)}"
+    )
 
 
 def _objective(model: scorer.Scorer, loss: losses.Loss) -> train_step.Objective:
-  """The loss of the logits of a shard."""
-
   def objective(params: PyTree, lists: Lists, key: Array) -> tuple[Array, Array]:
     logits = model.apply(
       {"params": params},

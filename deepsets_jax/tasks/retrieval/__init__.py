@@ -1,1 +1,1 @@
-"""Recall: of all items those that a user comes to next."""
+"""Retrieval: find the next items of a user among all items."""

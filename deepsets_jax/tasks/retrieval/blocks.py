@@ -1,9 +1,9 @@
-"""Products of user and item vectors, block by block, without the items already seen.
+"""Products of user and item vectors, block by block, without excluded pairs.
 
 Axes besides the usual: `q` users, `i` items, `r` users of a block, `p` pairs of a user
-and an item. All items stay on the device as one array (1,000,000 x 256 in float32 are
-1 GB, which a block's transfer would have to move for each block of users); what grows
-with users times items exists for one block only.
+and an item. All item vectors stay on the device as one array: 1,000,000 x 256 in
+float32 are 1 GB, which would otherwise be transferred for each block of users. The
+products of users and items exist for one block at a time only.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from jaxtyping import Array, Float, Int
 from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Ragged
 
-# One user would be a product of a matrix and a vector, which rounds the items at its
-# end in another way than the others: equal vectors would no longer tie exactly.
+# With a single user the product would be one of a matrix and a vector, which rounds the
+# last items differently: equal vectors would no longer tie exactly.
 _FEWEST_USERS = 8
 
 
 @flax.struct.dataclass
-class Pairs:
-  """The pairs of a user of a block and an item to leave out, by item.
+class ExcludedPairs:
+  """The pairs of a user and an item to leave out of a block of users, by item.
 
   Attributes:
-    users: Row in the block; past its end on padding.
-    items: Ascending.
-    begins: Where the pairs of each block of items begin.
-    window: At least the number of pairs of any block of items. Static.
+    users: Row of the user in the block; past its end for padding.
+    items: Row of the item, ascending.
+    begins: Position of the first pair of each block of items.
+    window: Upper bound of the number of pairs of a block of items. Static.
   """
 
   users: Int[Array, "p"]
@@ -42,18 +42,18 @@ class Pairs:
   window: int = flax.struct.field(pytree_node=False)
 
 
-def checked(
+def check_vectors(
   users: Float[Array, "q d"], items: Float[Array, "i d"]
 ) -> tuple[Float[np.ndarray, "q d"], Float[Array, "i d"]]:
-  """The users on the host in float32, the items on the device.
+  """Check vectors and place them: users on the host in float32, items on the device.
 
   Raises:
-    ConfigError: Not two matrices of the same width, no items, or a vector that is not
-      finite or whose length overflows float32.
+    ConfigError: The arrays are not two matrices of the same width, there are no items,
+      or the length of a vector is not finite in float32.
   """
   users = np.asarray(users).astype(np.float32)
   if not isinstance(items, jax.Array):
-    # jnp.asarray would hold another copy for a moment (jax 0.10.2).
+    # jnp.asarray would hold a second copy for a moment (jax 0.10.2).
     items = jax.device_put(np.asarray(items))
   if users.ndim != 2 or items.ndim != 2 or users.shape[1] != items.shape[1]:
     raise ConfigError(
@@ -67,8 +67,8 @@ def checked(
     if not np.isfinite(lengths).all():
       row = int(np.argmin(np.isfinite(lengths)))
       raise ConfigError(
-        f"{name} row {row}: a vector of length {lengths[row]}; the model has diverged,"
-        " try a lower config.optim.learning_rate"
+        f"{name} row {row} has a vector of length {lengths[row]}: the model has"
+        " diverged. Try a lower config.optim.learning_rate"
       )
   return users, items
 
@@ -78,33 +78,41 @@ def _lengths(vectors: Float[Array, "n d"]) -> Float[Array, "n"]:
   return jnp.linalg.norm(vectors.astype(jnp.float32), axis=1)
 
 
-def checked_rows(lists: Ragged | None, name: str, num_users: int, num_items: int):
-  """A list of item rows per user, on the host; empty lists for None.
+def check_rows(
+  lists: Ragged | None, name: str, num_users: int, num_items: int
+) -> Ragged:
+  """Check lists of item rows, one per user, and put them on the host.
+
+  Args:
+    lists: Item rows per user; None for empty lists.
+    name: Name of the argument, for messages.
+    num_users: Number of users.
+    num_items: Number of items.
 
   Raises:
-    ConfigError: Not one list per user, or a row that no item has.
+    ConfigError: There is not one list per user, or a row is out of range.
   """
   if lists is None:
     return Ragged(np.zeros(0, np.int64), np.zeros(num_users + 1, np.int64))
   values, offsets = np.asarray(lists.values), np.asarray(lists.offsets)
   if len(offsets) != num_users + 1:
     raise ConfigError(
-      f"{name}: {len(offsets) - 1} lists and {num_users} users; pass a list per user,"
-      " empty where there is none"
+      f"{name} has {len(offsets) - 1} lists for {num_users} users; pass one list per"
+      " user, which may be empty"
     )
   values = values[: offsets[-1]]
   bad = np.flatnonzero((values < 0) | (values >= num_items))
   if len(bad):
     user = int(np.searchsorted(offsets, bad[0], side="right")) - 1
     raise ConfigError(
-      f"{name} of user {user}: item row {values[bad[0]]}, and there are {num_items}"
-      " items, rows from 0; drop events of items without a vector"
+      f"{name} of user {user}: item row {values[bad[0]]} is not in 0 to"
+      f" {num_items - 1}; drop events of items without a vector"
     )
   return Ragged(values, offsets)
 
 
 def take(lists: Ragged, rows: Int[np.ndarray, "m"]) -> Ragged:
-  """The lists of some rows, in their order, a row as often as it is named (host)."""
+  """Select lists by row, in the order of the rows, on the host; rows may repeat."""
   lengths = np.diff(lists.offsets)[rows]
   offsets = np.concatenate([[0], np.cumsum(lengths)])
   places = np.arange(offsets[-1])
@@ -119,13 +127,22 @@ def user_blocks(
   *,
   user_block: int,
   item_block: int,
-) -> Iterator[tuple[Float[np.ndarray, "r d"], Pairs, int]]:
-  """Blocks of users of one shape: vectors (zeros past the last), pairs, item block.
+) -> Iterator[tuple[Float[np.ndarray, "r d"], ExcludedPairs, int]]:
+  """Iterate over blocks of users, all of the same shape.
 
-  The block of items is cut to the number of items.
+  Args:
+    users: Vectors of all users.
+    seen: Item rows per user to exclude.
+    num_items: Number of items.
+    user_block: Number of users of a block.
+    item_block: Number of items of a block.
+
+  Yields:
+    Vectors of a block of users (zeros after the last user), its excluded pairs, and the
+    number of items of a block, which is at most that of all items.
 
   Raises:
-    ConfigError: A block of less than one row.
+    ConfigError: A block size is below 1.
   """
   for name, size in (("user_block", user_block), ("item_block", item_block)):
     if size < 1:
@@ -142,8 +159,8 @@ def user_blocks(
 
 def _by_item(
   seen: Ragged, num_blocks: int, user_block: int, num_items: int, item_block: int
-) -> Pairs:
-  """The pairs of each block of users, with a leading axis of blocks.
+) -> ExcludedPairs:
+  """Excluded pairs of each block of users, with a leading axis of blocks.
 
   Numbers of slots are powers of two, so that few shapes are compiled.
   """
@@ -156,7 +173,7 @@ def _by_item(
   counts = counts.reshape(num_blocks, item_blocks)
   totals = counts.sum(axis=1)
   window = _power_of_two(counts.max(initial=0))
-  # A window that begins at a block's last pair still ends inside.
+  # A window that begins at the last pair of a block must end inside the array.
   slots = _power_of_two(totals.max(initial=0)) + window
   rows = np.full((num_blocks, slots), user_block, np.int32)
   columns = np.zeros((num_blocks, slots), np.int32)
@@ -164,25 +181,35 @@ def _by_item(
   rows[users // user_block, slot] = users % user_block
   columns[users // user_block, slot] = items
   begins = (np.cumsum(counts, axis=1) - counts).astype(np.int32)
-  return Pairs(rows, columns, begins, window)
+  return ExcludedPairs(rows, columns, begins, window)
 
 
 def _power_of_two(size: int) -> int:
-  """The least that is at least the size."""
+  """The smallest power of two that is at least the size."""
   return 1 << (max(int(size), 1) - 1).bit_length()
 
 
 def scores(
   users: Float[Array, "r d"],
   items: Float[Array, "i d"],
-  pairs: Pairs,
+  pairs: ExcludedPairs,
   block: Int[Array, ""],
   item_block: int,
 ) -> tuple[Float[Array, "r ..."], Int[Array, ""]]:
-  """Products with a block of items, -inf for pairs left out; the block's first item.
+  """Compute the products of users with a block of items, in full float32.
 
-  In full float32. The last block is moved back to end with the last item, which needs
-  no padded copy of all items; what it repeats of the block before is -inf.
+  The last block is moved back to end with the last item, which needs no padded copy of
+  all items. Items that it repeats from the block before have the score -inf.
+
+  Args:
+    users: Vectors of a block of users.
+    items: Vectors of all items.
+    pairs: Pairs whose score is -inf.
+    block: Number of the block of items.
+    item_block: Number of items of a block.
+
+  Returns:
+    Scores of users and items of the block, and the row of its first item.
   """
   first = block * item_block
   start = jnp.minimum(first, len(items) - item_block)
@@ -197,7 +224,7 @@ def scores(
     jax.lax.dynamic_slice_in_dim(x, pairs.begins[block], pairs.window)
     for x in (pairs.users, pairs.items)
   )
-  # The window may hold pairs of later blocks: past the end, and dropped.
+  # The window may hold pairs of later blocks. They lie past the end and are dropped.
   products = products.at[rows, columns - start].set(-jnp.inf, mode="drop")
   repeated = start + jnp.arange(item_block, dtype=jnp.int32) < first
   return jnp.where(repeated, -jnp.inf, products), start

@@ -1,4 +1,4 @@
-"""The metrics of recall, given the vectors of users and items."""
+"""Evaluation of retrieval, given the vectors of users and items."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def evaluate(
   cutoffs: Sequence[int],
   among: Int[np.ndarray, "a"] | None = None,
 ) -> dict[str, float]:
-  """The metrics of full ranking, and of the lists at the largest cutoff.
+  """Compute the metrics of full ranking, and of the lists at the largest cutoff.
 
   Args:
-    users: Vectors.
+    users: Vectors of the users.
     items: Vectors of all items.
-    targets: Rows of the items that each user is to find.
-    known: Rows of the items that each is known to have come to, which are left out.
-    popularity: Training events of each item.
-    cutoffs: See `metrics.of_ranks`.
-    among: Rows of the items to find the targets among, increasing; None for all.
+    targets: Item rows that each user should find.
+    known: Item rows that each user has seen before, which are left out.
+    popularity: Number of training events of each item.
+    cutoffs: Lengths of lists, see `metrics.of_ranks`.
+    among: Ascending rows of the items to rank; None for all items.
   """
   if among is not None:
     items, popularity = items[among], popularity[among]
-    targets, known = _places(targets, among), _places(known, among)
+    targets, known = _positions(targets, among), _positions(known, among)
   found = ranks.of_vectors(users, items, targets, known)
   lists = nearest.nearest(users, items, min(max(cutoffs), len(items)), known)[1]
   return {
@@ -43,7 +43,7 @@ def evaluate(
   }
 
 
-def _places(rows: Ragged, among: Int[np.ndarray, "a"]) -> Ragged:
-  """Lists of rows as places in `among`; a row that is not there is left out."""
+def _positions(rows: Ragged, among: Int[np.ndarray, "a"]) -> Ragged:
+  """Lists of item rows as positions in `among`; other rows are left out."""
   kept = take_elements(rows, np.isin(rows.values, among))
   return kept.replace(values=np.searchsorted(among, kept.values))

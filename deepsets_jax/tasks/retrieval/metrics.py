@@ -1,4 +1,4 @@
-"""Metrics of recall, from ranks of what was to be found and from the lists shown.
+"""Metrics of retrieval, from the ranks of targets and from the recommended lists.
 
 Axes besides the usual: `q` users, `i` items, `t` targets of all users.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import scipy.stats
 from jaxtyping import Float, Int, Shaped
 
 from deepsets_jax.foundation.errors import ConfigError
@@ -18,35 +19,39 @@ def of_ranks(
   lengths: Int[np.ndarray, "q"],
   ks: Sequence[int] = (10,),
 ) -> dict[str, float]:
-  """How well targets were found, as means over users.
+  """Compute metrics of the ranks of targets, averaged over users.
 
-  "hr_10": whether any target of the user is among the first 10 (hit rate). "recall_10":
-  the share of the user's targets there. "ndcg_10": their discounted gain, 1 / log2(rank
-  + 2) each, over that of the best order (Järvelin and Kekäläinen, 2002), at most 1,
-  which more than 10 targets that tie would pass. "mrr": 1 / (rank + 1) of the user's
-  best target, not cut. With one target, recall is the hit rate.
+  * "hr_10", the hit rate: whether any target of the user is among the first 10.
+  * "recall_10": share of the user's targets among the first 10. With one target it is
+    the hit rate.
+  * "ndcg_10": discounted gain of the targets, 1 / log2(rank + 2) each, over that of the
+    best order (Järvelin and Kekäläinen, 2002). It is capped at 1, which more than 10
+    tied targets would exceed.
+  * "mrr": 1 / (rank + 1) of the user's best target, at any rank.
 
   Args:
-    ranks: From 0, a user's after another's; with halves from ties, and found among `k`
-      if less than `k`.
-    lengths: Number of targets of each user. Users without any do not count.
+    ranks: Ranks from 0, one user after the other. Ties may give halves; a target is
+      among the first `k` if its rank is below `k`.
+    lengths: Number of targets of each user. Users without targets do not count.
     ks: Lengths of the list.
 
   Raises:
-    ConfigError: Lengths that do not add up, no target at all, a rank that is negative
-      or not finite, or a `k` of less than 1.
+    ConfigError: The lengths do not add up to the number of ranks, there is no target, a
+      rank is negative or not finite, or a `k` is below 1.
   """
   ranks, lengths = np.asarray(ranks, np.float64), np.asarray(lengths)
   if lengths.sum() != len(ranks):
-    raise ConfigError(f"lengths add up to {lengths.sum()}, and there are {len(ranks)}")
+    raise ConfigError(
+      f"lengths add up to {lengths.sum()}; expected {len(ranks)}, one per rank"
+    )
   if not len(ranks):
-    raise ConfigError("no targets: there is nothing to average; is the split empty?")
+    raise ConfigError("there are no targets to average over; is the split empty?")
   bad = ~(np.isfinite(ranks) & (ranks >= 0))
   if bad.any():
     place = int(np.argmax(bad))
-    raise ConfigError(f"rank {ranks[place]} of target {place}: expected 0 or more")
+    raise ConfigError(f"rank of target {place} is {ranks[place]}; expected at least 0")
   if min(ks, default=1) < 1:
-    raise ConfigError(f"ks are {tuple(ks)}: expected at least 1 each")
+    raise ConfigError(f"ks is {tuple(ks)}; expected at least 1 each")
   lengths = lengths[lengths > 0]
   begins = np.cumsum(lengths) - lengths
   result = {}
@@ -64,22 +69,27 @@ def of_ranks(
 def of_lists(
   rows: Int[np.ndarray, "q k"], popularity: Shaped[np.ndarray, "i"]
 ) -> dict[str, float]:
-  """What of the catalogue is shown, and how popular it is; names end with `k`.
+  """Compute coverage and popularity of recommended lists.
 
-  "coverage_10": the share of items that are in any list. "arp_10": the average
-  recommendation popularity, the mean over users of the mean popularity of their list
-  (Yin et al., "Challenging the Long Tail Recommendation", 2012). "popularity_10": the
-  same of percentiles, 0 to 1, which compares over data sets: the share of items that
-  are less popular, plus half of that of the equally popular, itself included; random
-  lists have .5. "gini_10": the inequality of how often items are shown, 0 if all
-  equally often, near 1 if few alone (Fleder and Hosanagar, 2009).
+  The names end with the length of the lists:
+
+  * "coverage_10": share of all items that are in any list.
+  * "arp_10", the average recommendation popularity: mean popularity of a user's list,
+    averaged over users (Yin et al., "Challenging the Long Tail Recommendation", 2012).
+  * "popularity_10": the same for the percentile of the popularity, which is comparable
+    between data sets. The percentile of an item is the share of less popular items plus
+    half the share of equally popular ones, itself included. Random lists have 0.5.
+  * "gini_10": Gini coefficient of the number of times that items are recommended. It is
+    0 if all are recommended equally often, and near 1 if only few are (Fleder and
+    Hosanagar, 2009).
 
   Args:
-    rows: Items shown to each user; -1 is none. A user without any does not count.
-    popularity: Number of known events of each item, say.
+    rows: Item rows recommended to each user; -1 for no item. Users without items do not
+      count.
+    popularity: Popularity of each item, such as its number of training events.
 
   Raises:
-    ConfigError: A row that no item has, or no item in any list.
+    ConfigError: An item row is out of range, or all lists are empty.
   """
   rows, popularity = np.asarray(rows), np.asarray(popularity, np.float64)
   num_items = len(popularity)
@@ -87,13 +97,13 @@ def of_lists(
   if len(bad):
     user, place = bad[0]
     raise ConfigError(
-      f"list of user {user}: item row {rows[user, place]}, and there are {num_items}"
-      " items; -1 is no item"
+      f"list of user {user}: item row {rows[user, place]} is not in 0 to"
+      f" {num_items - 1}; use -1 for no item"
     )
   shown = rows >= 0
   lengths = shown.sum(axis=1)
   if not lengths.any():
-    raise ConfigError("no list has an item: there is nothing to average")
+    raise ConfigError("all lists are empty: there is nothing to average")
 
   def mean(values):
     listed = np.where(shown, values[rows], 0).sum(axis=1)
@@ -110,14 +120,12 @@ def of_lists(
 
 
 def _percentiles(values: Float[np.ndarray, "i"]) -> Float[np.ndarray, "i"]:
-  """Scipy's `percentileofscore` of kind "mean", over 100."""
-  ordered = np.sort(values)
-  sides = [np.searchsorted(ordered, values, side=side) for side in ("left", "right")]
-  return np.mean(sides, axis=0) / len(values)
+  """Percentiles from 0 to 1: `scipy.stats.percentileofscore` of kind "mean"."""
+  return (scipy.stats.rankdata(values) - 0.5) / len(values)
 
 
 def _gini(counts: Int[np.ndarray, "i"]) -> float:
-  """Half the mean absolute difference of two items' counts, over the mean count."""
+  """Half the mean absolute difference of the counts of two items, over their mean."""
   n = len(counts)
   weights = 2 * np.arange(1, n + 1) - n - 1
   return float(np.sum(weights * np.sort(counts)) / (n * counts.sum()))

@@ -1,4 +1,4 @@
-"""The items whose vectors have the largest products with a user's: the recalled list.
+"""Nearest-neighbour search: the items with the largest products with a user vector.
 
 Axes besides the usual: `q` users, `i` items, `r` users of a block.
 """
@@ -16,8 +16,8 @@ from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Ragged
 from deepsets_jax.tasks.retrieval import blocks
 
-# Scores of which the maximum is taken first. 32 and 64 are as fast on a CPU (1.6 times
-# as fast as `top_k` alone); a vector register of a TPU holds 128.
+# Number of scores of a chunk, whose maximum is taken first. On a CPU 32 and 64 are as
+# fast (1.6 times as fast as `top_k` alone); a vector register of a TPU holds 128.
 _CHUNK = 128
 
 
@@ -32,31 +32,33 @@ def nearest(
   user_block: int = 256,
   item_block: int = 16384,
 ) -> tuple[Float[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
-  """Scores and rows of the `k` best items of each user, from the best.
+  """Find the `k` items with the highest scores for each user.
 
-  Of equal scores the lower row comes first; equal vectors have equal scores where the
-  device's product treats all columns of a block alike, as on a CPU. Where a user has
-  fewer than `k` items left, rows are -1 and scores -inf.
+  Of equal scores the lower row comes first. Equal vectors have equal scores if the
+  device's product treats all columns of a block alike, as on a CPU.
 
   Args:
-    users, items: Finite; unit vectors make the scores cosines. All items are on the
-      device, in their own type.
-    k: At most the number of items.
-    seen: Item rows per user, to be left out. None: nothing was seen.
-    approximate: By `jax.lax.approx_max_k` (Chern et al., "TPU-KNN", 2022), which is
-      made for a TPU: others fall back to an exact search. Ties are in any order.
-    recall_target: The share of the true `k` best that an approximate search shall find.
-    user_block, item_block: Rows of a block.
+    users, items: Finite vectors. Those of items stay on the device in their own type.
+    k: Number of items to find.
+    seen: Item rows per user to leave out; None for no items.
+    approximate: Search with `jax.lax.approx_max_k` (Chern et al., "TPU-KNN", 2022),
+      which is exact except on TPUs. The order of ties is arbitrary.
+    recall_target: Expected share of the true `k` items in an approximate search.
+    user_block, item_block: Number of users and of items of a block.
+
+  Returns:
+    Scores and item rows, the highest score first. For a user with fewer than `k` items
+    left, the last rows are -1 and their scores -inf.
 
   Raises:
-    ConfigError: `k` or the recall out of range, or see `blocks.checked`.
+    ConfigError: See `blocks.check_vectors`; or `k` or `recall_target` is out of range.
   """
-  users, items = blocks.checked(users, items)
+  users, items = blocks.check_vectors(users, items)
   if not 1 <= k <= len(items):
     raise ConfigError(f"k is {k}: expected 1 to {len(items)}, the number of items")
   if not 0 < recall_target <= 1:
     raise ConfigError(f"recall_target is {recall_target}: expected above 0, at most 1")
-  seen = blocks.checked_rows(seen, "seen", len(users), len(items))
+  seen = blocks.check_rows(seen, "seen", len(users), len(items))
   search = functools.partial(
     _nearest, k=k, recall_target=recall_target if approximate else None
   )
@@ -76,13 +78,13 @@ def nearest(
 def _nearest(
   users: Float[Array, "r d"],
   items: Float[Array, "i d"],
-  pairs: blocks.Pairs,
+  pairs: blocks.ExcludedPairs,
   *,
   k: int,
   item_block: int,
   recall_target: float | None,
 ) -> tuple[Float[Array, "r k"], Int[Array, "r k"]]:
-  """The `k` best of a block of users; exact without a target of recall."""
+  """Best items of a block of users; exact if `recall_target` is None."""
 
   def merge(block, best):
     scores, start = blocks.scores(users, items, pairs, block, item_block)
@@ -95,8 +97,8 @@ def _nearest(
         recall_target=recall_target,
         reduction_input_size_override=len(items),
       )
-    # The earlier blocks' first: top_k keeps this order where scores are equal, so that
-    # the lower row wins, and -1 against what is left out.
+    # Earlier blocks come first: top_k keeps the order of equal scores, so that the
+    # lower row wins, and -1 wins against excluded items.
     top = jnp.concatenate([best[0], top], axis=1)
     rows = jnp.concatenate([best[1], start + columns], axis=1)
     top, places = jax.lax.top_k(top, k)
@@ -110,17 +112,17 @@ def _nearest(
 def _exact(
   scores: Float[Array, "r i"], k: int
 ) -> tuple[Float[Array, "r k"], Int[Array, "r k"]]:
-  """`jax.lax.top_k`, of the `k` chunks alone that have the largest maxima.
+  """`jax.lax.top_k`, applied only to the `k` chunks with the largest maxima.
 
-  No other chunk can have one of the `k` best: each of the chosen has a better one, or
-  an equal one of a lower row.
+  No other chunk holds one of the `k` best scores: each of the `k` chunks has a better
+  one, or an equal one of a lower row.
   """
   num_chunks = scores.shape[1] // _CHUNK
   if num_chunks <= k or scores.shape[1] % _CHUNK:
     return jax.lax.top_k(scores, k)
   chunks = scores.reshape(-1, num_chunks, _CHUNK)
   _, chosen = jax.lax.top_k(jnp.max(chunks, axis=2), k)
-  # By row again, so that of equal scores the first is that of the lower row.
+  # Sorted by row, so that the lower row comes first among equal scores.
   chosen = jnp.sort(chosen, axis=1)
   some = jnp.take_along_axis(chunks, chosen[:, :, None], axis=1)
   top, places = jax.lax.top_k(some.reshape(-1, k * _CHUNK), k)

@@ -1,9 +1,9 @@
-"""Ranks of the items to be found, from 0; what ties shares the mean of its ranks.
+"""Ranks of target items, from 0; items with equal scores share their mean rank.
 
-With `better` candidates above an item and `ties` others level with it, its rank is
-better + ties / 2. Candidates of a user are all items but those seen, except where a
-seen item is a target, too: who clicks a film again has found it. Axes besides the
-usual: `q` users, `i` items, `t` targets of all users, one after the other.
+The rank of an item with `better` candidates of higher score and `ties` others of equal
+score is better + ties / 2. The candidates of a user are all items that the user has not
+seen, and all targets: a film that is watched again counts as found. Axes besides the
+usual: `q` users, `i` items, `t` targets of all users, one user after the other.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Ragged, from_lengths
 from deepsets_jax.tasks.retrieval import blocks
 
-# Targets of one row of a block; a user with more takes several rows.
+# Number of targets of one row of a block; a user with more takes several rows.
 _MOST_TARGETS = 8
 
 
 def tolerance(size: int) -> float:
-  """How far two products of `size` terms may lie apart and tie, over |user| |target|.
+  """Largest difference of two products that count as equal, over |user| |target|.
 
-  2 sqrt(d) of float32's epsilon, d the size. Sums of equal vectors taken in different
-  orders differ by d epsilons at the worst, and in effect by the square root of that, as
-  random walks do: by 2.5 at d = 64 and 4.5 at 256 on a CPU, of 16 and 32 here. Other
-  items so near tie, too. At d = 256 this is 16,000 times less than the standard
-  deviation of the products of random directions.
+  It is 2 sqrt(d) epsilons of float32 for vectors of size d. Sums of the same d terms in
+  different orders differ by d epsilons in the worst case and, like a random walk, by
+  about sqrt(d) in practice: on a CPU by 2.5 for d = 64 and 4.5 for d = 256, where 16
+  and 32 are allowed. Different items with products this close tie as well. For d = 256
+  the tolerance is 16,000 times smaller than the standard deviation of the products of
+  random unit vectors.
   """
   return 2 * size**0.5 * float(np.finfo(np.float32).eps)
 
@@ -39,17 +40,17 @@ def tolerance(size: int) -> float:
 def of_scores(
   scores: Float[np.ndarray, "q i"], targets: Ragged, seen: Ragged | None = None
 ) -> Float[np.ndarray, "t"]:
-  """Ranks by scores of any origin (host); only equal scores tie.
+  """Compute ranks from given scores on the host; only equal scores tie.
 
   Args:
-    scores: Of every item for every user; higher is better. May be infinite.
-    targets: Item rows per user. Each is ranked among all others of the user, too. An
-      item that is a target twice has two ranks, and counts once as a candidate.
-    seen: Item rows per user, to be left out. None: nothing was seen.
+    scores: Score of every item for every user; higher is better. May be infinite.
+    targets: Item rows to rank per user; the other targets of a user are candidates. An
+      item that is a target twice has two ranks, but is one candidate.
+    seen: Item rows per user to leave out; None for no items.
 
   Raises:
-    ConfigError: Scores that are not a matrix or NaN, not a list per user, or a row that
-      no item has.
+    ConfigError: The scores are not a matrix or contain NaN, there is not one list per
+      user, or an item row is out of range.
   """
   scores = _checked_scores(scores)
   targets, left_out = _checked(targets, seen, *scores.shape)
@@ -74,21 +75,24 @@ def of_vectors(
   user_block: int = 256,
   item_block: int = 8192,
 ) -> Float[np.ndarray, "t"]:
-  """Ranks by the products of vectors, among all items and exact.
+  """Compute exact ranks among all items from products of vectors.
 
-  As `of_scores` of `users @ items.T`, of which one block at a time exists; scores
-  within the `tolerance` tie. All items are on the device, in their own type.
+  Equals `of_scores` of `users @ items.T`, but only one block of products exists at a
+  time, and scores within the `tolerance` tie.
 
   Args:
-    users, items: Finite. Items of a low precision are multiplied in float32.
-    targets, seen: See `of_scores`.
-    user_block, item_block: Rows of a block. Results do not depend on them; a device
-      with more memory is faster with more.
+    users: User vectors, finite.
+    items: Item vectors, finite. They are kept on the device in their own type, and
+      multiplied in float32.
+    targets: See `of_scores`.
+    seen: See `of_scores`.
+    user_block: Number of users of a block; larger blocks are faster if memory allows.
+    item_block: Number of items of a block.
 
   Raises:
-    ConfigError: See `of_scores` and `blocks.checked`.
+    ConfigError: See `of_scores` and `blocks.check_vectors`.
   """
-  users, items = blocks.checked(users, items)
+  users, items = blocks.check_vectors(users, items)
   targets, left_out = _checked(targets, seen, len(users), len(items))
   owners, slots, places = _in_rows(targets)
   found = []
@@ -109,15 +113,17 @@ def of_vectors(
 
 
 def _in_rows(targets: Ragged) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """The user of each row, its targets `[rows, m]`, and where in those each target is.
+  """Distribute the targets of each user over rows of equal width.
 
-  A user has as many rows as it takes, none without targets; empty slots are item 0.
+  Returns:
+    The user of each row, its targets `[rows, m]` (item 0 in empty slots), and the
+    position of each target among all slots.
   """
   lengths = np.diff(targets.offsets)
   width = min(max(lengths.max(initial=0), 1), _MOST_TARGETS)
   num_rows = -(-lengths // width)
   owners = np.repeat(np.arange(len(lengths)), num_rows)
-  # A user's targets lie one after the other in the slots of its rows.
+  # The targets of a user fill the slots of its rows one after the other.
   begins = (np.cumsum(num_rows) - num_rows) * width
   places = np.repeat(begins - targets.offsets[:-1], lengths)
   places = places + np.arange(len(places))
@@ -130,12 +136,12 @@ def _in_rows(targets: Ragged) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _twice_the_ranks(
   users: Float[Array, "r d"],
   items: Float[Array, "i d"],
-  pairs: blocks.Pairs,
+  pairs: blocks.ExcludedPairs,
   targets: Int[Array, "r m"],
   *,
   item_block: int,
 ) -> Int[Array, "r m"]:
-  """Twice the number of better items and once that of level ones, targets apart."""
+  """Twice the number of better items plus the number of ties, without the target."""
   vectors = jnp.take(items, targets, axis=0).astype(jnp.float32)
   score = jnp.einsum("rd,rmd->rm", users, vectors, precision=jax.lax.Precision.HIGHEST)
   lengths = jnp.linalg.norm(users, axis=1)[:, None] * jnp.linalg.norm(vectors, axis=2)
@@ -147,7 +153,7 @@ def _twice_the_ranks(
     scores = scores[:, None, :]
     rows = start + jnp.arange(item_block, dtype=jnp.int32)
     own = rows[None, None, :] == targets[:, :, None]
-    # One sum of both: two sums would read the scores twice.
+    # One sum for both counts: two sums would read the scores twice.
     count = (scores > above).astype(jnp.int32) + (scores >= below).astype(jnp.int32)
     return total + jnp.sum(jnp.where(own, 0, count), axis=2, dtype=jnp.int32)
 
@@ -163,28 +169,28 @@ def among_sampled(
   seed: int = 0,
   user_rows: Int[np.ndarray, "q"] | None = None,
 ) -> Float[np.ndarray, "t"]:
-  """Ranks among `n` random items only: the weaker protocol, for comparison with papers.
+  """Compute ranks among `n` sampled items, for comparison with papers.
 
-  Metrics of it are not those of the full ranking, and need not order models alike:
-  Krichene and Rendle, "On Sampled Metrics for Item Recommendation" (2020). The `n` of a
-  user are neither seen nor targets, uniform and without replacement; all targets of a
-  user meet the same, and not one another.
+  Sampled metrics differ from those of full ranking, and may order models differently:
+  Krichene and Rendle, "On Sampled Metrics for Item Recommendation" (2020). The `n`
+  items of a user are uniform, without replacement, and neither seen nor targets. All
+  targets of a user are ranked among the same items, but not among each other.
 
   Args:
-    scores: Of all items, or the vectors of users and items; ties as in `of_scores` and
-      `of_vectors`.
-    targets, seen: See `of_scores`.
+    scores: Scores of all items, or vectors of users and items; ties as in `of_scores`
+      and `of_vectors`.
+    targets: See `of_scores`.
+    seen: See `of_scores`.
     n: Number of sampled items.
-    seed: With the user's row, decides the sample.
-    user_rows: Rows of the users in their table, so that a sample depends on no other
-      user; by default 0, 1, ...
+    seed: Determines the sample, together with the user's row.
+    user_rows: Rows of the users in their table, by default 0, 1, ...
 
   Raises:
-    ConfigError: As `of_scores` and `of_vectors`, or a user has fewer than `n` items to
+    ConfigError: See `of_scores` and `of_vectors`; or a user has fewer than `n` items to
       sample from.
   """
   if isinstance(scores, tuple):
-    users, items = blocks.checked(*scores)
+    users, items = blocks.check_vectors(*scores)
     score = functools.partial(_products, users, np.asarray(items))
     shape = len(users), len(items)
   else:
@@ -194,8 +200,8 @@ def among_sampled(
   user_rows = np.arange(shape[0]) if user_rows is None else np.asarray(user_rows)
   if user_rows.shape != shape[:1]:
     raise ConfigError(
-      f"user_rows of shape {user_rows.shape}: expected a row for each of {shape[0]}"
-      " users"
+      f"user_rows has the shape {user_rows.shape}; expected one row for each of the"
+      f" {shape[0]} users"
     )
   ranks = []
   for user, own in enumerate(targets.to_lists()):
@@ -210,20 +216,20 @@ def among_sampled(
 def _sample(
   user: int, taken: np.ndarray, num_items: int, n: int, seed: list[int]
 ) -> np.ndarray:
-  """`n` different rows of items out of those not taken; `taken` ascending."""
+  """Sample `n` different item rows that are not in `taken`, which is ascending."""
   free = num_items - len(taken)
   if free < n:
     raise ConfigError(
-      f"user {user}: {free} of {num_items} items are neither seen nor targets, and n is"
-      f" {n}; lower n, or rank among all items"
+      f"user {user}: only {free} of {num_items} items are neither seen nor targets, but"
+      f" n is {n}; lower n, or rank among all items"
     )
   places = np.random.default_rng(seed).choice(free, n, replace=False)
-  # The number of taken rows before a free one, by its place among the free ones.
+  # Adds to each position among the free rows the number of taken rows before it.
   return places + np.searchsorted(taken - np.arange(len(taken)), places, side="right")
 
 
 def _among(others: np.ndarray, scores: np.ndarray, margins: Any) -> list[float]:
-  """The rank of each score among the others; within a margin of it they tie."""
+  """Rank of each score among the others, which tie within a margin."""
   ranks = []
   for score, margin in zip(*np.broadcast_arrays(scores, margins), strict=True):
     better = np.count_nonzero(others > score + margin)
@@ -233,7 +239,7 @@ def _among(others: np.ndarray, scores: np.ndarray, margins: Any) -> list[float]:
 
 
 def _products(users, items, user, rows):
-  """Scores of some items for a user in float64, and how far apart they may tie."""
+  """Scores of items for a user in float64, and the margins within which they tie."""
   vectors, vector = items[rows].astype(np.float64), users[user].astype(np.float64)
   lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(vector)
   return vectors @ vector, tolerance(len(vector)) * lengths
@@ -242,14 +248,14 @@ def _products(users, items, user, rows):
 def _checked_scores(scores: Float[np.ndarray, "q i"]) -> Float[np.ndarray, "q i"]:
   scores = np.asarray(scores)
   if scores.ndim != 2:
-    raise ConfigError(f"scores of shape {scores.shape}: expected [users, items]")
+    raise ConfigError(f"scores has the shape {scores.shape}; expected [users, items]")
   bad = np.isnan(scores).any(axis=1)
   if bad.any():
     user = int(np.argmax(bad))
     item = int(np.argmax(np.isnan(scores[user])))
     raise ConfigError(
-      f"user {user}: the score of item row {item} is NaN, which has no rank; give an"
-      " item without a score -inf"
+      f"user {user}: the score of item row {item} is NaN. Use -inf for an item without"
+      " a score"
     )
   return scores
 
@@ -257,11 +263,11 @@ def _checked_scores(scores: Float[np.ndarray, "q i"]) -> Float[np.ndarray, "q i"
 def _checked(
   targets: Ragged, seen: Ragged | None, num_users: int, num_items: int
 ) -> tuple[Ragged, Ragged]:
-  """The targets, and of the seen items those that are no targets of the user."""
-  targets = blocks.checked_rows(targets, "targets", num_users, num_items)
-  seen = blocks.checked_rows(seen, "seen", num_users, num_items)
+  """Checked targets, and the seen items that are not targets of the same user."""
+  targets = blocks.check_rows(targets, "targets", num_users, num_items)
+  seen = blocks.check_rows(seen, "seen", num_users, num_items)
   users = [np.repeat(np.arange(num_users), np.diff(x.offsets)) for x in (targets, seen)]
-  # A user and an item as one number, so that pairs are compared as numbers are.
+  # Each pair of a user and an item becomes one number.
   own, out = (
     user * num_items + x.values for user, x in zip(users, (targets, seen), strict=True)
   )

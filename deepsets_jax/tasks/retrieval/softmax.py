@@ -1,4 +1,4 @@
-"""The sampled softmax: the next item told from other users' and from random ones."""
+"""The sampled softmax loss of retrieval, with in-batch and uniform negatives."""
 
 from __future__ import annotations
 
@@ -25,42 +25,45 @@ def loss(
   candidates: Bool[Array, "b m"],
   weights: Float[Array, "b"],
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-  """The summed cross-entropy of each user's own candidate, in nats, and its weight.
+  """Compute the cross-entropy in nats of each user's positive among the candidates.
 
-  From each logit the log of how often its item is expected among the candidates is
-  taken away, so that it is as if all items were there: else popular ones, which many
-  users came to, would be pushed down (Bengio and Senecal, 2008; Yi et al., 2019,
-  "Sampling-Bias-Corrected Neural Modeling"). Candidates that are the same item as the
-  own one, by chance, are left out.
+  The logit of a candidate is corrected by the log of the expected number of times that
+  its item is a candidate. Without the correction popular items, which are positives of
+  many users, would be pushed down (Bengio and Senecal, 2008; Yi et al., 2019,
+  "Sampling-Bias-Corrected Neural Modeling"). Candidates that happen to be the same item
+  as the positive are left out.
 
   Args:
-    logits: Products over the temperature.
-    rows: The item of each candidate.
-    own: The candidate that each user came to.
-    log_expected: Of each candidate; see `pairs.Pairs`.
-    candidates: Which of them are so for which user; the own one always is.
-    weights: 0 for a user that is only padding.
+    logits: Products of user and candidate vectors over the temperature.
+    rows: Item row of each candidate.
+    own: Position of each user's positive among the candidates.
+    log_expected: Log of the expected count of each candidate, see `pairs.Pairs`.
+    candidates: Which candidates count for which user; the positive always does.
+    weights: Weight of each user; 0 for padding.
+
+  Returns:
+    The weighted sum over users, and the sum of their weights.
   """
   by_chance = (rows[None] == rows[own][:, None]) & (
     jnp.arange(len(rows), dtype=own.dtype)[None] != own[:, None]
   )
   corrected = logits - log_expected[None]
   corrected = jnp.where(candidates & ~by_chance, corrected, -jnp.inf)
-  # A padding user's own candidate may be none; what is lost there does not count.
+  # The positive of a padding user may not be a candidate. Its loss does not count.
   losses = jax.nn.logsumexp(jnp.where(weights[:, None] > 0, corrected, 0), axis=1)
   losses = losses - jnp.take_along_axis(corrected, own[:, None], axis=1)[:, 0]
   return jnp.sum(jnp.where(weights > 0, losses, 0) * weights), jnp.sum(weights)
 
 
 def seen(history: Ragged, rows: Int[Array, "m"]) -> Bool[Array, "b m"]:
-  """Whether an item is in the history of each user.
+  """Whether each item is in the history of each user.
 
   Args:
-    history: Rows of items.
-    rows: Of the items in question; one may be there several times.
+    history: Item rows in the history of each user.
+    rows: Item rows to look up; an item may occur several times.
   """
   order = jnp.sort(rows)
-  # An item stands for all of its copies by the first of them.
+  # The first copy of an item stands for all of its copies.
   first = jnp.searchsorted(order, history.values)
   first = jnp.minimum(first, len(rows) - 1)
   there = order[first] == history.values
@@ -71,18 +74,18 @@ def seen(history: Ragged, rows: Int[Array, "m"]) -> Bool[Array, "b m"]:
 
 @dataclasses.dataclass(frozen=True)
 class SampledSoftmax:
-  """The loss of `Pairs`, for `step.build_step`.
+  """The loss of `Pairs`, an objective for `step.build_step`.
 
-  Candidates are the items that the users of a shard came to, where `in_batch`, and the
-  uniform negatives: with both, mixed negative sampling (Yang et al., 2020). Without the
-  former and with all items as the latter it is the full softmax.
+  The candidates are the positives of all users of a shard, if `in_batch`, and uniform
+  negatives. With both this is mixed negative sampling (Yang et al., 2020). Without
+  in-batch negatives, and with all items as uniform negatives, it is the full softmax.
 
   Attributes:
-    model: The towers.
-    temperature: Divides the products.
-    in_batch: Whether the items of other users are candidates.
-    mask_seen: Whether the items in a user's history are left out of its candidates:
-      they are no choice where nobody comes to an item twice.
+    model: The two towers.
+    temperature: Divides the products of vectors.
+    in_batch: Whether the positives of other users are candidates.
+    mask_seen: Whether to leave out the items in a user's history. Use it if no user
+      interacts with an item twice.
   """
 
   model: TwoTowers
@@ -96,15 +99,17 @@ class SampledSoftmax:
         f"config.retrieval.temperature is {self.temperature}; expected above 0"
       )
 
-  def of_shard(self, params: PyTree, pairs: Pairs, key: Array) -> tuple[Array, Array]:
-    """Summed loss and weight; candidates are those of the shard."""
+  def shard_loss(self, params: PyTree, pairs: Pairs, key: Array) -> tuple[Array, Array]:
+    """Summed loss and weight of a shard, with its own candidates."""
     users, found = self._embed(params, pairs, key)
     return self._loss(pairs, users, found, jnp.zeros((), jnp.int32))
 
-  def of_device(self, params: PyTree, pairs: Pairs, keys: Array) -> tuple[Array, Array]:
-    """The same of all shards of a device, `[s, ...]` with a key each, together.
+  def device_loss(
+    self, params: PyTree, pairs: Pairs, keys: Array
+  ) -> tuple[Array, Array]:
+    """Summed loss and weight of the shards `[s, ...]` of a device, with a key each.
 
-    Candidates are those of all shards, gathered from all devices.
+    The candidates of all shards are gathered from all devices.
     """
     # Not vmap: scatters over shards are slow on GPUs.
     users, found = jax.lax.map(lambda x: self._embed(params, *x), (pairs, keys))
@@ -121,7 +126,7 @@ class SampledSoftmax:
   def _embed(
     self, params: PyTree, pairs: Pairs, key: Array
   ) -> tuple[Array, _Candidates]:
-    """The users of a shard, and its candidates, the users' own first."""
+    """Vectors of the users of a shard, and its candidates: first their positives."""
 
     def both(model: TwoTowers) -> tuple[Array, Array]:
       items = model.embed_items(pairs.items.modalities, train=True)
@@ -142,7 +147,7 @@ class SampledSoftmax:
   def _loss(
     self, pairs: Pairs, users: Array, found: _Candidates, first: Array
   ) -> tuple[Array, Array]:
-    """Of the users of a shard, whose own candidates are from `first` on."""
+    """Loss of the users of a shard, whose positives begin at candidate `first`."""
     own = first + jnp.arange(len(users), dtype=jnp.int32)
     columns = jnp.arange(len(found.rows), dtype=jnp.int32)
     candidates = jnp.broadcast_to(found.of_all[None], (len(users), len(columns)))
@@ -159,7 +164,10 @@ class SampledSoftmax:
 
 @flax.struct.dataclass
 class _Candidates:
-  """`m` items to tell an item from: vectors, rows, logs, and which are everybody's."""
+  """`m` candidates: vectors, item rows, logs of expected counts, and `of_all`.
+
+  `of_all` is true for candidates of all users, and false for those of one user.
+  """
 
   vectors: Float[Array, "m d"]
   rows: Int[Array, "m"]

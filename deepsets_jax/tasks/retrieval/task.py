@@ -1,20 +1,20 @@
-"""Recall: of all items those that a user comes to next, by two towers."""
+"""The retrieval task: two towers find the next items of a user among all items."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import ml_collections
 import numpy as np
+import optax
 from jaxtyping import Array, Float, PyTree
 
 from deepsets_jax.data.datasets import registry
-from deepsets_jax.data.interactions import cold, field_selection, next_item
+from deepsets_jax.data.interactions import cold, next_item
 from deepsets_jax.data.interactions.catalog import ItemCatalog
 from deepsets_jax.data.interactions.cold import ColdSplit
 from deepsets_jax.data.interactions.histories import Histories, Split, leave_out
@@ -24,33 +24,28 @@ from deepsets_jax.data.tables.batching import Budget
 from deepsets_jax.data.tables.table import Table
 from deepsets_jax.models import two_tower
 from deepsets_jax.tasks import interactions
-from deepsets_jax.tasks.retrieval import costs, evaluation, shapes, softmax
-from deepsets_jax.tasks.retrieval.vectors import Vectors
+from deepsets_jax.tasks.retrieval import costs, evaluation, open_settings, softmax
+from deepsets_jax.tasks.retrieval.vectors import TowerVectors
 from deepsets_jax.tasks.supervised import run as runs
 from deepsets_jax.training import optimizer, sharding
 from deepsets_jax.training import step as train_step
-from deepsets_jax.training.checkpoints import LoopState
 from deepsets_jax.training.step import State, Step
 
 
 @dataclasses.dataclass(frozen=True)
 class RetrievalTask(interactions.InteractionTask):
-  """Two towers on histories; see `task.Task`.
+  """Two towers on histories; implements `training.task.Task`.
 
   Attributes:
-    config: Resolved.
-    mesh: Of all devices.
-    titles: Of each item, to be printed.
-    histories: With the fields that the config chooses, and ids of items.
-    splits: By name, who is to find what.
-    train_ends: Where the training events of each user end.
-    prefixes: The training examples.
-    budget: Of the users of a shard.
-    batcher: Of training.
-    model: The towers.
-    step: The training step.
-    init: The state before it.
+    config, mesh, examples, budget, batcher, step, init, splits: See
+      `InteractionTask`.
+    titles: Printable title of each item.
+    histories: Events of all users, with the selected fields of users and items.
+    train_ends: End of each user's training events.
+    model: The two towers.
   """
+
+  name: ClassVar[str] = "retrieval"
 
   config: ml_collections.ConfigDict
   mesh: jax.sharding.Mesh
@@ -58,7 +53,7 @@ class RetrievalTask(interactions.InteractionTask):
   histories: Histories
   splits: dict[str, Split | ColdSplit]
   train_ends: np.ndarray
-  prefixes: NextItemExamples
+  examples: NextItemExamples
   budget: Budget
   batcher: PairBatcher
   model: two_tower.TwoTowers
@@ -69,90 +64,67 @@ class RetrievalTask(interactions.InteractionTask):
   def build(
     cls, config: ml_collections.ConfigDict, source: ItemCatalog | None = None
   ) -> RetrievalTask:
-    """The task of a config, see `tasks.build_task`; of its data, or of those given."""
+    """Build the task of a config, see `tasks.build_task`.
+
+    Args:
+      config: Config of the run.
+      source: Its data; by default that of `config.data`.
+    """
     runs.check_positive(config)
     mesh = sharding.make_mesh()
     config = config.copy_and_resolve_references()
-    settings = config.data.histories
     source = source or registry.load_histories(config.data)
-    histories, cold_split = source.histories, {}
-    if settings.cold_items:
-      histories, asked = cold.hold_out(histories, settings.cold_items, config.seed)
-      cold_split["cold"] = asked
-    splits, train_ends = leave_out(histories, settings.held_out)
-    popularity = histories.popularity(train_ends)
-    keys = ("user_fields", "item_fields", "id_events")
-    histories = field_selection.select_fields(
-      histories, popularity, **{k: settings[k] for k in keys}
-    )
+    histories, splits, train_ends = _split(config, source.histories)
+    settings = config.data.histories
     examples = NextItemExamples(
       histories, train_ends, settings.max_history, settings.examples, config.seed
     )
-    budget, batcher = _fit(config, examples)
+    budget, batcher = _batching(config, examples)
     model = two_tower.build_two_towers(
       config, next_item.schema(histories), histories.items.schema
     )
     tx = optimizer.build_optimizer(config.optim, config.total_steps)
 
-    def params(key: Array, one: Pairs) -> PyTree:
-      return model.init(key, one.users.modalities, one.items.modalities)["params"]
+    def init_params(key: Array, shard: Pairs) -> PyTree:
+      return model.init(key, shard.users.modalities, shard.items.modalities)["params"]
 
-    init = interactions.init(config, params, tx, batcher, mesh)
-    keys = ("temperature", "in_batch", "mask_seen")
-    lose = softmax.SampledSoftmax(model, **{k: config.retrieval[k] for k in keys})
-    step = train_step.build_step(
-      lose.of_device if config.retrieval.cross_device_negatives else lose.of_shard,
-      tx,
-      mesh,
-      ema_decay=config.optim.ema_decay,
-      together=config.retrieval.cross_device_negatives,
-    )
     return cls(
       config=config,
       mesh=mesh,
       titles=source.titles,
       histories=histories,
-      splits=splits | cold_split,
+      splits=splits,
       train_ends=train_ends,
-      prefixes=examples,
+      examples=examples,
       budget=budget,
       batcher=batcher,
       model=model,
-      step=step,
-      init=init,
+      step=_build_step(config, model, tx, mesh),
+      init=interactions.build_init(config, init_params, tx, batcher, mesh),
     )
 
-  @property
-  def examples(self) -> NextItemExamples:
-    """See `on_histories.InteractionTask`."""
-    return self.prefixes
-
   def items(self, params: PyTree) -> Float[np.ndarray, "i d"]:
-    """The vectors of all items, in the order of their table."""
+    """Compute the vectors of all items, in the order of their table."""
     return self._vectors.items(params, self.histories.items)
 
   def users(
     self, params: PyTree, items: Float[np.ndarray, "i d"], table: Table
   ) -> Float[np.ndarray, "q d"]:
-    """The vectors of users, given those of all items.
+    """Compute the vectors of users.
 
     Args:
-      params: Of the model.
-      items: See `items`.
-      table: Of users before an event, see `prefixes.users_before`.
+      params: Parameters of the model.
+      items: Vectors of all items, see `items`.
+      table: Users before an event, see `next_item.users_before`.
     """
     return self._vectors.users(params, items, table)
 
   def before(self, split: str) -> Table:
-    """The users of a split, as they are known."""
+    """Table of the users of a split before their held-out events."""
     chosen = self.splits[split]
     return next_item.users_before(
-      self.histories, chosen.user_rows, chosen.known_ends, self.prefixes.max_history
+      self.histories, chosen.user_rows, chosen.known_ends, self.examples.max_history
     )
-
-  def validate(self, params: PyTree) -> dict[str, float]:
-    """The metrics of full ranking on validation."""
-    return self.evaluate(params, "validation")
 
   def evaluate(
     self,
@@ -161,13 +133,15 @@ class RetrievalTask(interactions.InteractionTask):
     table: Table | None = None,
     among: np.ndarray | None = None,
   ) -> dict[str, float]:
-    """The metrics of full ranking, own earlier items left out, and of the lists.
+    """Compute the metrics of full ranking and of the recommended lists.
+
+    The items that a user has seen before are left out.
 
     Args:
-      params: Of the model.
-      split: Of `splits`.
-      table: The users of the split as they are known, where not all is.
-      among: Rows of the items to find the targets among, increasing; None for all.
+      params: Parameters of the model.
+      split: Name of a split.
+      table: Users of the split, if they differ from `before(split)`.
+      among: Ascending rows of the items to rank; None for all items.
     """
     items, chosen = self.items(params), self.splits[split]
     table = self.before(split) if table is None else table
@@ -182,50 +156,80 @@ class RetrievalTask(interactions.InteractionTask):
     )
 
   def costs(self) -> dict[str, Any]:
-    """What the parts of both towers cost, per user; see `costs.model_costs`."""
-    return costs.tower_costs(self)
+    """Costs of both towers per user, see `costs.tower_costs`."""
+    return costs.tower_costs(self, self.model, self.abstract_state.params)
 
-  def report(
-    self,
-    workdir: pathlib.Path,
-    params: PyTree,
-    position: LoopState,
-    summary: dict[str, Any],
-  ) -> dict[str, Any]:
-    """Evaluates validation and test and writes results and pictures."""
-    results = {split: self.evaluate(params, split) for split in self.splits}
+  def evaluate_splits(self, params: PyTree) -> dict[str, dict[str, float]]:
+    """Compute the metrics of all splits, and of cold items among themselves."""
+    results = super().evaluate_splits(params)
     if "cold" in self.splits:
       among = self.splits["cold"].cold_rows
       results["cold_alone"] = self.evaluate(params, "cold", among=among)
-    return interactions.write_results(
-      workdir, self.config, results, params, position, summary
-    )
+    return results
 
   @functools.cached_property
-  def _vectors(self) -> Vectors:
+  def _vectors(self) -> TowerVectors:
     shards, items = self.config.data.shards, self.batcher.item_budget
-    return Vectors(self.model, self.mesh, shards, self.budget, items)
+    return TowerVectors(self.model, self.mesh, shards, self.budget, items)
 
 
-def _fit(
+def _split(
+  config: ml_collections.ConfigDict, histories: Histories
+) -> tuple[Histories, dict[str, Split | ColdSplit], np.ndarray]:
+  """Hold out events, and cold items if the config asks for them.
+
+  Returns:
+    The histories with the selected fields, the splits by name, and the end of each
+    user's training events.
+  """
+  settings, cold_split = config.data.histories, {}
+  if settings.cold_items:
+    histories, split = cold.hold_out(histories, settings.cold_items, config.seed)
+    cold_split["cold"] = split
+  splits, train_ends = leave_out(histories, settings.held_out)
+  histories = interactions.select_fields(config, histories, train_ends)
+  return histories, splits | cold_split, train_ends
+
+
+def _batching(
   config: ml_collections.ConfigDict, examples: NextItemExamples
 ) -> tuple[Budget, PairBatcher]:
-  """Fills in what the config leaves open; the budget of users, and the batcher."""
-  items, keys = (
-    examples.histories.items,
-    ("num_uniform_negatives", "in_batch", "tie_item_tower"),
+  """Fill in the open settings; returns the budget of users, and the batcher."""
+  items, settings = examples.histories.items, config.retrieval
+  keywords = dict(
+    # The same config serves catalogs of any size.
+    num_uniform_negatives=min(settings.num_uniform_negatives, len(items)),
+    in_batch=settings.in_batch,
+    tie_item_tower=settings.tie_item_tower,
+    dropout=interactions.set_dropout(config),
   )
-  settings = {k: config.retrieval[k] for k in keys}
-  settings["dropout"] = interactions.absence(config)
-  # One config is for catalogues of any size.
-  settings["num_uniform_negatives"] = min(settings["num_uniform_negatives"], len(items))
   with config.unlocked():
-    shapes.check_metrics(config, len(items))
-    budget = shapes.user_budget(config, examples.lengths(0), examples.longest())
-    batcher = shapes.batcher(
+    open_settings.fill_in_metric(config, len(items))
+    budget = open_settings.user_budget(config, examples.lengths(0), examples.longest())
+    batcher = open_settings.build_batcher(
       config,
       budget,
       items.modalities,
-      lambda slots: PairBatcher(examples, budget, item_slots=slots, **settings),
+      lambda slots: PairBatcher(examples, budget, item_slots=slots, **keywords),
     )
   return budget, batcher
+
+
+def _build_step(
+  config: ml_collections.ConfigDict,
+  model: two_tower.TwoTowers,
+  tx: optax.GradientTransformation,
+  mesh: jax.sharding.Mesh,
+) -> Step:
+  settings = config.retrieval
+  loss = softmax.SampledSoftmax(
+    model, settings.temperature, settings.in_batch, settings.mask_seen
+  )
+  together = settings.cross_device_negatives
+  return train_step.build_step(
+    loss.device_loss if together else loss.shard_loss,
+    tx,
+    mesh,
+    ema_decay=config.optim.ema_decay,
+    together=together,
+  )

@@ -1,4 +1,4 @@
-"""How the columns of a file became tables, kept with the run that trained on them."""
+"""Column encodings, stored in the folder of a run that was trained on a file."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ _COLUMNS = "columns.json"
 
 
 def keep(encoding: Encoding, workdir: pathlib.Path) -> None:
-  """Writes how columns of files become tables, for predictions of other files.
+  """Write the encoding of a file's columns, to predict other files with it.
 
   Raises:
-    DataError: It is not what is there: the file is not as it was when the run began.
+    DataError: Another encoding is stored already: the file has changed since the run
+      began.
   """
   wanted = json.loads(json.dumps(encoding.to_json()))
   if not (workdir / _COLUMNS).exists():
     write_json(workdir / _COLUMNS, wanted)
-  # Read and written again, it has the settings that were not there when it was made.
+  # Reading fills in the settings that are newer than the stored encoding.
   kept = build.read_encoding(workdir / _COLUMNS).to_json()
   kept = json.loads(json.dumps(kept))
   differing = [
@@ -34,22 +35,21 @@ def keep(encoding: Encoding, workdir: pathlib.Path) -> None:
   if kept != wanted:
     what = f"modality {differing[0]!r}" if differing else "its columns or labels"
     raise DataError(
-      f"{workdir}: the file of the run has changed since it began ({what}): give"
-      " another --workdir, or the file as it was"
+      f"{workdir}: its data file has changed since it began ({what}). Restore"
+      " the file, or give another --workdir"
     )
 
 
 def read(workdir: pathlib.Path) -> Encoding:
-  """What `keep` wrote.
+  """Read the encoding that `keep` wrote.
 
   Raises:
-    ConfigError: No run there, or one that was not trained on a file of columns.
+    ConfigError: There is no run, or it was not trained on a file of columns.
   """
   if not (workdir / _COLUMNS).exists():
     name = run_folder.read_config(workdir).data.name
     raise ConfigError(
-      f"{workdir} is a run on {name!r}, and predictions of a file need one that was"
-      " trained on a file: python -m experiments.main --config=configs/table.py"
-      " --config.data.path=FILE"
+      f"{workdir} is a run on {name!r}. To predict a file, train a run on a file:"
+      " python -m experiments.main --config=configs/table.py --config.data.path=FILE"
     )
   return build.read_encoding(workdir / _COLUMNS)

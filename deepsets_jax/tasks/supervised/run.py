@@ -1,6 +1,6 @@
-"""A run's parts, built from its config: data, model, loss, compiled functions.
+"""The parts of a supervised run, built from its config: data, model, loss, step.
 
-Every error of config or data is raised here, before anything is written or trained.
+Every error of the config or the data is raised here, before anything is written.
 """
 
 from __future__ import annotations
@@ -26,26 +26,30 @@ from deepsets_jax.models import set_model
 from deepsets_jax.ragged import Batch
 from deepsets_jax.training import evaluation, losses, metrics, optimizer, sharding
 from deepsets_jax.training import step as train_step
+from deepsets_jax.training.task import CompiledTask
 
-# Cells of a shard of a table, as elements of 256 features 8 MB. On a CPU of two cores a
-# step of 400 columns and 80 rows then takes half the time that it takes in one shard.
+# Largest number of table cells in a shard: 8 MB as elements of 256 features. On a CPU
+# with two cores, a step with 400 columns and 80 rows takes half as long with shards of
+# this size as with one shard.
 _MOST_CELLS = 8192
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-  """What a run is made of, once its config has been looked at; it has no state.
+class Run(CompiledTask):
+  """The parts of a supervised run, without its state.
 
   Attributes:
-    config: Resolved: every setting that was left open is filled in.
-    tables: The splits.
-    budget: Of a shard.
-    shards: Of a batch, over all devices.
-    mesh: Of all devices.
-    absence: What is left out of training examples, or None.
-    model, loss, step, predict: See `models`, `losses`, `train_step`, `evaluate`.
-    init: The state before the first step, on the devices; of the config's seed, or of
-      one that is given.
+    config: Config of the run with every open setting filled in.
+    tables: Tables by split.
+    budget: Examples and slots of a shard.
+    shards: Number of shards of a batch, over all devices.
+    mesh: Mesh of all devices.
+    absence: Dropout of modalities and elements of training examples, or None.
+    model: The model.
+    loss: See `losses.build_loss`.
+    step: See `step.build_step`.
+    predict: See `evaluation.build_predict`.
+    init: Builds the state before the first step, from the config's seed or another one.
   """
 
   config: ml_collections.ConfigDict
@@ -61,56 +65,31 @@ class Run:
   init: Callable[..., train_step.State]
 
   @property
-  def abstract_state(self) -> train_step.State:
-    """Shapes, types and shardings of a state, to restore one."""
-    return abstract(jax.eval_shape(self.init), sharding.replicated(self.mesh))
-
-  @property
   def abstract_batch(self) -> Batch:
     """Shapes, types and shardings of a batch `[s, ...]` of all processes."""
     one = Batcher(self.tables["train"], self.budget).batch([np.arange(1)])
-    return abstract_batch(one, self.shards, self.mesh)
-
-  def compile_step(self) -> jax.stages.Compiled:
-    """The step for this run's shapes, to call and to ask for its costs."""
-    return self.step.lower(self.abstract_state, self.abstract_batch).compile()
+    return sharding.abstract_batch(one, self.shards, self.mesh)
 
   def logits(self, params: PyTree, split: str) -> np.ndarray:
-    """The logits of a split, `[b, k]`."""
+    """Compute the logits `[b, k]` of a split."""
     return evaluation.predict(
       self.predict, params, self.tables[split], self.budget, self.shards, self.mesh
     )
 
 
-def abstract(tree: PyTree, place: jax.sharding.Sharding) -> PyTree:
-  """Shapes, types and shardings of arrays of these shapes and types."""
-  return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree
-  )
-
-
-def abstract_batch(one: PyTree, shards: int, mesh: jax.sharding.Mesh) -> PyTree:
-  """What a batch of so many shards is, given one of one shard on the host."""
-  one = jax.eval_shape(lambda batch: batch, one)  # On devices int64 is int32.
-  one = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct((shards, *x.shape[1:]), x.dtype), one
-  )
-  return abstract(one, sharding.by_shard(mesh))
-
-
 def build_run(
   config: ml_collections.ConfigDict, tables: Mapping[str, Table] | None = None
 ) -> Run:
-  """The parts of a run.
+  """Build the parts of a run.
 
   Args:
-    config: Of the run.
-    tables: Its splits; None for those that `config.data` names. For a run that is
-      trained already any of the schema will do, such as `table.blank`.
+    config: Config of the run.
+    tables: Tables by split; by default those of `config.data`. To load a trained run,
+      any tables with its schema suffice, such as `table.blank`.
 
   Raises:
-    ConfigError: A setting names nothing, or does not fit the data or the devices.
-    DataError: Bad data.
+    ConfigError: A setting is unknown, or does not fit the data or the devices.
+    DataError: The data is bad.
   """
   check_positive(config)
   mesh = sharding.make_mesh()
@@ -118,22 +97,20 @@ def build_run(
     config = registry.resolve_columns(config)
     tables = registry.load_tables(config.data, config.seed)
   schema = tables["train"].schema
-  config, tables, budget = _fit(config, dict(tables))
+  config, tables, budget = _fill_in(config, dict(tables))
   _check_metric(config.train.metric, metrics.names(schema.target))
   targets = np.asarray(tables["train"].targets)
   bias = losses.prior_logits(schema.target, targets)
   model = set_model.build_set_model(config.model, schema, bias)
   loss = _loss(config.loss, schema.target, targets)
   tx = optimizer.build_optimizer(config.optim, config.total_steps)
-  init = _init(config, model, tx, Batcher(tables["train"], budget), mesh)
-  check_init(init)
   return Run(
     config=config,
     tables=tables,
     budget=budget,
     shards=config.data.shards,
     mesh=mesh,
-    absence=_absence(config),
+    absence=_set_dropout(config),
     model=model,
     loss=loss,
     step=train_step.build_step(
@@ -143,22 +120,26 @@ def build_run(
       ema_decay=config.optim.ema_decay,
     ),
     predict=evaluation.build_predict(model.apply, mesh),
-    init=init,
+    init=_build_init(config, model, tx, Batcher(tables["train"], budget), mesh),
   )
 
 
-def check_init(init: Callable[..., train_step.State]) -> None:
-  """Traces the initialization, so that a module that refuses its settings does so now.
-
-  Raises:
-    ConfigError: A module has raised a ValueError.
-  """
-  try:
-    jax.eval_shape(init)
-  except ConfigError:
-    raise
-  except ValueError as error:
-    raise ConfigError(f"config.model: {error}") from error
+def _build_init(
+  config: ml_collections.ConfigDict,
+  model: set_model.SetModel,
+  tx: optax.GradientTransformation,
+  batcher: Batcher,
+  mesh: jax.sharding.Mesh,
+) -> Callable[..., train_step.State]:
+  """See `step.build_init`; the shapes of the parameters come from one example."""
+  example = jax.tree.map(lambda x: x[0], batcher.batch([np.arange(1)]).modalities)
+  return train_step.build_init(
+    lambda key: model.init(key, example)["params"],
+    tx,
+    mesh,
+    seed=config.seed,
+    average=config.optim.ema_decay is not None,
+  )
 
 
 def _loss(
@@ -173,7 +154,7 @@ def _loss(
 
 
 def check_positive(config: ml_collections.ConfigDict) -> None:
-  """Raises a ValueError for a number of something that is below 1."""
+  """Raise a ConfigError if a setting that counts something is below 1."""
   for key in (
     "total_steps",
     "data.batch_size",
@@ -193,40 +174,26 @@ def check_positive(config: ml_collections.ConfigDict) -> None:
 def _check_metric(name: str, legal: Sequence[str]) -> None:
   if name not in (*legal, "loss"):
     raise ConfigError(
-      f"unknown config.train.metric {name!r}; one of {sorted((*legal, 'loss'))}"
+      f"unknown config.train.metric {name!r}; choose one of {sorted((*legal, 'loss'))}"
     )
 
 
-def _absence(config: ml_collections.ConfigDict) -> SetDropout | None:
+def _set_dropout(config: ml_collections.ConfigDict) -> SetDropout | None:
   data = config.data
-  absence = SetDropout(data.modality_dropout, data.element_dropout, config.seed)
-  return absence if data.modality_dropout or data.element_dropout else None
+  if not data.modality_dropout and not data.element_dropout:
+    return None
+  return SetDropout(data.modality_dropout, data.element_dropout, config.seed)
 
 
-def _init(
-  config: ml_collections.ConfigDict,
-  model: set_model.SetModel,
-  tx: optax.GradientTransformation,
-  batcher: Batcher,
-  mesh: jax.sharding.Mesh,
-) -> Callable[..., train_step.State]:
-  """The jitted function to a state at step 0; shapes come from one example."""
-  batch = batcher.batch([np.arange(1)])
-  modalities = jax.tree.map(lambda x: x[0], batch.modalities)
-
-  def init(seed: int = config.seed) -> train_step.State:
-    init_key, step_key = jax.random.split(jax.random.key(seed))
-    params = model.init(init_key, modalities)["params"]
-    average = config.optim.ema_decay is not None
-    return train_step.init_state(params, tx, step_key, average=average)
-
-  return jax.jit(init, out_shardings=sharding.replicated(mesh))
-
-
-def _fit(
+def _fill_in(
   config: ml_collections.ConfigDict, tables: dict[str, Table]
 ) -> tuple[ml_collections.ConfigDict, dict[str, Table], Budget]:
-  """Config with what was open filled in, tables that fit the budget, the budget."""
+  """Fill in the open settings.
+
+  Returns:
+    The config, the tables cut to the budget if `config.data.overflow` asks for it, and
+    the budget of a shard.
+  """
   config = config.copy_and_resolve_references()
   data = config.data
   with config.unlocked():
@@ -236,20 +203,20 @@ def _fit(
       data.shards = _shards(tables["train"], data.batch_size)
     examples = examples_per_shard(config)
     proposed = budgets.propose(tables, examples)
-    # A modality without a value may be missing from this form of the data.
+    # A modality whose budget is None need not exist in this variant of the data.
     chosen = {k: v for k, v in data.budgets.items() if v is not None}
     unknown = sorted(set(chosen) - set(proposed))
     if unknown:
       raise ConfigError(
-        f"config.data.budgets.{unknown[0]}: the data has no such modality; it has"
-        f" {sorted(proposed)}"
+        f"config.data.budgets.{unknown[0]}: the data has no such modality; choose one"
+        f" of {sorted(proposed)}"
       )
     data.budgets = proposed | chosen
   budget = Budget(examples, data.budgets.to_dict())
   if data.overflow not in ("error", "first", "random"):
     raise ConfigError(
       f"unknown config.data.overflow {data.overflow!r};"
-      " one of ['error', 'first', 'random']"
+      " choose one of ['error', 'first', 'random']"
     )
   if data.overflow != "error":
     tables = {
@@ -260,21 +227,22 @@ def _fit(
 
 
 def _usual_metric(validation: Table) -> str:
-  """The metric that the best checkpoint is chosen by: one that validation has."""
+  """Metric that selects the best checkpoint: the usual one if validation defines it."""
   name = metrics.usual(validation.schema.target)
   if name not in evaluation.undefined(validation):
     return name
   logging.warning(
-    "validation: %s says nothing of its %d examples, which are too few or all of one"
-    " class; the best checkpoint is chosen by the loss", name, len(validation),
+    "validation: %s is not defined on its %d examples, which are too few or all of one"
+    " class. The loss selects the best checkpoint instead", name, len(validation),
   )  # fmt: skip
   return "loss"
 
 
 def _shards(table: Table, batch_size: int) -> int:
-  """One shard per device, or more of a wide table, whose cells would not fit caches.
+  """Number of shards: one per device, or more for a wide table.
 
-  Memory is then that of `_MOST_CELLS` elements for any number of columns.
+  A shard then has at most `_MOST_CELLS` cells, which fit into caches and limit memory
+  for any number of columns.
   """
   cells = sum(
     len(table.modalities[name].values)
@@ -288,7 +256,14 @@ def _shards(table: Table, batch_size: int) -> int:
 
 
 def examples_per_shard(config: ml_collections.ConfigDict) -> int:
-  """Of an unlocked config, which is given its number of shards where it has none."""
+  """Number of examples per shard; fills in the number of shards if it is open.
+
+  Args:
+    config: Config of a run, unlocked.
+
+  Raises:
+    ConfigError: The devices do not divide the shards, or the shards the batch.
+  """
   data = config.data
   if data.shards is None:
     data.shards = jax.device_count()
@@ -296,7 +271,7 @@ def examples_per_shard(config: ml_collections.ConfigDict) -> int:
   if data.batch_size % data.shards:
     raise ConfigError(
       f"config.data.batch_size {data.batch_size} is not a multiple of the"
-      f" {data.shards} shards"
+      f" {data.shards} shards; choose a multiple"
     )
   return data.batch_size // data.shards
 

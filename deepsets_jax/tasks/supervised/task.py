@@ -1,14 +1,12 @@
-"""Labels, classes or numbers of sets: the task of `run.Run`."""
+"""The supervised task: labels, classes or numbers of sets."""
 
 from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import grain
-import jax
 import ml_collections
 from jaxtyping import PyTree
 
@@ -22,91 +20,64 @@ from deepsets_jax.tasks.supervised import run as runs
 from deepsets_jax.tasks.supervised.costs import model_costs
 from deepsets_jax.training import evaluation, metrics, sharding, task
 from deepsets_jax.training.checkpoints import LoopState
-from deepsets_jax.training.step import State
 
 
 @dataclasses.dataclass(frozen=True)
-class SupervisedTask:
-  """A run that is asked for labels; see `task.Task`."""
+class SupervisedTask(runs.Run):
+  """The parts of a run with the methods of `training.task.Task`."""
 
-  run: runs.Run
+  name: ClassVar[str] = "supervised"
 
   @classmethod
   def build(cls, config: ml_collections.ConfigDict) -> SupervisedTask:
-    """See `run.build_run`.
+    """Build the task of a config, see `run.build_run`.
 
     Raises:
-      ConfigError: Also, the metric to choose the best checkpoint by is not defined on
-        the validation part.
+      ConfigError: See `run.build_run`; or `config.train.metric` is not defined on the
+        validation split.
     """
     run = runs.build_run(config)
     table, metric = run.tables["validation"], run.config.train.metric
     if metric in evaluation.undefined(table):
       raise ConfigError(
-        f"config.train.metric {metric!r} says nothing of the {len(table)} examples of"
-        " validation, which are too few or all of one class; take 'loss', or another"
-        " split"
+        f"config.train.metric {metric!r} is not defined on the {len(table)} validation"
+        " examples, which are too few or all of one class. Choose 'loss', or validate"
+        " on other examples"
       )
-    return cls(run)
-
-  @property
-  def config(self) -> ml_collections.ConfigDict:
-    """Of the run."""
-    return self.run.config
-
-  @property
-  def mesh(self) -> jax.sharding.Mesh:
-    """Of all devices."""
-    return self.run.mesh
-
-  @property
-  def init(self) -> Callable[..., State]:
-    """The state before the first step."""
-    return self.run.init
+    return cls(**vars(run))
 
   @property
   def higher_is_better(self) -> bool:
-    """Whether more of the metric is."""
+    """Whether a larger `config.train.metric` is better."""
     return metrics.higher_is_better(self.config.train.metric)
-
-  @property
-  def abstract_state(self) -> State:
-    """Shapes of a state."""
-    return self.run.abstract_state
 
   def costs(self) -> dict[str, Any]:
     """See `costs.model_costs`."""
-    return model_costs(self.run)
-
-  def compile_step(self) -> jax.stages.Compiled:
-    """See `run.Run`."""
-    return self.run.compile_step()
+    return model_costs(self)
 
   def train_batches(self) -> grain.DatasetIterator:
     """See `loader.train_batches`."""
-    run = self.run
     return loader.train_batches(
-      run.tables["train"],
-      run.budget,
-      run.shards,
-      seed=run.config.seed,
-      total_steps=run.config.total_steps,
-      dropout=run.absence,
+      self.tables["train"],
+      self.budget,
+      self.shards,
+      seed=self.config.seed,
+      total_steps=self.config.total_steps,
+      dropout=self.absence,
     )
 
   def validate(self, params: PyTree) -> dict[str, float]:
-    """Every metric, at the threshold that suits this part best."""
-    run = self.run
-    table, logits = run.tables["validation"], run.logits(params, "validation")
+    """Compute all metrics, with the threshold that is best on the validation split."""
+    table, logits = self.tables["validation"], self.logits(params, "validation")
     threshold = evaluation.choose_threshold(table, logits)
-    return evaluation.evaluate(table, logits, run.loss, threshold)
+    return evaluation.evaluate(table, logits, self.loss, threshold)
 
   def fill(self, batch: Batch) -> dict[str, float]:
     """See `task.fill`."""
     return task.fill(batch.modalities)
 
   def keep(self, workdir: pathlib.Path) -> None:
-    """How columns of a file became tables, where they did."""
+    """Write the encoding of the columns, if the data is a file of columns."""
     encoding = registry.encoding(self.config.data, self.config.seed)
     if encoding is not None and sharding.is_main_process():
       encodings.keep(encoding, workdir)
@@ -115,8 +86,8 @@ class SupervisedTask:
     self,
     workdir: pathlib.Path,
     params: PyTree,
-    position: LoopState,
-    summary: dict[str, Any],
+    loop_state: LoopState,
+    costs: dict[str, Any],
   ) -> dict[str, Any]:
     """See `report.write_report`."""
-    return report.write_report(self.run, workdir, params, position, summary)
+    return report.write_report(self, workdir, params, loop_state, costs)

@@ -1,4 +1,8 @@
-"""What a config leaves open of the shapes of a run on histories, filled in."""
+"""Open settings of a config on interactions, filled in from the data.
+
+They are the number of shards, the budgets of users and items, and the metric that
+selects the best checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +18,8 @@ from deepsets_jax.data.tables.batching import Budget
 from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.tasks.supervised import run as runs
 
-# Of a modality of items among the budgets of both.
-ITEM = "item_"
+# Prefix of the modalities of items in `config.data.budgets`.
+ITEM_PREFIX = "item_"
 
 
 class _Batcher(Protocol):
@@ -29,16 +33,15 @@ _B = TypeVar("_B", bound=_Batcher)
 def user_budget(
   config: ml_collections.ConfigDict, lengths: Mapping[str, np.ndarray], longest: int
 ) -> Budget:
-  """Of a shard of users: the slots that the config gives, and for others a proposal.
+  """Budget of a shard of users: slots from the config, and proposed ones if open.
 
   Args:
-    config: Of a run, unlocked; it is given its number of shards where it has none.
-    lengths: Elements of each example of the first epoch, by modality.
-    longest: The most events of a history in any epoch, which may be above those of the
-      first.
+    config: Config of a run, unlocked; its number of shards is filled in.
+    lengths: Number of elements of each example of the first epoch, by modality.
+    longest: Largest number of events of a history in any epoch.
 
   Raises:
-    ConfigError: Slots that one example alone would need more of.
+    ConfigError: A single example does not fit into the slots.
   """
   per_shard, given = runs.examples_per_shard(config), _given(config)
   slots = {}
@@ -48,58 +51,64 @@ def user_budget(
     if slots[name] < max(largest, 1):
       lower = ", or lower config.data.histories.max_history" if name == HISTORY else ""
       raise ConfigError(
-        f"config.data.budgets.{name} is {slots[name]}, and a user has up to {largest}"
-        f" {name!r} elements: raise it{lower}"
+        f"config.data.budgets.{name} is {slots[name]}, but a user has up to {largest}"
+        f" {name!r} elements; raise it{lower}"
       )
   return Budget(per_shard, slots)
 
 
-def batcher(
+def build_batcher(
   config: ml_collections.ConfigDict,
   users: Budget,
   items: Collection[str],
   build: Callable[[dict[str, int] | None], _B],
 ) -> _B:
-  """The batcher of the item slots that the config gives, and for others a proposal.
+  """Build the batcher, with item slots from the config and proposed ones if open.
 
   Args:
-    config: Of a run, unlocked; it is given the budgets of both sides.
+    config: Config of a run, unlocked; the budgets of users and items are filled in.
     users: See `user_budget`.
-    items: The modalities of items.
-    build: From their slots, None for a proposal, to the batcher.
+    items: Modalities of items.
+    build: {item modality: slots} -> batcher; None stands for proposed slots.
 
   Raises:
-    ConfigError: A budget names nothing or has no slot, or a field of users has the name
-      by which a budget of items goes.
+    ConfigError: A budget names no modality or has no slot, or a modality of users has
+      the prefixed name of a modality of items.
   """
-  names = {f"{ITEM}{name}": name for name in items}
+  names = {f"{ITEM_PREFIX}{name}": name for name in items}
   given = _given(config)
   if both := sorted(set(users.slots) & set(names)):
     raise ConfigError(
-      f"a field of users is called {both[0]!r}, as among config.data.budgets that of"
-      f" items {names[both[0]]!r} is: give one another name"
+      f"config.data.budgets.{both[0]} would be the budget of both the user field"
+      f" {both[0]!r} and the item field {names[both[0]]!r}; rename one of them"
     )
   if unknown := sorted(set(given) - set(users.slots) - set(names)):
     raise ConfigError(
-      f"config.data.budgets.{unknown[0]}: no such modality; there are"
+      f"config.data.budgets.{unknown[0]}: the data has no such modality; choose one of"
       f" {sorted([*users.slots, *names])}"
     )
   slots = {names[key]: slots for key, slots in given.items() if key in names}
   for name, room in slots.items():
     if room < 1:
-      raise ConfigError(f"config.data.budgets.{ITEM}{name} is {room}; expected above 0")
+      raise ConfigError(
+        f"config.data.budgets.{ITEM_PREFIX}{name} is {room}; expected at least 1"
+      )
   if set(slots) != set(items):
     slots = {**build(None).item_budget.slots, **slots}
-  config.data.budgets = users.slots | {f"{ITEM}{k}": v for k, v in slots.items()}
+  config.data.budgets = users.slots | {f"{ITEM_PREFIX}{k}": v for k, v in slots.items()}
   return build(slots)
 
 
-def check_metrics(config: ml_collections.ConfigDict, num_items: int) -> None:
-  """Fills in the metric of an unlocked config.
+def fill_in_metric(config: ml_collections.ConfigDict, num_items: int) -> None:
+  """Fill in the metric that selects the best checkpoint, and check the cutoffs.
+
+  Args:
+    config: Config of a run, unlocked.
+    num_items: Number of items that are ranked.
 
   Raises:
-    ConfigError: Cutoffs that no list has, or a metric that is not of recall or that a
-      model may not be chosen by.
+    ConfigError: A cutoff is longer than the list of all items, or the metric is unknown
+      or cannot select a checkpoint.
   """
   cutoffs, metric = config.retrieval.cutoffs, config.train.metric
   if not cutoffs or min(cutoffs) < 1 or max(cutoffs) > num_items:
@@ -112,7 +121,7 @@ def check_metrics(config: ml_collections.ConfigDict, num_items: int) -> None:
     config.train.metric = legal[0]
   elif metric not in (*legal, "mrr"):
     raise ConfigError(
-      f"unknown config.train.metric {metric!r}; one of {[*legal, 'mrr']}"
+      f"unknown config.train.metric {metric!r}; choose one of {[*legal, 'mrr']}"
     )
 
 
