@@ -6,7 +6,11 @@ from deepsets_jax.ragged.arrays import (
   from_lists,
 )
 from deepsets_jax.ragged.batch import Batch, without
-from deepsets_jax.ragged.offsets import check_offsets, debug_offsets
+from deepsets_jax.ragged.offsets import (
+  check_offsets,
+  debug_offsets,
+  offsets_from_lengths,
+)
 from deepsets_jax.ragged.structure import (
   compress,
   concatenate,
@@ -31,6 +35,7 @@ __all__ = [
   "from_lengths",
   "from_lists",
   "of_vectors",
+  "offsets_from_lengths",
   "sample",
   "sample_mask",
   "slice_elements",

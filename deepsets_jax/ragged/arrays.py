@@ -18,7 +18,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from deepsets_jax.ragged import reductions
-from deepsets_jax.ragged.offsets import check_offsets, like, mask, real, segment_ids
+from deepsets_jax.ragged.offsets import (
+  check_offsets,
+  like,
+  mask,
+  offsets_from_lengths,
+  real,
+  segment_ids,
+)
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -269,6 +276,4 @@ def from_lengths(values: np.ndarray, lengths: np.ndarray) -> Ragged:
     raise ValueError(
       f"lengths add up to {lengths.sum()}, and there are {len(values)} elements"
     )
-  offsets = np.zeros(len(lengths) + 1, np.int64)
-  np.cumsum(lengths, out=offsets[1:])
-  return Ragged(values=values, offsets=offsets)
+  return Ragged(values=values, offsets=offsets_from_lengths(lengths))

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Int, Shaped
 
 # Whether compiled functions check their offsets, see `debug_offsets`.
@@ -32,6 +33,19 @@ def debug_offsets() -> Iterator[None]:
   finally:
     _debugging = before
     jax.clear_caches()
+
+
+def offsets_from_lengths(lengths: ArrayLike) -> Int[np.ndarray, "b+1"]:
+  """Return the offsets of segments with these lengths, on the host in int64.
+
+  Segment `i` is `values[offsets[i] : offsets[i + 1]]`, and `offsets[-1]` is the total.
+  A boolean mask counts as lengths of 0 and 1: `offsets[i]` is then the number of true
+  entries before entry `i`.
+  """
+  lengths = np.asarray(lengths)
+  offsets = np.zeros(len(lengths) + 1, np.int64)
+  np.cumsum(lengths, out=offsets[1:])
+  return offsets
 
 
 def check_offsets(offsets: np.ndarray, shape: tuple[int, ...]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from deepsets_jax.data.tables.table import Table, element_slots
 from deepsets_jax.foundation.errors import ConfigError, DataError
-from deepsets_jax.ragged import Ragged
+from deepsets_jax.ragged import Ragged, offsets_from_lengths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +47,7 @@ class Histories:
   def items_between(self, begins: np.ndarray, ends: np.ndarray) -> Ragged:
     """Rows of the items of `q` runs of events, from `begins[i]` to before `ends[i]`."""
     lengths = ends - begins
-    offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
+    offsets = offsets_from_lengths(lengths)
     return Ragged(self.rows[element_slots(begins, lengths, offsets)], offsets)
 
   def popularity(self, ends: np.ndarray) -> np.ndarray:
@@ -173,12 +172,11 @@ def of_events(
   item_rows = _rows(item_rows, len(items), "item", where)
   times = _seconds(times, where)
   order, mended = _order(user_rows, item_rows, times)
-  offsets = np.zeros(len(users) + 1, np.int64)
-  np.cumsum(np.bincount(user_rows[order], minlength=len(users)), out=offsets[1:])
+  counts = np.bincount(user_rows[order], minlength=len(users))
   histories = Histories(
     users=users,
     items=items,
-    offsets=offsets,
+    offsets=offsets_from_lengths(counts),
     rows=item_rows[order].astype(np.int32),
     times=times[order],
     ratings=None if ratings is None else _finite(ratings, where)[order],

@@ -20,7 +20,7 @@ from deepsets_jax.data.interactions.next_item import HISTORY, NextItemExamples
 from deepsets_jax.data.tables.schema import Schema
 from deepsets_jax.data.tables.table import Table, element_slots
 from deepsets_jax.foundation.errors import ConfigError, DataError
-from deepsets_jax.ragged import Ragged, from_lengths
+from deepsets_jax.ragged import Ragged, from_lengths, offsets_from_lengths
 
 # Among the lengths of examples, and the budgets of a shard.
 CANDIDATES = "candidates"
@@ -187,7 +187,7 @@ class RatingLists:
   def _moments(self) -> tuple[np.float32, np.float32]:
     """Mean and deviation of the ratings that are trained on; of equal ones 1."""
     begins, ends = self.histories.offsets[:-1], self.train_ends
-    offsets = np.append(0, np.cumsum(ends - begins))
+    offsets = offsets_from_lengths(ends - begins)
     slots = element_slots(begins, ends - begins, offsets)
     ratings = self.histories.ratings[slots].astype(np.float64)
     return np.float32(ratings.mean()), np.float32(ratings.std() or 1)
@@ -200,7 +200,7 @@ class RatingLists:
   def _firsts(self) -> np.ndarray:
     """The first list of each user among those of all: `[users + 1]`."""
     counts = self.train_ends - self.histories.offsets[:-1]
-    return np.append(0, np.cumsum(-(-counts // self.list_size)))
+    return offsets_from_lengths(-(-counts // self.list_size))
 
 
 @dataclasses.dataclass(frozen=True)

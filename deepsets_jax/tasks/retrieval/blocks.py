@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from deepsets_jax.foundation.errors import ConfigError
-from deepsets_jax.ragged import Ragged
+from deepsets_jax.ragged import Ragged, offsets_from_lengths
 
 # One user would be a product of a matrix and a vector, which rounds the items at its
 # end in another way than the others: equal vectors would no longer tie exactly.
@@ -106,7 +106,7 @@ def checked_rows(lists: Ragged | None, name: str, num_users: int, num_items: int
 def take(lists: Ragged, rows: Int[np.ndarray, "m"]) -> Ragged:
   """The lists of some rows, in their order, a row as often as it is named (host)."""
   lengths = np.diff(lists.offsets)[rows]
-  offsets = np.concatenate([[0], np.cumsum(lengths)])
+  offsets = offsets_from_lengths(lengths)
   places = np.arange(offsets[-1])
   places += np.repeat(lists.offsets[:-1][rows] - offsets[:-1], lengths)
   return Ragged(lists.values[places], offsets)
