@@ -18,7 +18,7 @@ from deepsets_jax.encoders.importance import sow_importance
 from deepsets_jax.encoders.layers import Scores
 from deepsets_jax.encoders.transformer import head_width
 from deepsets_jax.foundation.errors import ConfigError
-from deepsets_jax.ragged import Ragged, of_vectors, pooling
+from deepsets_jax.ragged import Ragged, from_vectors, pooling
 from deepsets_jax.ragged.segments import segment_softmax
 
 
@@ -208,5 +208,5 @@ def p_normalize(
 
 def _only(elements: Ragged, some: Bool[Array, "n"]) -> Ragged:
   """The elements that are present, moved together; the rest is padding."""
-  moved = of_vectors(elements.values, some)
+  moved = from_vectors(elements.values, some)
   return Ragged(moved.values, moved.offsets[elements.offsets])

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 from deepsets_jax.encoders.channels import ChannelDeepset
 from deepsets_jax.encoders.deepset import Deepset, Pooling
 from deepsets_jax.foundation.errors import ConfigError
-from deepsets_jax.ragged import Ragged, of_vectors
+from deepsets_jax.ragged import Ragged, from_vectors
 
 _EMBEDDING_POOLS = ("max", "mean", "sum")
 
@@ -65,7 +65,7 @@ class MILEncoder(nn.Module):
       raise ConfigError("auto_mapping has a layer for each place; a set has no places")
     encoded = self.encoder(bags, train=train)
     fused = self._result(self.deepset(encoded, train=train), train)
-    return of_vectors(fused, encoded.lengths > 0)
+    return from_vectors(fused, encoded.lengths > 0)
 
   def _result(self, fused: Float[Array, "b d"], train: bool) -> Float[Array, "b f"]:
     return fused if self.mlp is None else self.mlp(fused, train=train)
@@ -127,7 +127,7 @@ class EmbeddingEncoder(nn.Module):
     if isinstance(ids, Ragged):
       values = embed(self._hash(ids.values))
       pooled = pooler(Ragged(values, ids.offsets))
-      return of_vectors(pooled, ids.lengths > 0)
+      return from_vectors(pooled, ids.lengths > 0)
     return _pool_axis(pooler, embed(self._hash(ids)), self.pooling_dim)
 
   def _hash(self, ids: Array) -> Array:
@@ -173,7 +173,7 @@ class WeightedEmbeddingEncoder(nn.Module):
         raise ConfigError("ids without weights: EmbeddingEncoder takes these")
       values = embed(ids.values) * ids.weights.astype(self.dtype)[:, None]
       pooled = pooler(Ragged(values, ids.offsets))
-      return of_vectors(pooled, ids.lengths > 0)
+      return from_vectors(pooled, ids.lengths > 0)
     if ids.shape[1:] != (self.vocabulary_size,):
       raise ConfigError(
         f"weights of shape {ids.shape}, expected one for each of"

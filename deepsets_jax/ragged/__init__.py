@@ -1,21 +1,21 @@
-"""Ragged arrays on static shapes: segment ops, pools, attention inside segments."""
+"""Ragged arrays on static shapes: segment ops, pools, attention inside segments.
 
-from deepsets_jax.ragged.arrays import (
-  Ragged,
-  from_lengths,
-  from_lists,
-)
-from deepsets_jax.ragged.batch import Batch, without
+Importing this package needs jax and numpy only.
+"""
+
+from deepsets_jax.ragged.arrays import Ragged, from_lengths, from_lists
+from deepsets_jax.ragged.batch import Batch, drop_modalities
 from deepsets_jax.ragged.offsets import (
   check_offsets,
   debug_offsets,
+  device_offsets,
   offsets_from_lengths,
 )
 from deepsets_jax.ragged.structure import (
   compress,
   concatenate,
   concatenate_examples,
-  of_vectors,
+  from_vectors,
   sample,
   sample_mask,
   slice_elements,
@@ -32,9 +32,11 @@ __all__ = [
   "concatenate",
   "concatenate_examples",
   "debug_offsets",
+  "device_offsets",
+  "drop_modalities",
   "from_lengths",
   "from_lists",
-  "of_vectors",
+  "from_vectors",
   "offsets_from_lengths",
   "sample",
   "sample_mask",
@@ -42,5 +44,4 @@ __all__ = [
   "stack",
   "take",
   "unstack",
-  "without",
 ]

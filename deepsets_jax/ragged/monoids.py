@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from deepsets_jax.ragged import reductions
 from deepsets_jax.ragged.arrays import Ragged
-from deepsets_jax.ragged.offsets import like, real
+from deepsets_jax.ragged.offsets import element_mask, expand_like
 from deepsets_jax.ragged.segments import (
   extreme_and_ties,
   finite,
@@ -151,7 +151,7 @@ class Softmax(LogSumExp):
     scores = scores.reshape(*scores.shape, *[1] * (values.ndim - scores.ndim))
     peak, exponentials = _exponentials(scores, elements)
     # Nothing bounds what an element that takes no part, or padding, holds.
-    part = real(values, elements.offsets) & (scores != -jnp.inf)
+    part = element_mask(values, elements.offsets) & (scores != -jnp.inf)
     values = jnp.where(part, values, 0)
     return _Exponentials(
       count=_count(elements),
@@ -198,7 +198,7 @@ class PowerMean:
   def lift(self, elements: Ragged, scores: Array | None = None) -> _Powers:
     refuse_scores(scores, self)
     values = floats(elements)
-    part = real(values, elements.offsets)
+    part = element_mask(values, elements.offsets)
     size = jnp.abs(jax.lax.stop_gradient(values))
     scale, _ = extreme_and_ties(size, elements, largest=self.p > 0)
     # Padding, and zeros whose power or its gradient is infinite, are 1 / 1 until the
@@ -315,7 +315,7 @@ def floats(elements: Ragged) -> Float[Array, "n ..."]:
 
 def _count(elements: Ragged) -> Int[Array, "b ..."]:
   """The number of elements of each example, with as many axes as the values."""
-  return like(jnp.asarray(elements.lengths), elements.values)
+  return expand_like(jnp.asarray(elements.lengths), elements.values)
 
 
 def _at_least_one(count: Array, values: Array) -> Array:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from deepsets_jax.ragged import reductions
 from deepsets_jax.ragged.arrays import Ragged
-from deepsets_jax.ragged.offsets import like, real, segment_ids
+from deepsets_jax.ragged.offsets import element_mask, expand_like, segment_ids
 from deepsets_jax.ragged.segments import attains, shared_tangent
 
 # What a quantile between two elements can be, as in `numpy.quantile`.
@@ -33,9 +33,9 @@ def segment_argsort(
   n = values.shape[0]
   # Slots of padding hold anything; equal values keep their order.
   zero = jnp.zeros((), values.dtype)
-  values = jnp.where(real(values, elements.offsets), values, zero)
-  ids = jnp.broadcast_to(like(elements.segment_ids, values), values.shape)
-  slots = like(jax.lax.iota(jnp.int32, n), values)
+  values = jnp.where(element_mask(values, elements.offsets), values, zero)
+  ids = jnp.broadcast_to(expand_like(elements.segment_ids, values), values.shape)
+  slots = expand_like(jax.lax.iota(jnp.int32, n), values)
   slots = jnp.broadcast_to(slots, values.shape)
   keys = [ids]
   if descending:
@@ -55,7 +55,7 @@ def segment_sort(
   order = segment_argsort(values, elements, descending=descending)
   values = jnp.take_along_axis(jnp.asarray(values), order, axis=0)
   zero = jnp.zeros((), values.dtype)
-  return jnp.where(real(values, elements.offsets), values, zero)
+  return jnp.where(element_mask(values, elements.offsets), values, zero)
 
 
 def segment_top_k(
@@ -133,11 +133,11 @@ def segment_quantile(
       weight = jnp.where(weight > 0, 0.5, weight)
   begin = offsets[:-1].astype(jnp.int32)
   low, high = _order_statistics(values, offsets, begin + below, begin + above)
-  weight = like(weight, low)
+  weight = expand_like(weight, low)
   # Infinities times 0 are NaN, and so is the difference of equal ones.
   between = jnp.where(low == high, low, low * (1 - weight) + high * weight)
-  between = jnp.where(like(below == above, low), low, between)
-  return jnp.where(like(lengths, low) > 0, between, empty)
+  between = jnp.where(expand_like(below == above, low), low, between)
+  return jnp.where(expand_like(lengths, low) > 0, between, empty)
 
 
 def _index(
@@ -182,11 +182,11 @@ def _order_statistics(values, offsets, low, high):
   """The sorted values in two places of each example; NaN if a value is."""
   n = values.shape[0]
   ids = segment_ids(offsets, n)
-  ids = jnp.broadcast_to(like(ids, values), values.shape)
+  ids = jnp.broadcast_to(expand_like(ids, values), values.shape)
   _, ordered = jax.lax.sort((ids, values), dimension=0, num_keys=2)
   # NaN is sorted to the end.
   last = _take(ordered, jnp.maximum(offsets[1:] - 1, 0), 0)
-  some = like(offsets[1:] > offsets[:-1], last)
+  some = expand_like(offsets[1:] > offsets[:-1], last)
 
   def at(places):
     taken = _take(ordered, places, 0)
@@ -218,9 +218,9 @@ def segment_cumsum(
   logarithm of the length, and an example's sums do not depend on its batch-mates.
   """
   values = reductions.widened(jnp.asarray(values))
-  values = jnp.where(real(values, elements.offsets), values, 0)
+  values = jnp.where(element_mask(values, elements.offsets), values, 0)
   n = values.shape[0]
-  position = like(elements.positions, values)
+  position = expand_like(elements.positions, values)
   steps = max(n - 1, 0).bit_length() if isinstance(n, int) else 31
 
   def double(step, sums):

@@ -24,7 +24,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Shaped
 
-from deepsets_jax.ragged.offsets import positions, real, segment_ids
+from deepsets_jax.ragged.offsets import (
+  device_offsets,
+  element_mask,
+  positions,
+  segment_ids,
+)
 from deepsets_jax.ragged.tiles import reduce_tiles, spread_tiles
 
 # Terms that are added directly to a segment's total. Sets of at most this size, the
@@ -53,7 +58,7 @@ def without_gradient_on_padding(
 @without_gradient_on_padding.defjvp
 def _without_gradient_on_padding_jvp(primals, tangents):
   values, offsets = primals
-  return values, jnp.where(real(values, offsets), tangents[0], 0)
+  return values, jnp.where(element_mask(values, offsets), tangents[0], 0)
 
 
 def widened(values: Shaped[Array, "n ..."]) -> Shaped[Array, "n ..."]:
@@ -219,7 +224,7 @@ def _sum_level(
     num_chunks = n // _CHUNK + 1  # At least one, as far as export can tell.
     position = positions(ids, offsets[:-1])
     chunks = -(-jnp.maximum(lengths - direct, 0) // _CHUNK)
-    ends = jnp.pad(jnp.cumsum(chunks, dtype=jnp.int32), (1, 0))
+    ends = device_offsets(chunks)
     first = jnp.take(ends[:-1], ids, mode="clip")
     chunk = b + first + jax.lax.div(position - direct, jnp.int32(_CHUNK))
     rows = jnp.where(position < direct, ids, chunk)

@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from deepsets_jax.ragged import reductions
 from deepsets_jax.ragged.arrays import Ragged
-from deepsets_jax.ragged.offsets import like, real
+from deepsets_jax.ragged.offsets import element_mask, expand_like
 
 
 def segment_sum(
@@ -61,7 +61,7 @@ def _prod_jvp(primals, tangents):
     reductions.spread(jnp.where(zeros == 1, nonzero, 0), offsets, n),
     reductions.spread(product, offsets, n) / jnp.where(zero, 1, values),
   )
-  others = jnp.where(real(values, offsets), others, 0)
+  others = jnp.where(element_mask(values, offsets), others, 0)
   return product, reductions.tangent_sum(others * tangents[0], offsets)
 
 
@@ -223,7 +223,7 @@ def _argextreme(values, elements, largest):
   n = values.shape[0]
   value = reductions.segment_extreme(values, offsets, largest)
   hit = (values == reductions.spread(value, offsets, n)) | (values != values)
-  slots = like(jax.lax.iota(jnp.int32, n), values)
+  slots = expand_like(jax.lax.iota(jnp.int32, n), values)
   slots = jnp.where(hit, slots, n)
   return jnp.minimum(reductions.segment_extreme(slots, offsets, largest=False), n)
 
@@ -267,7 +267,7 @@ def shifted_exp(
   shifted = values - elements.to_elements(finite(peak))
   # `where` before the exponential: on padding nothing bounds the value, and an infinite
   # exponential would make its gradient NaN.
-  return jnp.exp(jnp.where(real(values, elements.offsets), shifted, -jnp.inf))
+  return jnp.exp(jnp.where(element_mask(values, elements.offsets), shifted, -jnp.inf))
 
 
 def finite(peak: Array) -> Array:
