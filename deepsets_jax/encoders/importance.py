@@ -52,7 +52,7 @@ def pull_back(
     sown: What has been sown in "importance" in the module that attends.
     mass: Of the results; those of a query without keys lose the second half.
   """
-  return mass / 2, attention.received(*sown[_ATTENDED], mass) / 2
+  return mass / 2, attention.received_mass(*sown[_ATTENDED], mass) / 2
 
 
 def forget_attended(module: nn.Module) -> None:

@@ -59,7 +59,7 @@ def dense_passes(q, k, v, bias, cotangent, *offsets, factors=None, **chosen):
 @functools.partial(jax.jit, static_argnames=STATIC)
 def received(q, k, mass, query_offsets, key_offsets, shared, **chosen):
   plan = planned(query_offsets, key_offsets, shared)
-  return attention.received(q, k, plan, mass, **chosen)
+  return attention.received_mass(q, k, plan, mass, **chosen)
 
 
 def random_bias(reach):
@@ -118,7 +118,7 @@ def test_only_blocks_that_have_a_pair_are_visited(causal, window):
   plan = attention.plan(
     jnp.asarray([0, queries]), jnp.asarray([0, keys]), queries, keys
   )
-  chosen = options.options(1, causal=causal, window=window)
+  chosen = options.make_options(1, causal=causal, window=window)
   distance = np.arange(keys)[None] - np.arange(queries)[:, None]
   sees = np.abs(distance) < (window or np.inf)
   if causal:

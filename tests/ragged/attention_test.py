@@ -184,7 +184,7 @@ class TestEqualsTheReference:
 def received(q, k, query_offsets, key_offsets, mass, shared):
   key_offsets = query_offsets if shared else key_offsets
   plan = attention.plan(query_offsets, key_offsets, len(q), len(k))
-  return attention.received(q, k, plan, mass)
+  return attention.received_mass(q, k, plan, mass)
 
 
 @pytest.mark.parametrize(
