@@ -10,7 +10,7 @@ import pytest
 from benchmarks import pooling as benchmark
 from deepsets_jax import ragged
 from deepsets_jax.fusion import SetPoolFusion
-from deepsets_jax.ragged import pooling
+from deepsets_jax.ragged import pooling, segments
 from deepsets_jax.training import sharding
 from tests.sets import BUDGETS, FEATURES, NUM_EXAMPLES, pack, set_lists, shuffled
 
@@ -379,6 +379,34 @@ def test_bad_calls_say_what_is_possible():
     pooling.pool("sum", elements, scores=jnp.ones(24))
   with pytest.raises(ValueError, match="no modality to pool"):
     pooling.pool("sum", {})
+
+
+class Range(pooling.Pool):
+  """A pool from outside of the package: the largest minus the smallest value."""
+
+  def lift(self, elements, scores=None):
+    largest = segments.segment_max(elements.values, elements)
+    smallest = segments.segment_min(elements.values, elements)
+    return elements.lengths[:, None], largest, smallest
+
+  def merge(self, a, b):
+    return a[0] + b[0], jnp.maximum(a[1], b[1]), jnp.minimum(a[2], b[2])
+
+  def finish(self, state, empty=0.0):
+    return jnp.where(state[0] > 0, state[1] - state[2], empty)
+
+
+RANGE = Range()
+
+
+@hypothesis.given(first=set_lists(), second=set_lists())
+def test_a_pool_may_be_an_instance_of_a_class_of_ones_own(first, second):
+  got = pooled(RANGE, {"a": pack(first), "b": pack(second)}, -7.0)
+  for row, x in zip(got, joined(first, second), strict=True):
+    want = np.ptp(x, axis=0) if len(x) else np.full(FEATURES, -7.0)
+    np.testing.assert_allclose(row, want, 1e-6)
+  with pytest.raises(ValueError, match="Range'> is not a pool; pass .* an instance"):
+    pooling.pool(Range, pack(first))
 
 
 def test_a_set_pool_needs_pools_that_merge():
