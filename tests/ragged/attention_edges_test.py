@@ -112,7 +112,7 @@ def test_a_nan_reaches_what_depends_on_it_and_nothing_else(which, masks, place):
 
 @pytest.mark.parametrize("masks", MASKS)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_padding_slots_hold_does_not_matter(value, masks):
+def test_contents_of_padding_do_not_matter(value, masks):
   *arrays, offsets, _ = inputs(LENGTHS, LENGTHS, slots=(315, 315))
   total = sum(LENGTHS)
   spoilt = [x.at[total:].set(value) for x in arrays]

@@ -1,3 +1,4 @@
+import pkgutil
 import subprocess
 import sys
 
@@ -22,7 +23,7 @@ def on_device(lengths, slots=SLOTS):
   total = sum(lengths)
   values = np.zeros(slots, np.float32)
   values[:total] = np.arange(1, total + 1)
-  offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+  offsets = ragged.offsets_from_lengths(lengths).astype(np.int32)
   return Ragged(values=jnp.asarray(values), offsets=jnp.asarray(offsets))
 
 
@@ -180,7 +181,7 @@ def test_vectors_of_the_examples_that_have_one():
 
 
 class TestOffsets:
-  """Bad ones are refused where they are known, and found on request where not."""
+  """Bad offsets are refused outside of jit, and found inside jit in debug mode."""
 
   BAD = (
     ([1, 2, 3], "offsets begin at 1; they must begin at 0"),
@@ -202,7 +203,7 @@ class TestOffsets:
       return pooling.pool("max", Ragged(values, offsets)).sum()
 
     bad = jnp.ones((4, 2)), jnp.array(offsets)
-    pooled(*bad)  # Nobody looks at them, and the function is compiled without a look.
+    pooled(*bad)  # The function is compiled without a check.
     with ragged.debug_offsets():
       assert pooled(jnp.ones((4, 2)), jnp.array([0, 1, 4])) == 2 * 2
       for function in (pooled, jax.jit(jax.grad(pooled))):
@@ -211,7 +212,7 @@ class TestOffsets:
           jax.effects_barrier()
     pooled(*bad)
 
-  def test_cost_nothing_without_a_look(self):
+  def test_cost_nothing_outside_of_debug_mode(self):
     def pooled(values, offsets):
       return pooling.pool("sum", Ragged(values, offsets))
 
@@ -232,7 +233,7 @@ class TestOffsets:
 
 
 class TestStructure:
-  """Every change of structure, against the same of lists."""
+  """Every change of structure equals the same change of lists."""
 
   LISTS = ([1.0, 2, 3], [], [4.0], [5.0, 6, 7, 8, 9])
 
@@ -351,7 +352,10 @@ def test_gradients_pass_through_changes_of_structure():
 
 def test_nothing_but_jax_and_numpy_is_imported():
   others = ("flax", "grain", "matplotlib", "optax", "orbax", "pyarrow", "sklearn")
-  code = "import sys, deepsets_jax.ragged; print(*sys.modules)"
+  found = pkgutil.walk_packages(ragged.__path__, "deepsets_jax.ragged.")
+  every = ", ".join(["deepsets_jax.ragged", *(module.name for module in found)])
+  assert "deepsets_jax.ragged.attention.op" in every
+  code = f"import sys, {every}; print(*sys.modules)"
   result = subprocess.run(
     [sys.executable, "-c", code], capture_output=True, text=True, check=True
   )
