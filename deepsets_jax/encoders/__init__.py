@@ -1,4 +1,4 @@
-"""Encoders: `Ragged` to `Ragged` with the common `d` features."""
+"""Encoders: modules from a `Ragged` of inputs to a `Ragged` of `d` features."""
 
 from collections.abc import Mapping
 

@@ -1,10 +1,10 @@
-"""A vector per channel, any of them absent, to one vector per example.
+"""Fusions of one vector per channel, any of them absent, to one vector per example.
 
-The fusions of torchmultimodal (facebookresearch/multimodal), which take a dictionary of
-`[b, c]`, one for each channel. As they are here, an absent channel takes no part, and
-what the originals do wrong is mended; with `parity` they give the originals' numbers,
-and want every channel. Channels always stand in sorted order, so that the dictionary's
-does not matter. One more axis here: `m` channels.
+These are the fusions of torchmultimodal (facebookresearch/multimodal), which take a
+dictionary of `[b, c]` arrays, one per channel. Here an absent channel is ignored, and
+errors of the originals are corrected. With `parity` they give the numbers of the
+originals, and need every channel. Channels are used in sorted order, so that the order
+of the dictionary does not matter. One more axis: `m` channels.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from deepsets_jax.ragged import Ragged
 
 
 class ChannelDeepset(nn.Module):
-  """Vectors of several channels, as a `Deepset`.
+  """Fuse the vectors of several channels by a `Deepset`.
 
   Attributes:
     widths: `c` of every channel.
-    deepset: What fuses them.
-    auto_mapping: Whether a dense layer of each channel brings it to the least width;
-      else all must be of one width.
-    dtype: Of the dense layers' computation.
+    deepset: The module that fuses them.
+    auto_mapping: Whether a dense layer per channel maps it to the smallest width;
+      otherwise all channels must have the same width.
+    dtype: Type of the computation of dense layers.
   """
 
   widths: Mapping[str, int]
@@ -47,11 +47,17 @@ class ChannelDeepset(nn.Module):
     *,
     train: bool,
   ) -> Float[Array, "b f"]:
-    """The fused vector; `present` says in which examples a channel is, None for all."""
+    """Return the fused vectors.
+
+    Args:
+      vectors: One vector per example for each channel; absent channels may be left out.
+      present: The examples that have a channel; None if all have it.
+      train: Whether dropout is on, which needs a "dropout" key.
+    """
     if not self.auto_mapping and len(set(self.widths.values())) > 1:
       raise ConfigError(
-        f"channels of widths {dict(self.widths)}: with auto_mapping they need not be"
-        " of one width"
+        f"channels of different widths {dict(self.widths)}: set auto_mapping, or make"
+        " the widths equal"
       )
     rows, some = channel_rows(self.widths, vectors, present, self.deepset.parity)
     if self.auto_mapping:
@@ -68,16 +74,17 @@ class ChannelDeepset(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-  """The channels' projections, weighted by a softmax of a dense layer of all of them.
+  """Sum the channels' projections, weighted by a softmax.
 
-  An absent channel has no weight and nothing to say in those of the others. The weights
-  `[b, m]` are sown in the collection "importance" as "weights".
+  The logits are a dense layer of all channels. An absent channel has weight 0, and does
+  not change the weights of the others. The weights `[b, m]` are sown in the collection
+  "importance" as "weights".
 
   Attributes:
     widths: `c` of every channel.
-    projection_dim: `f`; None for the least width.
-    parity: Whether a channel that is not given is an error.
-    dtype: Of the dense layers' computation.
+    projection_dim: `f`; None for the smallest width.
+    parity: Whether a missing channel is an error.
+    dtype: Type of the computation of dense layers.
   """
 
   widths: Mapping[str, int]
@@ -91,7 +98,7 @@ class ChannelAttention(nn.Module):
     vectors: Mapping[str, Float[Array, "b c"]],
     present: Mapping[str, Bool[Array, "b"]] | None = None,
   ) -> Float[Array, "b f"]:
-    """The fused vector; `present` as in `ChannelDeepset`."""
+    """Return the fused vectors; arguments are those of `ChannelDeepset`."""
     rows, some = channel_rows(self.widths, vectors, present, self.parity)
     width = self.projection_dim or min(self.widths.values())
     scores = nn.Dense(len(rows), dtype=self.dtype, name="attention")(
@@ -110,15 +117,15 @@ class ChannelAttention(nn.Module):
 
 
 class ChannelConcat(nn.Module):
-  """The channels side by side, and a dense layer of them.
+  """Concatenate the channels, and apply a dense layer.
 
-  To the dense layer an absent channel adds nothing. Without one its place is zeros.
+  An absent channel is zeros, and adds nothing to the dense layer.
 
   Attributes:
     widths: `c` of every channel.
     projection_dim: `f` of the dense layer; None for no layer.
-    parity: Whether a channel that is not given is an error.
-    dtype: Of the dense layer's computation.
+    parity: Whether a missing channel is an error.
+    dtype: Type of the computation of the dense layer.
   """
 
   widths: Mapping[str, int]
@@ -132,7 +139,7 @@ class ChannelConcat(nn.Module):
     vectors: Mapping[str, Float[Array, "b c"]],
     present: Mapping[str, Bool[Array, "b"]] | None = None,
   ) -> Float[Array, "b f"]:
-    """The fused vector; `present` as in `ChannelDeepset`."""
+    """Return the fused vectors; arguments are those of `ChannelDeepset`."""
     rows, _ = channel_rows(self.widths, vectors, present, self.parity)
     x = jnp.concatenate(list(rows.values()), axis=-1)
     if self.projection_dim is not None:
@@ -146,16 +153,18 @@ def channel_rows(
   present: Mapping[str, Bool[Array, "b"]] | None,
   complete: bool,
 ) -> tuple[dict[str, Float[Array, "b c"]], Bool[Array, "b m"]]:
-  """Every channel's vectors in sorted order, zeros where absent, and who is present.
+  """Return every channel's vectors in sorted order, and the presence of channels.
+
+  Vectors of absent channels are zeros. With `complete` every channel is needed.
 
   Raises:
-    ConfigError: A channel is unknown, of another shape, or missing where all are to be
-      there (`complete`), or none is given; it names the channel.
+    ConfigError: A channel is unknown, has another shape, or is missing although all are
+      needed, or no channel is given; the message names the channel.
   """
   if unknown := sorted(set(vectors) - set(widths)):
     raise ConfigError(f"unknown channel {unknown[0]!r}; there are {sorted(widths)}")
   if not vectors:
-    raise ConfigError("no channel is given: the number of examples is unknown")
+    raise ConfigError("no channel is given; pass at least one, zeros if all are absent")
   missing = sorted(set(widths) - set(vectors))
   if complete and missing:
     raise ConfigError(f"{missing[0]!r} is absent: with parity every channel is needed")
@@ -166,13 +175,13 @@ def channel_rows(
     row = vectors.get(name, jnp.zeros(shape, jnp.float32)).astype(jnp.float32)
     if row.shape != shape:
       raise ConfigError(
-        f"channel {name!r} of shape {row.shape}, expected {shape}: one vector for each"
-        " example; pool repeated ones first"
+        f"channel {name!r} has shape {row.shape}, expected {shape}: one vector per"
+        " example; pool sets of vectors first"
       )
     here = jnp.full(b, name in vectors)
     if present is not None and name in vectors:
       here = present[name]
-    # Whatever stands in the place of an absent one, NaN too, must not come in.
+    # The vector of an absent channel must have no effect, even if it is NaN.
     rows[name] = jnp.where(here[:, None], row, 0)
     some.append(here)
   return rows, jnp.stack(some, axis=1)

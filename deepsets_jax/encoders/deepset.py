@@ -1,7 +1,7 @@
-"""A set of vectors scaled, weighed, read by a transformer and pooled.
+"""Deep sets after torchmultimodal: vectors are scaled, weighted and pooled.
 
-The steps of torchmultimodal's deepset fusion (facebookresearch/multimodal), on sets of
-any size, and on stacks of `m` vectors per example of which some are absent.
+These are the steps of torchmultimodal's deepset fusion (facebookresearch/multimodal)
+for sets of any size, and for stacks of `m` vectors per example, some of them absent.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from deepsets_jax.encoders.importance import sow_importance
 from deepsets_jax.encoders.layers import Scores
 from deepsets_jax.encoders.transformer import head_width
 from deepsets_jax.foundation.errors import ConfigError
-from deepsets_jax.ragged import Ragged, of_vectors, pooling
+from deepsets_jax.ragged import Ragged, from_vectors, pooling
 from deepsets_jax.ragged.segments import segment_softmax
 
 
 class Pooling(nn.Module):
-  """The elements of each example to one vector; zeros where there are none.
+  """Pool the elements of each example to one vector; zeros for an empty example.
 
   Attributes:
     pool: A name in `pooling.POOLS` or `pooling.WHOLE_SET_POOLS`; "softmax" learns its
       scores.
-    dtype: Of the scores' computation.
+    dtype: Type of the computation of scores.
   """
 
   pool: str
@@ -43,18 +43,19 @@ class Pooling(nn.Module):
 
 
 class PostNormTransformer(nn.Module):
-  """Post-norm transformer layers over a few vectors per example; no positions.
+  """Post-norm transformer layers over a few vectors per example, without positions.
 
-  Layers are those of `torch.nn.TransformerEncoderLayer` by default: ReLU, the norm
-  after each residual; a LayerNorm follows the last. Absent vectors are not attended to.
-  Dense, for a few modalities: sets of many elements have `transformer.Transformer`.
+  The layers are those of `torch.nn.TransformerEncoderLayer` with its defaults: ReLU,
+  and the norm after each residual. A LayerNorm follows the last layer. Absent vectors
+  are not attended to. The attention is dense, for a few modalities; use
+  `transformer.Transformer` for sets of many elements.
 
   Attributes:
-    heads: Must divide the width.
+    heads: Number of heads; must divide the width.
     layers: Number of layers.
-    ffn: Width of their hidden layer.
+    ffn: Width of the hidden layer.
     dropout: Rate on attention weights, hidden units and residuals.
-    dtype: Of the computation; softmax and norms are in float32.
+    dtype: Type of the computation; softmax and norms are in float32.
   """
 
   heads: int = 8
@@ -101,22 +102,22 @@ class PostNormTransformer(nn.Module):
 
 
 class Deepset(nn.Module):
-  """Elements of one width scaled, weighed and pooled.
+  """Scale, weight and pool elements of one width.
 
   Attributes:
     pool: As in `Pooling`.
     apply_attention: Whether each element is multiplied by a learned weight, the softmax
       of `Scores` over the example's elements. The weights `[n]` are sown in the
       collection "importance" as "weights".
-    attention_dim: Hidden width of the scores; None for half of the elements'.
-    modality_normalize: Whether elements are scaled to length 1 feature by feature,
-      along an example's elements; else each element along its features.
-    norm_factor: Of the p-norm that measures a length, at least 1.
-    transformer: Where given, elements read each other before they are pooled.
-    parity: As torchmultimodal does it: weights first, then the scaling, which along
-      features takes them back, so that the attention has no effect; and what the
-      transformer gives for the first element, in place of a pool.
-    dtype: Of the scores' computation.
+    attention_dim: Hidden width of the scores; None for half of the elements' width.
+    modality_normalize: Whether each feature is scaled to length 1 over an example's
+      elements; otherwise each element is scaled to length 1.
+    norm_factor: p of the p-norm that measures a length, at least 1.
+    transformer: Applied before pooling; None for none.
+    parity: Whether to compute as torchmultimodal does. Weights come before the scaling,
+      which along features cancels them, so that the attention has no effect; and with a
+      transformer, its output for the first element replaces the pool.
+    dtype: Type of the computation of scores.
   """
 
   pool: str = "mean"
@@ -132,16 +133,16 @@ class Deepset(nn.Module):
   def __call__(
     self, elements: Ragged, present: Bool[Array, "b m"] | None = None, *, train: bool
   ) -> Float[Array, "b d"]:
-    """The vector of each example.
+    """Return the vector of each example.
 
     Args:
       elements: Vectors `[n, d]`.
-      present: Where given, every example has `m` elements, of which only those take
-        part; the others are zeros. Needed for the transformer.
+      present: If given, every example has `m` elements, and those not present, which
+        are zeros, are ignored. The transformer needs it.
       train: Whether dropout is on, which needs a "dropout" key.
     """
     if self.norm_factor < 1:
-      raise ConfigError(f"a norm_factor of {self.norm_factor}: must be at least 1")
+      raise ConfigError(f"norm_factor is {self.norm_factor}; it must be at least 1")
     some = elements.mask if present is None else present.reshape(-1)
     elements = elements.replace(values=elements.values.astype(jnp.float32))
     if self.parity:
@@ -171,8 +172,8 @@ class Deepset(nn.Module):
   def _transform(self, elements: Ragged, present: Array | None, train: bool) -> Ragged:
     if present is None:
       raise ConfigError(
-        "this transformer reads sets of one size: for sets of any size give elements"
-        " that a SequenceEncoder's transformer has read"
+        "this transformer needs sets of one size; for sets of any size, use the"
+        " transformer of a SequenceEncoder"
       )
     x = elements.values
     stacked = x.reshape(*present.shape, x.shape[-1])
@@ -183,15 +184,16 @@ class Deepset(nn.Module):
 def p_normalize(
   x: Float[Array, "n d"], p: float, along: Ragged | None = None
 ) -> Float[Array, "n d"]:
-  """`x` over its p-norm, along features, or feature by feature along each example.
+  """Divide by the p-norm of each vector, or of each feature over an example.
 
-  As `torch.nn.functional.normalize`, a norm below 1e-12 counts as that. Zeros stay
-  zeros, with gradient zero.
+  A norm below 1e-12 is replaced by 1e-12, as in `torch.nn.functional.normalize`. Zeros
+  stay zeros, with gradient zero.
 
   Args:
-    x: Vectors; in the slots of `along` where that is given.
+    x: Vectors, in the slots of `along` if that is given.
     p: At least 1; may be infinite.
-    along: The elements of each example, whose values are not read.
+    along: If given, norms are of each feature over the elements of an example; its own
+      values are not read.
   """
   pool = "max" if math.isinf(p) else "sum"
   sizes = jnp.abs(x) if math.isinf(p) else jnp.abs(x) ** p
@@ -199,14 +201,14 @@ def p_normalize(
     total = getattr(jnp, pool)(sizes, axis=-1, keepdims=True)
   else:
     total = along.to_elements(pooling.pool(pool, along.replace(values=sizes)))
-  some = total != 0  # So that NaN stays NaN, and is no absence.
-  # `where` before the root, whose gradient at 0 is not finite.
+  some = total != 0  # True for NaN, which must stay NaN.
+  # `where` comes before the root, whose gradient at 0 is not finite.
   total = jnp.where(some, total, 1.0)
   norm = total if math.isinf(p) else total ** (1 / p)
   return jnp.where(some, x / jnp.maximum(norm, 1e-12), 0)
 
 
 def _only(elements: Ragged, some: Bool[Array, "n"]) -> Ragged:
-  """The elements that are present, moved together; the rest is padding."""
-  moved = of_vectors(elements.values, some)
+  """Move the elements that are present together; the rest is padding."""
+  moved = from_vectors(elements.values, some)
   return Ragged(moved.values, moved.offsets[elements.offsets])

@@ -1,7 +1,6 @@
-"""Encoders of single elements: a vector or a token id into the common `d` features.
+"""Encoders of single elements: from a vector or a token id to `d` features.
 
-Nothing here mixes elements, so that padding slots need no mask: what they become is
-dropped by the pool.
+They do not mix elements. Therefore padding slots need no mask: pools ignore them.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from deepsets_jax.ragged import Ragged
 
 
 class DenseEncoder(nn.Module):
-  """Vectors `[n, i]` through an MLP and a last dense layer to `[n, d]`.
+  """Encode vectors `[n, i]` by an MLP and a last dense layer to `[n, d]`.
 
   Attributes:
     features: `d`.
@@ -42,16 +41,16 @@ class DenseEncoder(nn.Module):
 
 
 class TokenEncoder(nn.Module):
-  """Token ids `[n]` to embeddings `[n, d]`, through an MLP where it has layers.
+  """Encode token ids `[n]` by embeddings, and an MLP if it has layers, to `[n, d]`.
 
-  An element's weight (TF-IDF, say), where there is one, multiplies its vector, so that
-  a sum pool without hidden layers is a weighted bag of words.
+  If elements have weights, such as TF-IDF, each multiplies its element's vector. A sum
+  pool without hidden layers is then a weighted bag of words.
 
   Attributes:
     vocabulary_size: Number of ids.
     features: `d`.
-    hidden: Widths of layers after the embedding, before a last dense one; none leaves
-      the embedding as it is.
+    hidden: Widths of layers between the embedding and a last dense layer. Without
+      hidden layers the embedding is the result.
     norm, dropout, activation, dtype: As in `MLP`.
   """
 
@@ -75,18 +74,19 @@ class TokenEncoder(nn.Module):
 
 
 class FieldEncoder(nn.Module):
-  """Cells of a table to `[n, d]`: token ids `[n]` of its columns, values as weights.
+  """Encode cells of a table to `[n, d]`: token ids `[n]`, with values as weights.
 
-  The first layer is a vector of the column plus the value times a vector of the id, and
-  the activation, so that each feature of a number bends at another value. The value of
-  a category is 1, so that its vector is an embedding. The layers after the first one
-  are shared, so that there are as many arrays of parameters for any number of columns.
+  The first layer is the vector of the column plus the value times the vector of the id,
+  then the activation. Each feature of a number thus bends at a different value. The
+  value of a category is 1, so that it has an embedding. Later layers are shared, so
+  that the number of parameter arrays does not depend on the number of columns.
 
   Attributes:
     groups: Number of ids of each column, as in `schema.Modality`.
     features: `d`.
-    hidden: Widths of hidden layers before a last dense one, that of the first layer
-      included; none makes the first layer the result, without norm and dropout.
+    hidden: Widths of hidden layers before a last dense layer, including that of the
+      first layer. Without hidden layers the first layer is the result, without norm and
+      dropout.
     norm, dropout, activation, dtype: As in `MLP`.
   """
 
@@ -101,8 +101,8 @@ class FieldEncoder(nn.Module):
   @nn.compact
   def __call__(self, elements: Ragged, *, train: bool) -> Ragged:
     width = self.hidden[0] if self.hidden else self.features
-    # Features start with a variance of 2, of which relu leaves a mean square of 1; as a
-    # result they have a length of about 1, as in `to_common_space`.
+    # Hidden features start with a variance of 2, of which relu leaves a mean square of
+    # 1. Features of the result start at a length of about 1, as in `to_common_space`.
     init = nn.initializers.normal(1.0 if self.hidden else width**-0.5)
     embed = functools.partial(
       nn.Embed, features=width, dtype=self.dtype, embedding_init=init
@@ -129,10 +129,10 @@ class FieldEncoder(nn.Module):
 
 
 class Scaled(nn.Module):
-  """Vectors that are in the common space already, times the factor of their modality.
+  """Multiply vectors that have `d` features already by a factor of their modality.
 
   Attributes:
-    dtype: Of the result.
+    dtype: Type of the result.
   """
 
   dtype: Any = jnp.float32
@@ -145,9 +145,9 @@ class Scaled(nn.Module):
 
 
 class _ModalityScale(nn.Module):
-  """The elements times their weights, which are used up, and a learned factor.
+  """Multiply elements by their weights, which are dropped, and by a learned factor.
 
-  One factor, 1 at first, for a whole modality: how much it has to say.
+  One factor, 1 at first, sets the importance of a whole modality.
   """
 
   @nn.compact

@@ -1,6 +1,6 @@
-"""What modules tell of importance, in the collection of Flax of that name.
+"""Importance of elements, which modules sow in the Flax collection "importance".
 
-Nothing is told, and nothing computed for it, unless the collection is mutable.
+Modules sow, and compute importance, only if the collection is mutable.
 """
 
 from __future__ import annotations
@@ -18,47 +18,51 @@ _ATTENDED = "attended"
 
 
 def wants_importance(module: nn.Module) -> bool:
-  """Whether a bound module is to tell importance: the collection is mutable.
+  """Whether a bound module should sow importance: the collection is mutable.
 
-  Not when parameters are made, where every collection is.
+  False during initialization, where every collection is mutable.
   """
   return module.is_mutable_collection("importance") and not module.is_initializing()
 
 
 def sow_importance(module: nn.Module, name: str, value: Any) -> None:
-  """Sows a value in "importance" where that is wanted.
+  """Sow a value in "importance" if `wants_importance`.
 
-  The last one stays, not a tuple of all: a module is called once.
+  Only the last value is kept, not a tuple of all, because a module is called once.
   """
   if wants_importance(module):
     module.sow("importance", name, value, init_fn=dict, reduce_fn=lambda _, last: last)
 
 
 def keep_attended(module: nn.Module, q: Array, k: Array, plan: attention.Plan) -> None:
-  """Sows the queries, keys and plan of a module's attention, for `pull_back`."""
+  """Sow the queries, keys and plan of a module's attention, for `pull_back`."""
   sow_importance(module, _ATTENDED, (q, k, plan))
 
 
 def pull_back(
   sown: Mapping[str, Any], mass: Float[Array, "n"]
 ) -> tuple[Float[Array, "n"], Float[Array, "m"]]:
-  """Where a mass on an attention block's results comes from: its queries, its keys.
+  """Pass a mass on the results of an attention block back to its queries and keys.
 
-  A step of attention rollout (Abnar and Zuidema, "Quantifying Attention Flow in
-  Transformers", 2020): half comes by the residual, half by the attention, with the mean
-  weights of the heads. As a product with a vector it is exact, in linear memory.
+  This is a step of attention rollout (Abnar and Zuidema, "Quantifying Attention Flow in
+  Transformers", 2020). Half of the mass follows the residual, and half the attention,
+  with the mean weights of the heads. As a product with a vector it is exact, in linear
+  memory.
 
   Args:
-    sown: What has been sown in "importance" in the module that attends.
-    mass: Of the results; those of a query without keys lose the second half.
+    sown: The collection "importance" of the module that attends.
+    mass: Mass of each result. The second half is lost for a query without keys.
+
+  Returns:
+    The masses of the queries and of the keys.
   """
-  return mass / 2, attention.received(*sown[_ATTENDED], mass) / 2
+  return mass / 2, attention.received_mass(*sown[_ATTENDED], mass) / 2
 
 
 def forget_attended(module: nn.Module) -> None:
-  """Puts None for the queries and keys that attention in a bound module has sown.
+  """Replace the queries and keys sown by attention in a bound module by None.
 
-  They are many times as large as the importance that is made of them, and would be
+  They are many times as large as the importance computed from them, and would be
   returned with it.
   """
   for name, sown in module.variables.get("importance", {}).items():

@@ -1,6 +1,6 @@
 """Layers that encoders, fusions and heads share.
 
-Arguments are plain values; parameters are float32, and `dtype` is that of the
+Arguments are plain values. Parameters are float32; `dtype` is the type of the
 computation.
 """
 
@@ -25,10 +25,10 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 def activation(name: str) -> Callable[[Array], Array]:
-  """The activation of this name.
+  """Return the activation function with this name.
 
   Raises:
-    ConfigError: No such name; the message lists the legal ones.
+    ConfigError: The name is unknown; the message lists the legal ones.
   """
   if name not in ACTIVATIONS:
     raise ConfigError(f"unknown activation {name!r}; one of {sorted(ACTIVATIONS)}")
@@ -36,16 +36,16 @@ def activation(name: str) -> Callable[[Array], Array]:
 
 
 class MLP(nn.Module):
-  """Hidden layers, each dense, norm, activation, dropout.
+  """Hidden layers: each is dense, norm, activation, dropout.
 
   Attributes:
     hidden: Width of each layer.
-    norm: Whether a LayerNorm stands before each activation.
-    dropout: Rate after each activation, in training.
+    norm: Whether a LayerNorm precedes each activation.
+    dropout: Dropout rate after each activation, in training.
     activation: A name in `ACTIVATIONS`.
-    dtype: Of the computation.
-    first_given: Whether the input is what the first dense layer would give; of that
-      layer only the norm, the activation and the dropout are then done here.
+    dtype: Type of the computation.
+    first_given: Whether the input is the output of the first dense layer; that layer
+      is then only norm, activation and dropout.
   """
 
   hidden: Sequence[int] = ()
@@ -70,14 +70,14 @@ class MLP(nn.Module):
 
 
 class Scores(nn.Module):
-  """A score for each vector, w tanh(V x), of which attention is a softmax.
+  """Score each vector by w tanh(V x); attention weights are the softmax of scores.
 
-  With a gate w (tanh(V x) * sigmoid(U x)), as in Ilse et al., "Attention-based Deep
-  Multiple Instance Learning" (2018); all layers have biases.
+  With a gate the score is w (tanh(V x) * sigmoid(U x)), as in Ilse et al.,
+  "Attention-based Deep Multiple Instance Learning" (2018). All layers have biases.
 
   Attributes:
-    hidden: Width of the hidden layer; None for half of the vectors'.
-    dtype: Of the computation; scores are float32.
+    hidden: Width of the hidden layer; None for half of the vectors' width.
+    dtype: Type of the computation; scores are float32.
     gated: Whether there is a gate.
   """
 
@@ -96,18 +96,19 @@ class Scores(nn.Module):
 
 
 def to_common_space(features: int, dtype: Any) -> nn.Dense:
-  """The last layer of an encoder.
+  """Build the last layer of an encoder.
 
-  Elements start at a length of about 1 in every modality, as embeddings do; at the
-  usual scale, one of a standardised number would be `sqrt(d)` long and drown them.
+  Elements start at a length of about 1 in every modality, as embeddings do. With the
+  usual initialization the element of a standardised number would have length `sqrt(d)`
+  and drown the others.
   """
   init = nn.initializers.variance_scaling(1 / features, "fan_in", "normal")
   return nn.Dense(features, dtype=dtype, kernel_init=init)
 
 
 def l2_normalize(x: Float[Array, "... d"]) -> Float[Array, "... d"]:
-  """Each vector over its length; a zero vector stays zero, with gradient zero."""
+  """Divide each vector by its length; a zero vector stays zero, with gradient zero."""
   squares = jnp.sum(jnp.square(x.astype(jnp.float32)), axis=-1, keepdims=True)
-  # `where` before the root, whose gradient at 0 is not finite.
+  # `where` comes before the root, whose gradient at 0 is not finite.
   scale = jnp.where(squares > 0, jax.lax.rsqrt(jnp.where(squares > 0, squares, 1.0)), 0)
   return x * scale.astype(x.dtype)

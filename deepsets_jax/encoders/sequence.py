@@ -1,4 +1,4 @@
-"""The sequence encoder: a modality's elements in the light of one another."""
+"""The sequence encoder: a transformer over the elements of a modality."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ from deepsets_jax.encoders.transformer import Transformer, sinusoids
 from deepsets_jax.ragged import Ragged
 
 POSITIONS = ("rotary", "learned", "sinusoidal", "recency")
-# Elements after which one starts at 1/e of its weight.
+# Elements after which the initial weight of fading has fallen to 1/e.
 _FADING = 10
 
 
 class SequenceEncoder(nn.Module):
-  """Encodes each element, adds where it stands, and lets them meet in a transformer.
+  """Encode each element, add its position, and apply a transformer.
 
-  An element's weight, where there is one, multiplies what comes out: it says how much
-  the element counts, not what it means. Of `valued` elements it is read with them.
+  If elements have weights, each multiplies the element's output: a weight says how much
+  an element counts, not what it means. The weights of `valued` elements are read by the
+  encoder of elements instead.
 
   Attributes:
     elements: The encoder of single elements, to `d` features.
     features: `d`.
-    positions: How an element's place in its example is told, or its time where the
-      modality has times: "rotary" turns queries and keys (Su et al., 2021),
-      "sinusoidal" adds waves, "learned" adds a row of a table by the whole part of the
-      place or time, clipped to the table; "recency" one by the number of elements that
-      come after, times or not; None tells nothing, of a true set.
-    fading: Whether the features of an element are each multiplied by a learned factor
-      that depends on how many elements come after it, up to the table's end: how much
-      of what is long past still counts. It starts at exp(-places / 10).
+    positions: Encoding of an element's position in its example, or of its time if the
+      modality has times. "rotary" turns queries and keys (Su et al., 2021).
+      "sinusoidal" adds waves. "learned" adds a row of a table, the integer part of the
+      position or time, clipped to the table. "recency" adds the row of the number of
+      later elements, and ignores times. None is for sets without an order.
+    fading: Whether each feature of an element is multiplied by a learned factor that
+      depends on the number of later elements, clipped to the table: old elements can
+      count less. It starts at exp(-later / 10).
     max_positions: Rows of the learned tables.
-    layers: Number of transformer blocks; 0 for none, the positions alone.
+    layers: Number of transformer blocks; 0 for positions without a transformer.
     heads, hidden, dropout, remat, dtype: As in `transformer.Transformer`.
     valued: Whether an element's weight is its value, which `elements` reads.
   """
@@ -70,12 +71,12 @@ class SequenceEncoder(nn.Module):
     unweighted = elements if self.valued else elements.replace(weights=None)
     encoded = self.elements(unweighted, train=train)
     places = elements.positions if elements.times is None else elements.times
-    after = elements.to_elements(elements.lengths) - 1 - elements.positions
+    later = elements.to_elements(elements.lengths) - 1 - elements.positions
     values = encoded.values + self._codes(
-      after if self.positions == "recency" else places
+      later if self.positions == "recency" else places
     )
     if self.fading:
-      values = values * self._fading(after)
+      values = values * self._fading(later)
     if self.layers:
       values = self.transformer(
         Ragged(values, elements.offsets),
@@ -87,11 +88,11 @@ class SequenceEncoder(nn.Module):
     return Ragged(values, elements.offsets)
 
   def rollout(self, mass: Float[Array, "n"]) -> Float[Array, "n"]:
-    """See `transformer.Transformer.rollout`; a weight of an element is left out."""
+    """Call `transformer.Transformer.rollout`; weights of elements are ignored."""
     return self.transformer.rollout(mass) if self.layers else mass
 
-  def _fading(self, after: Int[Array, "n"]) -> Float[Array, "n d"]:
-    """What elements are multiplied by for the number that come after them."""
+  def _fading(self, later: Int[Array, "n"]) -> Float[Array, "n d"]:
+    """Return the factors of elements, given the number of later elements."""
     shape = (self.max_positions, self.features)
 
     def start(*_) -> Array:
@@ -99,11 +100,11 @@ class SequenceEncoder(nn.Module):
       return jnp.broadcast_to(-places[:, None] / _FADING, shape)
 
     logs = self.param("fading", start)
-    rows = jnp.clip(after, 0, self.max_positions - 1)
+    rows = jnp.clip(later, 0, self.max_positions - 1)
     return jnp.exp(logs[rows]).astype(self.dtype)
 
   def _codes(self, places: Array) -> Float[Array, "n d"]:
-    """What is added to elements for their place."""
+    """Return the vectors to add to elements for their positions."""
     match self.positions:
       case "sinusoidal":
         return sinusoids(places, self.features).astype(self.dtype)

@@ -1,7 +1,7 @@
-"""Transformer blocks over the segments of flat arrays; they mix a segment's elements.
+"""Transformer blocks that mix the elements of each segment of a flat array.
 
-Pre-norm (Xiong et al., 2020). Without positions they treat a segment as a set. The
-values of padding slots are arbitrary, and nothing reads them.
+The blocks are pre-norm (Xiong et al., 2020). Without positions they treat a segment as
+a set. The values of padding slots are arbitrary, and are never read.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from deepsets_jax.ragged import Ragged, attention
 
 
 class MultiHeadAttention(nn.Module):
-  """Each query over the keys of its own segment (Vaswani et al., 2017).
+  """Attention of each query over the keys of its own segment (Vaswani et al., 2017).
 
-  In the collection "importance" it sows what `pull_back` needs.
+  It sows the queries and keys in the collection "importance", for `pull_back`.
 
   Attributes:
-    features: `d`, of queries, keys and results.
-    heads: Divides `d`.
-    dtype: Of the computation; the softmax is float32.
+    features: `d` of queries, keys and results.
+    heads: Number of heads; must divide `d`.
+    dtype: Type of the computation; the softmax is float32.
   """
 
   features: int
@@ -42,10 +42,17 @@ class MultiHeadAttention(nn.Module):
     plan: attention.Plan,
     positions: Float[Array, "n"] | None = None,
   ) -> Float[Array, "n d"]:
-    """The attended values; `positions`, of self-attention, turn queries and keys.
+    """Return the attended values.
+
+    Args:
+      queries, keys: Vectors, in the slots of the plan.
+      plan: The plan of the batch.
+      positions: Rotary positions of queries and keys, for self-attention; None for
+        none.
 
     Raises:
-      ConfigError: The heads do not divide the width, or are odd in width and turned.
+      ConfigError: The heads do not divide the width, or have an odd width although
+        `positions` are given.
     """
     width = head_width(self.features, self.heads, "/".join(self.path))
     names = ("query", "key", "value")
@@ -65,10 +72,10 @@ class MultiHeadAttention(nn.Module):
 
 
 def head_width(features: int, heads: int, owner: str) -> int:
-  """The features of a head.
+  """Return the number of features of a head.
 
   Raises:
-    ConfigError: The heads do not divide the width; it names the owner.
+    ConfigError: The heads do not divide the width; the message names the owner.
   """
   if heads < 1 or features % heads:
     legal = [h for h in range(1, features + 1) if features % h == 0]
@@ -81,15 +88,15 @@ def head_width(features: int, heads: int, owner: str) -> int:
 def rotate(
   x: Float[Array, "n h k"], positions: Float[Array, "n"]
 ) -> Float[Array, "n h k"]:
-  """Rotary position embedding: pairs of features turned by position (Su et al., 2021).
+  """Rotate pairs of features by position: rotary embedding (Su et al., 2021).
 
   Raises:
-    ConfigError: An odd number of features.
+    ConfigError: The number of features is odd.
   """
   half, odd = divmod(x.shape[-1], 2)
   if odd:
     raise ConfigError(
-      f"rotary positions turn pairs of features, and a head has {x.shape[-1]}; take"
+      f"rotary positions turn pairs of features, and a head has {x.shape[-1]}; choose"
       " heads of even width"
     )
   frequencies = 10_000 ** (-jnp.arange(half, dtype=jnp.float32) / half)
@@ -102,7 +109,7 @@ def rotate(
 def layer_norm(
   x: Array, dtype: Any, name: str | None = None, scale: float = 1
 ) -> Array:
-  """A LayerNorm in float32 whatever the input, inside a compact module."""
+  """Apply a LayerNorm in float32, for any input type; call it in a compact module."""
   norm = nn.LayerNorm(
     use_fast_variance=False,  # The difference of two squares loses digits.
     scale_init=nn.initializers.constant(scale),
@@ -112,14 +119,14 @@ def layer_norm(
 
 
 class FeedForward(nn.Module):
-  """A hidden layer and back, position by position.
+  """A feed-forward layer with one hidden layer, applied to each element.
 
   Attributes:
     features: `d`.
-    hidden: Width between; `None` for `4 d`.
+    hidden: Width of the hidden layer; None for `4 d`.
     dropout: Rate after the hidden layer.
     activation: A name in `layers.ACTIVATIONS`.
-    dtype: Of the computation.
+    dtype: Type of the computation.
   """
 
   features: int
@@ -137,12 +144,12 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-  """Attention, then a feed-forward layer, each on a normed copy and added.
+  """A pre-norm block: attention and a feed-forward layer, each with a residual.
 
   Attributes:
     features, heads, dtype: As in `MultiHeadAttention`.
-    hidden: Of the feed-forward layer, `None` for `4 d`.
-    dropout: Rate on what each of the two adds, and inside the feed-forward layer.
+    hidden: Width of the hidden layer of the feed-forward layer; None for `4 d`.
+    dropout: Rate on both residual branches, and inside the feed-forward layer.
   """
 
   features: int
@@ -173,10 +180,10 @@ class Transformer(nn.Module):
   Attributes:
     features, heads, hidden, dropout, dtype: As in `TransformerBlock`.
     layers: Number of blocks.
-    remat: Whether the backward pass computes each block again instead of keeping its
-      inner values: less memory, more time.
-    longest: The most elements that an example can have, where that is known: fewer
-      kinds of tiles are compiled.
+    remat: Whether the backward pass recomputes each block instead of keeping its inner
+      values: less memory, more time.
+    longest: Bound on the elements of an example, if known; fewer kinds of tiles are
+      then compiled.
   """
 
   features: int
@@ -196,7 +203,7 @@ class Transformer(nn.Module):
     positions: Float[Array, "n"] | None = None,
     train: bool,
   ) -> Ragged:
-    """The elements, each changed by the others; `positions` are rotary ones."""
+    """Return the transformed elements; `positions` are rotary positions."""
     offsets, longest = elements.offsets, self.longest or elements.num_slots
     plan = attention.plan(offsets, offsets, longest, longest)
     block = nn.remat(TransformerBlock, static_argnums=(4,)) if self.remat else None
@@ -210,16 +217,15 @@ class Transformer(nn.Module):
         self.dtype,
         name=f"block_{index}",
       )(values, plan, positions, train)
-    # Elements leave with a length of about 1, as they came.
+    # The output has a length of about 1, as the input.
     values = layer_norm(values, self.dtype, "norm", scale=self.features**-0.5)
     return elements.replace(values=values)
 
   def rollout(self, mass: Float[Array, "n"]) -> Float[Array, "n"]:
-    """The elements that came in from which a mass on those that went out comes.
+    """Pass a mass on the outputs back to the inputs, by attention rollout.
 
-    Attention rollout, see `pull_back`; each example's mass stays its own, and all of
-    it. To be called in the same `apply` as the transformer, once it has been called,
-    with "importance" mutable.
+    See `pull_back`; the total mass of each example stays the same. Call it in the same
+    `apply` as the transformer, after the transformer, with "importance" mutable.
     """
     sown = self.variables["importance"]
     for index in reversed(range(self.layers)):
@@ -229,9 +235,9 @@ class Transformer(nn.Module):
 
 
 def sinusoids(positions: Float[Array, "n"], features: int) -> Float[Array, "n d"]:
-  """Sines and cosines of positions, of length 1 (after Vaswani et al., 2017).
+  """Return sines and cosines of positions, of length 1 (after Vaswani et al., 2017).
 
-  Wave lengths run from 2 pi to 20,000 pi of the positions' unit.
+  Wavelengths run from 2 pi to 20,000 pi, in the unit of the positions.
   """
   half = (features + 1) // 2
   frequencies = 10_000 ** (-jnp.arange(half, dtype=jnp.float32) / half)

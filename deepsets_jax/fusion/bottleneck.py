@@ -209,7 +209,7 @@ def _streams(modalities: Mapping[str, Ragged], tokens: Sequence[int]) -> _Stream
   step = 1 + len(kinds)
   lengths = [part.lengths + num_tokens for part in modalities.values()]
   lengths = jnp.stack(lengths, axis=1).reshape(-1)
-  offsets = jnp.pad(jnp.cumsum(lengths, dtype=jnp.int32), (1, 0))
+  offsets = ragged.device_offsets(lengths)
   longest = max(part.num_slots for part in modalities.values()) + num_tokens
   return _Streams(
     slots={

@@ -137,7 +137,7 @@ class SingleStreamFusion(Fusion):
       if self.fused is not None:
         vectors = pooling.pool(self.fused, part).astype(self.dtype)
         vectors = vectors + codes[name] + token.astype(self.dtype)
-        tokens.append(ragged.of_vectors(vectors, part.lengths > 0))
+        tokens.append(ragged.from_vectors(vectors, part.lengths > 0))
     return elements, tokens
 
 

@@ -56,7 +56,7 @@ class TwoStageFusion(Fusion):
     for name in sorted(modalities):
       elements = modalities[name]
       vectors = pooling.pool(self.pool, elements).astype(self.dtype) + codes[name]
-      parts.append(ragged.of_vectors(vectors, elements.lengths > 0))
+      parts.append(ragged.from_vectors(vectors, elements.lengths > 0))
     tokens, slots = ragged.concatenate(parts)
     transformer = Transformer(
       self.features,

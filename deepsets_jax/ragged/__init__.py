@@ -1,17 +1,21 @@
-"""Ragged arrays on static shapes: segment ops, pools, attention inside segments."""
+"""Ragged arrays on static shapes: segment ops, pools, attention inside segments.
 
-from deepsets_jax.ragged.arrays import (
-  Ragged,
-  from_lengths,
-  from_lists,
+Importing this package needs jax and numpy only.
+"""
+
+from deepsets_jax.ragged.arrays import Ragged, from_lengths, from_lists
+from deepsets_jax.ragged.batch import Batch, drop_modalities
+from deepsets_jax.ragged.offsets import (
+  check_offsets,
+  debug_offsets,
+  device_offsets,
+  offsets_from_lengths,
 )
-from deepsets_jax.ragged.batch import Batch, without
-from deepsets_jax.ragged.offsets import check_offsets, debug_offsets
 from deepsets_jax.ragged.structure import (
   compress,
   concatenate,
   concatenate_examples,
-  of_vectors,
+  from_vectors,
   sample,
   sample_mask,
   slice_elements,
@@ -28,14 +32,16 @@ __all__ = [
   "concatenate",
   "concatenate_examples",
   "debug_offsets",
+  "device_offsets",
+  "drop_modalities",
   "from_lengths",
   "from_lists",
-  "of_vectors",
+  "from_vectors",
+  "offsets_from_lengths",
   "sample",
   "sample_mask",
   "slice_elements",
   "stack",
   "take",
   "unstack",
-  "without",
 ]

@@ -15,14 +15,15 @@ from deepsets_jax.ragged.arrays import Ragged
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Batch:
-  """Some examples, each a bag of elements from several modalities.
+  """`b` examples, each with elements of several modalities.
 
   Attributes:
-    modalities: The elements by modality; all of `b` examples, each of its own
-      number of slots. An absent modality is an empty segment, or no entry.
-    targets: By the kind of target: `[b, k]` float for multilabel and regression,
-      `[b]` int for multiclass, `[b]` float for binary.
-    weights: Multiplies each example's loss; 0 for a padding example.
+    modalities: The elements of each modality, all of the same `b` examples; each
+      modality has its own number of slots. An absent modality is an empty segment, or
+      is left out of the dictionary.
+    targets: Depends on the kind of target: `[b, k]` float for multilabel and
+      regression, `[b]` int for multiclass, `[b]` float for binary.
+    weights: Factor of each example's loss; 0 for a padding example.
     indices: Row of each example in its table; -1 for a padding example.
   """
 
@@ -32,12 +33,12 @@ class Batch:
   indices: Int[Array, "b"]
 
   def replace(self, **changes: Any) -> Batch:
-    """A copy with other values of some attributes."""
+    """Return a copy with other values of some attributes."""
     return dataclasses.replace(self, **changes)
 
 
-def without(batch: Batch, names: Iterable[str]) -> Batch:
-  """The batch as if these modalities had never been declared."""
-  drop = set(names)
-  kept = {k: v for k, v in batch.modalities.items() if k not in drop}
+def drop_modalities(batch: Batch, names: Iterable[str]) -> Batch:
+  """Return the batch without these modalities; unknown names are ignored."""
+  dropped = set(names)
+  kept = {k: v for k, v in batch.modalities.items() if k not in dropped}
   return batch.replace(modalities=kept)

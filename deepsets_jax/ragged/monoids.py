@@ -1,4 +1,8 @@
-"""The pools of `pooling`, each a commutative monoid: lift, merge and finish."""
+"""The pools of `pooling`, each a commutative monoid.
+
+Each implements the protocol `pooling.Pool`: `lift` elements to states, `merge` two
+states, `finish` a state to the pooled values.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from deepsets_jax.ragged import reductions
 from deepsets_jax.ragged.arrays import Ragged
-from deepsets_jax.ragged.offsets import like, real
+from deepsets_jax.ragged.offsets import element_mask, expand_like
 from deepsets_jax.ragged.segments import (
   extreme_and_ties,
   finite,
@@ -29,7 +33,7 @@ class _Total(NamedTuple):
 
 
 class Sum:
-  """The sum of the elements."""
+  """Sum of the elements."""
 
   def lift(self, elements: Ragged, scores: Array | None = None) -> _Total:
     refuse_scores(scores, self)
@@ -43,7 +47,7 @@ class Sum:
 
 
 class Mean(Sum):
-  """The mean element; counts come from the offsets, exact up to 2**24."""
+  """Mean element. Counts come from the offsets, and are exact up to 2**24."""
 
   def finish(self, state: _Total, empty: float = 0.0) -> Float[Array, "..."]:
     mean = state.total / _at_least_one(state.count, state.total)
@@ -51,7 +55,7 @@ class Mean(Sum):
 
 
 class Prod(Sum):
-  """The product of the elements; its gradient is right at zeros, too."""
+  """Product of the elements, with a right gradient at zeros, too."""
 
   def lift(self, elements: Ragged, scores: Array | None = None) -> _Total:
     refuse_scores(scores, self)
@@ -68,10 +72,10 @@ class _Extreme(NamedTuple):
 
 
 class Max:
-  """The largest value of each feature.
+  """Largest value of each feature.
 
-  Elements that tie share the gradient equally, in one modality or across several:
-  the state carries how many attain the value, and each passes on its share.
+  Elements that tie share the gradient equally, within a modality and across modalities:
+  the state carries the number of elements that attain the value.
   """
 
   largest = True
@@ -90,7 +94,7 @@ class Max:
 
 
 class Min(Max):
-  """The smallest value of each feature; ties as in `Max`."""
+  """Smallest value of each feature, with ties as in `Max`."""
 
   largest = False
 
@@ -103,7 +107,7 @@ class _Exponentials(NamedTuple):
 
 
 class LogSumExp:
-  """The logarithm of the sum of exponentials of each feature."""
+  """Logarithm of the sum of exponentials of each feature."""
 
   def lift(self, elements: Ragged, scores: Array | None = None) -> _Exponentials:
     refuse_scores(scores, self)
@@ -118,7 +122,8 @@ class LogSumExp:
     def add(x, y):
       if x is None:
         return None
-      # Rounded before the sum: a fused multiply-add may take either product.
+      # The barrier rounds both products before the sum; a fused multiply-add would not
+      # round one of them.
       x, y = jax.lax.optimization_barrier((x * scale_a, y * scale_b))
       return x + y
 
@@ -128,30 +133,29 @@ class LogSumExp:
 
   def finish(self, state: _Exponentials, empty: float = 0.0) -> Float[Array, "..."]:
     none = state.total == 0
-    # `where` before the logarithm: its gradient at 0 is not finite.
+    # `where` comes before the logarithm, whose gradient at 0 is not finite.
     log = jnp.log(jnp.where(none, 1, state.total)) + finite(state.peak)
-    # Elements that are all -inf have a sum of 0, and are not an empty set.
+    # The sum is also 0 for elements that are all -inf, which are not an empty set.
     return jnp.where(none, jnp.where(state.count > 0, -jnp.inf, empty), log)
 
 
 class Softmax(LogSumExp):
-  """The mean element, weighted by the softmax of given scores.
+  """Mean element, weighted by the softmax of given scores.
 
   Scores are `[n]`, one per element, or have more axes of the values, up to one per
-  feature; the softmax runs over all elements of an example, whatever their modality.
-  An element of score -inf takes no part, and where all have it the example counts as
-  empty.
+  feature. The softmax runs over the elements of an example in all modalities. An
+  element of score -inf is ignored; an example with no other element counts as empty.
   """
 
   def lift(self, elements: Ragged, scores: Array | None = None) -> _Exponentials:
     if scores is None:
-      raise ValueError("the softmax pool needs scores, one per element")
+      raise ValueError("the softmax pool needs scores: pass one per element")
     values = floats(elements)
     scores = scores.astype(values.dtype)
     scores = scores.reshape(*scores.shape, *[1] * (values.ndim - scores.ndim))
     peak, exponentials = _exponentials(scores, elements)
-    # Nothing bounds what an element that takes no part, or padding, holds.
-    part = real(values, elements.offsets) & (scores != -jnp.inf)
+    # Ignored elements and padding may hold anything, such as NaN.
+    part = element_mask(values, elements.offsets) & (scores != -jnp.inf)
     values = jnp.where(part, values, 0)
     return _Exponentials(
       count=_count(elements),
@@ -172,13 +176,12 @@ class _Powers(NamedTuple):
 
 
 class PowerMean:
-  """The power mean, (mean of x^p)^(1/p), such as the root mean square, p = 2.
+  """Power mean, (mean of x^p)^(1/p); with p = 2 it is the root mean square.
 
-  Elements are scaled by the largest magnitude of their example (the smallest, where
-  `p` is negative), so that powers do not overflow. A negative element has a power only
-  where `p` is an integer. The root keeps the sign for odd `p`; for fractional `p` the
-  result is NaN. The gradient is 0 where the mean is 0 and, for `p` below 1, where an
-  element is.
+  Elements are scaled by the largest magnitude of their example (the smallest if `p` is
+  negative), so that powers do not overflow. A negative element needs an integer `p`:
+  for odd `p` the root keeps the sign, and for fractional `p` the result is NaN. The
+  gradient is 0 where the mean is 0 and, for `p` below 1, where the element is 0.
 
   Attributes:
     p: The exponent, finite and not 0.
@@ -198,11 +201,11 @@ class PowerMean:
   def lift(self, elements: Ragged, scores: Array | None = None) -> _Powers:
     refuse_scores(scores, self)
     values = floats(elements)
-    part = real(values, elements.offsets)
+    part = element_mask(values, elements.offsets)
     size = jnp.abs(jax.lax.stop_gradient(values))
     scale, _ = extreme_and_ties(size, elements, largest=self.p > 0)
-    # Padding, and zeros whose power or its gradient is infinite, are 1 / 1 until the
-    # power is taken, and are left out of the sum.
+    # Padding, and zeros whose power or gradient would be infinite, are replaced by 1
+    # until the power is taken, and are left out of the sum.
     if self.p < 1:
       part &= values != 0
     scaled = jnp.where(part, values, 1)
@@ -231,7 +234,7 @@ class PowerMean:
     size = jnp.abs(mean) if self.p % 2 == 1 else mean
     # With a negative exponent, one element of 0 makes the mean 0.
     zero = (size == 0) | (state.scale == 0)
-    # `where` before the root: its gradient at 0 is not finite.
+    # `where` comes before the root, whose gradient at 0 is not finite.
     root = jnp.where(zero, 1, size) ** (1 / self.p)
     root = jnp.sign(mean) * root if self.p % 2 == 1 else root
     root = jnp.where(zero, 0, root) * _usable(state.scale)
@@ -239,7 +242,7 @@ class PowerMean:
 
 
 def _usable(scale: Array) -> Array:
-  """A scale to divide by: that of zeros, of infinities and of empty sets is 1."""
+  """Return a scale to divide by: 1 instead of 0 and infinity (also of empty sets)."""
   return jnp.where((scale == 0) | jnp.isinf(scale), 1, scale)
 
 
@@ -251,12 +254,13 @@ class _Moments(NamedTuple):
 
 
 class Var:
-  """The population variance of each feature; 0 for a single element.
+  """Population variance of each feature; 0 for a single element.
 
-  Elements are taken relative to the first of their example, and then to the mean: equal
-  elements have a variance of exactly 0, and numbers far from 0 lose no digits. States
-  are merged by the formula of Chan, Golub and LeVeque (1979), which does not cancel as
-  the difference of two large sums does; their means are relative to the first element.
+  The first element of the example, and then the mean, are subtracted from all elements:
+  equal elements have a variance of exactly 0, and numbers far from 0 lose no digits.
+  States are merged by the formula of Chan, Golub and LeVeque (1979), which avoids the
+  cancellation of a difference of two large sums. Their means are relative to the first
+  element.
   """
 
   def lift(self, elements: Ragged, scores: Array | None = None) -> _Moments:
@@ -264,7 +268,7 @@ class Var:
     values, count = floats(elements), _count(elements)
     values = reductions.without_gradient_on_padding(values, elements.offsets)
     size = _at_least_one(count, values)
-    # The variance does not depend on what is subtracted, and nor does its gradient.
+    # Neither the variance nor its gradient depends on the number subtracted.
     first = jax.lax.stop_gradient(_first(values, elements))
     shifted = values - elements.to_elements(first)
     mean = segment_sum(shifted, elements) / size
@@ -273,11 +277,11 @@ class Var:
 
   def merge(self, a: _Moments, b: _Moments) -> _Moments:
     count = a.count + b.count
-    # Divided first: where a is empty the share is exactly 1, and merging exact.
+    # The division comes first: if `a` is empty, the share is exactly 1.
     share = b.count.astype(a.mean.dtype) / _at_least_one(count, a.mean)
     some_a, some_b = a.count > 0, b.count > 0
     first = jnp.where(some_a, a.first, b.first)
-    # An empty side takes the mean of the other, so that they differ by exactly 0.
+    # An empty side takes the mean of the other, so that the means differ by exactly 0.
     mean_a = jnp.where(some_a, (a.first - first) + a.mean, b.mean)
     mean_b = jnp.where(some_b, (b.first - first) + b.mean, mean_a)
     delta = mean_b - mean_a
@@ -291,7 +295,7 @@ class Var:
 
 
 class Std(Var):
-  """The population standard deviation; gradient 0 where it is 0."""
+  """Population standard deviation; its gradient is 0 where the deviation is 0."""
 
   def finish(self, state: _Moments, empty: float = 0.0) -> Float[Array, "..."]:
     variance = super().finish(state)
@@ -301,21 +305,21 @@ class Std(Var):
 
 
 def refuse_scores(scores: Array | None, owner: Any) -> None:
-  """Raises where scores are given to a pool that has no use for them."""
+  """Raise an error if scores are given to a pool that does not use them."""
   if scores is not None:
     raise ValueError(f"{type(owner).__name__} takes no scores; only softmax does")
 
 
 def floats(elements: Ragged) -> Float[Array, "n ..."]:
-  """The values in the type of their reduction: float32, or float64 if they are."""
-  values = reductions.widened(jnp.asarray(elements.values))  # A host batch works, too.
+  """Return the values as float32, or as float64 if they are; also of a host batch."""
+  values = reductions.widened(jnp.asarray(elements.values))
   inexact = jnp.issubdtype(values.dtype, jnp.inexact)
   return values if inexact else values.astype(jnp.float32)
 
 
 def _count(elements: Ragged) -> Int[Array, "b ..."]:
-  """The number of elements of each example, with as many axes as the values."""
-  return like(jnp.asarray(elements.lengths), elements.values)
+  """Return the number of elements of each example, with as many axes as the values."""
+  return expand_like(jnp.asarray(elements.lengths), elements.values)
 
 
 def _at_least_one(count: Array, values: Array) -> Array:
@@ -323,7 +327,7 @@ def _at_least_one(count: Array, values: Array) -> Array:
 
 
 def _first(values: Array, elements: Ragged) -> Array:
-  """The first element of each example; 0 where there is none."""
+  """Return the first element of each example; 0 for an empty example."""
   count = _count(elements)
   if values.shape[0] == 0:
     return jnp.zeros((count.shape[0], *values.shape[1:]), values.dtype)
@@ -332,9 +336,9 @@ def _first(values: Array, elements: Ragged) -> Array:
 
 
 def _exponentials(values: Array, elements: Ragged) -> tuple[Array, Array]:
-  """The largest value per example, and exp(value - largest) per element.
+  """Return the peak of each example, and exp(value - peak) of each element.
 
-  The peak is a constant to the gradient: whatever it is, the result is the same.
+  The gradient treats the peak as a constant, because results do not depend on it.
   """
   peak = segment_max(jax.lax.stop_gradient(values), elements)
   return peak, shifted_exp(values, peak, elements)

@@ -1,9 +1,9 @@
-"""Order inside each example: sorting, order statistics, the first k, running sums.
+"""Order inside each example: sorting, order statistics, the top k, running sums.
 
-These need all elements of an example at once and are no monoids: they do not merge over
-modalities, chunks or devices. Values are `[n, ...]` in the slots of a `Ragged`, whose
-own values are not read; each feature is sorted by itself. What `segments` says of
-padding, NaN and types holds here.
+These ops need all elements of an example at once: they do not merge over modalities,
+chunks or devices. Values are `[n, ...]` in the slots of a `Ragged`, whose own values
+are not read; each feature is sorted by itself. The rules of `segments` for padding, NaN
+and types hold here, too.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from deepsets_jax.ragged import reductions
 from deepsets_jax.ragged.arrays import Ragged
-from deepsets_jax.ragged.offsets import like, real, segment_ids
+from deepsets_jax.ragged.offsets import element_mask, expand_like, segment_ids
 from deepsets_jax.ragged.segments import attains, shared_tangent
 
-# What a quantile between two elements can be, as in `numpy.quantile`.
+# Values of a quantile between two elements, as in `numpy.quantile`.
 METHODS = ("linear", "lower", "higher", "nearest", "midpoint")
 
 
 def segment_argsort(
   values: Shaped[Array, "n ..."], elements: Ragged, *, descending: bool = False
 ) -> Int[Array, "n ..."]:
-  """The slots of each example's elements in the order of their values; stable.
+  """Return the slots of each example's elements in the order of their values.
 
-  NaN comes last in ascending order and first in descending order. Padding slots stay
-  where they are.
+  The sort is stable. NaN comes last in ascending order and first in descending order.
+  Padding slots stay where they are.
   """
   values = jax.lax.stop_gradient(jnp.asarray(values))
   n = values.shape[0]
-  # Slots of padding hold anything; equal values keep their order.
+  # Equal values on padding keep their order.
   zero = jnp.zeros((), values.dtype)
-  values = jnp.where(real(values, elements.offsets), values, zero)
-  ids = jnp.broadcast_to(like(elements.segment_ids, values), values.shape)
-  slots = like(jax.lax.iota(jnp.int32, n), values)
+  values = jnp.where(element_mask(values, elements.offsets), values, zero)
+  ids = jnp.broadcast_to(expand_like(elements.segment_ids, values), values.shape)
+  slots = expand_like(jax.lax.iota(jnp.int32, n), values)
   slots = jnp.broadcast_to(slots, values.shape)
   keys = [ids]
   if descending:
@@ -51,21 +51,21 @@ def segment_argsort(
 def segment_sort(
   values: Shaped[Array, "n ..."], elements: Ragged, *, descending: bool = False
 ) -> Shaped[Array, "n ..."]:
-  """Each example's values in order, in the example's slots; zeros on padding."""
+  """Sort each example's values inside its slots; zeros on padding."""
   order = segment_argsort(values, elements, descending=descending)
   values = jnp.take_along_axis(jnp.asarray(values), order, axis=0)
   zero = jnp.zeros((), values.dtype)
-  return jnp.where(real(values, elements.offsets), values, zero)
+  return jnp.where(element_mask(values, elements.offsets), values, zero)
 
 
 def segment_top_k(
   values: Shaped[Array, "n ..."], elements: Ragged, k: int
 ) -> tuple[Shaped[Array, "b k ..."], Int[Array, "b k ..."]]:
-  """The `k` largest of each example's values, the largest first, and their slots.
+  """Return the `k` largest of each example's values, largest first, and their slots.
 
-  Of equal values the first comes first, and NaN counts as the largest, as in
-  `jax.lax.top_k`. Where an example has fewer, the value is -inf (the lowest integer)
-  and the slot is `n`.
+  Equal values keep their order, and NaN counts as the largest, as in `jax.lax.top_k`.
+  Where an example has fewer than `k` values, the value is -inf (the lowest integer) and
+  the slot is `n`.
   """
   values = jnp.asarray(values)
   n = values.shape[0]
@@ -96,20 +96,21 @@ def segment_quantile(
   method: str = "linear",
   empty: float = 0.0,
 ) -> Float[Array, "b ..."]:
-  """The quantile of each example's values, as `numpy.quantile`; `empty` without any.
+  """Compute a quantile of each example's values, as `numpy.quantile`.
 
-  Elements that are equal to one of the two values that the quantile lies between share
-  its gradient equally.
+  The gradient goes to the elements equal to one of the two values that the quantile
+  lies between; equal elements share it equally.
 
   Args:
-    values: Reduced in float32, or float64 if they are. An example may have up to 2^24.
-    elements: Whose the values are.
+    values: Reduced in float32, or in float64 if they are float64. An example may have
+      up to 2^24 values.
+    elements: The `Ragged` whose slots hold the values.
     q: Between 0 (the minimum) and 1 (the maximum).
-    method: What is taken where the quantile lies between two values.
+    method: The result where the quantile lies between two values; one of `METHODS`.
     empty: The result for an example without elements.
 
   Raises:
-    ValueError: A `q` outside of [0, 1], or an unknown method.
+    ValueError: `q` is not in [0, 1], or the method is unknown.
   """
   if not 0 <= q <= 1:
     raise ValueError(f"q is {q}; a quantile has q between 0 and 1")
@@ -126,27 +127,28 @@ def segment_quantile(
       above = below
     case "higher":
       below = above
-    case "nearest":  # Halves go to the even one.
+    case "nearest":  # Half to even.
       up = (weight > 0.5) | ((weight == 0.5) & (whole % 2 == 1))
       below = above = whole + up.astype(jnp.int32)
     case "midpoint":
       weight = jnp.where(weight > 0, 0.5, weight)
   begin = offsets[:-1].astype(jnp.int32)
   low, high = _order_statistics(values, offsets, begin + below, begin + above)
-  weight = like(weight, low)
+  weight = expand_like(weight, low)
   # Infinities times 0 are NaN, and so is the difference of equal ones.
   between = jnp.where(low == high, low, low * (1 - weight) + high * weight)
-  between = jnp.where(like(below == above, low), low, between)
-  return jnp.where(like(lengths, low) > 0, between, empty)
+  between = jnp.where(expand_like(below == above, low), low, between)
+  return jnp.where(expand_like(lengths, low) > 0, between, empty)
 
 
 def _index(
   q: float | int, last: Int[Array, "b"], dtype
 ) -> tuple[Int[Array, "b"], Float[Array, "b"]]:
-  """q * last as a whole number and a fraction, where a float32 would lose the latter.
+  """Return q * last as a whole number and a fraction.
 
-  Long multiplication in limbs of 12 bits, exact for `last` below 2^24. A fraction
-  within 2^-20 of a whole number is rounding of `q`, and dropped.
+  A float32 product would lose the fraction. This is long multiplication in limbs of 12
+  bits, exact for `last` below 2^24. A fraction within 2^-20 of a whole number comes
+  from the rounding of `q`, and is dropped.
   """
   bits = round(q * 2**48)
   of_q = [(bits >> shift) & 4095 for shift in (0, 12, 24, 36)] + [bits >> 48]
@@ -170,23 +172,24 @@ def _index(
 def segment_median(
   values: Float[Array, "n ..."], elements: Ragged
 ) -> Float[Array, "b ..."]:
-  """The middle one of each example's values, the lower of two; 0 where there are none.
+  """Return the lower median of each example's values; 0 for an empty example.
 
-  As `torch.median`; numpy's mean of the two is `segment_quantile(..., 0.5)`.
+  This is `torch.median`; for numpy's mean of the two middle values use
+  `segment_quantile(..., 0.5)`.
   """
   return segment_quantile(values, elements, 0.5, "lower")
 
 
 @jax.custom_jvp
 def _order_statistics(values, offsets, low, high):
-  """The sorted values in two places of each example; NaN if a value is."""
+  """Return the sorted values in two slots of each example; NaN if any value is."""
   n = values.shape[0]
   ids = segment_ids(offsets, n)
-  ids = jnp.broadcast_to(like(ids, values), values.shape)
+  ids = jnp.broadcast_to(expand_like(ids, values), values.shape)
   _, ordered = jax.lax.sort((ids, values), dimension=0, num_keys=2)
   # NaN is sorted to the end.
   last = _take(ordered, jnp.maximum(offsets[1:] - 1, 0), 0)
-  some = like(offsets[1:] > offsets[:-1], last)
+  some = expand_like(offsets[1:] > offsets[:-1], last)
 
   def at(places):
     taken = _take(ordered, places, 0)
@@ -212,15 +215,15 @@ def _tangent(found, values, tangent, offsets):
 def segment_cumsum(
   values: Shaped[Array, "n ..."], elements: Ragged
 ) -> Shaped[Array, "n ..."]:
-  """The sum of each example's values up to and with each element; zeros on padding.
+  """Sum each example's values up to and including each element; zeros on padding.
 
-  Partial sums double their reach step by step, so that rounding grows with the
-  logarithm of the length, and an example's sums do not depend on its batch-mates.
+  Partial sums double their reach in each step. Therefore rounding grows with the
+  logarithm of the length, and an example's sums do not depend on other examples.
   """
   values = reductions.widened(jnp.asarray(values))
-  values = jnp.where(real(values, elements.offsets), values, 0)
+  values = jnp.where(element_mask(values, elements.offsets), values, 0)
   n = values.shape[0]
-  position = like(elements.positions, values)
+  position = expand_like(elements.positions, values)
   steps = max(n - 1, 0).bit_length() if isinstance(n, int) else 31
 
   def double(step, sums):

@@ -1,18 +1,20 @@
-"""Reductions of flat arrays by offsets: in which order, on which platform.
+"""Reductions of flat arrays by offsets, for all platforms.
 
-The only module that calls `jax.ops.segment_*`: these depend on platform and version, so
-they have one owner. `segments` builds the public ops on it.
+`segments` builds the public ops on this module. It is the only one that calls
+`jax.ops.segment_*`, whose results depend on platform and version.
 
-Three things hold for every sum here. It is accurate: within 1e-6 of float64 (relative
-to the sum of magnitudes) for up to 10^7 elements in a segment, because no partial sum
-takes more than 64 terms. It does not depend, to the bit, on the other segments: partial
-sums are counted from the start of their segment. And on GPUs, where the additions of a
-scatter happen in any order, it is computed without a scatter, in the same order on
-every run.
+Every sum has three properties:
 
-Derivatives. The tangent of a sum is the plain segment sum of the tangents, whose
-transpose is a gather, so that reverse mode costs no more than with `jax.ops`; tangents
-in forward mode, and the gradient of `spread` on CPUs, are summed in one chain.
+* It is within 1e-6 of float64 (relative to the sum of magnitudes) for up to 10^7
+  elements in a segment, because no partial sum takes more than 64 terms.
+* It does not depend, to the bit, on the other segments: partial sums are counted from
+  the start of their segment.
+* On GPUs it has the same order on every run. There the additions of a scatter happen in
+  any order, so that sums are computed without a scatter.
+
+The tangent of a sum is the plain segment sum of the tangents, whose transpose is a
+gather. Therefore reverse mode costs no more than with `jax.ops`. Tangents in forward
+mode, and the gradient of `spread` on CPUs, are summed in one chain.
 """
 
 from __future__ import annotations
@@ -24,13 +26,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Shaped
 
-from deepsets_jax.ragged.offsets import positions, real, segment_ids
+from deepsets_jax.ragged.offsets import (
+  device_offsets,
+  element_mask,
+  positions,
+  segment_ids,
+)
 from deepsets_jax.ragged.tiles import reduce_tiles, spread_tiles
 
-# Terms that are added directly to a segment's total. Sets of at most this size, the
-# common ones, are summed as by `jax.ops.segment_sum`, to the bit and at its speed.
+# Terms that are added directly to a segment's total. Segments of at most this size, the
+# common ones, are summed as `jax.ops.segment_sum` does, to the bit and at its speed.
 _CHAIN = 64
-# The same for partial sums, whose number is added to the drift of rounding.
+# The same for partial sums, which add to the drift of rounding.
 _UPPER_CHAIN = 32
 # Terms of each partial sum. For 10^7 equal values, the worst case, 16 keeps the drift
 # below 7e-7; 32 would let it reach 1.2e-6.
@@ -41,10 +48,10 @@ _CHUNK = 16
 def without_gradient_on_padding(
   values: Shaped[Array, "n ..."], offsets: Int[Array, "b+1"]
 ) -> Shaped[Array, "n ..."]:
-  """The values themselves; their gradient on padding is 0, whatever a formula says.
+  """Return the values, but make their gradient on padding 0.
 
-  Where sums drop what a formula makes of padding, this takes a mask in the backward
-  pass only.
+  Where sums drop the padding of a formula anyway, the mask is then needed in the
+  backward pass only.
   """
   del offsets
   return values
@@ -53,11 +60,11 @@ def without_gradient_on_padding(
 @without_gradient_on_padding.defjvp
 def _without_gradient_on_padding_jvp(primals, tangents):
   values, offsets = primals
-  return values, jnp.where(real(values, offsets), tangents[0], 0)
+  return values, jnp.where(element_mask(values, offsets), tangents[0], 0)
 
 
 def widened(values: Shaped[Array, "n ..."]) -> Shaped[Array, "n ..."]:
-  """Booleans as int32 and short floats as float32: the types that are reduced in."""
+  """Convert booleans to int32 and short floats to float32, the types of reductions."""
   if values.dtype == jnp.bool_:
     return values.astype(jnp.int32)
   short = jnp.issubdtype(values.dtype, jnp.floating) and values.dtype.itemsize < 4
@@ -67,9 +74,9 @@ def widened(values: Shaped[Array, "n ..."]) -> Shaped[Array, "n ..."]:
 def spread(
   per_segment: Shaped[Array, "b ..."], offsets: Int[Array, "b+1"], num_slots: int
 ) -> Shaped[Array, "n ..."]:
-  """Each slot's row of `per_segment`; zeros on padding. The transpose of a sum."""
+  """Give each slot the row of its segment; zeros on padding. Transposes a sum."""
   per_segment, offsets = jnp.asarray(per_segment), jnp.asarray(offsets)
-  if per_segment.shape[0] == 0 or num_slots == 0:  # Nothing to gather.
+  if per_segment.shape[0] == 0 or num_slots == 0:
     return jnp.zeros((num_slots, *per_segment.shape[1:]), per_segment.dtype)
   if on_gpu():
     return _spread(num_slots, per_segment, offsets)
@@ -77,11 +84,12 @@ def spread(
 
 
 def on_gpu() -> bool:
-  """Whether JAX computes on a GPU, where reductions are made without a scatter.
+  """Whether JAX computes on a GPU, where reductions must not scatter.
 
-  Known when a function is traced: `jax.lax.platform_dependent` would decide when it is
-  lowered, but keeps what the backward pass of either way needs, which costs training a
-  tenth of its speed. Results are right on any platform.
+  The answer is fixed when a function is traced. `jax.lax.platform_dependent` would
+  decide when it is lowered, but it keeps the residuals of both branches for the
+  backward pass, which costs training a tenth of its speed. Results are right on any
+  platform.
   """
   return jax.default_backend() == "gpu"
 
@@ -107,7 +115,7 @@ def _spread_jvp(num_slots, primals, tangents):
 def segment_sum(
   values: Shaped[Array, "n ..."], offsets: Int[Array, "b+1"]
 ) -> Shaped[Array, "b ..."]:
-  """The sum of each segment, in the values' type; 0 where it is empty."""
+  """Sum each segment, in the type of the values; 0 where it is empty."""
   if _is_empty(values, offsets):
     return _identities(values, offsets, 0)
   if not jnp.issubdtype(values.dtype, jnp.inexact):  # Exact in any order.
@@ -116,7 +124,7 @@ def segment_sum(
 
 
 def _is_empty(values: Array, offsets: Array) -> bool:
-  """Whether there is no slot or no segment, from which nothing can be gathered."""
+  """Whether there is no slot or no segment, so that nothing can be gathered."""
   return values.shape[0] == 0 or offsets.shape[0] == 1
 
 
@@ -140,7 +148,10 @@ def _sum_jvp(primals, tangents):
 def tangent_sum(
   tangents: Shaped[Array, "n ..."], offsets: Int[Array, "b+1"]
 ) -> Shaped[Array, "b ..."]:
-  """The sum for rules of differentiation: in one chain, with a gather as transpose."""
+  """Sum each segment in one chain, for rules of differentiation.
+
+  The transpose is a gather.
+  """
   if _is_empty(tangents, offsets):
     return _identities(tangents, offsets, 0)
   return _scatter(jax.ops.segment_sum, tangents, offsets)
@@ -149,9 +160,10 @@ def tangent_sum(
 def segment_extreme(
   values: Shaped[Array, "n ..."], offsets: Int[Array, "b+1"], largest: bool
 ) -> Shaped[Array, "b ..."]:
-  """The maximum (or minimum) of each segment, without a derivative.
+  """Return the maximum (or minimum) of each segment, without a derivative.
 
-  NaN where a value is. The lowest (highest) number of the type where it is empty.
+  It is NaN where a value is, and the lowest (highest) number of the type where the
+  segment is empty.
   """
   if _is_empty(values, offsets):
     return _identities(values, offsets, lowest(values.dtype, largest))
@@ -164,7 +176,7 @@ def segment_extreme(
 
 
 def lowest(dtype, largest: bool = True):
-  """The identity of the maximum (or minimum) over a type."""
+  """Return the identity of the maximum (or minimum) over a type."""
   if jnp.issubdtype(dtype, jnp.inexact):
     return -jnp.inf if largest else jnp.inf
   limits = jnp.iinfo(dtype)
@@ -174,7 +186,7 @@ def lowest(dtype, largest: bool = True):
 def segment_prod(
   values: Shaped[Array, "n ..."], offsets: Int[Array, "b+1"]
 ) -> Shaped[Array, "b ..."]:
-  """The product of each segment, without a derivative; 1 where it is empty."""
+  """Multiply each segment, without a derivative; 1 where it is empty."""
   if _is_empty(values, offsets):
     return _identities(values, offsets, 1)
   if on_gpu():
@@ -191,23 +203,23 @@ def _scatter_ids(op: Callable, values: Array, ids: Array, offsets: Array) -> Arr
 
 
 def _sum_chunks(values: Array, offsets: Array) -> Array:
-  """A sum by scatters, in levels where a segment has more terms than a chain."""
+  """Sum by scatters, in several levels where a segment is longer than a chain."""
   n = values.shape[0]
-  # A symbolic size may be any that int32 offsets allow.
+  # A symbolic size may be as large as int32 offsets allow.
   most = n if isinstance(n, int) else 2**31
-  # Ids are made outside of the branches, so that they are made once: for narrow values
-  # they cost as much as the sum.
+  # Ids are computed outside of the branches, and thus once: for narrow values they cost
+  # as much as the sum.
   return _sum_level(values, segment_ids(offsets, n), offsets, _CHAIN, most)
 
 
 def _sum_level(
   values: Array, ids: Array, offsets: Array, direct: int, most: int
 ) -> Array:
-  """A sum of at most `most` terms, of which `direct` are added one by one.
+  """Sum segments of at most `most` terms, the first `direct` of them one by one.
 
-  The first terms of a segment are added to its total, the others chunk by chunk, and
-  the sums of the chunks are the terms of the next level. One scatter makes totals and
-  chunks: a term's row is its segment, or `b` plus the number of its chunk.
+  The other terms are summed in chunks, and the sums of the chunks are the terms of the
+  next level. One scatter makes both totals and chunks: the row of a term is its
+  segment, or `b` plus the number of its chunk.
   """
   plain = functools.partial(_scatter_ids, jax.ops.segment_sum)
   if most <= direct:
@@ -219,7 +231,7 @@ def _sum_level(
     num_chunks = n // _CHUNK + 1  # At least one, as far as export can tell.
     position = positions(ids, offsets[:-1])
     chunks = -(-jnp.maximum(lengths - direct, 0) // _CHUNK)
-    ends = jnp.pad(jnp.cumsum(chunks, dtype=jnp.int32), (1, 0))
+    ends = device_offsets(chunks)
     first = jnp.take(ends[:-1], ids, mode="clip")
     chunk = b + first + jax.lax.div(position - direct, jnp.int32(_CHUNK))
     rows = jnp.where(position < direct, ids, chunk)

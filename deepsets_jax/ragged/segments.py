@@ -1,14 +1,14 @@
-"""Reductions of each example's elements, with the names of `jax.ops` and numpy.
+"""Segment ops: reductions of each example's elements, and the softmax over them.
 
-Values are `[n, ...]` in the slots of a `Ragged`, whose own values are not read; results
-are `[b, ...]`. For all of them:
+Names are those of `jax.ops` and numpy. Values are `[n, ...]` in the slots of a
+`Ragged`, whose own values are not read; results are `[b, ...]`. All ops share:
 
-* Whatever a padding slot holds takes no part, and gets a zero gradient.
-* NaN in, NaN out: where an element is NaN, so is the result of its example, in that
+* The contents of padding slots do not matter, and their gradient is zero.
+* NaN in, NaN out: where an element is NaN, so is the result of its example in that
   feature, and any gradient that depends on it. Other examples are not affected.
 * Floats are reduced in float32, float64 in float64 (see `reductions` for the accuracy
-  of sums); integers in their own type, where sums and products wrap around; booleans
-  count as 0 and 1.
+  of sums). Integers are reduced in their own type, in which sums and products wrap
+  around. Booleans count as 0 and 1.
 * Derivatives exist in forward and in reverse mode.
 """
 
@@ -23,22 +23,22 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from deepsets_jax.ragged import reductions
 from deepsets_jax.ragged.arrays import Ragged
-from deepsets_jax.ragged.offsets import like, real
+from deepsets_jax.ragged.offsets import element_mask, expand_like
 
 
 def segment_sum(
   values: Shaped[Array, "n ..."], elements: Ragged
 ) -> Shaped[Array, "b ..."]:
-  """The sum of each example's values; 0 where there are none."""
+  """Sum each example's values; 0 for an empty example."""
   return reductions.segment_sum(_widened(values), elements.offsets)
 
 
 def segment_prod(
   values: Shaped[Array, "n ..."], elements: Ragged
 ) -> Shaped[Array, "b ..."]:
-  """The product of each example's values; 1 where there are none.
+  """Multiply each example's values; 1 for an empty example.
 
-  The gradient is the product of the other values, also where some are zero.
+  The gradient of a value is the product of the others, even where some are zero.
   """
   return _prod(_widened(values), elements.offsets)
 
@@ -53,7 +53,7 @@ def _prod_jvp(primals, tangents):
   values, offsets = primals
   n = values.shape[0]
   product, zero = _prod(values, offsets), values == 0
-  # A product without a single zero factor cannot be had by division.
+  # Division cannot give the product of the others where a factor is zero.
   nonzero = _prod(jnp.where(zero, 1, values), offsets)
   zeros = reductions.segment_sum(zero.astype(jnp.int32), offsets)
   others = jnp.where(
@@ -61,17 +61,17 @@ def _prod_jvp(primals, tangents):
     reductions.spread(jnp.where(zeros == 1, nonzero, 0), offsets, n),
     reductions.spread(product, offsets, n) / jnp.where(zero, 1, values),
   )
-  others = jnp.where(real(values, offsets), others, 0)
+  others = jnp.where(element_mask(values, offsets), others, 0)
   return product, reductions.tangent_sum(others * tangents[0], offsets)
 
 
 def segment_max(
   values: Shaped[Array, "n ..."], elements: Ragged
 ) -> Shaped[Array, "b ..."]:
-  """The largest of each example's values.
+  """Return the largest of each example's values.
 
-  -inf, or the lowest integer of the type, where there are none. Elements that tie share
-  the gradient equally.
+  An empty example gives -inf, or the lowest integer of the type. Elements that tie
+  share the gradient equally.
   """
   return extreme_and_ties(values, elements, largest=True)[0]
 
@@ -79,10 +79,10 @@ def segment_max(
 def segment_min(
   values: Shaped[Array, "n ..."], elements: Ragged
 ) -> Shaped[Array, "b ..."]:
-  """The smallest of each example's values.
+  """Return the smallest of each example's values.
 
-  inf, or the highest integer of the type, where there are none. Elements that tie share
-  the gradient equally.
+  An empty example gives inf, or the highest integer of the type. Elements that tie
+  share the gradient equally.
   """
   return extreme_and_ties(values, elements, largest=False)[0]
 
@@ -90,9 +90,9 @@ def segment_min(
 def extreme_and_ties(
   values: Shaped[Array, "n ..."], elements: Ragged, *, largest: bool
 ) -> tuple[Shaped[Array, "b ..."], Float[Array, "b ..."]]:
-  """The maximum (or minimum) of each example, and how many elements attain it.
+  """Return the maximum (or minimum) of each example, and the number of ties.
 
-  All elements of an example attain NaN.
+  Ties are the elements that attain the extreme. All elements of an example attain NaN.
   """
   return _extreme(largest, _widened(values), elements.offsets)
 
@@ -110,13 +110,13 @@ def _count(attained, offsets):
 
 @_extreme.defjvp
 def _extreme_jvp(largest, primals, tangents):
-  """A rule that scatters nothing in reverse mode.
+  """Differentiate without a scatter in reverse mode.
 
   The default rule of JAX gathers twice and scatters once more.
   """
   values, offsets = primals
   value, _ = _extreme(largest, values, offsets)
-  # Once for both, the ties and the backward pass.
+  # Computed once, for the ties and for the backward pass.
   attained = attains(values, value, offsets)
   ties = _count(attained, offsets)
   return (value, ties), (
@@ -130,9 +130,9 @@ def attains(
   value: Shaped[Array, "b ..."],
   offsets,
 ) -> Bool[Array, "n ..."]:
-  """Which elements are equal to their example's value; all of them where it is NaN.
+  """Return True for elements equal to their example's value, and for all if it is NaN.
 
-  Arbitrary on padding, which no reduction reads: a mask would cost as much as this.
+  Padding is arbitrary, because no reduction reads it: a mask would double the cost.
   """
   own = reductions.spread(value, offsets, values.shape[0])
   return (values == own) | (own != own)
@@ -145,23 +145,23 @@ def shared_tangent(
   tangent: Float[Array, "n ..."],
   offsets,
 ) -> Float[Array, "b ..."]:
-  """The tangent of a value: the mean over the elements that attain it; NaN of NaN."""
+  """Return the mean tangent of the elements that attain a value; NaN if it is NaN."""
   total = reductions.tangent_sum(jnp.where(attained, tangent, 0), offsets)
   return total / _sharers(value, ties)
 
 
 def _sharers(value, ties):
-  """What a gradient is divided by: the number of elements it goes to; NaN of NaN.
+  """Return the number of elements that share a gradient; NaN for a value of NaN.
 
-  A division, not a product with the inverse: XLA takes it once for each example, where
-  it would take a product again for each element.
+  Gradients are divided by it, not multiplied by its inverse: XLA computes the division
+  once per example, but would compute a product again for each element.
   """
   return jnp.where(value != value, jnp.nan, jnp.maximum(ties, 1).astype(value.dtype))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def merge_extremes(largest, a, b):
-  """The larger (or smaller) of two (value, ties) pairs.
+  """Return the larger (or smaller) of two pairs of value and number of ties.
 
   Ties add up where the values are equal, and where one of them is NaN.
   """
@@ -188,7 +188,7 @@ def _merge_extremes_jvp(largest, primals, tangents):
 def segment_any(
   values: Shaped[Array, "n ..."], elements: Ragged
 ) -> Bool[Array, "b ..."]:
-  """Whether any of each example's values is true; False where there are none."""
+  """Return whether any value of each example is true; False for an empty example."""
   truth = _widened(values) != 0
   return reductions.segment_sum(truth.astype(jnp.int32), elements.offsets) > 0
 
@@ -196,17 +196,17 @@ def segment_any(
 def segment_all(
   values: Shaped[Array, "n ..."], elements: Ragged
 ) -> Bool[Array, "b ..."]:
-  """Whether all of each example's values are true; True where there are none."""
+  """Return whether all values of each example are true; True for an empty example."""
   return ~segment_any(_widened(values) == 0, elements)
 
 
 def segment_argmax(
   values: Shaped[Array, "n ..."], elements: Ragged
 ) -> Int[Array, "b ..."]:
-  """The slot of the first of each example's largest values, or of its first NaN.
+  """Return the slot of each example's first largest value, or of its first NaN.
 
-  `n` where there are none, so that `jnp.take(x, slots, axis=0, mode="fill")` gives the
-  fill value there. Subtract `offsets[:-1]` for places inside the example.
+  An empty example gives `n`, so that `jnp.take(x, slots, axis=0, mode="fill")` gives
+  the fill value there. Subtract `offsets[:-1]` for positions inside the example.
   """
   return _argextreme(values, elements, largest=True)
 
@@ -214,7 +214,7 @@ def segment_argmax(
 def segment_argmin(
   values: Shaped[Array, "n ..."], elements: Ragged
 ) -> Int[Array, "b ..."]:
-  """The slot of the first of each example's smallest values; see `segment_argmax`."""
+  """Return the slot of each example's first smallest value, as `segment_argmax`."""
   return _argextreme(values, elements, largest=False)
 
 
@@ -223,7 +223,7 @@ def _argextreme(values, elements, largest):
   n = values.shape[0]
   value = reductions.segment_extreme(values, offsets, largest)
   hit = (values == reductions.spread(value, offsets, n)) | (values != values)
-  slots = like(jax.lax.iota(jnp.int32, n), values)
+  slots = expand_like(jax.lax.iota(jnp.int32, n), values)
   slots = jnp.where(hit, slots, n)
   return jnp.minimum(reductions.segment_extreme(slots, offsets, largest=False), n)
 
@@ -232,10 +232,10 @@ def segment_softmax(
   scores: Float[Array, "n ..."] | Mapping[str, Float[Array, "n ..."]],
   elements: Ragged | Mapping[str, Ragged],
 ) -> Float[Array, "n ..."] | dict[str, Float[Array, "n ..."]]:
-  """The softmax of the scores over each example's elements.
+  """Compute the softmax of the scores over each example's elements.
 
-  With dictionaries, over the example's elements of all modalities. 0 on padding and
-  where the score is -inf, also if all of them are.
+  With dictionaries, the softmax runs over the example's elements of all modalities. The
+  result is 0 on padding and where the score is -inf, even if all scores are.
   """
   if isinstance(elements, Ragged):
     return segment_softmax({"": scores}, {"": elements})[""]
@@ -249,8 +249,8 @@ def segment_softmax(
   )
   exponentials = {k: shifted_exp(scores[k], peak, v) for k, v in elements.items()}
   total = sum(segment_sum(exponentials[k], v) for k, v in elements.items())
-  # An example without a score above -inf has exponentials of 0, and so have slots of
-  # padding, whose total reads as 0.
+  # The total is 0 for padding, and for an example whose scores are all -inf; their
+  # exponentials are 0, too.
   return {
     k: exponentials[k] / _nonzero(v.to_elements(total)) for k, v in elements.items()
   }
@@ -263,15 +263,15 @@ def _nonzero(x: Array) -> Array:
 def shifted_exp(
   values: Float[Array, "n ..."], peak: Float[Array, "b ..."], elements: Ragged
 ) -> Float[Array, "n ..."]:
-  """exp(value - peak of its example); 0 on padding."""
+  """Return exp(value - peak of its example); 0 on padding."""
   shifted = values - elements.to_elements(finite(peak))
-  # `where` before the exponential: on padding nothing bounds the value, and an infinite
-  # exponential would make its gradient NaN.
-  return jnp.exp(jnp.where(real(values, elements.offsets), shifted, -jnp.inf))
+  # `where` comes before the exponential: values of padding have no bound, and an
+  # infinite exponential would make the gradient NaN.
+  return jnp.exp(jnp.where(element_mask(values, elements.offsets), shifted, -jnp.inf))
 
 
 def finite(peak: Array) -> Array:
-  """The peak, or 0 where it is infinite or NaN: -inf - -inf would be NaN."""
+  """Return the peak, or 0 where it is infinite or NaN: -inf - -inf would be NaN."""
   return jnp.where(jnp.isfinite(peak), peak, 0)
 
 

@@ -1,12 +1,12 @@
-"""Ragged arrays made of others: parts of them, several joined.
+"""Ragged arrays made from others: selected elements or examples, several joined.
 
 Shapes are static: where a result has fewer elements than slots, the slots after them
-are padding. Weights and times go along unless a function says otherwise.
+are padding. Weights and times follow their elements unless a function says otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,25 +15,26 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree, Shaped
 
 from deepsets_jax.ragged.arrays import Ragged
+from deepsets_jax.ragged.offsets import device_offsets
 
 
 def compress(
   elements: Ragged, keep: Bool[Array, "n"], num_slots: int | None = None
 ) -> Ragged:
-  """The elements to keep, in their order, moved together; as `numpy.compress`.
+  """Keep some of the elements, in their order, as `numpy.compress` does.
 
   Args:
-    elements: Of which some are kept.
-    keep: Which; padding is never kept.
-    num_slots: Slots of the result, by default as many as before. Elements beyond are
-      lost.
+    elements: The elements to select from.
+    keep: True for each slot to keep; padding is never kept.
+    num_slots: Slots of the result, by default as many as before. Elements that do not
+      fit are lost.
   """
   n = elements.num_slots
   num_slots = n if num_slots is None else num_slots
   keep = jnp.asarray(keep) & elements.mask
-  counts = jnp.pad(jnp.cumsum(keep, dtype=jnp.int32), (1, 0))
-  # What is dropped goes past the end, each slot to a place of its own, so that no place
-  # is written twice and the gradient is a gather.
+  counts = device_offsets(keep)
+  # Dropped elements go past the end, each to a place of its own, so that no place is
+  # written twice and the gradient is a gather.
   past = num_slots + jax.lax.iota(jnp.int32, n)
   slots = jnp.where(keep & (counts[:-1] < num_slots), counts[:-1], past)
   offsets = jnp.minimum(counts[elements.offsets], num_slots)
@@ -47,6 +48,13 @@ def _moved(
     target = jnp.zeros((num_slots, *x.shape[1:]), x.dtype)
     return target.at[slots].set(x, mode="drop", unique_indices=True)
 
+  return _with_each_field(elements, move, offsets)
+
+
+def _with_each_field(
+  elements: Ragged, move: Callable[[Array], Array], offsets: Array
+) -> Ragged:
+  """Apply one function of `[n, ...]` to the values, the weights and the times."""
   return Ragged(
     move(jnp.asarray(elements.values)),
     offsets,
@@ -57,10 +65,10 @@ def _moved(
 def slice_elements(
   elements: Ragged, start: int | None = None, stop: int | None = None
 ) -> Ragged:
-  """Each example's elements from `start` to `stop`, as the slice of a list.
+  """Slice the list of each example's elements, as `elements[start:stop]`.
 
-  Negative numbers count from an example's end: `slice_elements(x, -10)` are the last
-  ten of each.
+  Negative numbers count from an example's end: `slice_elements(x, -10)` keeps the last
+  ten elements of each example.
   """
   lengths = elements.lengths
 
@@ -78,9 +86,10 @@ def slice_elements(
 def sample(
   key: Array, elements: Ragged, k: int, num_slots: int | None = None
 ) -> Ragged:
-  """At most `k` elements of each example, any of them equally likely, in their order.
+  """Draw at most `k` elements of each example, uniformly without replacement.
 
-  Without replacement. `num_slots` are by default the fewest that always suffice.
+  The elements keep their order. `num_slots` is by default the smallest number that
+  always suffices.
   """
   if num_slots is None:
     num_slots = min(elements.num_slots, elements.num_examples * k)
@@ -88,31 +97,30 @@ def sample(
 
 
 def sample_mask(key: Array, elements: Ragged, k: int) -> Bool[Array, "n"]:
-  """True for at most `k` elements of each example, any of them equally likely."""
+  """Return True for at most `k` elements of each example, drawn uniformly."""
   lots = jax.random.uniform(key, (elements.num_slots,), jnp.float32)
   order = jnp.lexsort((lots, elements.segment_ids))
-  # Sorted by segment: what stands at slot i is of the example that i belongs to.
+  # The order is sorted by segment, so that slot `i` and `order[i]` are of one example.
   ranks = elements.positions.at[order].set(elements.positions, unique_indices=True)
   return (ranks < k) & elements.mask
 
 
 def take(elements: Ragged, rows: Int[Array, "c"], num_slots: int) -> Ragged:
-  """The `Ragged` of these examples, in this order, as `jnp.take`.
+  """Take these examples, in this order, as `jnp.take` does.
 
-  An example may be taken several times; a row that is not of an example, such as `b`,
-  gives an empty one.
+  An example may be taken several times. A row out of range, such as `b`, gives an
+  empty example.
 
   Args:
-    elements: From which to take.
-    rows: Numbers of examples.
-    num_slots: Slots of the result; elements beyond are lost.
+    elements: The examples to take from.
+    rows: Indices of examples.
+    num_slots: Slots of the result; elements that do not fit are lost.
   """
   rows = jnp.asarray(rows)
   inside = (rows >= 0) & (rows < elements.num_examples)
   rows = jnp.where(inside, rows, elements.num_examples)
   lengths = jnp.take(elements.lengths, rows, mode="fill", fill_value=0)
-  ends = jnp.cumsum(lengths.astype(jnp.int32), dtype=jnp.int32)
-  offsets = jnp.minimum(jnp.pad(ends, (1, 0)), num_slots)
+  offsets = jnp.minimum(device_offsets(lengths), num_slots)
   taken = Ragged(jnp.zeros((num_slots, 0), jnp.float32), offsets)
   begin = jnp.take(elements.offsets[:-1], rows, mode="fill", fill_value=0)
   slots = taken.to_elements(begin.astype(jnp.int32)) + taken.positions
@@ -123,24 +131,20 @@ def take(elements: Ragged, rows: Int[Array, "c"], num_slots: int) -> Ragged:
       return jnp.zeros((num_slots, *x.shape[1:]), x.dtype)
     return jnp.take(x, slots, axis=0, mode="fill", fill_value=0)
 
-  return Ragged(
-    move(jnp.asarray(elements.values)),
-    offsets,
-    *(None if x is None else move(x) for x in (elements.weights, elements.times)),
-  )
+  return _with_each_field(elements, move, offsets)
 
 
 def concatenate(parts: Sequence[Ragged]) -> tuple[Ragged, list[Int[Array, "n"]]]:
-  """Each example's elements of all parts, one part after the other.
+  """Join the elements of each example, one part after the other.
 
-  Weights and times are left behind.
+  Weights and times are dropped.
 
   Args:
-    parts: With the same `b` and shape of an element, in the order wanted.
+    parts: Ragged arrays of the same `b` examples and the same shape of an element.
 
   Returns:
     A `Ragged` with as many slots as all parts together, and for each part the slot
-    that each of its elements went to (past the last slot for padding), so that
+    of each of its elements (past the last slot for padding), so that
     `jnp.take(merged.values, slots, axis=0, mode="fill", fill_value=0)` is the part.
   """
   offsets = sum(part.offsets for part in parts)
@@ -149,8 +153,7 @@ def concatenate(parts: Sequence[Ragged]) -> tuple[Ragged, list[Int[Array, "n"]]]
   begin, slots = offsets[:-1], []
   for part in parts:
     slot = part.to_elements(begin) + part.positions
-    # Padding goes past the end, each slot to a place of its own: no place is written
-    # twice, so that the gradient is a gather.
+    # Padding goes past the end, each slot to a place of its own, as in `compress`.
     past = num_slots + jax.lax.iota(slot.dtype, part.num_slots)
     slots.append(jnp.where(part.mask, slot, past))
     values = values.at[slots[-1]].set(part.values, mode="drop", unique_indices=True)
@@ -159,9 +162,10 @@ def concatenate(parts: Sequence[Ragged]) -> tuple[Ragged, list[Int[Array, "n"]]]
 
 
 def concatenate_examples(parts: Sequence[Ragged]) -> Ragged:
-  """The examples of all parts, one part after the other, in as many slots as all have.
+  """Join the examples of all parts, one part after the other.
 
-  All parts have weights (or times), or they are left behind.
+  The result has as many slots as all parts together. Weights (or times) are dropped
+  unless all parts have them.
   """
   num_slots = sum(part.num_slots for part in parts)
   begin, offsets, slots, past = 0, [jnp.zeros(1, jnp.int32)], [], num_slots
@@ -180,19 +184,19 @@ def concatenate_examples(parts: Sequence[Ragged]) -> Ragged:
   return _moved(whole, jnp.concatenate(slots), num_slots, jnp.concatenate(offsets))
 
 
-def of_vectors(vectors: Shaped[Array, "b ..."], present: Bool[Array, "b"]) -> Ragged:
-  """One element per example where `present`, none elsewhere; `b` slots."""
+def from_vectors(vectors: Shaped[Array, "b ..."], present: Bool[Array, "b"]) -> Ragged:
+  """Return a `Ragged` of `b` slots: one element per example where `present`."""
   return compress(
     Ragged(vectors, jnp.arange(vectors.shape[0] + 1, dtype=jnp.int32)), present
   )
 
 
 def stack(shards: Sequence[PyTree]) -> PyTree:
-  """One `Ragged` or batch with a leading shard axis, of some of equal shapes (host)."""
+  """Stack shards of equal shapes along a new leading axis, on the host."""
   return jax.tree.map(lambda *leaves: np.stack(leaves), *shards)
 
 
 def unstack(shards: PyTree) -> list[Any]:
-  """Each shard of a `Ragged` or batch with a leading shard axis."""
+  """Split a `Ragged` or batch along its leading axis of shards."""
   count = jax.tree.leaves(shards)[0].shape[0]
   return [jax.tree.map(lambda leaf, i=i: leaf[i], shards) for i in range(count)]

@@ -21,7 +21,7 @@ from deepsets_jax.data.tables.arrow_lists import vectors_to_arrow
 from deepsets_jax.data.tables.schema import Target
 from deepsets_jax.data.tables.table import Table
 from deepsets_jax.foundation.errors import ConfigError
-from deepsets_jax.ragged import Batch
+from deepsets_jax.ragged import Batch, offsets_from_lengths
 from deepsets_jax.tasks import trained
 from deepsets_jax.tasks.supervised import encodings
 from deepsets_jax.tasks.trained import Trained
@@ -114,7 +114,7 @@ class Predictor:
     match target.kind:
       case "multilabel":
         chosen = chances > threshold
-        offsets = np.append(0, np.cumsum(chosen.sum(axis=1)))
+        offsets = offsets_from_lengths(chosen.sum(axis=1))
         names = self._names.take(pa.array(np.nonzero(chosen)[1]))
         labels = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), names)
         return {

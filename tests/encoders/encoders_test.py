@@ -46,18 +46,23 @@ def test_token_encoder_looks_up_and_weighs():
   assert got.weights is None  # Used up: nothing weighs them twice.
 
 
-@pytest.mark.parametrize("size", [1, 4, 500])
-def test_elements_start_at_length_one_in_every_modality(size):
-  # Else a modality of few features would drown the others, or drown.
+def mean_length(elements):
+  """The root mean square length of 200 vectors."""
+  return np.sqrt(np.mean(np.sum(np.asarray(elements.values) ** 2, axis=1)))
+
+
+def test_elements_start_at_length_one_in_every_modality():
+  # Otherwise a modality of few features would drown the others, or be drowned.
   rng = np.random.default_rng(0)
-  elements = pack([rng.normal(size=(200, size))] + [np.zeros((0, size))] * 3, 200)
-  got, _ = apply(encoders.DenseEncoder(256), elements)
-  length = np.sqrt(np.mean(np.sum(np.asarray(got.values) ** 2, axis=1)))
-  assert 0.7 < length < 1.4
-  ids = Ragged(jnp.arange(200), jnp.array([0, 200]))
-  got, _ = apply(encoders.TokenEncoder(200, 256), ids)
-  length = np.sqrt(np.mean(np.sum(np.asarray(got.values) ** 2, axis=1)))
-  assert 0.7 < length < 1.4
+  for size in (1, 4, 500):
+    elements = pack([rng.normal(size=(200, size))] + [np.zeros((0, size))] * 3, 200)
+    assert 0.7 < mean_length(apply(encoders.DenseEncoder(256), elements)[0]) < 1.4
+  ids = Ragged(jnp.arange(200, dtype=jnp.int32), jnp.array([0, 200]))
+  assert 0.7 < mean_length(apply(encoders.TokenEncoder(200, 256), ids)[0]) < 1.4
+  cells = ids.replace(weights=jnp.asarray(rng.normal(size=200), jnp.float32))
+  for hidden in ((), (128,)):
+    fields = encoders.FieldEncoder((1,) * 200, 256, hidden)
+    assert 0.7 < mean_length(apply(fields, cells)[0]) < 1.4
 
 
 def test_token_encoder_takes_hidden_layers():
@@ -78,7 +83,7 @@ def test_bfloat16_computes_in_bfloat16_with_float32_parameters(cls):
   assert {p.dtype for p in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
 
-def test_vectors_of_the_common_space_are_taken_as_they_are():
+def test_scaled_vectors_start_unchanged():
   elements = pack([np.arange(6).reshape(2, 3)] + [np.zeros((0, 3))] * 3)
   got, variables = apply(encoders.Scaled(), elements)
   assert jax.tree.map(jnp.shape, variables["params"]) == {
@@ -97,11 +102,9 @@ def test_dropout_only_in_training():
   module = encoders.DenseEncoder(4, hidden=(64,), dropout=0.5)
   elements = pack([np.ones((2, 3))] * 4)
   still, variables = apply(module, elements)
-  for seed, same in ((1, False), (2, False)):
-    moved = module.apply(
-      variables, elements, train=True, rngs={"dropout": jax.random.key(seed)}
-    )
-    assert np.array_equal(moved.values, still.values) == same
+  rngs = {"dropout": jax.random.key(1)}
+  moved = module.apply(variables, elements, train=True, rngs=rngs)
+  assert not np.array_equal(moved.values, still.values)
 
 
 def test_unknown_activation_is_named():
@@ -156,7 +159,7 @@ def test_field_encoder_is_a_loop_over_cells(hidden):
   assert got.weights is None  # Values are used up: nothing weighs by them.
 
 
-def test_field_encoder_does_not_mind_order_slots_and_row_mates():
+def test_field_encoder_ignores_order_slots_and_other_cells():
   module = encoders.FieldEncoder(GROUPS, 4, hidden=(6,))
   want, variables = apply(module, cells())
   turned = module.apply(variables, cells(order=slice(None, None, -1)), train=False)
@@ -188,19 +191,6 @@ def test_field_encoder_has_finite_gradients_of_present_cells_alone(hidden):
   ids = np.asarray(gradient["ids"]["embedding"])
   # No row has 3, the last category of the second column.
   assert not ids[3].any() and all(ids[token].any() for token in (0, 1, 2, 4))
-
-
-def test_fields_start_at_length_one():
-  rng = np.random.default_rng(0)
-  elements = Ragged(
-    jnp.arange(200, dtype=jnp.int32),
-    jnp.array([0, 200]),
-    jnp.asarray(rng.normal(size=200), jnp.float32),
-  )
-  for hidden in ((), (128,)):
-    got, _ = apply(encoders.FieldEncoder((1,) * 200, 256, hidden), elements)
-    length = np.sqrt(np.mean(np.sum(np.asarray(got.values) ** 2, axis=1)))
-    assert 0.7 < length < 1.4
 
 
 def test_a_model_of_many_columns_is_no_larger_a_program():

@@ -48,7 +48,7 @@ def test_equals_a_loop_over_examples():
 
 
 @pytest.mark.parametrize("positions", [None, "rotary", "sinusoidal", "learned"])
-def test_positions_tell_the_order_and_a_set_has_none(positions):
+def test_order_matters_with_positions_only(positions):
   lists = sets()
   turned = [elements[::-1] for elements in lists]
   want, got = encoded(lists, positions), encoded(turned, positions)
@@ -70,7 +70,7 @@ def test_times_take_the_place_of_places(positions):
   assert not np.allclose(np.concatenate(at_places), np.concatenate(later), 1e-3)
 
 
-def test_rotary_positions_tell_differences_alone():
+def test_rotary_positions_depend_on_differences_only():
   rng = np.random.default_rng(0)
   q, k = (jnp.asarray(rng.normal(size=(5, 2, 4)), jnp.float32) for _ in range(2))
   places = jnp.arange(5.0)
@@ -131,13 +131,13 @@ def test_elements_fade_by_the_number_that_come_after_them(learned):
     np.testing.assert_allclose(got, np.reshape(want, (-1, WIDTH)), 1e-5, 1e-6)
 
 
-def test_the_last_element_is_as_it_was_before_training():
+def test_fading_starts_at_one_for_the_last_element():
   faded, plain, _ = fading(sets())
   for got, elements in zip(faded, plain, strict=True):
     np.testing.assert_allclose(got[-1:], elements[-1:], 1e-6)
 
 
-def test_recency_tells_the_number_that_come_after_whatever_the_times():
+def test_recency_is_the_number_of_later_elements_and_ignores_times():
   module = encoder("recency", layers=0, max_positions=2)
   elements = pack(sets())
   timed = elements.replace(times=jnp.arange(elements.num_slots, dtype=jnp.float32))
@@ -149,7 +149,7 @@ def test_recency_tells_the_number_that_come_after_whatever_the_times():
     np.testing.assert_allclose(added, rows[[1, 1, 1, 1, 0]], 1e-4, 1e-5)
 
 
-def test_weights_multiply_what_comes_out():
+def test_weights_multiply_outputs():
   weights = jnp.arange(pack(sets()).num_slots, dtype=jnp.float32)
   plain, weighted = encoded(sets()), encoded(sets(), weights=weights)
   want = np.concatenate(plain) * np.arange(sum(LENGTHS))[:, None]
@@ -171,7 +171,7 @@ def test_remat_changes_memory_not_results():
     np.testing.assert_allclose(a, b, 1e-5, 1e-6)
 
 
-def test_dropout_is_of_training_alone():
+def test_dropout_is_on_in_training_only():
   module = encoder(dropout=0.5)
   variables, elements = built()[0], pack(sets())
   np.testing.assert_array_equal(

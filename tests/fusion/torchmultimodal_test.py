@@ -263,7 +263,7 @@ def test_nan_stays_in_its_own_example():
 
 def test_occurrences_are_pooled_in_their_modality_first():
   repeated = vectors(width=3, b=4)["a"]
-  with pytest.raises(ValueError, match=r"'b' of shape \(1, 4, 3\), expected \(1, 3\)"):
+  with pytest.raises(ValueError, match=r"'b' has shape \(1, 4, 3\), expected \(1, 3\)"):
     run(deepset({"a": 3, "b": 3}), {"a": repeated[:1], "b": repeated[None]})
   module = TorchMultimodalFusion(("a", "b"), 3, element_pool="max", pool="sum")
   one = np.asarray(repeated[:1])
@@ -353,7 +353,7 @@ def test_mil_with_a_transformer_does_not_mind_the_order_of_instances():
     (mil(deepset=Deepset(), partition_sizes=[2, 2]), jnp.ones((1, 5)), "axis 1.*5"),
     (mil(deepset=Deepset()), jnp.ones((1, 5)), "partition_sizes None"),
     (mil(deepset=Deepset(), partition_sizes=[2]), jnp.ones((1, 2, 5)), "one vector"),
-    (mil(deepset=Deepset(), auto_mapping=True), pack(bags((1,))), "no places"),
+    (mil(deepset=Deepset(), auto_mapping=True), pack(bags((1,))), "no positions"),
     (mil(deepset=Deepset(transformer=PostNormTransformer(2))), pack(bags((2,))),
      "SequenceEncoder"),
     (mil(deepset=Deepset("mode")), pack(bags((1,))), "'mode'; one of.*'median'"),
@@ -361,7 +361,7 @@ def test_mil_with_a_transformer_does_not_mind_the_order_of_instances():
      "'random'; one of"),
     (encoders.WeightedEmbeddingEncoder(3, 4), jnp.ones((1, 2)), "each of 3 ids"),
     (encoders.WeightedEmbeddingEncoder(3, 4),
-     Ragged(jnp.array([0]), jnp.array([0, 1])), "without weights"),
+     Ragged(jnp.array([0]), jnp.array([0, 1])), "no weights"),
     (deepset({"a": 8, "b": 3}), vectors("a"), "widths.*auto_mapping"),
     (deepset({"a": 8}), vectors("ab"), "unknown channel 'b'"),
     (deepset({"a": 8}), {}, "no channel"),

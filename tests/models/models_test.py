@@ -15,7 +15,7 @@ from deepsets_jax.data.tables.schema import Modality, Schema, Target
 from deepsets_jax.fusion import MILFusion, SetPoolFusion, SingleStreamFusion
 from deepsets_jax.models import set_model
 from deepsets_jax.models.config import set_fusion
-from deepsets_jax.ragged import Batch, Ragged, without
+from deepsets_jax.ragged import Batch, Ragged, drop_modalities
 from deepsets_jax.tasks import defaults
 from deepsets_jax.training import sharding
 from tests.fusion.reference.mil import mil_attention
@@ -83,7 +83,7 @@ class TestEveryModel:
     absent = sets | {gone: [np.zeros((0, FEATURES), np.float32)] * NUM_EXAMPLES}
     batch = to_batch(absent)
     got = apply(variables, batch.modalities)
-    want = apply(variables, without(batch, [gone]).modalities)
+    want = apply(variables, drop_modalities(batch, [gone]).modalities)
     if fusion in ("set_pool", "concat"):
       np.testing.assert_array_equal(got, want)
     else:  # Rounded by the program, see tests/fusions.

@@ -11,7 +11,7 @@ from deepsets_jax.data.interactions.next_item import HISTORY, users_before
 from deepsets_jax.data.tables.batching import Batcher, Budget
 from deepsets_jax.data.tables.table import take_rows
 from deepsets_jax.models import two_tower
-from deepsets_jax.ragged import without
+from deepsets_jax.ragged import drop_modalities
 from tests.data.interactions.clicks import (
   ITEMS,
   WITHOUT_FIELDS,
@@ -218,7 +218,7 @@ class TestEveryFusionAsATower:
     table.modalities["age"] = nothing
     batch = user_batch(table)
     got = user_vectors(changes, batch)
-    want = user_vectors(changes, without(batch, ["age"]))
+    want = user_vectors(changes, drop_modalities(batch, ["age"]))
     np.testing.assert_allclose(got, want, 1e-5, 1e-6)
 
   def test_an_item_without_fields_and_a_user_of_whom_nothing_is_known_have_vectors(

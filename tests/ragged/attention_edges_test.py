@@ -48,7 +48,7 @@ def test_no_examples_and_no_slots(offsets, queries, keys, mode):
   out, pull = jax.vjp(attended, *arrays, bias)
   gradients = pull(jnp.ones_like(out))
   tangent = jax.jvp(attended, (*arrays, bias), (*arrays, bias))[1]
-  received = attention.received(*arrays[:2], plan, jnp.ones(queries))
+  received = attention.received_mass(*arrays[:2], plan, jnp.ones(queries))
   assert out.shape == tangent.shape == (queries, 2, 3)
   assert received.shape == (keys,)
   for x, gradient in zip((*arrays, bias), gradients, strict=True):
@@ -112,7 +112,7 @@ def test_a_nan_reaches_what_depends_on_it_and_nothing_else(which, masks, place):
 
 @pytest.mark.parametrize("masks", MASKS)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_padding_slots_hold_does_not_matter(value, masks):
+def test_contents_of_padding_do_not_matter(value, masks):
   *arrays, offsets, _ = inputs(LENGTHS, LENGTHS, slots=(315, 315))
   total = sum(LENGTHS)
   spoilt = [x.at[total:].set(value) for x in arrays]
@@ -267,7 +267,7 @@ def test_float64_stays_float64():
     for ours, theirs in zip(got[1:], pull(g), strict=True):
       np.testing.assert_allclose(ours, theirs, 1e-11, 1e-11)
     plan = attention.plan(offsets, offsets, 200, 200)
-    assert attention.received(q, k, plan, g[:, 0, 0]).dtype == jnp.float64
+    assert attention.received_mass(q, k, plan, g[:, 0, 0]).dtype == jnp.float64
 
 
 def test_one_export_serves_all_sizes():
@@ -277,7 +277,7 @@ def test_one_export_serves_all_sizes():
     out, pull = jax.vjp(
       lambda *x: attention.attend(*x[:3], plan, bias=x[3], **CHOSEN), q, k, v, bias
     )
-    return out, pull(cotangent), attention.received(q, k, plan, q[:, 0, 0])
+    return out, pull(cotangent), attention.received_mass(q, k, plan, q[:, 0, 0])
 
   slots, examples = export.symbolic_shape("n, b")
   bias = jnp.asarray(np.random.default_rng(0).normal(size=(HEADS, 5)), jnp.float32)

@@ -59,7 +59,7 @@ def dense_passes(q, k, v, bias, cotangent, *offsets, factors=None, **chosen):
 @functools.partial(jax.jit, static_argnames=STATIC)
 def received(q, k, mass, query_offsets, key_offsets, shared, **chosen):
   plan = planned(query_offsets, key_offsets, shared)
-  return attention.received(q, k, plan, mass, **chosen)
+  return attention.received_mass(q, k, plan, mass, **chosen)
 
 
 def random_bias(reach):
@@ -118,7 +118,7 @@ def test_only_blocks_that_have_a_pair_are_visited(causal, window):
   plan = attention.plan(
     jnp.asarray([0, queries]), jnp.asarray([0, keys]), queries, keys
   )
-  chosen = options.options(1, causal=causal, window=window)
+  chosen = options.make_options(1, causal=causal, window=window)
   distance = np.arange(keys)[None] - np.arange(queries)[:, None]
   sees = np.abs(distance) < (window or np.inf)
   if causal:
@@ -145,27 +145,23 @@ def test_a_query_that_sees_no_key_gives_zero():
     assert not gradient.any()
 
 
-class TestAMaskEqualsAbsence:
-  """Query i of a segment of 40, against one of its own over the keys it may see."""
-
-  length, window = 40, 6
-
-  @pytest.mark.parametrize("windowed", [False, True])
-  def test_of_the_hidden_keys(self, windowed):
-    q, k, v, _, *offsets = inputs([self.length], [self.length])
-    window = self.window if windowed else None
-    got = attend(q, k, v, *offsets, causal=True, window=window)
-    first = [max(0, i + 1 - (window or i + 1)) for i in range(self.length)]
-    rows = [np.arange(first[i], i + 1) for i in range(self.length)]
-    alone = attend(
-      q,
-      k[np.concatenate(rows)],
-      v[np.concatenate(rows)],
-      jnp.arange(self.length + 1),
-      jnp.asarray(np.cumsum([0, *map(len, rows)])),
-      shared=False,
-    )
-    np.testing.assert_allclose(got[: self.length], alone[: self.length], 1e-5, 1e-6)
+@pytest.mark.parametrize("window", [None, 6])
+def test_a_mask_equals_absence_of_the_hidden_keys(window):
+  # Each query of a segment is compared with a segment of that query and its keys alone.
+  length = 40
+  q, k, v, _, *offsets = inputs([length], [length])
+  got = attend(q, k, v, *offsets, causal=True, window=window)
+  first = [max(0, i + 1 - (window or i + 1)) for i in range(length)]
+  rows = [np.arange(first[i], i + 1) for i in range(length)]
+  alone = attend(
+    q,
+    k[np.concatenate(rows)],
+    v[np.concatenate(rows)],
+    jnp.arange(length + 1),
+    jnp.asarray(np.cumsum([0, *map(len, rows)])),
+    shared=False,
+  )
+  np.testing.assert_allclose(got[:length], alone[:length], 1e-5, 1e-6)
 
 
 def test_batch_mates_their_order_and_the_slots_do_not_matter():
@@ -342,7 +338,7 @@ def test_memory_is_linear_with_all_options():
     ("mode='both': give \"reverse\"", (2, 2), dict(mode="both")),
   ],
 )
-def test_what_cannot_be_is_refused(message, heads, chosen):
+def test_bad_arguments_are_refused(message, heads, chosen):
   q, k, v, _, offsets, _ = inputs([3], [3], heads=heads[0], key_heads=heads[1])
   plan = attention.plan(offsets, offsets, 3, 3)
   with pytest.raises(ValueError, match=message):

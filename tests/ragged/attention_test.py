@@ -16,7 +16,7 @@ HEADS, KEY_FEATURES, VALUE_FEATURES = 2, 4, 3
 def segment_loop(
   q, k, query_lengths, key_lengths, causal=False, window=None, bias=None
 ):
-  """Slices of queries and of keys, who sees whom, and weights, by segment and head."""
+  """Yield, for each segment and head, slices of queries and keys, mask and weights."""
   q, k = np.asarray(q, np.float64), np.asarray(k, np.float64)
   at_q = at_k = 0
   for num_q, num_k in zip(query_lengths, key_lengths, strict=True):
@@ -42,7 +42,7 @@ def segment_loop(
 
 
 def attention_loop(q, k, v, query_lengths, key_lengths, **options):
-  """Segment by segment, head by head, query by query, over the keys that it sees."""
+  """Attention by a loop over segments, heads and queries, in float64."""
   v = np.asarray(v, np.float64)
   out = np.zeros((*q.shape[:2], v.shape[2]))
   found = segment_loop(q, k, query_lengths, key_lengths, **options)
@@ -72,7 +72,7 @@ def dense(
   bias=None,
   factors=None,
 ):
-  """Over all pairs of slots, masked; differentiated by JAX."""
+  """Attention over all pairs of slots with a mask, to be differentiated by JAX."""
   slots = jnp.arange(len(q)), jnp.arange(len(k))
   offsets = query_offsets, key_offsets
   segment_q, segment_k = (
@@ -100,20 +100,23 @@ def dense(
   return jnp.einsum("hqk,khd->qhd", weights, v)
 
 
-@functools.partial(jax.jit, static_argnames=("shared",))
 def attend(q, k, v, query_offsets, key_offsets, shared=False):
   key_offsets = query_offsets if shared else key_offsets
   plan = attention.plan(query_offsets, key_offsets, len(q), len(k))
   return attention.attend(q, k, v, plan)
 
 
-@functools.partial(jax.jit, static_argnames=("shared", "function"))
-def gradients(q, k, v, cotangent, query_offsets, key_offsets, shared, function):
-  arguments = (query_offsets, key_offsets)
-  if function is attend:
-    arguments = (*arguments, shared)
-  _, pull = jax.vjp(lambda *x: function(*x, *arguments), q, k, v)
-  return pull(cotangent)
+@functools.partial(jax.jit, static_argnames=("shared",))
+def passes(q, k, v, cotangent, query_offsets, key_offsets, shared):
+  """The output and the gradients of q, k and v."""
+  offsets = query_offsets, key_offsets
+  out, pull = jax.vjp(lambda *x: attend(*x, *offsets, shared), q, k, v)
+  return out, *pull(cotangent)
+
+
+@jax.jit
+def dense_gradients(q, k, v, cotangent, *offsets):
+  return jax.vjp(lambda *x: dense(*x, *offsets), q, k, v)[1](cotangent)
 
 
 def inputs(
@@ -162,36 +165,36 @@ CASES = {name: (x, x, True) for name, x in SELF.items()} | {
 
 
 @pytest.mark.parametrize("name", CASES)
-class TestEqualsTheReference:
-  def test_forward(self, name):
-    queries, keys, shared = CASES[name]
-    q, k, v, _, *offsets = inputs(queries, keys)
-    got = attend(q, k, v, *offsets, shared)
-    want = attention_loop(q, k, v, queries, keys)
-    np.testing.assert_allclose(got, want, 1e-5, 1e-5)
-    assert not np.any(got[sum(queries) :])
-
-  def test_gradients(self, name):
-    queries, keys, shared = CASES[name]
-    arrays = inputs(queries, keys)
-    got = gradients(*arrays, shared, attend)
-    want = gradients(*arrays, shared, dense)
-    for of_ours, of_dense in zip(got, want, strict=True):
-      np.testing.assert_allclose(of_ours, of_dense, 1e-5, 1e-5)
+def test_outputs_and_gradients_equal_the_reference(name):
+  queries, keys, shared = CASES[name]
+  arrays = inputs(queries, keys)
+  out, *gradients = passes(*arrays, shared)
+  want = attention_loop(*arrays[:3], queries, keys)
+  np.testing.assert_allclose(out, want, 1e-5, 1e-5)
+  assert not np.any(out[sum(queries) :])
+  for ours, theirs in zip(gradients, dense_gradients(*arrays), strict=True):
+    np.testing.assert_allclose(ours, theirs, 1e-5, 1e-5)
 
 
 @functools.partial(jax.jit, static_argnames=("shared",))
 def received(q, k, query_offsets, key_offsets, mass, shared):
   key_offsets = query_offsets if shared else key_offsets
   plan = attention.plan(query_offsets, key_offsets, len(q), len(k))
-  return attention.received(q, k, plan, mass)
+  return attention.received_mass(q, k, plan, mass)
 
 
+# It is the gradient of values of width one, which the cases above have tested, too.
 @pytest.mark.parametrize(
   ("name", "dtype"),
-  [("of every tile, and blocks", jnp.bfloat16), *((n, jnp.float32) for n in CASES)],
+  [
+    ("of every tile, and blocks", jnp.bfloat16),
+    ("of every tile, and blocks", jnp.float32),
+    ("nothing at all", jnp.float32),
+    ("tiles and blocks", jnp.float32),
+    ("long on one side", jnp.float32),
+  ],
 )
-def test_what_keys_receive_is_that_of_a_loop(name, dtype):
+def test_received_mass_equals_a_loop(name, dtype):
   queries, keys, shared = CASES[name]
   q, k, *_, query_offsets, key_offsets = inputs(queries, keys, dtype=dtype)
   mass = np.random.default_rng(0).normal(size=len(q)).astype(np.float32)
@@ -202,7 +205,7 @@ def test_what_keys_receive_is_that_of_a_loop(name, dtype):
 
 
 @pytest.mark.slow
-def test_what_keys_receive_takes_memory_linear_in_the_number_of_elements():
+def test_received_mass_takes_memory_linear_in_the_number_of_elements():
   def temporary_bytes(n):
     rows = [jax.ShapeDtypeStruct((n, 4, 32), jnp.float32)] * 2
     offsets = [jax.ShapeDtypeStruct((2,), jnp.int32)] * 2
@@ -219,50 +222,41 @@ LENGTHS = st.lists(st.integers(0, 12), min_size=5, max_size=5)
 @hypothesis.given(queries=LENGTHS, keys=LENGTHS, seed=st.integers(0, 99))
 def test_any_lengths_equal_the_reference(queries, keys, seed):
   arrays = inputs(queries, keys, slots=(64, 72), seed=seed)
+  out, *gradients = passes(*arrays, False)
   want = attention_loop(*arrays[:3], queries, keys)
-  np.testing.assert_allclose(attend(*arrays[:3], *arrays[4:]), want, 1e-5, 1e-5)
-  for x, y in zip(
-    gradients(*arrays, False, attend), gradients(*arrays, False, dense), strict=True
-  ):
-    np.testing.assert_allclose(x, y, 1e-5, 1e-5)
+  np.testing.assert_allclose(out, want, 1e-5, 1e-5)
+  for ours, theirs in zip(gradients, dense_gradients(*arrays), strict=True):
+    np.testing.assert_allclose(ours, theirs, 1e-5, 1e-5)
 
 
 @pytest.mark.slow
 def test_bfloat16_in_bfloat16_out_with_a_float32_softmax():
   lengths = [3, 20, 150]
-  q, k, v, g, *offsets = inputs(lengths, lengths, dtype=jnp.bfloat16)
-  got = attend(q, k, v, *offsets, True)
+  arrays = inputs(lengths, lengths, dtype=jnp.bfloat16)
+  got, *gradients = passes(*arrays, True)
   assert got.dtype == jnp.bfloat16
-  want = attention_loop(q, k, v, lengths, lengths)
+  want = attention_loop(*arrays[:3], lengths, lengths)
   # Two roundings to 8 bits: of the weights and of the result.
   np.testing.assert_allclose(np.asarray(got, np.float64), want, 2e-2, 2e-2)
-  for gradient in gradients(q, k, v, g, *offsets, True, attend):
+  for gradient in gradients:
     assert gradient.dtype == jnp.bfloat16
     assert np.isfinite(np.asarray(gradient, np.float32)).all()
 
 
 def test_large_logits_stay_finite():
   lengths = [4, 140]
-  q, k, v, g, *offsets = inputs(lengths, lengths)
-  got = attend(1e4 * q, k, v, *offsets, True)
-  assert np.isfinite(got).all()
-  for gradient in gradients(1e4 * q, k, v, g, *offsets, True, attend):
-    assert np.isfinite(gradient).all()
+  q, *others = inputs(lengths, lengths)
+  assert all(np.isfinite(x).all() for x in passes(1e4 * q, *others, True))
 
 
-def test_what_is_in_other_segments_does_not_matter_not_even_nan():
+def test_other_segments_do_not_matter_even_if_they_are_nan():
   lengths = [5, 3, 130]
   q, k, v, g, *offsets = inputs(lengths, lengths)
   spoilt = [x.at[5:8].set(jnp.nan) for x in (q, k, v)]
-  got, want = attend(*spoilt, *offsets, True), attend(q, k, v, *offsets, True)
+  got, want = passes(*spoilt, g, *offsets, True), passes(q, k, v, g, *offsets, True)
   others = np.r_[0:5, 8 : len(q)]
-  np.testing.assert_array_equal(got[others], want[others])
-  assert np.isnan(got[5:8]).all()
-  for x, y in zip(
-    gradients(*spoilt, g, *offsets, True, attend),
-    gradients(q, k, v, g, *offsets, True, attend),
-    strict=True,
-  ):
+  assert np.isnan(got[0][5:8]).all()
+  for x, y in zip(got, want, strict=True):
     np.testing.assert_array_equal(x[others], y[others])
 
 
@@ -270,7 +264,7 @@ def test_memory_is_linear_in_the_number_of_elements():
   def temporary_bytes(n):
     shapes = [jax.ShapeDtypeStruct((n, 4, 32), jnp.float32)] * 4
     offsets = [jax.ShapeDtypeStruct((2,), jnp.int32)] * 2
-    lowered = gradients.lower(*shapes, *offsets, True, attend)
+    lowered = passes.lower(*shapes, *offsets, True)
     return lowered.compile().memory_analysis().temp_size_in_bytes
 
   small, large = temporary_bytes(4096), temporary_bytes(16384)
@@ -309,8 +303,7 @@ def test_inside_shard_map_nothing_is_communicated():
     )
   )
   assert "all-" not in mapped.lower(*stacked).compile().as_text()
-  want = [attend(q, k, v, offsets, offsets, True)]
-  want += gradients(q, k, v, g, offsets, offsets, True, attend)
+  want = passes(q, k, v, g, offsets, offsets, True)
   for got, alone in zip(mapped(*stacked), want, strict=True):
     np.testing.assert_allclose(got[3], alone, 1e-5, 1e-5)
 
@@ -327,7 +320,7 @@ def test_flops_beyond_one_body_of_each_loop():
   assert float(attention.uncounted_flops(plan, HEADS, 4, 3)) == want
 
 
-def test_more_rows_than_can_be_told_apart_are_refused():
+def test_too_many_rows_are_refused():
   rows = jax.ShapeDtypeStruct((2**30 + 1, 1, 1), jnp.bfloat16)
   offsets = jax.ShapeDtypeStruct((3,), jnp.int32)
   with pytest.raises(ValueError, match="1073741825 queries .* at most 1073741824"):

@@ -1,4 +1,4 @@
-"""Every op on ragged arrays, and what is found out about each by trying it.
+"""Every op on ragged arrays, and measurements of its edge cases.
 
   python -m tests.ragged.ops
 
@@ -49,13 +49,13 @@ class Op:
   """An op of values `[n, ...]` in the slots of a `Ragged`.
 
   Attributes:
-    call: Values and elements to a result.
-    loop: The result of one example, `[m, ...]` float64, by numpy.
+    call: (values, elements) -> result.
+    loop: Values of one example, `[m, ...]` float64 -> its result, by numpy.
     per: "example" or "element": the leading axis of the result.
     smooth: Whether it has a gradient.
-    sums: Whether its rounding grows with the number of elements.
+    sums: Whether rounding grows with the number of elements.
     flat: Whether values must be `[n, d]`.
-    reverse_only: Whether forward mode has to be asked for.
+    reverse_only: Whether forward mode needs `mode="forward"`.
   """
 
   call: Callable
@@ -68,19 +68,19 @@ class Op:
 
 
 def of_pool(pool, values, elements, empty=0.0):
-  """A pool; the softmax pool weighs each feature by itself."""
+  """Apply a pool; scores of the softmax pool are the values themselves."""
   scores = values if pool == "softmax" else None
   return pooling.pool(pool, elements.replace(values=values), scores=scores, empty=empty)
 
 
 def softmax(x):
-  """By numpy, over the first axis."""
+  """Compute a softmax over the first axis by numpy."""
   exponentials = np.exp(x - x.max(0))
   return exponentials / exponentials.sum(0)
 
 
 def attend(values, elements, **settings):
-  """Self-attention of one head, without projections."""
+  """Compute self-attention of one head, without projections."""
   most = 16 if settings.pop("bounded", False) else elements.num_slots
   plan = attention.plan(elements.offsets, elements.offsets, most, most)
   x = values[:, None]
@@ -93,7 +93,7 @@ def attend_loop(x):
 
 
 def top_two(x):
-  """The two largest, -inf where there are fewer."""
+  """Return the two largest values, -inf where there are fewer."""
   rows = np.concatenate([np.sort(x, 0)[::-1], np.full((2, *x.shape[1:]), -np.inf)])
   return rows[:2]
 
@@ -144,12 +144,12 @@ INDICES = ("segment_argmax", "segment_argmin", "segment_argsort")
 
 
 def elements_of(values, offsets=OFFSETS) -> Ragged:
-  """A `Ragged` on the device."""
+  """Return a `Ragged` of these values on the device."""
   return Ragged(jnp.asarray(values), jnp.asarray(offsets, jnp.int32))
 
 
 def values_of(seed: int = 0, shape: tuple[int, ...] = (FEATURES,)) -> np.ndarray:
-  """Random values; those of padding are zeros."""
+  """Return random values, zeros on padding."""
   values = np.random.default_rng(seed).normal(size=(NUM_SLOTS, *shape))
   values[sum(LENGTHS) :] = 0
   return values.astype(np.float32)
@@ -157,13 +157,13 @@ def values_of(seed: int = 0, shape: tuple[int, ...] = (FEATURES,)) -> np.ndarray
 
 @functools.partial(jax.jit, static_argnames="name")
 def run(name: str, values, offsets=OFFSETS):
-  """The op's result."""
+  """Return the op's result."""
   return OPS[name].call(values, elements_of(values, offsets))
 
 
 @functools.partial(jax.jit, static_argnames="name")
 def gradient(name: str, values, cotangent, offsets=OFFSETS):
-  """The op's result, and the gradient of its product with `cotangent`."""
+  """Return the op's result, and the gradient of its product with `cotangent`."""
   call = lambda v: OPS[name].call(v, elements_of(v, offsets))  # noqa: E731
   result, pull = jax.vjp(call, values)
   return result, pull(cotangent)[0]
@@ -171,14 +171,14 @@ def gradient(name: str, values, cotangent, offsets=OFFSETS):
 
 @functools.partial(jax.jit, static_argnames="name")
 def tangent(name: str, values, direction):
-  """The op's derivative along a direction, in forward mode."""
+  """Return the op's derivative along a direction, in forward mode."""
   settings = {"mode": "forward"} if OPS[name].reverse_only else {}
   call = lambda v: OPS[name].call(v, elements_of(v), **settings)  # noqa: E731
   return jax.jvp(call, (values,), (direction,))[1]
 
 
 def rows(result, example: int) -> np.ndarray:
-  """The part of a result that belongs to an example."""
+  """Return the part of a result that belongs to an example."""
   result = np.asarray(result)
   if len(result) == NUM_EXAMPLES:
     return result[example]
@@ -186,17 +186,17 @@ def rows(result, example: int) -> np.ndarray:
 
 
 def wanted(name: str, values: np.ndarray, example: int) -> np.ndarray:
-  """The loop's result for an example, slots counted as the op counts them."""
+  """Return the loop's result for an example, with slots counted over the batch."""
   begin, end = OFFSETS[example : example + 2]
   own = OPS[name].loop(np.asarray(values[begin:end], np.float64))
   return own + begin if name in INDICES else own
 
 
-# What is found out about an op, in the words of the table.
+# Measurements of an op, in the words of the table.
 
 
 def empty(name: str) -> str:
-  """The result for an example without elements."""
+  """Return the result for an example without elements."""
   if OPS[name].per == "element":
     return "-"
   found = np.unique(rows(run(name, values_of()), 1))
@@ -206,7 +206,7 @@ def empty(name: str) -> str:
 
 
 def nan(name: str) -> str:
-  """What becomes of a NaN; other examples must not change in a bit."""
+  """Describe the effect of a NaN; other examples must not change in a bit."""
   values = values_of()
   values[5, 1] = np.nan
   got, clean = run(name, values), run(name, values_of())
@@ -230,7 +230,7 @@ def nan(name: str) -> str:
 
 
 def ties(name: str) -> str:
-  """Which of equal elements an op that selects gives, or gives its gradient to."""
+  """Describe which of equal elements a selecting op selects, or gives its gradient."""
   if not any(word in name for word in ("max", "min", "median", "quant", "sort", "top")):
     return "-"
   if "soft" in name:
@@ -250,7 +250,7 @@ def ties(name: str) -> str:
 
 
 def derivative(name: str, values=None) -> tuple[np.ndarray, np.ndarray]:
-  """A directional derivative by reverse mode, and by differences of the loop."""
+  """Return a directional derivative by reverse mode, and by differences of the loop."""
   values = values_of(3) if values is None else values
   rng = np.random.default_rng(4)
   direction = values_of(5).astype(np.float64)
@@ -270,7 +270,7 @@ def derivative(name: str, values=None) -> tuple[np.ndarray, np.ndarray]:
 
 
 def modes(name: str) -> str:
-  """Which modes of differentiation work, compared with differences."""
+  """List the modes of differentiation that agree with differences."""
   op = OPS[name]
   if not op.smooth:
     return "-"
@@ -288,7 +288,7 @@ def modes(name: str) -> str:
 
 
 def exports(name: str) -> str:
-  """Whether the op exports with symbolic numbers of slots and examples."""
+  """Check that the op exports with symbolic numbers of slots and examples."""
   op = OPS[name]
   n, b1 = export.symbolic_shape("n, b + 1")
   settings = {"bounded": True} if name == "attend" else {}
@@ -309,7 +309,7 @@ def exports(name: str) -> str:
 
 
 def dtypes(name: str) -> str:
-  """The types of results for bfloat16, int32 and float64 values."""
+  """Return the types of results for bfloat16, int32 and float64 values."""
   found = []
   whole = np.abs(np.round(values_of()))
   for dtype in (jnp.bfloat16, jnp.int32):
@@ -335,7 +335,7 @@ ACCURACY_DATA = {
 
 
 def relative_error(name: str, data: str, n: int) -> float:
-  """The error of one set of `n` values against float64, relative to their scale.
+  """Return the error of one set of `n` values against float64, relative to its scale.
 
   The error of a variance of equal values is relative to their square.
   """
@@ -350,7 +350,7 @@ def relative_error(name: str, data: str, n: int) -> float:
 
 
 def accuracy(name: str) -> str:
-  """The largest error on sets of a million values, as a bound."""
+  """Return a bound on the largest error for sets of a million values."""
   if name == "attend":
     return "-"  # Its cost is quadratic; see the tests of attention.
   if not OPS[name].sums:
@@ -371,21 +371,21 @@ COLUMNS = {
 
 
 def row(name: str) -> str:
-  """The op's row of the table."""
+  """Return the op's row of the table."""
   return (
     " | ".join([f"| `{name}`", *(probe(name) for probe in COLUMNS.values())]) + " |"
   )
 
 
 def table() -> str:
-  """The table of all ops."""
+  """Return the table of all ops."""
   names = ["op", *COLUMNS]
   lines = ["| " + " | ".join(names) + " |", "|" + " --- |" * len(names)]
   return "\n".join([*lines, *map(row, OPS)])
 
 
 def main() -> None:
-  """Puts the table into docs/ops.md, between its two marks."""
+  """Write the table into docs/ops.md, between its two marks."""
   text = DOCS.read_text()
   before, _, rest = text.partition("<!-- table -->")
   _, _, after = rest.partition("<!-- end -->")

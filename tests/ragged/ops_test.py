@@ -1,4 +1,4 @@
-"""What holds for every op on ragged arrays, and the table in the docs."""
+"""Properties of every op on ragged arrays, and the table in the docs."""
 
 import doctest
 
@@ -27,8 +27,7 @@ from tests.ragged.ops import (
 
 EVERY_OP = pytest.mark.parametrize("name", OPS)
 SMOOTH = pytest.mark.parametrize("name", [k for k, op in OPS.items() if op.smooth])
-# Ones after which any trailing shape is another case: none, one as large as the number
-# of examples or slots, several, empty.
+# Trailing shapes: none, of as many as there are examples or slots, several, empty.
 SHAPES = [(), (NUM_EXAMPLES,), (2, NUM_EXAMPLES), (NUM_SLOTS, 1), (2, 3, 2), (0,)]
 REAL = sum(LENGTHS)
 
@@ -46,7 +45,7 @@ def assert_is_the_loop(name, values):
 
 @EVERY_OP
 @hypothesis.given(seed=st.integers(0, 2**16), ties=st.booleans())
-def test_is_the_loop_over_examples(name, seed, ties):
+def test_equals_a_loop_over_examples(name, seed, ties):
   values = values_of(seed)
   assert_is_the_loop(name, np.round(values) if ties else values)
 
@@ -65,7 +64,7 @@ def test_any_trailing_shape(name, shape):
 
 @EVERY_OP
 @pytest.mark.parametrize("held", [np.nan, np.inf, -np.inf, 1e30])
-def test_whatever_padding_holds_takes_no_part(name, held):
+def test_contents_of_padding_do_not_matter(name, held):
   clean = values_of()
   dirty = clean.copy()
   dirty[REAL:] = held
@@ -200,5 +199,5 @@ def test_the_examples_of_the_docs_run():
   assert doctest.testfile(str(ops.DOCS), module_relative=False).failed == 0
 
 
-def test_offsets_are_as_the_tests_say():
+def test_offsets_match_the_lengths():
   np.testing.assert_array_equal(np.diff(OFFSETS), LENGTHS)

@@ -1,4 +1,4 @@
-"""Sums: how exact they are, on what they depend, and how platforms make them."""
+"""Sums: their accuracy, their independence of the batch, and their form on GPUs."""
 
 import functools
 import itertools
@@ -10,7 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deepsets_jax.ragged import Ragged, pooling, reductions, tiles
+from deepsets_jax.ragged import (
+  Ragged,
+  offsets_from_lengths,
+  pooling,
+  reductions,
+  tiles,
+)
 from tests.ragged import ops
 
 SUMS = [name for name, op in ops.OPS.items() if op.sums]
@@ -72,7 +78,7 @@ LENGTHS = (
 
 
 def packed(lengths, features=3, seed=0):
-  offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+  offsets = offsets_from_lengths(lengths).astype(np.int32)
   size = offsets[-1] + 5
   values = np.random.default_rng(seed).normal(size=(size, features))
   return values.astype(np.float32), offsets
@@ -85,7 +91,7 @@ def loop(reduce, values, offsets):
 
 @pytest.mark.parametrize("lengths", LENGTHS)
 class TestWithoutAScatter:
-  """What GPUs run, on this machine."""
+  """The form of reductions on GPUs, run on any machine."""
 
   @pytest.mark.parametrize("name", ["sum", "prod", "max"])
   def test_reductions_are_those_of_a_loop(self, name, lengths):
@@ -121,7 +127,7 @@ class TestWithoutAScatter:
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
-  """Traces what GPUs run."""
+  """Trace functions as on a GPU."""
   jax.clear_caches()
   monkeypatch.setattr(reductions, "on_gpu", lambda: True)
   yield
@@ -141,8 +147,8 @@ def test_ops_are_the_loop_as_on_a_gpu(name, as_on_a_gpu):
 
 @pytest.mark.parametrize("name", ["sum", "var", "logsumexp", "max", "std", "mean"])
 def test_gpus_add_and_compare_floats_in_one_order(name, as_on_a_gpu):
-  # The additions of a scatter run in any order there. What is left are scatters of
-  # integers, of which the order does not matter, and of rows to places of their own.
+  # The additions of a scatter run in any order there. The remaining scatters are of
+  # integers, whose order does not matter, and of rows to places of their own.
   def loss(values, offsets):
     elements = Ragged(values, offsets)
     centered = values - elements.to_elements(pooling.pool("mean", elements))

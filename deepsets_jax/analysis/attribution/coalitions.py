@@ -18,6 +18,7 @@ from deepsets_jax.analysis.attribution.outputs import Output
 from deepsets_jax.data.tables.ablation import Bags, keep_elements
 from deepsets_jax.data.tables.table import Table, element_slots
 from deepsets_jax.foundation.errors import ConfigError
+from deepsets_jax.ragged import offsets_from_lengths
 from deepsets_jax.tasks.trained import Trained
 
 # Bytes of elements that are copied and evaluated together.
@@ -112,7 +113,7 @@ def _evaluate(
   players = np.repeat([coalitions.shape[1] for _, coalitions in asked], sizes)
   first = np.cumsum(players) - players  # Start of each coalition in `keep`.
   lengths = bags.lengths[rows]
-  offsets = np.concatenate([[0], np.cumsum(lengths)])
+  offsets = offsets_from_lengths(lengths)
   slots = element_slots(bags.offsets[:-1][rows], lengths, offsets)
   kept = keep[np.repeat(first, lengths) + player[slots]]
   logits = trained.logits(keep_elements(table.select(rows), kept))

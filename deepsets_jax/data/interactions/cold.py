@@ -8,7 +8,7 @@ import numpy as np
 
 from deepsets_jax.data.interactions.histories import Histories
 from deepsets_jax.foundation.errors import ConfigError
-from deepsets_jax.ragged import Ragged
+from deepsets_jax.ragged import Ragged, offsets_from_lengths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +66,7 @@ def hold_out(
   rng = np.random.default_rng((seed, 3))
   cold_rows = np.sort(rng.choice(len(histories.items), count, replace=False))
   cold = np.isin(histories.rows, cold_rows)
-  kept_before = np.append(0, np.cumsum(~cold))
+  kept_before = offsets_from_lengths(~cold)
   events = np.flatnonzero(cold)
   users = np.searchsorted(histories.offsets, events, side="right") - 1
   last = np.append(np.diff(users) > 0, True)[: len(events)]

@@ -11,7 +11,7 @@ from deepsets_jax.data.interactions.histories import Histories
 from deepsets_jax.data.tables.schema import Modality, Schema
 from deepsets_jax.data.tables.table import Table
 from deepsets_jax.foundation.errors import ConfigError
-from deepsets_jax.ragged import Ragged
+from deepsets_jax.ragged import from_lengths
 
 ID = "id"
 
@@ -86,8 +86,7 @@ def with_ids(items: Table, popularity: np.ndarray, id_events: int) -> Table:
       " config.data.histories.item_fields, or rename it"
     )
   has_id = popularity >= id_events
-  offsets = np.append(0, np.cumsum(has_id))
-  ids = Ragged(np.flatnonzero(has_id).astype(np.int32), offsets.astype(np.int64))
+  ids = from_lengths(np.flatnonzero(has_id).astype(np.int32), has_id)
   modality = Modality("tokens", len(items))
   return dataclasses.replace(
     items,

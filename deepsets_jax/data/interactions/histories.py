@@ -15,7 +15,7 @@ import numpy as np
 
 from deepsets_jax.data.tables.table import Table, slots_between
 from deepsets_jax.foundation.errors import ConfigError, DataError
-from deepsets_jax.ragged import Ragged
+from deepsets_jax.ragged import Ragged, offsets_from_lengths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,12 +174,11 @@ def of_events(
   item_rows = _rows(item_rows, len(items), "item", where)
   times = _seconds(times, where)
   order, repaired = _order(user_rows, item_rows, times)
-  offsets = np.zeros(len(users) + 1, np.int64)
-  np.cumsum(np.bincount(user_rows[order], minlength=len(users)), out=offsets[1:])
+  counts = np.bincount(user_rows[order], minlength=len(users))
   histories = Histories(
     users=users,
     items=items,
-    offsets=offsets,
+    offsets=offsets_from_lengths(counts),
     rows=item_rows[order].astype(np.int32),
     times=times[order],
     ratings=None if ratings is None else _finite(ratings, where)[order],

@@ -19,7 +19,7 @@ from deepsets_jax.data.interactions.next_item import HISTORY, NextItemExamples
 from deepsets_jax.data.tables.schema import Schema
 from deepsets_jax.data.tables.table import Table, slots_between
 from deepsets_jax.foundation.errors import ConfigError, DataError
-from deepsets_jax.ragged import Ragged, from_lengths
+from deepsets_jax.ragged import Ragged, from_lengths, offsets_from_lengths
 
 # The key of candidates among the lengths of examples and the budgets of a shard.
 CANDIDATES = "candidates"
@@ -197,7 +197,7 @@ class RatingLists:
   def _firsts(self) -> np.ndarray:
     """The first list of each user among those of all: `[users + 1]`."""
     counts = self.train_ends - self.histories.offsets[:-1]
-    return np.append(0, np.cumsum(-(-counts // self.list_size)))
+    return offsets_from_lengths(-(-counts // self.list_size))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ from deepsets_jax.data.interactions.histories import Histories
 from deepsets_jax.data.tables.schema import Modality, Schema
 from deepsets_jax.data.tables.table import Table, slots_between, take_rows
 from deepsets_jax.foundation.errors import ConfigError, DataError
-from deepsets_jax.ragged import Ragged
+from deepsets_jax.ragged import Ragged, offsets_from_lengths
 
 HISTORY = "history"
 _MINUTE = 60
@@ -162,7 +162,7 @@ class NextItemExamples:
   @functools.cached_property
   def _firsts(self) -> np.ndarray:
     """The first training event of each user among those of all: `[users + 1]`."""
-    return np.append(0, np.cumsum(self.train_ends - self.histories.offsets[:-1]))
+    return offsets_from_lengths(self.train_ends - self.histories.offsets[:-1])
 
   @functools.cached_property
   def _active(self) -> np.ndarray:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from deepsets_jax.data.tables.table import Table, take_elements
+from deepsets_jax.ragged import offsets_from_lengths
 
 
 class Bags:
@@ -22,7 +23,7 @@ class Bags:
   def __init__(self, table: Table):
     self._names = list(table.schema.modalities)
     lengths = np.stack([table.lengths(name) for name in self._names], axis=1)
-    self.offsets = np.concatenate([[0], np.cumsum(lengths.sum(axis=1))])
+    self.offsets = offsets_from_lengths(lengths.sum(axis=1))
     kinds = np.tile(np.arange(len(self._names)), len(table))
     self.modality = np.repeat(kinds, lengths.ravel())
     self.example = np.repeat(np.arange(len(table)), np.diff(self.offsets))

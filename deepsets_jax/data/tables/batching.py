@@ -15,7 +15,7 @@ import numpy as np
 
 from deepsets_jax.data.tables.table import Table, element_slots
 from deepsets_jax.foundation.errors import ConfigError
-from deepsets_jax.ragged import Batch, Ragged, stack
+from deepsets_jax.ragged import Batch, Ragged, offsets_from_lengths, stack
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +57,7 @@ def plan(
   """
   ends = np.minimum(np.arange(len(order)) + budget.examples, len(order))
   for name, length in lengths.items():
-    total = np.zeros(len(order) + 1, np.int64)
-    np.cumsum(length[order], out=total[1:])
+    total = offsets_from_lengths(length[order])
     full = np.searchsorted(total, total[:-1] + budget.slots[name], side="right") - 1
     ends = np.minimum(ends, full)
   if (ends <= np.arange(len(order))).any():
@@ -267,9 +266,7 @@ class Batcher:
     slots = element_slots(starts, lengths, offsets[: len(rows) + 1])
     if rng is not None and self._dropout.element_rate:
       keep = rng.random(len(slots)) >= self._dropout.element_rate
-      kept = np.zeros(len(slots) + 1, np.int64)
-      np.cumsum(keep, out=kept[1:])
-      slots, offsets = slots[keep], kept[offsets]
+      slots, offsets = slots[keep], offsets_from_lengths(keep)[offsets]
     return Ragged(
       values=_gather(column.values, slots, n),
       offsets=offsets.astype(np.int32),

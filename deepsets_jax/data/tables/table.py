@@ -19,7 +19,7 @@ import numpy as np
 
 from deepsets_jax.data.tables.schema import Modality, Schema, Target
 from deepsets_jax.foundation.errors import DataError
-from deepsets_jax.ragged import Ragged
+from deepsets_jax.ragged import Ragged, offsets_from_lengths
 
 FORMAT = "deepsets_jax table 1"
 # Rows of a column checked together, which bounds the memory of a check.
@@ -227,9 +227,7 @@ def take_rows(ragged: Ragged, rows: np.ndarray) -> Ragged:
 
 def take_elements(ragged: Ragged, keep: np.ndarray) -> Ragged:
   """Returns a host `Ragged` without the elements where `keep`, `[n]` bool, is False."""
-  kept = np.zeros(len(keep) + 1, np.int64)
-  np.cumsum(keep, out=kept[1:])
-  return _take(ragged, keep, kept[ragged.offsets])
+  return _take(ragged, keep, offsets_from_lengths(keep)[ragged.offsets])
 
 
 def _take(ragged: Ragged, which: np.ndarray, offsets: np.ndarray) -> Ragged:

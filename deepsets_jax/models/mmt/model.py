@@ -104,9 +104,9 @@ class VideoTower(nn.Module):
       places = frames.time_places(chosen, self.window, self.num_times)
       values = project(chosen.values) + code[None] + jnp.take(times, places, axis=0)
       present = elements.lengths > 0
-      parts.append(ragged.of_vectors(pooled, present))
+      parts.append(ragged.from_vectors(pooled, present))
       parts.append(Ragged(values, chosen.offsets))
-      missing.append(ragged.of_vectors(pooled, ~present))
+      missing.append(ragged.from_vectors(pooled, ~present))
     outputs = self._transform(parts, missing, train)
     available = [part.lengths > 0 for part in parts[1::2]]
     weights = jnp.stack(available, axis=1).astype(jnp.float32)

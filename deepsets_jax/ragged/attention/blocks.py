@@ -22,16 +22,16 @@ from deepsets_jax.ragged.attention.rows import (
 
 
 def for_blocks(plan: Plan, body: Callable, carry):
-  """Runs a body over the blocks of queries of the long segments.
+  """Run a body over the blocks of queries of the long segments.
 
-  The body takes the number of the block among all and within its segment, the segment,
-  and the carry.
+  The body takes the number of the block among all blocks, its number within its
+  segment, the segment, and the carry.
   """
 
   def of_block(index, carry):
     if isinstance(plan.block_ends.shape[0], int):
       segment = jnp.searchsorted(plan.block_ends, index, side="right")
-    else:  # The binary search needs a number of segments that is not symbolic.
+    else:  # The binary search does not take a symbolic number of segments.
       segment = jnp.sum(plan.block_ends <= index, dtype=jnp.int32)
     before = jnp.where(segment > 0, plan.block_ends[segment - 1], 0)
     return body(index, index - before, segment, carry)
@@ -44,7 +44,7 @@ def _rows(offsets, segment, block):
 
 
 def _key_blocks(plan, options, segment, block):
-  """The first block of keys that a block of queries sees, and the one past the last."""
+  """Return the range of blocks of keys that a block of queries sees: first, end."""
   keys = plan.key_offsets[segment + 1] - plan.key_offsets[segment]
   first, end = 0, (keys + BLOCK - 1) // BLOCK
   if options.window is not None:
@@ -57,7 +57,7 @@ def _key_blocks(plan, options, segment, block):
 
 
 def row(q, k, v, plan, options, number, block, segment, carry):
-  """One block of queries over the blocks of keys of its segment that it sees."""
+  """Attend from one block of queries to the blocks of keys that it sees."""
   out, log_totals = carry
   heads, scale, dtype = q.shape[1], q.shape[-1] ** -0.5, accumulator(q.dtype)
   rows_q = _rows(plan.query_offsets, segment, block)
@@ -74,11 +74,11 @@ def row(q, k, v, plan, options, number, block, segment, carry):
     logits = jnp.where(mask, logits, -jnp.inf)
     higher = jnp.maximum(peak, jnp.max(logits, axis=-1, keepdims=True))
     higher = jax.lax.stop_gradient(higher)
-    # Logits that are all -inf so far weigh nothing beside finite ones to come.
+    # Logits that are all -inf so far must weigh nothing beside later finite ones.
     base = jnp.where(higher == -jnp.inf, 0, higher)
     exponentials, shrink = jnp.exp(logits - base), jnp.exp(peak - base)
     total = total * shrink + jnp.sum(exponentials, axis=-1, keepdims=True)
-    kept = options.kept(len(plan.tiles), number, index, shape=exponentials.shape)
+    kept = options.dropout(len(plan.tiles), number, index, shape=exponentials.shape)
     if kept is not None:
       exponentials *= kept.astype(dtype)
     seen = mask if options.masks else None
@@ -96,8 +96,8 @@ def row(q, k, v, plan, options, number, block, segment, carry):
   peak, total, summed = jax.lax.fori_loop(*bounds, add, state)
   mean = summed / total
   if options.window is not None:
-    # Only a window can leave a query without a key: a segment without any key has no
-    # block, and any query comes after the first key.
+    # Only a window can hide all keys from a query: a segment without a key has no
+    # block, and no query comes before the first key.
     keys = plan.key_offsets[segment + 1] - plan.key_offsets[segment]
     position = block * BLOCK + jax.lax.broadcasted_iota(jnp.int32, mean.shape, 1)
     mean = jnp.where(position - options.window < keys - 1, mean, 0)
@@ -111,7 +111,7 @@ def row(q, k, v, plan, options, number, block, segment, carry):
 def row_gradient(
   q, k, v, plan, options, cotangent, out, log_totals, number, block, segment, grads
 ):
-  """The gradients of q, k, v and bias from one block of queries: written, and added."""
+  """Write one block's gradient of q, and add its gradients of k, v and bias."""
   heads, scale, dtype = q.shape[1], q.shape[-1] ** -0.5, accumulator(q.dtype)
   few = k.shape[1]
   rows_q = _rows(plan.query_offsets, segment, block)
@@ -130,7 +130,7 @@ def row_gradient(
       logits += bias_of(options.bias, shift, BLOCK, BLOCK)
     weights = jnp.exp(jnp.where(mask, logits - log_total, -jnp.inf))
     of_weights, dropped = products(g, values), weights
-    kept = options.kept(len(plan.tiles), number, index, shape=weights.shape)
+    kept = options.dropout(len(plan.tiles), number, index, shape=weights.shape)
     if kept is not None:
       of_weights, dropped = (x * kept.astype(dtype) for x in (of_weights, dropped))
     of_logits = jnp.where(mask, weights * (of_weights - mean) * scale, 0)

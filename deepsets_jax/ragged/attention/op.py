@@ -1,7 +1,13 @@
-"""Attention, forward and backward, over the tiles and blocks of a plan."""
+"""The public attention op, `attend`, and `received_mass`, its pass to the keys.
+
+The forward and the backward pass run over the tiles and blocks of a plan. A kernel for
+GPUs or TPUs would replace `_forward` and `_backward`, which see a plan and flat arrays
+only.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Literal
 
@@ -10,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from deepsets_jax.ragged.attention import blocks, tiles
-from deepsets_jax.ragged.attention.options import Options, options
+from deepsets_jax.ragged.attention.options import Options, make_options
 from deepsets_jax.ragged.attention.plans import Plan, is_empty
 from deepsets_jax.ragged.attention.rows import MOST_ROWS, accumulator, zeros
 
@@ -28,41 +34,44 @@ def attend(
   key: PRNGKeyArray | None = None,
   mode: Literal["reverse", "forward"] = "reverse",
 ) -> Float[Array, "n h w"]:
-  """Softmax attention of each query over the keys of its own segment.
+  """Compute softmax attention of each query over the keys of its own segment.
 
-  softmax(q k' / sqrt(k) + bias) v for each head (Vaswani et al., 2017), the softmax in
-  float32, or in float64 for float64 values. Zero, with gradient zero, for queries that
-  see no key and on padding. Memory is linear in `n` and `m`.
+  The result is softmax(q k' / sqrt(k) + bias) v for each head (Vaswani et al., 2017).
+  The softmax is computed in float32, or in float64 for float64 values. Queries that see
+  no key, and padding, have result 0 and gradient 0. Memory is linear in `n` and `m`.
 
   Args:
-    q, k, v: Query head i sees key head i // (h / g) (Ainslie et al., 2023).
+    q, k, v: Queries, keys and values. Query head i sees key head i // (h / g) (Ainslie
+      et al., 2023).
     plan: The plan of the batch.
-    causal: A query sees no key of a later position, counted within each segment.
+    causal: Hide keys of later positions from a query; positions are counted within
+      each segment.
     window: A query sees keys at distances less than this; with `causal`, the last
-      `window` keys. Blocks of a long segment that it hides cost nothing.
-    bias: Added to the logits, `[h, 2 R + 1]`: column clip(d, -R, R) + R where the key's
-      position less the query's is d (Shaw et al., 2018).
+      `window` keys. Blocks of a long segment that are hidden cost nothing.
+    bias: Added to the logits, `[h, 2 R + 1]`: column clip(d, -R, R) + R, where d is the
+      key's position minus the query's (Shaw et al., 2018).
     dropout_rate: Probability that a weight is 0; others are divided by 1 - rate.
-    key: Random key of the dropout, which depends on it and on the plan.
+    key: Random key of the dropout, which depends on the key and on the plan.
     mode: "forward" for `jax.jvp`, `jax.jacfwd` and `jax.linearize`. JAX differentiates
       loops whose number of rounds depends on the data in forward mode only; reverse
       mode has a rule of its own, which rules out forward mode. Outputs are the same.
 
   Raises:
-    ValueError: An argument that is not as above, key heads that do not divide the query
-      heads, or more rows than can be told from those past the end.
+    ValueError: An argument is not as above, the key heads do not divide the query
+      heads, or there are more than 2^30 queries or keys.
   """
   _check(q, k, v, mode)
   if bias is not None:
-    # Inside `jax.shard_map` gradients vary as their arguments do: here as the queries.
+    # Inside `jax.shard_map` gradients vary over the axes of their arguments: here the
+    # bias must vary over those of the queries.
     dtype = accumulator(v.dtype)
     bias = bias.astype(dtype) + zeros((), dtype, q, k, v, plan)
-  chosen = options(q.shape[1], causal, window, bias, dropout_rate, key)
+  options = make_options(q.shape[1], causal, window, bias, dropout_rate, key)
   if any(is_empty(x) for x in (q, k, plan.order)):
     return zeros((*q.shape[:2], v.shape[2]), v.dtype, q, k, v, plan)
   if mode == "forward":
-    return _forward(q, k, v, plan, chosen)[0]
-  return _attend(q, k, v, plan, chosen)
+    return _forward(q, k, v, plan, options)[0]
+  return _attend(q, k, v, plan, options)
 
 
 def _check(q, k, v, mode):
@@ -118,13 +127,13 @@ def _backward(residuals, cotangent):
     grads = blocks.for_blocks(plan, body, grads)
   *of_qkv, of_bias = grads
   of_qkv = (g.astype(x.dtype) for g, x in zip(of_qkv, (q, k, v), strict=True))
-  return (*of_qkv, None, options.replace(bias=of_bias, key=None))
+  return (*of_qkv, None, dataclasses.replace(options, bias=of_bias, key=None))
 
 
 _attend.defvjp(_forward, _backward)
 
 
-def received(
+def received_mass(
   q: Float[Array, "n h k"],
   k: Float[Array, "m g k"],
   plan: Plan,
@@ -134,22 +143,30 @@ def received(
   window: int | None = None,
   bias: Float[Array, "h r"] | None = None,
 ) -> Float[Array, "m"]:
-  """What the keys receive of a mass that each query spreads by its softmax weights.
+  """Pass a mass on each query to the keys, by the softmax weights of attention.
 
-  For each key the sum over the queries that see it of weight times mass, the mean over
-  query heads. In float32, or in float64 for float64 queries; 0 for keys that no query
-  sees, and on padding. No gradient passes. Costs a backward pass of `attend`, whose
-  options are those here, with memory linear in `n` and `m`: it is the vector-Jacobian
-  product with respect to values of width one.
+  The mass of a key is the sum, over the queries that see it, of weight times mass, and
+  the mean over query heads. It is 0 for keys that no query sees, and on padding. No
+  gradient passes. The cost is that of a backward pass of `attend`, with memory linear
+  in `n` and `m`: the result is the vector-Jacobian product with respect to values of
+  width one.
+
+  Args:
+    q, k, plan, causal, window, bias: As for `attend`.
+    mass: The mass of each query.
+
+  Returns:
+    The mass of each key, in float32, or in float64 for float64 queries.
 
   Raises:
-    ValueError: As `attend`.
+    ValueError: As for `attend`.
   """
   q, k, mass, bias = jax.lax.stop_gradient((q, k, mass, bias))
   heads, dtype = q.shape[1], accumulator(q.dtype)
   values = jnp.zeros((*k.shape[:2], 1), dtype)
   spread = jnp.broadcast_to(mass[:, None, None] / heads, (*q.shape[:2], 1))
-  # Inside `jax.shard_map` gradients vary as their arguments do: here all alike.
+  # Inside `jax.shard_map` gradients vary over the axes of their arguments: here all
+  # arguments must vary over the same.
   nothing = zeros((), dtype, q, k, mass, plan)
   q, k, values, spread = (x.astype(dtype) + nothing for x in (q, k, values, spread))
   _, pull_back = jax.vjp(

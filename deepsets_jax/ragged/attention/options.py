@@ -2,46 +2,50 @@
 
 from __future__ import annotations
 
-import flax.struct
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from deepsets_jax.ragged.attention.rows import MOST_ROWS, real
+from deepsets_jax.ragged.attention.rows import MOST_ROWS, in_range
+
+_STATIC = {"static": True}
 
 
-@flax.struct.dataclass
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Options:
-  """Options of `attend`, checked. Made by `options`.
+  """Checked options of `attend`. Built by `make_options`.
 
   Attributes:
     bias: Added to the logits by relative position, `[h, 2 r + 1]`, or None.
-    key: Random key of the dropout, or None for no dropout.
-    causal: Whether a query sees no key of a later position.
+    key: Random key of the dropout; None for no dropout.
+    causal: Hide keys of later positions from a query.
     window: A query sees keys at distances less than this; None for all of them.
     dropout_rate: Probability that a weight is dropped.
   """
 
   bias: Float[Array, "h r"] | None = None
   key: PRNGKeyArray | None = None
-  causal: bool = flax.struct.field(pytree_node=False, default=False)
-  window: int | None = flax.struct.field(pytree_node=False, default=None)
-  dropout_rate: float = flax.struct.field(pytree_node=False, default=0.0)
+  causal: bool = dataclasses.field(metadata=_STATIC, default=False)
+  window: int | None = dataclasses.field(metadata=_STATIC, default=None)
+  dropout_rate: float = dataclasses.field(metadata=_STATIC, default=0.0)
 
   @property
   def masks(self) -> bool:
-    """Whether a query may be unable to see some keys of its segment."""
+    """Whether a mask may hide keys of its segment from a query."""
     return self.causal or self.window is not None
 
   def visible(self, rows_q: Array, rows_k: Array, shift=0) -> Bool[Array, "... 1 a z"]:
-    """Where the query of a row sees the key of a row.
+    """Return True for each pair of a query and a key that it sees.
 
     Args:
       rows_q: Rows of queries, `[..., a]`, of successive positions.
       rows_k: Rows of keys, `[..., z]`, of successive positions.
-      shift: Position of the first of these keys less that of the first query.
+      shift: Position of the first of these keys minus that of the first query.
     """
-    mask = real(rows_q)[..., None, :, None] & real(rows_k)[..., None, None, :]
+    mask = in_range(rows_q)[..., None, :, None] & in_range(rows_k)[..., None, None, :]
     if not self.masks:
       return mask
     of_key, of_query = (
@@ -55,11 +59,11 @@ class Options:
       mask &= jnp.abs(distance) < self.window
     return mask
 
-  def kept(self, *counters, shape: tuple[int, ...]) -> Float[Array, "..."] | None:
-    """Factors of the weights, 0 or 1 / (1 - rate); None without dropout.
+  def dropout(self, *counters, shape: tuple[int, ...]) -> Float[Array, "..."] | None:
+    """Draw factors of the weights, 0 or 1 / (1 - rate); None without dropout.
 
-    They depend on the key and on integers that tell apart the tiles and blocks, so
-    that the backward pass draws those of the forward pass again.
+    They depend on the key and on integers that identify the tile or block, so that the
+    backward pass draws the factors of the forward pass again.
     """
     if self.key is None:
       return None
@@ -71,7 +75,7 @@ class Options:
     return jnp.where(kept, 1 / keep if keep else 0.0, 0.0)
 
 
-def options(
+def make_options(
   heads: int,
   causal: bool = False,
   window: int | None = None,
@@ -79,11 +83,11 @@ def options(
   dropout_rate: float = 0.0,
   key: PRNGKeyArray | None = None,
 ) -> Options:
-  """The options of `attend` for this number of query heads.
+  """Check the options of `attend` for this number of query heads.
 
   Raises:
-    ValueError: A window below 1, a bias of another shape than `[heads, 2 r + 1]`, a
-      dropout rate outside 0 to 1, or one above 0 without a key.
+    ValueError: The window is below 1, the bias is not `[heads, 2 r + 1]`, the dropout
+      rate is not in 0 to 1, or it is above 0 without a key.
   """
   if window is not None and window < 1:
     raise ValueError(
@@ -112,15 +116,16 @@ def options(
 
 
 def bias_of(bias: Float[Array, "h r"], shift, a: int, z: int) -> Float[Array, "h a z"]:
-  """The bias of each of `a` queries and `z` keys of successive positions.
+  """Return the bias of each pair of `a` queries and `z` keys of successive positions.
 
   Args:
-    bias: By relative position, `[h, 2 r + 1]`; further ones take that of the ends.
-    shift: Position of the first key less that of the first query.
+    bias: Bias per relative position from -r to r, `[h, 2 r + 1]`; positions further
+      apart take the bias of the ends.
+    shift: Position of the first key minus that of the first query.
   """
   most = bias.shape[1] // 2
-  # By diagonal, gathered; then rows that each begin one number earlier. The gradient
-  # adds diagonals up before it scatters them.
+  # One number per diagonal is gathered; then each row begins one number earlier than
+  # the row before. The gradient sums the diagonals before it scatters them.
   distances = jnp.arange(a + z, dtype=jnp.int32) - (a - 1) + shift
   by_diagonal = jnp.take(
     bias, jnp.clip(distances, -most, most) + most, axis=1, mode="clip"
@@ -131,6 +136,6 @@ def bias_of(bias: Float[Array, "h r"], shift, a: int, z: int) -> Float[Array, "h
 
 
 def bias_gradient(bias, shift, of_logits):
-  """The gradient of the bias from that of logits, `[h, a, z]`."""
+  """Return the gradient of the bias, given that of the logits, `[h, a, z]`."""
   _, pull = jax.vjp(lambda b: bias_of(b, shift, *of_logits.shape[1:]), bias)
   return pull(of_logits)[0]

@@ -1,38 +1,43 @@
-"""Which segments of a batch are taken together: built once, shared by all layers."""
+"""Plans of attention: the segments that are computed together.
+
+A plan is built once for a batch and shared by all layers.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
 
-import flax.struct
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-# Lengths of the tiles of self-attention. Finer steps waste less and compile longer.
+# Lengths of the tiles of self-attention. Finer steps waste less but compile longer.
 _SIZES = (8, 16, 24, 32, 48, 64, 96, 128)
-# Of cross-attention, where each length of queries meets each length of keys.
+# The same for cross-attention, which needs each pair of lengths of queries and keys.
 _COARSE_SIZES = (8, 32, 128)
 # Side of the blocks of longer segments.
 BLOCK = 128
-# Slots of a group of tiles: enough to keep the loop's own cost small, few enough that
-# a last group that is not full costs little. Measured on a CPU.
+# Slots of a group of tiles: enough to keep the overhead of the loop small, few enough
+# that a last group that is not full costs little. Measured on a CPU.
 _GROUP_SLOTS = 384
 
 
-@flax.struct.dataclass
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class Plan:
-  """Which segments are taken together. Made by `plan`.
+  """The segments that are computed together. Built by `plan`.
 
   Attributes:
     query_offsets, key_offsets: Where segments begin, `[b + 1]`.
-    order: Segments by tile, `[b]`: those of the first tile, of the second, ..., then
-      those that are cut into blocks, then those without a query or without a key.
-    starts: Where in `order` each of these begins.
-    block_ends: Number of blocks of queries up to and with each segment, `[b]`; None
-      where no segment can be longer than a tile.
-    tiles: Length in queries and in keys of each kind of tile.
+    order: Segments by kind of tile, `[b]`: those of the first kind, of the second, ...,
+      then those that are cut into blocks, then those without a query or without a key.
+    starts: Where each of these groups begins in `order`.
+    block_ends: Number of blocks of queries up to and including each segment, `[b]`;
+      None if no segment can be longer than a tile.
+    tiles: Numbers of queries and of keys of each kind of tile.
   """
 
   query_offsets: Int[Array, "b+1"]
@@ -40,7 +45,7 @@ class Plan:
   order: Int[Array, "b"]
   starts: Int[Array, "t+2"]
   block_ends: Int[Array, "b"] | None
-  tiles: tuple[tuple[int, int], ...] = flax.struct.field(pytree_node=False)
+  tiles: tuple[tuple[int, int], ...] = dataclasses.field(metadata={"static": True})
 
   @property
   def has_blocks(self) -> bool:
@@ -54,16 +59,17 @@ def plan(
   most_queries: int,
   most_keys: int,
 ) -> Plan:
-  """The plan of a batch; for self-attention give the same offsets twice.
+  """Build the plan of a batch; for self-attention pass the same offsets twice.
 
   The number of examples may be symbolic, as in `jax.export`: offsets of shape `b + 1`
-  for a symbol `b`. The most queries and keys of a segment are numbers.
+  for a symbol `b`. The bounds are Python ints.
 
   Args:
     query_offsets: Where each segment's queries begin.
-    key_offsets: Where its keys begin.
-    most_queries: No segment has more queries: the slots, or less if it is known.
-    most_keys: No segment has more keys.
+    key_offsets: Where each segment's keys begin.
+    most_queries: Bound on the queries of a segment: the number of slots, or less where
+      that is known.
+    most_keys: The same for keys.
   """
   same = query_offsets is key_offsets
   query_offsets, key_offsets = (
@@ -97,12 +103,12 @@ def plan(
 
 
 def is_empty(x: Array) -> bool:
-  """Whether an array has no rows; one of a symbolic number has some."""
+  """Whether an array has no rows; False for a symbolic number of rows."""
   return isinstance(x.shape[0], int) and x.shape[0] == 0
 
 
 def _tiles(most_queries: int, most_keys: int, same: bool):
-  """The tiles that a batch can need, the smallest first."""
+  """Return the kinds of tile that a batch may need, the smallest first."""
   if same:
     return tuple((size, size) for size in _sizes(most_queries, _SIZES))
   sides = _sizes(most_queries, _COARSE_SIZES), _sizes(most_keys, _COARSE_SIZES)
@@ -110,7 +116,7 @@ def _tiles(most_queries: int, most_keys: int, same: bool):
 
 
 def _sizes(bound: int, sizes: Sequence[int]) -> tuple[int, ...]:
-  """The sizes that a segment of at most `bound` elements can need."""
+  """Return the sizes that segments of at most `bound` elements may need."""
   bound = max(bound, 1)
   return (*(size for size in sizes if size < bound), *([bound] * (bound <= BLOCK)))
 
@@ -118,12 +124,12 @@ def _sizes(bound: int, sizes: Sequence[int]) -> tuple[int, ...]:
 def uncounted_flops(
   plan: Plan, num_heads: int, key_features: int, value_features: int
 ) -> Float[Array, ""]:
-  """Operations of the products of `attend` that XLA's cost analysis does not see.
+  """Count the operations of `attend` that XLA's cost analysis does not see.
 
-  XLA counts the body of a loop once, however often it runs. This is what all tiles and
-  blocks of the batch cost, padding in them included, less one body of each; of the
-  forward pass, the backward pass has 2.5 times as many. Blocks that a mask lets
-  `attend` leave out are counted.
+  XLA counts the body of a loop once, however often it runs. This number is the cost of
+  the matrix products of all tiles and blocks of the batch, including their padding,
+  minus one body of each loop. It is for the forward pass; the backward pass has 2.5
+  times as many. Blocks that `attend` skips because of a mask are counted.
   """
   pairs = jnp.zeros((), jnp.float32)
   if is_empty(plan.order):
@@ -141,5 +147,5 @@ def uncounted_flops(
 
 
 def group_size(a: int, z: int) -> int:
-  """How many tiles of `a` queries and `z` keys are taken together."""
+  """Return how many tiles of `a` queries and `z` keys make a group."""
   return max(_GROUP_SLOTS // max(a, z), 1)

@@ -1,4 +1,4 @@
-"""Rows of flat arrays, gathered with the heads first, and products of them."""
+"""Rows of flat arrays, gathered with the heads first, and their matrix products."""
 
 from __future__ import annotations
 
@@ -7,30 +7,31 @@ import math
 import jax
 import jax.numpy as jnp
 
-# Rows from here on are past the end of any array.
+# Row numbers from here on are out of range of any array.
 MOST_ROWS = 1 << 30
 
 
 def rows_of(begin, end, size):
-  """The `size` rows from `begin`, `[..., size]`; those from `end` on are past all."""
+  """Return the `size` rows from `begin`, `[..., size]`; out of range from `end` on."""
   shape = (*begin.shape, size)
   rows = begin[..., None] + jax.lax.broadcasted_iota(jnp.int32, shape, begin.ndim)
-  # Each to a place of its own, so that no place is written twice.
+  # Each row out of range has a number of its own, so that no place is written twice.
   past = MOST_ROWS + jnp.arange(math.prod(shape), dtype=jnp.int32).reshape(shape)
   return jnp.where(rows < end[..., None], rows, past)
 
 
-def real(rows):
-  """Where a row is one of an array."""
+def in_range(rows):
+  """Return True where a row is one of an array."""
   return rows < MOST_ROWS
 
 
 def take(x, rows, heads=None):
-  """Rows of `[n, g, d]` with the heads first, `[..., h, l, d]`; zeros past the end.
+  """Gather rows of `[n, g, d]` with the heads first, `[..., h, l, d]`.
 
-  With `heads`, each of the `g` heads is repeated for its share of them, in order.
+  Rows out of range give zeros. With `heads`, each of the `g` heads is repeated
+  `heads / g` times.
   """
-  # Not in one with the transposition, which would gather number by number.
+  # Gathering and transposing in one step would gather number by number.
   taken = jnp.take(x, rows.reshape(-1), axis=0, mode="fill", fill_value=0)
   taken = jnp.swapaxes(taken.reshape(*rows.shape, *x.shape[1:]), -2, -3)
   if heads in (None, x.shape[1]):
@@ -39,7 +40,7 @@ def take(x, rows, heads=None):
 
 
 def merge(values, heads):
-  """The sums of `[..., h, l, d]` over the repetitions of each of `heads` heads."""
+  """Sum `[..., h, l, d]` over the repetitions of each of `heads` heads."""
   *batch, many, length, width = values.shape
   if many == heads:
     return values
@@ -47,7 +48,7 @@ def merge(values, heads):
 
 
 def put(x, rows, values):
-  """`x` with `[..., h, l, d]` written to these rows."""
+  """Write `[..., h, l, d]` to these rows of `x`, and return the result."""
   values = jnp.swapaxes(values, -2, -3).reshape(-1, *x.shape[1:])
   return x.at[rows.reshape(-1)].set(
     values.astype(x.dtype), mode="drop", unique_indices=True
@@ -55,22 +56,23 @@ def put(x, rows, values):
 
 
 def accumulator(dtype):
-  """The type of sums and of the softmax: float64 for float64, float32 for others."""
+  """Return the type of sums and of the softmax: float64 for float64, else float32."""
   return jnp.float64 if dtype == jnp.float64 else jnp.float32
 
 
 def products(x, y):
-  """`x y'` over the last axis, in the type of sums."""
+  """Return `x y'` over the last axis, in the type of `accumulator`."""
   return jnp.einsum(
     "...qd,...kd->...qk", x, y, preferred_element_type=accumulator(x.dtype)
   )
 
 
 def weighted(weights, values, mask=None):
-  """`weights values`, the weights rounded to the values' type, in the type of sums.
+  """Return `weights values`, with the weights rounded to the type of the values.
 
-  With a mask `[..., q, k]`, outside of which the weights are 0, values outside of it
-  are of no effect even where they are NaN or infinite, which 0 times them is not.
+  The result has the type of `accumulator`. With a mask `[..., q, k]`, outside of which
+  the weights are 0, masked values have no effect even if they are NaN or infinite,
+  where a product with 0 would be NaN.
   """
   if mask is None:
     return jnp.einsum(
@@ -90,15 +92,15 @@ def weighted(weights, values, mask=None):
     value = jax.lax.dynamic_index_in_dim(others, index, axis=-2)
     return total + jnp.where(seen, weight * value, 0)
 
-  # A loop, not a condition, which would compute both sides under `jax.vmap`.
+  # A loop instead of a condition, which would compute both sides under `jax.vmap`.
   trips = jnp.where(jnp.all(finite), 0, values.shape[-2])
   return jax.lax.fori_loop(0, trips, add, total)
 
 
 def zeros(shape, dtype, *like):
-  """Zeros that vary over the mesh axes that any of some arrays varies over.
+  """Return zeros that vary over the mesh axes that any array in `like` varies over.
 
-  A loop's carry has to be of one type from the start, inside `jax.shard_map`.
+  Inside `jax.shard_map` the carry of a loop must have its final type from the start.
   """
   leaves = [
     jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x

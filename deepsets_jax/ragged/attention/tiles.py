@@ -1,4 +1,4 @@
-"""Attention of short segments: dense tiles of similar lengths, a group at a time."""
+"""Attention of short segments: dense tiles of similar lengths, one group at a time."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ from deepsets_jax.ragged.attention.rows import (
 
 
 def for_groups(plan: Plan, index: int, body: Callable, carry):
-  """Runs a body over the groups of one kind of tile.
+  """Run a body over the groups of one kind of tile.
 
-  The body takes the kind and number of the group, which tell it apart, the rows of
-  queries `[g, a]` and of keys `[g, z]` (past the end where there is none), and the
-  carry.
+  The body takes the kind and number of the group, which identify it, the rows of
+  queries `[g, a]` and of keys `[g, z]` (out of range on padding), and the carry.
   """
   (a, z), begin, end = plan.tiles[index], plan.starts[index], plan.starts[index + 1]
   group = group_size(a, z)
@@ -42,13 +41,13 @@ def for_groups(plan: Plan, index: int, body: Callable, carry):
 
 
 def _rows(offsets, segments, inside, size):
-  """The first `size` rows of each segment, `[g, size]`; none of those not inside."""
+  """Return the first `size` rows of each segment `inside`, `[g, size]`."""
   begin = offsets[segments]
   return rows_of(begin, jnp.where(inside, offsets[segments + 1], begin), size)
 
 
 def _softmax(logits, mask, axis):
-  """The softmax over what `mask` shows, 0 elsewhere; NaN where nothing is shown."""
+  """Return the softmax over the masked logits: 0 outside, NaN if all are outside."""
   logits = jnp.where(mask, logits, -jnp.inf)
   peak = jax.lax.stop_gradient(jnp.max(logits, axis, keepdims=True))
   exponentials = jnp.exp(logits - peak)
@@ -56,7 +55,7 @@ def _softmax(logits, mask, axis):
 
 
 def tile(q, k, v, options, group, rows_q, rows_k, out):
-  """Attention of a group of tiles, written to their rows of `out`."""
+  """Compute attention of a group of tiles, and write it to their rows of `out`."""
   heads, scale = q.shape[1], q.shape[-1] ** -0.5
   mask = options.visible(rows_q, rows_k)
   logits = products(take(q, rows_q), take(k, rows_k, heads)) * scale
@@ -65,7 +64,7 @@ def tile(q, k, v, options, group, rows_q, rows_k, out):
   weights = _softmax(logits, mask, axis=-1)
   if options.masks:
     weights = jnp.where(mask, weights, 0)
-  kept = options.kept(*group, shape=weights.shape)
+  kept = options.dropout(*group, shape=weights.shape)
   if kept is not None:
     weights *= kept.astype(weights.dtype)
   seen = mask if options.masks else None
@@ -73,9 +72,9 @@ def tile(q, k, v, options, group, rows_q, rows_k, out):
 
 
 def tile_gradient(q, k, v, options, cotangent, group, rows_q, rows_k, grads):
-  """The gradients of q, k, v and bias of a group of tiles: written, and added.
+  """Write a group's gradients of q, k and v to their rows, and add that of the bias.
 
-  Keys come before queries here: of five products only one is then transposed.
+  Keys come before queries here: then only one of five products is transposed.
   """
   of_all_q, of_all_k, of_all_v, of_bias = grads
   (heads, few), scale = (q.shape[1], k.shape[1]), q.shape[-1] ** -0.5
@@ -87,12 +86,12 @@ def tile_gradient(q, k, v, options, cotangent, group, rows_q, rows_k, grads):
   if options.bias is not None:
     bias = bias_of(options.bias, 0, *logits.shape[:-3:-1])
     logits += jnp.swapaxes(bias, -1, -2)[None]
-  # Zero wherever a query or a key is padding, whose products with infinite or NaN keys
-  # and values would be NaN.
+  # Zero wherever a query or a key is padding: products with infinite or NaN keys and
+  # values would be NaN there.
   weights = jnp.where(mask, _softmax(logits, mask, axis=-2), 0)
   of_weights, dropped = jnp.where(mask, products(v, g), 0), weights
   by_query_shape = (*weights.shape[:2], *weights.shape[:-3:-1])
-  kept = options.kept(*group, shape=by_query_shape)
+  kept = options.dropout(*group, shape=by_query_shape)
   if kept is not None:
     kept = jnp.swapaxes(kept, -1, -2).astype(weights.dtype)
     of_weights, dropped = of_weights * kept, weights * kept

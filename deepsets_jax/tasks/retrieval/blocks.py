@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from deepsets_jax.foundation.errors import ConfigError
-from deepsets_jax.ragged import Ragged
+from deepsets_jax.ragged import Ragged, offsets_from_lengths
 
 # With a single user the product would be one of a matrix and a vector, which rounds the
 # last items differently: equal vectors would no longer tie exactly.
@@ -114,7 +114,7 @@ def check_rows(
 def take(lists: Ragged, rows: Int[np.ndarray, "m"]) -> Ragged:
   """Select lists by row, in the order of the rows, on the host; rows may repeat."""
   lengths = np.diff(lists.offsets)[rows]
-  offsets = np.concatenate([[0], np.cumsum(lengths)])
+  offsets = offsets_from_lengths(lengths)
   places = np.arange(offsets[-1])
   places += np.repeat(lists.offsets[:-1][rows] - offsets[:-1], lengths)
   return Ragged(lists.values[places], offsets)

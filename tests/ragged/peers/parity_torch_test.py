@@ -9,7 +9,6 @@ versions of others, so it is brought without them:
 
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +23,7 @@ from deepsets_jax.encoders.channels import (
 from deepsets_jax.encoders.deepset import Deepset, Pooling, PostNormTransformer
 from deepsets_jax.fusion import TorchMultimodalFusion
 from deepsets_jax.ragged import Ragged, pooling
+from tests.ragged.peers.torchmultimodal_cases_test import Linear, Mean
 from tests.sets import pack
 
 torch = pytest.importorskip("torch", reason="torch is not installed: .[parity]")
@@ -317,7 +317,7 @@ class TestTorchMultimodal:
       ),
     )
     core = Deepset(transformer=PostNormTransformer(2), parity=True)
-    ours = encoders.MILEncoder(MeanElement(), 8, core, partition_sizes=[2, 1])
+    ours = encoders.MILEncoder(Mean(), 8, core, partition_sizes=[2, 1])
     x = np.random.default_rng(0).normal(size=(2, 3, 8)).astype(np.float32)
     compare(
       theirs,
@@ -359,21 +359,6 @@ def _call(pool, x, dim):
 class MeanOfAxisOne(torch.nn.Module):
   def forward(self, x):
     return x.mean(1)
-
-
-class MeanElement(nn.Module):
-  @nn.compact
-  def __call__(self, elements, *, train):
-    pooled = Pooling("mean")(elements)
-    return Ragged(pooled, jnp.arange(len(pooled) + 1))
-
-
-class Linear(nn.Module):
-  features: int
-
-  @nn.compact
-  def __call__(self, elements, *, train):
-    return elements.replace(values=nn.Dense(self.features)(elements.values))
 
 
 SIZES = (4, 0, 1, 5, 0, 2)

@@ -148,7 +148,7 @@ def test_deepset_with_a_transformer_of_three_heads(batch_size):
     np.testing.assert_allclose(got[row], want, 1e-3, 1e-4)
 
 
-def test_a_pool_that_is_none_is_refused():
+def test_an_unknown_pool_is_refused():
   with pytest.raises(ValueError, match="'random'"):
     run(
       ChannelDeepset(EQUAL, Deepset("random", parity=True)),

@@ -21,7 +21,7 @@ from deepsets_jax.data.ingest.columns import cells, tfidf
 from deepsets_jax.data.tables.schema import Modality
 from deepsets_jax.data.tables.table import take_elements
 from deepsets_jax.foundation.errors import ConfigError
-from deepsets_jax.ragged import Ragged, from_lengths
+from deepsets_jax.ragged import Ragged, from_lengths, offsets_from_lengths
 
 UNKNOWN = "<unknown>"
 
@@ -201,7 +201,7 @@ class Text(Category):
       return _words(column)
     texts, per_cell = cells.elements_of(column)
     words, per_text = _words(texts)
-    ends = np.append(0, np.cumsum(per_text))[np.append(0, np.cumsum(per_cell))]
+    ends = offsets_from_lengths(per_text)[offsets_from_lengths(per_cell)]
     return cells.Elements(words, np.diff(ends))
 
 
