@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.input import examples_per_second
 from deepsets_jax.data.ingest.columns import build, spec
-from deepsets_jax.data.ingest.columns.facts import gather
+from deepsets_jax.data.ingest.columns.profiling import profile_columns
 from deepsets_jax.data.ingest.columns.proposal import propose
 from deepsets_jax.data.ingest.files import opening
 from deepsets_jax.data.ingest.files.reading import Reading
@@ -113,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{rows:,} rows, {size / 1e9:.2f} GB; {before:.2f} GB of memory so far")
     start = time.perf_counter()
     source = opening.open_source(str(path))
-    proposed, _ = propose(gather(source), source.where)
+    proposed, _ = propose(profile_columns(source), source.where)
     proposed = spec.with_reading(proposed, source, Reading())
     print(f"described in {time.perf_counter() - start:.0f} s, {_peak():.2f} GB")
     start = time.perf_counter()

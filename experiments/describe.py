@@ -19,8 +19,12 @@ from collections.abc import Mapping, Sequence
 
 from absl import app, flags, logging
 
-from deepsets_jax.data.ingest.columns import leaks, spec, survey
-from deepsets_jax.data.ingest.columns.facts import MOST_DISTINCT, ColumnProfile, gather
+from deepsets_jax.data.ingest.columns import leaks, spec, splits
+from deepsets_jax.data.ingest.columns.profiling import (
+  MOST_DISTINCT,
+  ColumnProfile,
+  profile_columns,
+)
 from deepsets_jax.data.ingest.columns.proposal import (
   LABEL_NAMES,
   budget,
@@ -147,7 +151,7 @@ def describe(
   reading, many = reading or Reading(), many or {}
   labels = [label.lower()] if label else LABEL_NAMES
   source = opening.open_source(path, reading, many=many, labels=labels, dates=dates)
-  facts = gather(source)
+  facts = profile_columns(source)
   proposed, unused = propose(facts, source.where, label, group)
   proposed = dataclasses.replace(proposed, many=many)
   print(f"{source.where}: {facts[0].rows:,} rows\n")
@@ -156,7 +160,7 @@ def describe(
   proposed = spec.with_reading(proposed, source, reading)
   write_json(output, proposed.to_json())
   try:
-    found = survey.survey(source, proposed, seed=0)
+    found = splits.assign_splits(source, proposed, seed=0)
   except DataError as error:
     raise DataError(f"{error}\nproposed, to be edited: {output}") from error
   leaking = leaks.find(source, proposed, found)

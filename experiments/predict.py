@@ -5,7 +5,7 @@
 
 The file is one like that of the training: Parquet, Arrow, JSON lines or CSV, of any
 size. A column that is missing is an absent modality. The output is Parquet, CSV or JSON
-lines, by its ending (see `deepsets_jax.serving.predicted_files`). With --evaluate the
+lines, by its ending (see `deepsets_jax.serving.prediction_files`). With --evaluate the
 input has the label, too, and metrics are printed and written beside the output, to
 predictions.metrics.json. The same command goes on where it was stopped.
 """
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import tqdm
 from absl import app, flags, logging
 
-from deepsets_jax.serving import measured, prediction
+from deepsets_jax.serving import label_metrics, prediction
 from deepsets_jax.serving.predictor import load_predictor
 from experiments.explain import check_folder
 
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
     raise SystemExit(f"error: {error}") from error
   print(f"{output}: {rows} rows in {time.monotonic() - start:.0f} s")
   if given.evaluate:
-    print(measures(measured.file_beside(output)))
+    print(measures(label_metrics.file_beside(output)))
 
 
 def _files(texts: Sequence[str]) -> dict[str, str]:
@@ -71,7 +71,7 @@ def _files(texts: Sequence[str]) -> dict[str, str]:
 
 
 def measures(file: pathlib.Path) -> str:
-  """The line with the metrics in a file, see `measured.measure`."""
+  """The line with the metrics in a file, see `label_metrics.measure`."""
   found = json.loads(file.read_text())
   values = [
     f"{name} {'undefined' if value is None else f'{value:.4f}'}"

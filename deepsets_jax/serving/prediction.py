@@ -2,7 +2,8 @@
 
 The output grows part by part in a folder beside it, and is put together at the end; the
 same command goes on where it was stopped. A part has a column `id`, the names of rows,
-the columns of `Predictor.columns` and, if it is evaluated, those of `measured.truth`.
+the columns of `Predictor.columns` and, if it is evaluated, those of
+`label_metrics.truth`.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from deepsets_jax.data.ingest.columns import cells
 from deepsets_jax.data.ingest.columns.encoding import Encoding
 from deepsets_jax.data.ingest.columns.images import Unreadable
 from deepsets_jax.data.ingest.columns.spec import NUMERIC
-from deepsets_jax.data.ingest.columns.survey import located, numbered
+from deepsets_jax.data.ingest.columns.splits import located, numbered_batches
 from deepsets_jax.data.ingest.files import paths
 from deepsets_jax.data.ingest.files.source import Source, shorten_names
 from deepsets_jax.data.tables.table import Table
 from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.foundation.files import replacing, write_json
-from deepsets_jax.serving import measured, predicted_files
+from deepsets_jax.serving import label_metrics, prediction_files
 from deepsets_jax.serving.predictor import Predictor
 
 __all__ = ["predict_file"]
@@ -36,7 +37,7 @@ _MANIFEST = "manifest.json"
 _UNREADABLE = "unreadable.json"
 _FORMAT = "parts 2"
 # Columns of parts that are not written to the output.
-_KEPT_BACK = ("logits", *measured.COLUMNS)
+_KEPT_BACK = ("logits", *label_metrics.COLUMNS)
 
 
 def predict_file(
@@ -56,11 +57,11 @@ def predict_file(
   Args:
     predictor: The run.
     path: Of the file, see `opening.open_source`.
-    output: File to write; see `predicted_files` for its kinds.
+    output: File to write; see `prediction_files` for its kinds.
     report: Told once of every column that is absent or unknown.
     progress: Told of the number of rows that are done.
     evaluate: Whether to measure by the label in the file, and to write metrics to
-      `measured.file_beside(output)`.
+      `label_metrics.file_beside(output)`.
     strict: Whether a picture that cannot be read is an error, instead of absent.
 
   Raises:
@@ -77,7 +78,7 @@ def predict_file(
   done = _adopt(parts, predictor, path, settings, report)
   progress(done)
   something, absent = done > 0, None if strict else _absent(parts)
-  for rows, batch in numbered(source, columns, done):
+  for rows, batch in numbered_batches(source, columns, done):
     batch = _matched(batch, encoding, rows, source.where)
     table = encoding.table(batch, rows, source.where, labelled=False, unreadable=absent)
     something |= any(len(elements.values) for elements in table.modalities.values())
@@ -102,8 +103,8 @@ def _remarks(where: str, something: bool, absent: Unreadable | None) -> Iterator
 
 def _free(output: pathlib.Path, evaluate: bool) -> pathlib.Path:
   """The output, after a look at whether it can be written."""
-  predicted_files.check_name(output)
-  for file in (output, *([measured.file_beside(output)] if evaluate else [])):
+  prediction_files.check_name(output)
+  for file in (output, *([label_metrics.file_beside(output)] if evaluate else [])):
     if file.exists():
       raise FileExistsError(f"{file} exists; remove it, or choose another --output")
   return output
@@ -128,7 +129,7 @@ def _found(
   names = batch[identity] if identity in batch.schema.names else pa.array(rows)
   found = {"id": names} | predictor.columns(table)
   if evaluate:
-    found |= measured.truth(predictor.encoding, batch, rows, where)
+    found |= label_metrics.truth(predictor.encoding, batch, rows, where)
   return pa.table(found)
 
 
@@ -237,7 +238,7 @@ def _columns(
           " is read as '7'"
         )
   used |= {spec.id: None} if spec.id in there.names else {}
-  used |= {measured.label_column(encoding, source): None} if evaluate else {}
+  used |= {label_metrics.label_column(encoding, source): None} if evaluate else {}
   return list(used)
 
 
@@ -305,11 +306,11 @@ def _finish(
   if not found:
     raise DataError("the file has no rows: there is nothing to predict")
   for name in pq.read_schema(found[0]).names[1:]:
-    if (other := predicted_files.renamed(name, identity)) != name:
+    if (other := prediction_files.renamed(name, identity)) != name:
       report(f"{output}: {name!r} is the id of rows, {other!r} the predicted one")
   temporary = parts / "all.tmp"
   target = predictor.target
-  predicted_files.write_predictions(
+  prediction_files.write_predictions(
     temporary,
     output.suffix,
     (_said(pq.read_table(part)) for part in found),
@@ -323,8 +324,8 @@ def _finish(
     },
   )
   if evaluate:
-    facts = measured.measure(predictor, found, report)
-    write_json(measured.file_beside(output), facts)
+    facts = label_metrics.measure(predictor, found, report)
+    write_json(label_metrics.file_beside(output), facts)
   temporary.replace(output)
   shutil.rmtree(parts)
 

@@ -14,7 +14,7 @@ from absl import flags
 
 from configs import table as table_config
 from deepsets_jax.analysis.attribution import outputs
-from deepsets_jax.data.ingest.columns import facts, proposal, spec
+from deepsets_jax.data.ingest.columns import profiling, proposal, spec
 from deepsets_jax.data.ingest.columns.encoding import Encoding
 from deepsets_jax.data.ingest.columns.labels import Label, LabelEncoder
 from deepsets_jax.data.ingest.columns.numeric import Number
@@ -22,7 +22,7 @@ from deepsets_jax.data.ingest.columns.tokens import Category, Vocabulary
 from deepsets_jax.data.ingest.files import opening, source
 from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.foundation.files import write_json
-from deepsets_jax.serving import measured, prediction
+from deepsets_jax.serving import label_metrics, prediction
 from deepsets_jax.serving.predictor import load_predictor
 from deepsets_jax.tasks import fit, trained
 from deepsets_jax.tasks.supervised import encodings
@@ -35,7 +35,7 @@ def run_on(folder, label):
   path = folder / "films.parquet"
   pq.write_table(films.table(label=label), path)
   rows = opening.open_source(str(path))
-  proposed, _ = proposal.propose(facts.gather(rows), rows.where, label)
+  proposed, _ = proposal.propose(profiling.profile_columns(rows), rows.where, label)
   write_json(spec.beside(str(path)), proposed.to_json())
   config = table_config.get_config()
   config.total_steps = 8
@@ -375,14 +375,14 @@ def test_a_class_that_the_run_does_not_know_is_not_evaluated(tmp_path):
   one = plain("multiclass", pa.int64(), ("1", "2"))
   columns = {"y": pa.array([2.0, None, 3.0, 1.0])}  # The type may be another.
   batch = pa.RecordBatch.from_pydict(columns)
-  found = measured.truth(one.encoding, batch, np.arange(4), "new.parquet")
+  found = label_metrics.truth(one.encoding, batch, np.arange(4), "new.parquet")
   assert found["measured"].to_pylist() == ["yes", "no label", "unknown class", "yes"]
   logits = np.array([[0, 1], [0, 1], [0, 1], [0, 1]], np.float32)
   flat = pa.array(logits.reshape(-1))
   found["logits"] = pa.FixedSizeListArray.from_arrays(flat, 2)
   pq.write_table(pa.table(found), tmp_path / "part.parquet")
   said = []
-  got = measured.measure(one, [tmp_path / "part.parquet"], said.append)
+  got = label_metrics.measure(one, [tmp_path / "part.parquet"], said.append)
   assert (got["rows"], got["no label"], got["unknown class"]) == (2, 1, 1)
   assert got["metrics"]["accuracy"] == 1 / 2 and len(said) == 2
 

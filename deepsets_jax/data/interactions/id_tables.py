@@ -17,12 +17,12 @@ import pyarrow as pa
 
 from deepsets_jax.data.ingest.columns import cells, spec
 from deepsets_jax.data.ingest.columns.encoding import Encoding
-from deepsets_jax.data.ingest.columns.facts import gather
 from deepsets_jax.data.ingest.columns.images import Unreadable
 from deepsets_jax.data.ingest.columns.labels import Label, LabelEncoder
+from deepsets_jax.data.ingest.columns.profiling import profile_columns
 from deepsets_jax.data.ingest.columns.proposal import propose
 from deepsets_jax.data.ingest.columns.spec import ColumnType, Spec
-from deepsets_jax.data.ingest.columns.survey import located, numbered
+from deepsets_jax.data.ingest.columns.splits import located, numbered_batches
 from deepsets_jax.data.ingest.files import opening, paths
 from deepsets_jax.data.ingest.files.source import Source, shorten, shorten_names
 from deepsets_jax.data.tables.schema import Schema, Target
@@ -125,7 +125,7 @@ def check_ids(source: Source, column: str, advice: str) -> None:
 def _ids(source: Source, column: str) -> np.ndarray:
   """The id of every row, `[b]` strings, no two the same."""
   found: list[str] = []
-  for rows, batch in numbered(source, [column]):
+  for rows, batch in numbered_batches(source, [column]):
     try:
       strings, lengths = cells.strings(batch[column])
     except cells.CellError as error:
@@ -154,7 +154,9 @@ def _titles(source: Source, ids: np.ndarray) -> np.ndarray:
   able = [field.name for field in able if pa.types.is_string(field.type)]
   if not able:
     return ids
-  texts = [text for _, b in numbered(source, able[:1]) for text in b[0].to_pylist()]
+  texts = [
+    text for _, b in numbered_batches(source, able[:1]) for text in b[0].to_pylist()
+  ]
   lines = [" ".join((text or "").split())[:_TITLE_SIZE] for text in texts]
   return np.array([a or b for a, b in zip(lines, ids.tolist(), strict=True)], np.str_)
 
@@ -191,7 +193,7 @@ def _proposed(source: Source, column: str, report: Report) -> Fields:
   others = [name for name in source.schema.names if name != column]
   if not others:
     return {}
-  facts = gather(source)
+  facts = profile_columns(source)
   try:
     proposed, unused = propose(facts, source.where, label=column)
   except DataError as error:  # There is none.
@@ -219,7 +221,7 @@ def _fit(
   """
   fittings = {name: kind.fitting() for name, kind in kinds.items()}
   columns = list(dict.fromkeys(c for kind in kinds.values() for c in kind.by_column))
-  for rows, batch in numbered(source, columns):
+  for rows, batch in numbered_batches(source, columns):
     for name, kind in kinds.items():
       try:
         fittings[name].add(kind.cells_in(batch))
@@ -243,7 +245,7 @@ def _encoded(
     encoding.table(
       batch, rows, source.where, labelled=False, unreadable=absent
     ).modalities
-    for rows, batch in numbered(source, columns)
+    for rows, batch in numbered_batches(source, columns)
   ]
   schema = encoding.schema.modalities
   modalities = {name: _joined([part[name] for part in parts]) for name in schema}

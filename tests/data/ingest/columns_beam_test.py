@@ -13,7 +13,7 @@ import pytest
 from configs import table
 from deepsets_jax.data.datasets import registry
 from deepsets_jax.data.ingest.columns import build, proposal, spec
-from deepsets_jax.data.ingest.columns.facts import gather
+from deepsets_jax.data.ingest.columns.profiling import profile_columns
 from deepsets_jax.data.ingest.files import opening
 
 with warnings.catch_warnings():
@@ -35,7 +35,7 @@ def write(folder, rows):
 
 def proposed(path, label):
   source = opening.open_source(path)
-  return proposal.propose(gather(source), source.where, label)[0]
+  return proposal.propose(profile_columns(source), source.where, label)[0]
 
 
 def check_same(got, want):

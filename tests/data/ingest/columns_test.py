@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from deepsets_jax.data.ingest.columns import cells, settings, spec, tfidf
-from deepsets_jax.data.ingest.columns.images import Folder, Image, Unreadable
+from deepsets_jax.data.ingest.columns.images import ImageColumn, ImageFolder, Unreadable
 from deepsets_jax.data.ingest.columns.labels import Label, LabelEncoder
 from deepsets_jax.data.ingest.columns.numeric import (
   Scalar,
@@ -333,9 +333,9 @@ class TestImages:
 
   def test_bytes_and_paths_are_the_same_pixels(self, tmp_path):
     path = self.picture(tmp_path)
-    kind = Image("x", size=2)
-    of_bytes = kind.encode(pa.array([path.read_bytes(), None]), Folder())
-    of_path = kind.encode(pa.array(["a.png", None]), Folder(str(tmp_path)))
+    kind = ImageColumn("x", size=2)
+    of_bytes = kind.encode(pa.array([path.read_bytes(), None]), ImageFolder())
+    of_path = kind.encode(pa.array(["a.png", None]), ImageFolder(str(tmp_path)))
     want = [[[1.0, -1.0, -1.0] * 4], []]
     assert lists(of_bytes) == lists(of_path) == want
 
@@ -376,12 +376,12 @@ class TestImages:
       (column(structs, struct), None),
       (pa.array(joined), ";"),
     ):
-      kind = Image("x", size=1, separator=separator)
+      kind = ImageColumn("x", size=1, separator=separator)
       assert kind.accepts(found.type)
-      got = kind.encode(found, Folder(str(tmp_path)))
+      got = kind.encode(found, ImageFolder(str(tmp_path)))
       assert [np.round(row, 6).tolist() for row in lists(got)] == want
-    assert not Image.accepts(pa.list_(pa.int64()))
-    assert not Image.accepts(pa.list_(pa.struct([("url", pa.string())])))
+    assert not ImageColumn.accepts(pa.list_(pa.int64()))
+    assert not ImageColumn.accepts(pa.list_(pa.struct([("url", pa.string())])))
 
   def test_pictures_of_every_mode(self):
     """What is transparent is on white; 16 bits are as bright as 8."""
@@ -389,7 +389,7 @@ class TestImages:
     def pixel(mode, colour, kind="PNG", **options):
       file = io.BytesIO()
       PIL.Image.new(mode, (3, 3), colour).save(file, kind, **options)
-      got = Image("x", size=1).encode(pa.array([file.getvalue()]), Folder())
+      got = ImageColumn("x", size=1).encode(pa.array([file.getvalue()]), ImageFolder())
       return np.round((got.values[0] + 1) * 127.5).astype(int).tolist()
 
     assert pixel("L", 100) == [100] * 3
@@ -404,7 +404,7 @@ class TestImages:
     palette.putpalette([9, 8, 7])
     file = io.BytesIO()
     palette.save(file, "PNG")
-    got = Image("x", size=1).encode(pa.array([file.getvalue()]), Folder())
+    got = ImageColumn("x", size=1).encode(pa.array([file.getvalue()]), ImageFolder())
     assert np.round((got.values[0] + 1) * 127.5).tolist() == [9, 8, 7]
 
   @pytest.mark.parametrize(
@@ -423,9 +423,14 @@ class TestImages:
     (tmp_path / "text.png").write_text("<html>")
     good = self.picture(tmp_path)
     contents = good.read_bytes() if isinstance(cell, bytes) else good.name
-    column, folder = pa.array([None, [contents, cell, contents]]), Folder(str(tmp_path))
+    column, folder = (
+      pa.array([None, [contents, cell, contents]]),
+      ImageFolder(str(tmp_path)),
+    )
     told = []
-    got = Image("x", size=1).encode(column, folder, lambda *args: told.append(args))
+    got = ImageColumn("x", size=1).encode(
+      column, folder, lambda *args: told.append(args)
+    )
     assert got.lengths.tolist() == [0, 2]
     if reason is None:
       assert not told
@@ -433,8 +438,8 @@ class TestImages:
     ((index, said),) = told
     assert index == 1 and re.search(reason, said)
     for kind, skipped in (
-      (Image("x"), None),
-      (Image("x", unreadable="error"), told.append),
+      (ImageColumn("x"), None),
+      (ImageColumn("x", unreadable="error"), told.append),
     ):
       with pytest.raises(cells.CellError, match=f"cell 1: .*picture: .*{reason}"):
         kind.encode(column, folder, skipped)
@@ -643,7 +648,7 @@ MERGED = {
   ),
   "buckets": (Tokens("x", hash=5), pa.array([["a", "b"], ["a"], None, ["c"], ["d"]])),
   "text": (Text("x"), pa.array(["a b", "b c", None, "a a", "c"])),
-  "image": (Image("x"), pa.array([None, None, b"a picture", None])),
+  "image": (ImageColumn("x"), pa.array([None, None, b"a picture", None])),
 }
 
 

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from deepsets_jax.data.ingest.columns import leaks, proposal, spec
-from deepsets_jax.data.ingest.columns.facts import gather
-from deepsets_jax.data.ingest.columns.images import Image
+from deepsets_jax.data.ingest.columns.images import ImageColumn
+from deepsets_jax.data.ingest.columns.profiling import profile_columns
 from deepsets_jax.data.ingest.columns.tokens import Tokens
 from deepsets_jax.data.ingest.files import opening
 from deepsets_jax.foundation.errors import DataError
@@ -23,7 +23,7 @@ from experiments import describe
 def proposed(tmp_path, columns, **arguments):
   pq.write_table(pa.table(columns), tmp_path / "a.parquet")
   source = opening.open_source(str(tmp_path / "a.parquet"))
-  return proposal.propose(gather(source), "a.parquet", **arguments)
+  return proposal.propose(profile_columns(source), "a.parquet", **arguments)
 
 
 ROWS = 40
@@ -118,7 +118,7 @@ def test_texts_are_no_ids(tmp_path):
 
 
 def test_what_repeats_before_counting_ends_is_no_id(tmp_path, monkeypatch):
-  monkeypatch.setattr("deepsets_jax.data.ingest.columns.facts.MOST_DISTINCT", 20)
+  monkeypatch.setattr("deepsets_jax.data.ingest.columns.profiling.MOST_DISTINCT", 20)
   monkeypatch.setattr("deepsets_jax.data.ingest.files.source.BATCH_ROWS", 8)
   items = np.append(np.arange(1, 19) ** 2, [4, *np.arange(19, ROWS)])
   columns = {"item_id": items, "row_id": np.arange(ROWS) ** 2}
@@ -157,12 +157,12 @@ def test_a_label_is_taken_for_what_it_looks_like(tmp_path, column, kind):
 @pytest.mark.parametrize(
   ("column", "want"),
   [
-    (["a.jpg", "b.PNG"], Image("x")),
-    (["a, b.jpg", "b.png"], Image("x")),
-    (["a.jpg;b c.jpg", "b.png"], Image("x", separator=";")),
-    ([["a.jpg", "b.jpg"], []], Image("x")),
-    ([[b"a", b"b"], []], Image("x")),
-    ([[{"bytes": b"a", "path": "a.png"}], []], Image("x")),
+    (["a.jpg", "b.PNG"], ImageColumn("x")),
+    (["a, b.jpg", "b.png"], ImageColumn("x")),
+    (["a.jpg;b c.jpg", "b.png"], ImageColumn("x", separator=";")),
+    ([["a.jpg", "b.jpg"], []], ImageColumn("x")),
+    ([[b"a", b"b"], []], ImageColumn("x")),
+    ([[{"bytes": b"a", "path": "a.png"}], []], ImageColumn("x")),
     ([["a.jpg is a file", "b"], []], Tokens("x")),
   ],
 )
@@ -175,12 +175,14 @@ def test_pictures_of_a_row_are_one_modality(tmp_path, column, want):
 def test_the_names_of_pictures_that_are_there_as_bytes_are_left_out(tmp_path):
   column = [{"bytes": b"a", "path": f"{i}.png"} for i in range(ROWS)]
   found, unused = proposed(tmp_path, {"x": column} | LABEL)
-  assert found.modalities == {"x_bytes": Image("x.bytes")}
+  assert found.modalities == {"x_bytes": ImageColumn("x.bytes")}
   assert unused == {"x.path": "names the pictures of 'x.bytes'"}
   kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
   paths = pa.array([{"bytes": None, "path": cell["path"]} for cell in column], kind)
   found, unused = proposed(tmp_path, {"x": paths} | LABEL)
-  assert found.modalities == {"x_path": Image("x.path")} and set(unused) == {"x.bytes"}
+  assert found.modalities == {"x_path": ImageColumn("x.path")} and set(unused) == {
+    "x.bytes"
+  }
 
 
 @pytest.mark.parametrize(("empty", "want"), [(1, "drop"), (4, "none")])
@@ -210,7 +212,9 @@ def test_what_cannot_be_proposed_is_named(tmp_path, columns, arguments, message)
 def test_facts_are_those_of_a_loop(tmp_path):
   table = films.table(rows=50)
   pq.write_table(table, tmp_path / "a.parquet", row_group_size=7)
-  found = {f.name: f for f in gather(opening.open_source(str(tmp_path / "a.parquet")))}
+  found = {
+    f.name: f for f in profile_columns(opening.open_source(str(tmp_path / "a.parquet")))
+  }
   for name, fact in found.items():
     cells = table[name].to_pylist()
     if name in ("cast", "faces", "genres"):
@@ -231,7 +235,9 @@ def test_facts_are_those_of_a_loop(tmp_path):
 
 def test_slots_have_room_for_a_batch(tmp_path):
   pq.write_table(films.table(rows=50), tmp_path / "a.parquet")
-  found = {f.name: f for f in gather(opening.open_source(str(tmp_path / "a.parquet")))}
+  found = {
+    f.name: f for f in profile_columns(opening.open_source(str(tmp_path / "a.parquet")))
+  }
   slots = proposal.budget(found["cast"], 16)
   assert slots % 8 == 0 and 3 * 16 * 0.8 <= slots <= 3 * 16 + 7
 
@@ -335,7 +341,7 @@ def test_a_column_that_says_the_part_is_the_split(tmp_path, name, column, parts)
   assert found.parts == parts
   assert spec.from_json(found.to_json(), "spec") == found
   source = opening.open_source(str(tmp_path / "a.parquet"))
-  rows = describe.survey.survey(source, found, 0).rows()
+  rows = describe.splits.assign_splits(source, found, 0).rows()
   said = {part: len(values) for part, values in (parts or {}).items()}
   wanted = collections.Counter(
     next(
@@ -365,7 +371,7 @@ def test_a_group_is_proposed_where_one_looks_like_it(tmp_path):
   columns = LABEL | {"x": np.arange(ROWS) / 3, "patient_id": patients}
   found, _ = proposed(tmp_path, columns)
   assert found.group == "patient_id" and list(found.modalities) == ["x"]
-  facts = gather(opening.open_source(str(tmp_path / "a.parquet")))
+  facts = profile_columns(opening.open_source(str(tmp_path / "a.parquet")))
   (sentence,) = proposal.remarks(facts, found)
   assert "patient_id: 12 values in 40 rows; rows of one value stay in one" in sentence
   # Of each its own, it is no group.
@@ -403,7 +409,9 @@ def test_where_nothing_can_be_a_modality_it_is_said_what_was_taken_for_what(tmp_
 def leaking(tmp_path, columns, **arguments):
   found, _ = proposed(tmp_path, columns, **arguments)
   source = opening.open_source(str(tmp_path / "a.parquet"))
-  return "\n".join(leaks.find(source, found, describe.survey.survey(source, found, 0)))
+  return "\n".join(
+    leaks.find(source, found, describe.splits.assign_splits(source, found, 0))
+  )
 
 
 def test_columns_that_tell_the_answer_are_said_with_their_figures(tmp_path):

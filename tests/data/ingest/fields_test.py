@@ -16,10 +16,10 @@ from deepsets_jax.data.datasets import names
 from deepsets_jax.data.ingest.columns import (
   cells,
   encoding,
-  facts,
+  profiling,
   proposal,
   spec,
-  survey,
+  splits,
 )
 from deepsets_jax.data.ingest.columns.fields import Fields
 from deepsets_jax.data.ingest.columns.numeric import Scalar
@@ -152,7 +152,7 @@ def test_a_bad_cell_is_named_with_its_row_and_column():
   batch = pa.RecordBatch.from_pydict({"a": [1.0, 2.0], "b": [1.0, math.inf]})
   with pytest.raises(cells.CellError, match="cell 1: inf is not finite") as error:
     fitted(kind, batch)
-  found = survey.located(error.value, "w.csv", "fields", [7, 8])
+  found = splits.located(error.value, "w.csv", "fields", [7, 8])
   assert str(found).startswith("w.csv: row 8, column 'b': inf is not finite")
 
 
@@ -263,7 +263,7 @@ def wide(path, columns, rows=100, seed=0):
   data = {f"f{i}": values[:, i] for i in range(columns)}
   pq.write_table(pa.table(data | {"label": label}), path)
   source = opening.open_source(str(path))
-  return proposal.propose(facts.gather(source), source.where)[0]
+  return proposal.propose(profiling.profile_columns(source), source.where)[0]
 
 
 class TestWide:

@@ -7,12 +7,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from deepsets_jax.data.ingest.columns import build, spec
-from deepsets_jax.data.ingest.columns.images import Image
+from deepsets_jax.data.ingest.columns.images import ImageColumn
 from deepsets_jax.data.ingest.columns.labels import Label
 from deepsets_jax.foundation.errors import DataError
 
 BROKEN = (3, 30, 31)
-SPEC = spec.Spec({"poster": Image("poster", size=4)}, Label("class", "multiclass"))
+SPEC = spec.Spec(
+  {"poster": ImageColumn("poster", size=4)}, Label("class", "multiclass")
+)
 
 
 def made(folder, posters):
@@ -63,7 +65,7 @@ def test_they_are_an_error_if_none_can_be_read_or_the_spec_says_so(tmp_path):
   ):
     made(tmp_path / "a", posters)
   assert not (tmp_path / "a").exists()
-  kind = Image("poster", unreadable="error")
+  kind = ImageColumn("poster", unreadable="error")
   strict = spec.Spec({"poster": kind}, Label("class", "multiclass"))
   path = str(tmp_path / "a.parquet")
   with pytest.raises(DataError, match="row 0, column 'poster': it cannot be read"):

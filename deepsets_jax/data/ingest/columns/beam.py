@@ -30,7 +30,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from deepsets_jax.data.ingest.columns import build, spec
 from deepsets_jax.data.ingest.columns.encoding import Encoding, Fitting
 from deepsets_jax.data.ingest.columns.spec import PARTS, Spec
-from deepsets_jax.data.ingest.columns.survey import parted, survey
+from deepsets_jax.data.ingest.columns.splits import assign_splits, batches_with_parts
 from deepsets_jax.data.ingest.files import paths
 from deepsets_jax.data.ingest.files.source import BATCH_ROWS, Source
 from deepsets_jax.data.tables.table import open_table
@@ -75,7 +75,9 @@ class Fit(beam.DoFn):
     """Reads the range."""
     start, parts = some
     fitting, source = Fitting(self._job.spec, self._job.path), self._job.open()
-    for rows, of_rows, batch in parted(source, self._job.spec.columns, parts, start):
+    for rows, of_rows, batch in batches_with_parts(
+      source, self._job.spec.columns, parts, start
+    ):
       fitting.add(batch, rows, of_rows)
     yield fitting
 
@@ -119,7 +121,7 @@ class Write(beam.DoFn):
     # A runner may do a range twice, also at the same time: the first to end is kept.
     made, folder = job.folder / f".{uuid.uuid4().hex}", job.folder / f"{start:012}"
     made.mkdir()
-    found = parted(job.open(), job.spec.columns, parts, start)
+    found = batches_with_parts(job.open(), job.spec.columns, parts, start)
     build.write(found, job.path, fitted, job.id_size, made)
     try:
       made.rename(folder)
@@ -151,7 +153,7 @@ def make(
       own, with the same words.
   """
   source = of_spec.open(path)
-  surveyed = survey(source, of_spec, seed)
+  surveyed = assign_splits(source, of_spec, seed)
   parts, size = surveyed.parts, surveyed.id_size
   with build.made_whole(folder) as made:
     ranges = made / "ranges"

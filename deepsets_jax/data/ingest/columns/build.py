@@ -21,9 +21,9 @@ import pyarrow as pa
 
 from deepsets_jax.data.ingest.columns import encoding
 from deepsets_jax.data.ingest.columns.encoding import Encoding
-from deepsets_jax.data.ingest.columns.images import Image, Unreadable
+from deepsets_jax.data.ingest.columns.images import ImageColumn, Unreadable
 from deepsets_jax.data.ingest.columns.spec import PARTS, Spec
-from deepsets_jax.data.ingest.columns.survey import parted, survey
+from deepsets_jax.data.ingest.columns.splits import assign_splits, batches_with_parts
 from deepsets_jax.data.ingest.files import paths
 from deepsets_jax.data.tables.table import Table, open_table
 from deepsets_jax.data.tables.table_writer import TableWriter
@@ -107,11 +107,11 @@ def make(
   source = spec.open(path)
   for note in source.notes:
     report(f"{path}: {note}")
-  surveyed = survey(source, spec, seed)
+  surveyed = assign_splits(source, spec, seed)
   fitted = encoding.fit(source, spec, surveyed).at(paths.folder(path))
   with made_whole(folder) as made:
     write_encoding(fitted, made)
-    rows = parted(source, spec.columns, surveyed.parts)
+    rows = batches_with_parts(source, spec.columns, surveyed.parts)
     absent = write(rows, source.where, fitted, surveyed.id_size, made)
     _check_some_readable(absent, fitted, made, source.where)
 
@@ -143,7 +143,7 @@ def _check_some_readable(
 ) -> None:
   """Raises if no picture of a column can be read: its paths may begin elsewhere."""
   for name, kind in fitted.spec.modalities.items():
-    count = absent.counts[kind.column] if isinstance(kind, Image) else 0
+    count = absent.counts[kind.column] if isinstance(kind, ImageColumn) else 0
     if count and not any(len(t.modalities[name].values) for t in read(folder).values()):
       raise DataError(
         f"{absent.describe(where)}\nnone of the pictures of column {kind.column!r} can"
@@ -182,7 +182,7 @@ def write(
   """Writes the table of each part that some rows are of, batch by batch.
 
   Args:
-    some: Numbers, parts and cells of the rows, see `parted`.
+    some: Numbers, parts and cells of the rows, see `batches_with_parts`.
     where: What to call the file in a message.
     fitted: From cells to a table.
     id_size: Characters of the longest id.

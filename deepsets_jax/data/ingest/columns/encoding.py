@@ -12,16 +12,16 @@ import pyarrow as pa
 
 from deepsets_jax.data.ingest.columns import cells, spec
 from deepsets_jax.data.ingest.columns.fields import Quantity, States
-from deepsets_jax.data.ingest.columns.images import Folder, Image, Unreadable
+from deepsets_jax.data.ingest.columns.images import ImageColumn, ImageFolder, Unreadable
 from deepsets_jax.data.ingest.columns.labels import LabelEncoder
 from deepsets_jax.data.ingest.columns.numeric import Moments, Scale
 from deepsets_jax.data.ingest.columns.spec import Spec
-from deepsets_jax.data.ingest.columns.survey import (
+from deepsets_jax.data.ingest.columns.splits import (
   TRAIN,
   SplitAssignment,
+  batches_with_parts,
+  example_names,
   located,
-  names_of,
-  parted,
 )
 from deepsets_jax.data.ingest.columns.tokens import Vocabulary
 from deepsets_jax.data.ingest.files.source import Source, shorten_names
@@ -45,7 +45,7 @@ class Encoding:
   """
 
   spec: Spec
-  fitted: Mapping[str, Scale | Vocabulary | Folder | States]
+  fitted: Mapping[str, Scale | Vocabulary | ImageFolder | States]
   answers: LabelEncoder
   columns: pa.Schema
 
@@ -71,7 +71,7 @@ class Encoding:
   def at(self, folder: str) -> Encoding:
     """The same for a file in a folder, where the paths of pictures begin."""
     fitted = {
-      name: Folder(folder) if isinstance(state, Folder) else state
+      name: ImageFolder(folder) if isinstance(state, ImageFolder) else state
       for name, state in self.fitted.items()
     }
     return dataclasses.replace(self, fitted=fitted)
@@ -106,7 +106,7 @@ class Encoding:
       if found is None:
         continue
       try:
-        if isinstance(kind, Image) and unreadable is not None:
+        if isinstance(kind, ImageColumn) and unreadable is not None:
 
           def skip(index: int, reason: str, name: str = kind.column) -> None:
             unreadable.add(rows[index], name, reason)
@@ -120,7 +120,7 @@ class Encoding:
     if labelled:
       targets = self._targets(batch, rows, where)
       ids = batch[self.spec.id] if self.spec.id else None
-    names = np.array(names_of(ids, where, self.spec.id, rows), np.str_)
+    names = np.array(example_names(ids, where, self.spec.id, rows), np.str_)
     return Table(nothing.schema, modalities, targets, names)
 
   def _targets(self, batch: pa.RecordBatch, rows: np.ndarray, where: str) -> np.ndarray:
@@ -253,7 +253,7 @@ def fit(source: Source, of_spec: Spec, survey: SplitAssignment) -> Encoding:
       learn from.
   """
   fitting = Fitting(of_spec, source.where)
-  for rows, parts, batch in parted(source, of_spec.columns, survey.parts):
+  for rows, parts, batch in batches_with_parts(source, of_spec.columns, survey.parts):
     fitting.add(batch, rows, parts)
   return fitting.result(source.schema, survey.labels)
 

@@ -30,7 +30,7 @@ _ANY_SIDE = 1 << 30
 
 
 @dataclasses.dataclass(frozen=True)
-class Folder:
+class ImageFolder:
   """Where paths begin that are not absolute: that of the table's file."""
 
   path: str = "."
@@ -74,7 +74,7 @@ class Unreadable:
 
 
 @dataclasses.dataclass(frozen=True)
-class Image(cells.OneColumn):
+class ImageColumn(cells.OneColumn):
   """Pictures, each as one vector of its colours: one, several, or none.
 
   A picture is its bytes or its path. It is turned as its EXIF orientation says; grey of
@@ -115,11 +115,11 @@ class Image(cells.OneColumn):
     return _ImageFitting()
 
   @staticmethod
-  def restore(value: Mapping[str, Any]) -> Folder:
+  def restore(value: Mapping[str, Any]) -> ImageFolder:
     """What was fitted, from its plain values."""
-    return Folder(**value)
+    return ImageFolder(**value)
 
-  def modality(self, fitted: Folder) -> Modality:
+  def modality(self, fitted: ImageFolder) -> Modality:
     """What an element is."""
     del fitted
     return Modality("vectors", 3 * self.size**2)
@@ -127,7 +127,7 @@ class Image(cells.OneColumn):
   def encode(
     self,
     column: pa.Array,
-    fitted: Folder,
+    fitted: ImageFolder,
     skipped: Callable[[int, str], Any] | None = None,
   ) -> Ragged:
     """The pixels of some cells, `[n, d]` float32.
@@ -205,7 +205,7 @@ class _ImageFitting:
     """Takes in what another has."""
     self._some |= other._some
 
-  def result(self) -> Folder:
+  def result(self) -> ImageFolder:
     """Where paths begin, to be replaced by the folder of the file.
 
     Raises:
@@ -213,4 +213,4 @@ class _ImageFitting:
     """
     if not self._some:
       raise ConfigError("no training example has a value in it")
-    return Folder()
+    return ImageFolder()

@@ -13,7 +13,11 @@ import sklearn.tree
 from deepsets_jax.data.ingest.columns import cells
 from deepsets_jax.data.ingest.columns.labels import Label
 from deepsets_jax.data.ingest.columns.spec import PARTS, Spec
-from deepsets_jax.data.ingest.columns.survey import TRAIN, SplitAssignment, parted
+from deepsets_jax.data.ingest.columns.splits import (
+  TRAIN,
+  SplitAssignment,
+  batches_with_parts,
+)
 from deepsets_jax.data.ingest.files import duck
 from deepsets_jax.data.ingest.files.source import Source
 
@@ -47,7 +51,7 @@ def _equal_rows(source: Source, spec: Spec, survey: SplitAssignment) -> Iterator
   schema = pa.schema([*zip(numbered, types, strict=True), ("_part", pa.int8())])
 
   def batches() -> Iterator[pa.RecordBatch]:
-    for _, parts, batch in parted(source, columns, survey.parts):
+    for _, parts, batch in batches_with_parts(source, columns, survey.parts):
       arrays = [*(batch[name] for name in columns), pa.array(parts, pa.int8())]
       yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
@@ -115,7 +119,7 @@ def _type(source: Source, column: str) -> pa.DataType:
 def _sample(source: Source, columns: list[str], survey: SplitAssignment) -> pa.Table:
   """The first rows that are not left out."""
   taken, rows = [], 0
-  for _, parts, batch in parted(source, columns, survey.parts):
+  for _, parts, batch in batches_with_parts(source, columns, survey.parts):
     taken.append(batch.filter(pa.array(parts >= TRAIN)))
     rows += len(taken[-1])
     if rows >= _SAMPLE:

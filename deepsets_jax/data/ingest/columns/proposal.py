@@ -14,9 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from deepsets_jax.data.ingest.columns import cells, roles
-from deepsets_jax.data.ingest.columns.facts import MOST_DISTINCT, ColumnProfile
 from deepsets_jax.data.ingest.columns.fields import Fields
-from deepsets_jax.data.ingest.columns.images import Image
+from deepsets_jax.data.ingest.columns.images import ImageColumn
 from deepsets_jax.data.ingest.columns.labels import Label
 from deepsets_jax.data.ingest.columns.numeric import (
   Scalar,
@@ -24,6 +23,7 @@ from deepsets_jax.data.ingest.columns.numeric import (
   Vector,
   VectorList,
 )
+from deepsets_jax.data.ingest.columns.profiling import MOST_DISTINCT, ColumnProfile
 from deepsets_jax.data.ingest.columns.spec import ColumnType, Spec
 from deepsets_jax.data.ingest.columns.tokens import Category, Text, Tokens
 from deepsets_jax.data.ingest.files.source import shorten_names
@@ -244,8 +244,8 @@ def _kind(
   there = beside is not None and beside.present and pa.types.is_binary(beside.type)
   if name.endswith(".path") and there:
     return f"names the pictures of {beside.name!r}"
-  if Image.accepts(fact.type) and not pa.types.is_string(fact.inner):
-    return Image(name)
+  if ImageColumn.accepts(fact.type) and not pa.types.is_string(fact.inner):
+    return ImageColumn(name)
   if fact.is_many:
     return _of_many(fact)
   if cells.is_list(fact.type):
@@ -297,7 +297,7 @@ def _list(fact: ColumnProfile) -> ColumnType | str:
   if cells.is_list(inner) and cells.is_number(inner.value_type):
     return VectorList(name)
   if pa.types.is_string(inner) and fact.looks_like_pictures:
-    return Image(name)
+    return ImageColumn(name)
   if pa.types.is_string(inner):
     return Text(name) if fact.looks_like_sentences else Tokens(name, hash=_hash(fact))
   if not cells.is_number(inner):
@@ -312,7 +312,7 @@ def _list(fact: ColumnProfile) -> ColumnType | str:
 def _string(fact: ColumnProfile) -> ColumnType | str:
   name = fact.name
   if fact.looks_like_pictures:
-    return Image(name, separator=fact.picture_separator)
+    return ImageColumn(name, separator=fact.picture_separator)
   if fact.separator is not None:
     return Tokens(name, separator=fact.separator, hash=_hash(fact))
   if _is_constant(fact):

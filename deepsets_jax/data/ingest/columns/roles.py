@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 import pyarrow as pa
 
 from deepsets_jax.data.ingest.columns import cells
-from deepsets_jax.data.ingest.columns.facts import ColumnProfile
+from deepsets_jax.data.ingest.columns.profiling import ColumnProfile
 from deepsets_jax.data.ingest.files.paths import PART_WORDS
 
 _SPLIT_NAMES = ("split", "fold", "part", "partition", "subset", "set")

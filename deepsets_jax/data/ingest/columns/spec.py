@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from deepsets_jax.data.ingest.columns import cells, settings
 from deepsets_jax.data.ingest.columns.fields import Fields
-from deepsets_jax.data.ingest.columns.images import Image
+from deepsets_jax.data.ingest.columns.images import ImageColumn
 from deepsets_jax.data.ingest.columns.labels import Label
 from deepsets_jax.data.ingest.columns.numeric import (
   Scalar,
@@ -36,7 +36,15 @@ from deepsets_jax.data.ingest.files.source import Source, shorten_names
 from deepsets_jax.foundation.errors import ConfigError, DataError
 
 ColumnType = (
-  Scalar | ScalarList | Vector | VectorList | Category | Tokens | Text | Image | Fields
+  Scalar
+  | ScalarList
+  | Vector
+  | VectorList
+  | Category
+  | Tokens
+  | Text
+  | ImageColumn
+  | Fields
 )
 KINDS: Mapping[str, type[ColumnType]] = {
   kind.kind: kind
@@ -48,7 +56,7 @@ KINDS: Mapping[str, type[ColumnType]] = {
     Category,
     Tokens,
     Text,
-    Image,
+    ImageColumn,
     Fields,
   )
 }

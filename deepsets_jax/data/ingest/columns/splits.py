@@ -50,7 +50,7 @@ def located(
   )
 
 
-def numbered(
+def numbered_batches(
   source: Source, columns: Sequence[str] | None = None, start: int = 0
 ) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
   """The batches of a source from a row on, with the numbers of their rows, `[b]`."""
@@ -59,7 +59,7 @@ def numbered(
     start += len(batch)
 
 
-def parted(
+def batches_with_parts(
   source: Source, columns: Sequence[str], parts: np.ndarray, start: int = 0
 ) -> Iterator[tuple[np.ndarray, np.ndarray, pa.RecordBatch]]:
   """The batches of some rows, with their numbers and their parts, `[b]` each.
@@ -71,14 +71,14 @@ def parted(
     start: See there.
   """
   stop = start + len(parts)
-  for rows, batch in numbered(source, columns, start):
+  for rows, batch in numbered_batches(source, columns, start):
     rows = rows[: stop - rows[0]]
     yield rows, parts[rows - start], batch.slice(0, len(rows))
     if rows[-1] + 1 == stop:
       return
 
 
-def survey(source: Source, spec: Spec, seed: int) -> SplitAssignment:
+def assign_splits(source: Source, spec: Spec, seed: int) -> SplitAssignment:
   """Reads label, id, split and group of every row.
 
   A random split depends on the seed and the number of rows; one by group on the seed
@@ -92,7 +92,7 @@ def survey(source: Source, spec: Spec, seed: int) -> SplitAssignment:
   fitting = spec.label.fitting()
   marks = [c for c in (spec.label.column, spec.id, spec.split, spec.group) if c]
   given, split, group, ids = [], [], [], _Ids(source, spec.id)
-  for rows, batch in numbered(source, list(dict.fromkeys(marks))):
+  for rows, batch in numbered_batches(source, list(dict.fromkeys(marks))):
     label = batch[spec.label.column]
     try:
       there = spec.label.given(label)
@@ -223,7 +223,7 @@ class _Ids:
   def add(self, rows: np.ndarray, batch: pa.RecordBatch) -> None:
     if self._column is None:
       return
-    strings = names_of(batch[self._column], self._source.where, self._column, rows)
+    strings = example_names(batch[self._column], self._source.where, self._column, rows)
     self.size = max(self.size, max(map(len, strings), default=0))
     self._hashes.append(np.array([hash(name) for name in strings], np.int64))
 
@@ -239,8 +239,10 @@ class _Ids:
       return
     seen: dict[str, int] = {}
     wanted = set(suspects.tolist())
-    for rows, batch in numbered(self._source, [self._column]):
-      strings = names_of(batch[self._column], self._source.where, self._column, rows)
+    for rows, batch in numbered_batches(self._source, [self._column]):
+      strings = example_names(
+        batch[self._column], self._source.where, self._column, rows
+      )
       for row, name in zip(rows.tolist(), strings, strict=True):
         if row not in wanted:
           continue
@@ -253,7 +255,7 @@ class _Ids:
         seen[name] = row
 
 
-def names_of(
+def example_names(
   column: pa.Array | None, where: str, name: str | None, rows: np.ndarray
 ) -> list[str]:
   """What the examples of some rows are called: their ids, or the rows' numbers.

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from deepsets_jax.data.ingest.columns import cells
 from deepsets_jax.data.ingest.columns.encoding import Encoding
-from deepsets_jax.data.ingest.columns.survey import located
+from deepsets_jax.data.ingest.columns.splits import located
 from deepsets_jax.data.ingest.files.source import Source
 from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.serving.predictor import Predictor

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from deepsets_jax.data.ingest.columns import build, encoding, spec
-from deepsets_jax.data.ingest.columns.survey import LEFT_OUT, PARTS, survey
+from deepsets_jax.data.ingest.columns.splits import LEFT_OUT, PARTS, assign_splits
 from deepsets_jax.foundation.errors import DataError
 
 
@@ -47,43 +47,43 @@ DROP = {"column": "y", "kind": "multiclass", "missing": "drop"}
 
 def test_a_random_split_has_its_shares_and_hangs_on_the_seed_alone():
   source = Memory(columns(100))
-  found = survey(source, a_spec(), 0)
+  found = assign_splits(source, a_spec(), 0)
   assert found.rows() == {"train": 80, "validation": 10, "test": 10}
-  again = survey(Memory(columns(100), rows=7), a_spec(), 0)
+  again = assign_splits(Memory(columns(100), rows=7), a_spec(), 0)
   np.testing.assert_array_equal(found.parts, again.parts)
-  other = survey(source, a_spec(), 1)
+  other = assign_splits(source, a_spec(), 1)
   assert (found.parts != other.parts).any()
 
 
 @pytest.mark.parametrize("rows", [3, 4, 5, 11])
 def test_every_part_of_a_small_table_has_a_row(rows):
-  assert min(survey(Memory(columns(rows)), a_spec(), 0).rows().values()) >= 1
+  assert min(assign_splits(Memory(columns(rows)), a_spec(), 0).rows().values()) >= 1
 
 
 def test_groups_stay_together_in_any_order():
   rng = np.random.default_rng(1)
   group = rng.integers(0, 30, 200).astype(str)
   source = Memory(columns(200, g=group))
-  parts = survey(source, a_spec(group="g"), 0).parts
+  parts = assign_splits(source, a_spec(group="g"), 0).parts
   by_group = {name: set(parts[group == name]) for name in set(group)}
   assert all(len(found) == 1 for found in by_group.values())
   sizes = np.bincount([found.pop() for found in by_group.values()])
   assert sizes.tolist() == [24, 3, 3]
   order = rng.permutation(200)
   shuffled = Memory({k: np.array(v)[order] for k, v in columns(200, g=group).items()})
-  again = survey(shuffled, a_spec(group="g"), 0).parts
+  again = assign_splits(shuffled, a_spec(group="g"), 0).parts
   np.testing.assert_array_equal(again, parts[order])
 
 
 def test_rows_without_a_group_are_groups_by_themselves():
   source = Memory(columns(50, g=pa.array(["a"] * 10 + [None] * 40)))
-  parts = survey(source, a_spec(group="g"), 0).parts
+  parts = assign_splits(source, a_spec(group="g"), 0).parts
   assert len(set(parts[:10])) == 1 and len(set(parts[10:])) == 3
 
 
 def test_a_split_is_that_of_its_column():
   words = ["train", "Training ", "VAL", "dev", "test", "holdout"]
-  found = survey(Memory(columns(6, s=words)), a_spec(split="s"), 0)
+  found = assign_splits(Memory(columns(6, s=words)), a_spec(split="s"), 0)
   assert [PARTS[p] for p in found.parts] == ["train"] * 2 + ["validation"] * 2 + [
     "test"
   ] * 2
@@ -91,14 +91,14 @@ def test_a_split_is_that_of_its_column():
 
 def test_a_part_that_the_column_does_not_know_is_drawn_from_training():
   words = ["train"] * 90 + ["test"] * 10
-  found = survey(Memory(columns(100, s=words)), a_spec(split="s"), 0)
+  found = assign_splits(Memory(columns(100, s=words)), a_spec(split="s"), 0)
   assert found.rows() == {"train": 80, "validation": 10, "test": 10}
   assert (found.parts[90:] == 2).all()
 
 
 def test_rows_without_a_label_are_left_out_where_that_is_said():
   source = Memory({"x": [1.0] * 40, "y": [None, "a", "b", None] * 10})
-  found = survey(source, a_spec(label=DROP), 0)
+  found = assign_splits(source, a_spec(label=DROP), 0)
   assert (found.parts[::4] == LEFT_OUT).all() and sum(found.rows().values()) == 20
   assert found.label_counts == {"a": 10, "b": 10}
 
@@ -122,13 +122,13 @@ def test_rows_without_a_label_are_left_out_where_that_is_said():
 )  # fmt: skip
 def test_what_is_wrong_is_named_with_its_row(more, changes, message):
   with pytest.raises(DataError, match=message):
-    survey(Memory(columns(6, **more), rows=2), a_spec(**changes), 0)
+    assign_splits(Memory(columns(6, **more), rows=2), a_spec(**changes), 0)
 
 
 class TestEncoding:
   def encoding(self, data, **changes):
     source, of_spec = Memory(data), a_spec(**changes)
-    return source, encoding.fit(source, of_spec, survey(source, of_spec, 0))
+    return source, encoding.fit(source, of_spec, assign_splits(source, of_spec, 0))
 
   def test_it_is_fitted_on_the_training_part_alone(self):
     words = ["train"] * 4 + ["validation", "test"]

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from deepsets_jax.data.ingest.columns import cells
 from deepsets_jax.data.ingest.columns.separated import SEPARATORS, Separated
-from deepsets_jax.data.ingest.columns.survey import located, numbered
+from deepsets_jax.data.ingest.columns.splits import located, numbered_batches
 from deepsets_jax.data.ingest.columns.tokens import Text
 from deepsets_jax.data.ingest.files.source import Source
 
@@ -292,7 +292,7 @@ def _total(counter: collections.Counter[int]) -> int:
   return sum(size * count for size, count in counter.items())
 
 
-def gather(source: Source) -> list[ColumnProfile]:
+def profile_columns(source: Source) -> list[ColumnProfile]:
   """The facts of every column.
 
   Raises:
@@ -306,7 +306,7 @@ def gather(source: Source) -> list[ColumnProfile]:
     )
     for f in source.schema
   ]
-  for rows, batch in numbered(source):
+  for rows, batch in numbered_batches(source):
     for fact in facts:
       try:
         fact.add(batch[fact.name])
