@@ -118,11 +118,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"described in {time.perf_counter() - start:.0f} s, {_peak():.2f} GB")
     start = time.perf_counter()
     made = pathlib.Path(folder, "tables")
-    build.make(str(path), spec.from_json(proposed.to_json(), "spec"), 0, made)
+    build.build_tables(str(path), spec.from_json(proposed.to_json(), "spec"), 0, made)
     seconds = time.perf_counter() - start
     kept = sum(file.stat().st_size for file in made.rglob("*.npy")) / 1e9
     print(f"tables of {kept:.2f} GB in {seconds:.0f} s, {_peak():.2f} GB")
-    train = build.read(made)["train"]
+    train = build.read_tables(made)["train"]
     rates = [examples_per_second(train) for _ in range(5)]
     print(f"batches: {np.median(rates):,.0f} examples/s (median of {len(rates)})")
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import app, flags, logging
 
-from deepsets_jax.serving.searcher import Event, Hit, Searcher
+from deepsets_jax.serving.searcher import Hit, Searcher, UserEvent
 
 # Events of a user that are shown.
 _LAST = 5
@@ -41,7 +41,7 @@ def table(hits: Sequence[Hit]) -> str:
   )
 
 
-def context(events: Sequence[Event]) -> str:
+def context(events: Sequence[UserEvent]) -> str:
   """The last events of a user, a line each: the date, the rating, the title."""
   lines = []
   for event in events[-_LAST:]:

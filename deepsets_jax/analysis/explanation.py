@@ -272,15 +272,13 @@ def _of_chosen(
   values = output.of(logits)
   told = []
   for row in rows:
-    # Of a binary target what speaks for "no" is the negative logit.
-    negation = "not " if (output.weights[row] < 0).any() else ""
     told.append(
       {
         "id": str(table.ids[row]),
         "num_elements": {k: int(table.lengths(k)[row]) for k in table.modalities},
         "true": names.truth(target, table.targets[row]),
         "predicted": names.prediction(target, chances[row], model.threshold),
-        "explained": negation + explained[row],
+        "explained": explained[row],
         "value": float(values[row]),
         "modalities": {
           name: {k: float(v[row]) for k, v in one.modalities.items()}

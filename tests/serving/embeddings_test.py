@@ -78,9 +78,9 @@ def test_users_have_their_training_and_their_known_events(loaded, written):
 
 def test_all_users_are_known_to_the_end(loaded, digest):
   task, params = loaded
-  made = embeddings.of_users(task, params, task.items(params), digest)
+  made = embeddings.embed_users(task, params, task.items(params), digest)
   assert made["known"].to_pylist() == task.histories.lengths().tolist()
-  before = embeddings.of_users(task, params, task.items(params), digest, "test")
+  before = embeddings.embed_users(task, params, task.items(params), digest, "test")
   assert not np.array_equal(made["vector"].to_pylist(), before["vector"].to_pylist())
 
 
@@ -129,7 +129,7 @@ def test_the_digest_is_of_the_run_and_its_events(loaded, folder, digest, tmp_pat
 
 def test_a_large_file_has_row_groups(loaded, digest, tmp_path, monkeypatch):
   monkeypatch.setattr(embeddings, "_ROWS", 10)
-  made = embeddings.of_items(*loaded, digest)
+  made = embeddings.embed_items(*loaded, digest)
   embeddings.write_embeddings(made, tmp_path / "new" / "items.parquet")
   assert pq.read_metadata(tmp_path / "new" / "items.parquet").num_row_groups == 3
   found = embeddings.read_items(tmp_path / "new" / "items.parquet", digest)
@@ -144,7 +144,7 @@ def test_a_write_that_fails_leaves_nothing(loaded, digest, tmp_path, monkeypatch
   monkeypatch.setattr(pq, "write_table", fail)
   with pytest.raises(OSError, match="no space left"):
     embeddings.write_embeddings(
-      embeddings.of_items(*loaded, digest), tmp_path / "items.parquet"
+      embeddings.embed_items(*loaded, digest), tmp_path / "items.parquet"
     )
   assert list(tmp_path.iterdir()) == []
 

@@ -128,9 +128,15 @@ def prediction(
   """Names with probabilities, or with the numbers of a regression.
 
   Multi-label: the labels above the threshold, which may be none. Multi-class: the
-  three most probable.
+  three most probable. Binary: the name with its probability; without a name, the
+  predicted answer, "yes" or "no", with the probability of that answer.
   """
   scores = np.atleast_1d(scores)  # Of a binary target it is a single number.
+  if target.kind == "binary" and not target.names:
+    chance = float(scores[0])
+    if chance > threshold:
+      return [{"name": "yes", "value": chance}]
+    return [{"name": "no", "value": 1 - chance}]
   order = np.arange(target.size)
   if target.kind in ("multilabel", "multiclass"):
     order = np.argsort(-scores, kind="stable")

@@ -40,7 +40,7 @@ def resolve_columns(config: ml_collections.ConfigDict) -> ml_collections.ConfigD
     raise DataError("config.data.path is not set: give the file of the table")
   config = config.copy_and_resolve_references()
   with config.unlocked():
-    found = spec.read(spec.beside(data.path)).to_json()
+    found = spec.read_spec(spec.path_beside(data.path)).to_json()
     config.data.columns = ml_collections.ConfigDict(found)
   return config
 

@@ -22,7 +22,7 @@ from deepsets_jax.data.ingest.columns.labels import Label, LabelEncoder
 from deepsets_jax.data.ingest.columns.profiling import profile_columns
 from deepsets_jax.data.ingest.columns.proposal import propose
 from deepsets_jax.data.ingest.columns.spec import ColumnType, Spec
-from deepsets_jax.data.ingest.columns.splits import located, numbered_batches
+from deepsets_jax.data.ingest.columns.splits import numbered_batches
 from deepsets_jax.data.ingest.files import opening, paths
 from deepsets_jax.data.ingest.files.source import Source, shorten, shorten_names
 from deepsets_jax.data.tables.schema import Schema, Target
@@ -84,7 +84,7 @@ def read(path: str, column: str, report: Report) -> IdTable:
       raise DataError(
         f"{source.where}: column"
         f" {', '.join(map(repr, given.modalities[name].by_column))}, modality {name!r}:"
-        f" {why}; mend it, or leave it out of {spec.beside(path)}"
+        f" {why}; mend it, or leave it out of {spec.path_beside(path)}"
       )
   else:
     fields = _proposed(source, column, report)
@@ -94,7 +94,7 @@ def read(path: str, column: str, report: Report) -> IdTable:
   fitted = {name: state for name, (_, state) in fields.items()}
   of_fields = Spec(kinds, _no_label(column))
   encoding = Encoding(of_fields, fitted, LabelEncoder(), source.schema)
-  encoding = encoding.at(paths.folder(path))
+  encoding = encoding.with_image_folder(paths.folder(path))
   absent = Unreadable()
   table = _encoded(source, encoding, ids, absent)
   if absent.counts:
@@ -126,10 +126,8 @@ def _ids(source: Source, column: str) -> np.ndarray:
   """The id of every row, `[b]` strings, no two the same."""
   found: list[str] = []
   for rows, batch in numbered_batches(source, [column]):
-    try:
+    with cells.locate_errors(source.where, column, rows):
       strings, lengths = cells.strings(batch[column])
-    except cells.CellError as error:
-      raise located(error, source.where, column, rows) from error
     if not lengths.all():
       raise DataError(
         f"{source.where}: row {rows[np.argmin(lengths)]}, column {column!r}: there is"
@@ -163,7 +161,7 @@ def _titles(source: Source, ids: np.ndarray) -> np.ndarray:
 
 def _given(path: str, column: str) -> Spec | None:
   """The spec in the file beside, which needs to name nothing but modalities."""
-  beside = spec.beside(path)
+  beside = spec.path_beside(path)
   if not beside.exists():
     return None
   try:
@@ -223,10 +221,8 @@ def _fit(
   columns = list(dict.fromkeys(c for kind in kinds.values() for c in kind.by_column))
   for rows, batch in numbered_batches(source, columns):
     for name, kind in kinds.items():
-      try:
+      with cells.locate_errors(source.where, next(iter(kind.by_column)), rows):
         fittings[name].add(kind.cells_in(batch))
-      except cells.CellError as error:
-        raise located(error, source.where, next(iter(kind.by_column)), rows) from error
   fields, unfit = {}, {}
   for name, kind in kinds.items():
     try:

@@ -312,7 +312,7 @@ def check(tables, encoding, columns):
     for index, name in enumerate(table.ids.tolist()):
       row = rows[name]
       assert columns["split"][row] == part
-      label = encoding.answers.names[table.targets[index]]
+      label = encoding.label_encoder.names[table.targets[index]]
       assert label == columns["label"][row]
       for modality, kind in encoding.spec.modalities.items():
         ragged = table.modalities[modality]

@@ -154,7 +154,7 @@ def test_other_files_of_the_same_tables(folder, tmp_path):
   (batch,) = other.open(str(folder / "films.parquet")).batches(["faces.vector"])
   cells = batch["faces.vector"].to_pylist()
   assert cells[:3] == [None, [[1.0, 2.0, 3.0]], None] and not any(cells[2:])
-  with pytest.raises(ValueError, match="no table 'face' belongs"):
+  with pytest.raises(ValueError, match="no joined table 'face'"):
     one.with_many({"face": "x"})
 
 

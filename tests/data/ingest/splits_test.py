@@ -1,13 +1,10 @@
 """The first look at a table, on tables in memory."""
 
-import os
-import time
-
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from deepsets_jax.data.ingest.columns import build, encoding, spec
+from deepsets_jax.data.ingest.columns import encoding, spec
 from deepsets_jax.data.ingest.columns.splits import LEFT_OUT, PARTS, assign_splits
 from deepsets_jax.foundation.errors import DataError
 
@@ -106,18 +103,18 @@ def test_rows_without_a_label_are_left_out_where_that_is_said():
 @pytest.mark.parametrize(
   ("more", "changes", "message"),
   [
-    ({"y": ["a"] * 5 + [None]}, {}, "films: row 5, column 'y': there is no label"),
+    ({"y": ["a"] * 5 + [None]}, {}, "films: row 5, column 'y': the label is missing"),
     ({"y": ["a"] * 6}, {}, "label column 'y': its only value is"),
-    ({"i": list("abcabd")}, {"id": "i"}, "row 3, column 'i': the id 'a' is that of"),
-    ({"i": ["a", None, *"cdef"]}, {"id": "i"}, "row 1, column 'i': there is no id"),
+    ({"i": list("abcabd")}, {"id": "i"}, "row 3, column 'i': row 0 has the same id"),
+    ({"i": ["a", None, *"cdef"]}, {"id": "i"}, "row 1, column 'i': the id is missing"),
     ({"s": ["train"] * 5 + ["tset"]}, {"split": "s"}, "row 5, column 's': 'tset'"),
     ({"s": ["train"] * 5 + [None]}, {"split": "s"}, "row 5, column 's': None is"),
     ({"s": ["test"] * 6}, {"split": "s"}, "no training row"),
-    ({"g": ["a"] * 6}, {"group": "g"}, "1 values of 'g' to be split in 3 parts"),
-    ({"g": [[1]] * 6}, {"group": "g"}, "'g' is list<.*the group is a string"),
+    ({"g": ["a"] * 6}, {"group": "g"}, "cannot split 1 values of 'g' into 3"),
+    ({"g": [[1]] * 6}, {"group": "g"}, "'g' is list<.*the group must be a string"),
     ({"y": [None] * 6}, {"label": DROP}, "no row has a label"),
-    ({"y": [1.5] * 6}, {}, "row 0, column 'y': 1.5 is no token"),
-    ({"y": ["", "a"] * 3}, {}, "row 0, column 'y': there is no label"),
+    ({"y": [1.5] * 6}, {}, "row 0, column 'y': 1.5 is not a token"),
+    ({"y": ["", "a"] * 3}, {}, "row 0, column 'y': the label is missing"),
   ],
 )  # fmt: skip
 def test_what_is_wrong_is_named_with_its_row(more, changes, message):
@@ -128,7 +125,9 @@ def test_what_is_wrong_is_named_with_its_row(more, changes, message):
 class TestEncoding:
   def encoding(self, data, **changes):
     source, of_spec = Memory(data), a_spec(**changes)
-    return source, encoding.fit(source, of_spec, assign_splits(source, of_spec, 0))
+    return source, encoding.fit_encoding(
+      source, of_spec, assign_splits(source, of_spec, 0)
+    )
 
   def test_it_is_fitted_on_the_training_part_alone(self):
     words = ["train"] * 4 + ["validation", "test"]
@@ -185,7 +184,7 @@ class TestEncoding:
     data = columns(40) | {"y": np.arange(40.0)}
     _, found = self.encoding(data, label=label)
     assert found.schema.target.kind == "regression"
-    assert found.answers.scale.deviation[0] > 5
+    assert found.label_encoder.scale.deviation[0] > 5
     with pytest.raises(DataError, match="every training row has .*nothing to learn"):
       self.encoding(data | {"y": [3.0] * 40}, label=label)
 
@@ -196,15 +195,3 @@ class TestEncoding:
     damaged = found.to_json() | {"fitted": {}}
     with pytest.raises(DataError, match="columns.json is damaged"):
       encoding.from_json(damaged, "columns.json")
-
-
-def test_tables_are_made_anew_of_a_file_of_other_content_and_the_same_time(tmp_path):
-  file, of_spec = tmp_path / "a.csv", a_spec()
-  file.write_text("x,y\n1,a\n")
-  time_ns = file.stat().st_mtime_ns
-  before = build.folder_of(str(file), of_spec, 0)
-  assert build.folder_of(str(file), of_spec, 0) == before
-  time.sleep(0.05)  # Longer than the tick of a file system's clock.
-  file.write_text("x,y\n2,a\n")
-  os.utime(file, ns=(time_ns, time_ns))
-  assert build.folder_of(str(file), of_spec, 0) != before

@@ -47,7 +47,7 @@ def test_columns_become_fields_as_they_are_proposed(tmp_path):
   assert table.schema.modalities["poster"].size == 2
   told = {line.split("'")[1]: line.partition(" is ")[2] for line in lines}
   assert told["year"] == "a field, number" and told["genres"] == "a field, tokens"
-  assert told["same"] == "left out: it is the same in every row that has it"
+  assert told["same"] == "left out: it is the same value in every row that has one"
   assert told["sku"] == "left out: it names the rows"
   assert told["split"] == "left out: it tells parts"
   assert list(told) == list(FILMS)[1:]
@@ -155,7 +155,7 @@ def test_numbers_are_no_titles(tmp_path):
   [
     ({"item": ["a", None, "c"]}, "row 1, column 'item': there is no id; fill it in"),
     ({"item": ["a", "b", ""]}, "row 2, column 'item': there is no id"),
-    ({"item": [1.0, 2.5]}, "row 1, column 'item': 2.5 is no token"),
+    ({"item": [1.0, 2.5]}, "row 1, column 'item': 2.5 is not a token"),
     (
       {"item": ["a", "b", "c", "b", "a", "b"]},
       "row 3, column 'item': the id 'b' is that of row 1, too, and 3 rows have one",

@@ -1,4 +1,4 @@
-"""The first look at a table: which part each row is in, its labels and its names."""
+"""The first pass over a table: the part of each row, its labels, and its ids."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ TRAIN, VALIDATION, TEST, LEFT_OUT = 0, 1, 2, -1
 
 @dataclasses.dataclass(frozen=True)
 class SplitAssignment:
-  """What is known of a table before anything is fitted.
+  """The part of each row of a table, and its labels, before anything is fitted.
 
   Attributes:
-    parts: Of each row, `TRAIN`, `VALIDATION`, `TEST` or `LEFT_OUT`: `[b]` int8.
-    labels: Names of labels or classes, in order; none of other kinds.
-    label_counts: Rows with each, by name.
-    id_size: Characters of the longest id.
+    parts: `TRAIN`, `VALIDATION`, `TEST` or `LEFT_OUT` per row: `[b]` int8.
+    labels: Names of labels or classes, in order; empty for other kinds of label.
+    label_counts: Number of rows per label.
+    id_size: Number of characters of the longest id.
   """
 
   parts: np.ndarray
@@ -36,24 +36,14 @@ class SplitAssignment:
   id_size: int
 
   def rows(self) -> dict[str, int]:
-    """Number of rows of each part."""
+    """Return the number of rows per part."""
     return {name: int((self.parts == i).sum()) for i, name in enumerate(PARTS)}
-
-
-def located(
-  error: cells.CellError, where: str, column: str, rows: Sequence[int] | np.ndarray
-) -> DataError:
-  """The error with its place in the file; `rows` are those of the cells, `[b]`."""
-  row, column = rows[error.index], error.column or column
-  return DataError(
-    f"{where}: row {row}, column {column!r}: {error.problem}; {error.advice}"
-  )
 
 
 def numbered_batches(
   source: Source, columns: Sequence[str] | None = None, start: int = 0
 ) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
-  """The batches of a source from a row on, with the numbers of their rows, `[b]`."""
+  """Yield the batches of a source from row `start` on, with their row numbers `[b]`."""
   for batch in source.batches(columns, start=start):
     yield np.arange(start, start + len(batch)), batch
     start += len(batch)
@@ -62,13 +52,13 @@ def numbered_batches(
 def batches_with_parts(
   source: Source, columns: Sequence[str], parts: np.ndarray, start: int = 0
 ) -> Iterator[tuple[np.ndarray, np.ndarray, pa.RecordBatch]]:
-  """The batches of some rows, with their numbers and their parts, `[b]` each.
+  """Yield row numbers `[b]`, parts `[b]` and cells of a range of rows, in batches.
 
   Args:
     source: The file.
-    columns: To read.
-    parts: Of each of the rows, the first of which is row `start`.
-    start: See there.
+    columns: Columns to read.
+    parts: The part of each row of the range, `[n]`.
+    start: Number of the first row of the range.
   """
   stop = start + len(parts)
   for rows, batch in numbered_batches(source, columns, start):
@@ -79,71 +69,54 @@ def batches_with_parts(
 
 
 def assign_splits(source: Source, spec: Spec, seed: int) -> SplitAssignment:
-  """Reads label, id, split and group of every row.
+  """Read label, id, split and group of every row, and assign rows to parts.
 
-  A random split depends on the seed and the number of rows; one by group on the seed
-  and the groups, not on their order.
+  A random split depends on the seed and the number of rows; a split by group depends on
+  the seed and the groups, not on their order.
 
   Raises:
-    DataError: A row without label, id or split, an id twice, no rows of a part, or
-      nothing to learn; it names the row and the way out.
+    DataError: A row without label, id or split, a repeated id, a part without rows, or
+      nothing to learn; names the row and how to fix it.
   """
   spec.check(source.schema, source.where)
-  fitting = spec.label.fitting()
+  fitting, where = spec.label.fitting(), source.where
   marks = [c for c in (spec.label.column, spec.id, spec.split, spec.group) if c]
-  given, split, group, ids = [], [], [], _Ids(source, spec.id)
+  masks, split, group, ids = [], [], [], _Ids(source, spec.id)
   for rows, batch in numbered_batches(source, list(dict.fromkeys(marks))):
     label = batch[spec.label.column]
-    try:
-      there = spec.label.given(label)
-    except cells.CellError as error:
-      raise located(error, source.where, spec.label.column, rows) from error
-    try:
-      fitting.add(label.filter(pa.array(there)))
-    except cells.CellError as error:
-      rows_there = rows[there]
-      raise located(error, source.where, spec.label.column, rows_there) from error
-    given.append(there)
+    with cells.locate_errors(where, spec.label.column, rows):
+      mask = spec.label.label_mask(label)
+    with cells.locate_errors(where, spec.label.column, rows[mask]):
+      fitting.add(label.filter(pa.array(mask)))
+    masks.append(mask)
     ids.add(rows, batch)
     if spec.split is not None:
-      split.append(_split_of(batch[spec.split], rows, source, spec))
+      split.append(_parts_by_column(batch[spec.split], rows, where, spec))
     if spec.group is not None:
-      group.append(_group_of(batch[spec.group], rows, seed))
-  if not given or not np.concatenate(given).any():
-    raise DataError(f"{source.where}: no row has a label in {spec.label.column!r}")
+      group.append(_group_hashes(batch[spec.group], rows, seed))
+  labelled = np.concatenate([np.zeros(0, bool), *masks])
+  if not labelled.any():
+    raise DataError(f"{where}: no row has a label in column {spec.label.column!r}")
   ids.check()
   try:
     names = fitting.names()
   except ValueError as error:
-    raise DataError(
-      f"{source.where}: label column {spec.label.column!r}: {error}"
-    ) from error
-  there = np.concatenate(given)
-  parts = _parts(
-    there,
-    np.concatenate(split) if split else np.where(there, TRAIN, LEFT_OUT),
-    np.concatenate(group) if group else None,
-    spec,
-    seed,
-    source.where,
-  )
+    raise DataError(f"{where}: label column {spec.label.column!r}: {error}") from error
+  parts = np.concatenate(split) if split else np.full(len(labelled), TRAIN)
+  parts = np.where(labelled, parts, LEFT_OUT).astype(np.int8)
+  groups = np.concatenate(group) if group else None
+  parts = _draw_missing_parts(parts, groups, spec, seed, where)
   return SplitAssignment(parts, names, dict(fitting.counts), ids.size)
 
 
-def _parts(
-  there: np.ndarray,
-  split: np.ndarray,
-  group: np.ndarray | None,
-  spec: Spec,
-  seed: int,
-  where: str,
+def _draw_missing_parts(
+  parts: np.ndarray, group: np.ndarray | None, spec: Spec, seed: int, where: str
 ) -> np.ndarray:
-  """The part of each row: as given, and drawn from the training rows for the others."""
-  parts = np.where(there, split, LEFT_OUT).astype(np.int8)
+  """Draw the parts that have no rows from the training rows."""
   rows = np.flatnonzero(parts == TRAIN)
   if not len(rows):
     raise DataError(
-      f"{where}: no training row: none of column {spec.split!r} is 'train' and has a"
+      f"{where}: no training row: no row with 'train' in column {spec.split!r} has a"
       " label"
     )
   drawn = [part for part in (VALIDATION, TEST) if not (parts == part).any()]
@@ -155,12 +128,12 @@ def _parts(
   if len(unique) <= len(drawn):
     what = "rows" if group is None else f"values of {spec.group!r}"
     raise DataError(
-      f"{where}: {len(unique)} {what} to be split in {len(drawn) + 1} parts; give more,"
-      " or a column that says the part of each row"
+      f"{where}: cannot split {len(unique)} {what} into {len(drawn) + 1} parts; add"
+      " rows, or a column with the part of each row"
     )
   shares = np.array([spec.shares[TRAIN], *(spec.shares[part] for part in drawn)])
   cuts = np.round(np.cumsum(shares / shares.sum())[:-1] * len(unique)).astype(int)
-  for i in range(len(cuts)):  # Each part has at least one.
+  for i in range(len(cuts)):  # Each part gets at least one.
     least = 1 if i == 0 else cuts[i - 1] + 1
     cuts[i] = np.clip(cuts[i], least, len(unique) - len(cuts) + i)
   which = np.array([TRAIN, *drawn], np.int8)
@@ -168,10 +141,10 @@ def _parts(
   return parts
 
 
-def _split_of(
-  column: pa.Array, rows: np.ndarray, source: Source, spec: Spec
+def _parts_by_column(
+  column: pa.Array, rows: np.ndarray, where: str, spec: Spec
 ) -> np.ndarray:
-  """The part of each row, by the word in the column of the split: `[b]` int."""
+  """Return the part of each row by the words of the split column: `[b]` int."""
   part_of = {word: PARTS.index(part) for word, part in PART_WORDS.items()}
   if spec.parts is not None:
     part_of = {
@@ -187,22 +160,21 @@ def _split_of(
   if (found < 0).any():
     index = int(np.argmin(found))
     raise DataError(
-      f"{source.where}: row {rows[index]}, column {spec.split!r}:"
-      f" {column[index].as_py()!r} is no part; one of {list(part_of)}"
+      f"{where}: row {rows[index]}, column {spec.split!r}: {column[index].as_py()!r}"
+      f" is not a part; expected one of {list(part_of)}"
       + (' ("parts" of the spec)' if spec.parts else "")
     )
   return found
 
 
-def _group_of(column: pa.Array, rows: np.ndarray, seed: int) -> np.ndarray:
-  """A number for each row, the same for rows of one group: `[b]` uint64.
+def _group_hashes(column: pa.Array, rows: np.ndarray, seed: int) -> np.ndarray:
+  """Return a number per row that rows of one group share: `[b]` uint64.
 
-  A row without a group is one by itself.
+  A row without a group is a group of its own.
   """
-  strings = column.cast(pa.string()) if not pa.types.is_null(column.type) else None
-  values = strings.to_pylist() if strings is not None else [None] * len(rows)
   known: dict[str, int] = {}
   found = np.zeros(len(rows), np.uint64)
+  values = column.cast(pa.string()).to_pylist()
   for index, (row, value) in enumerate(zip(rows.tolist(), values, strict=True)):
     key = f"row {row}" if value is None else f"group {value}"
     if key not in known:
@@ -213,44 +185,43 @@ def _group_of(column: pa.Array, rows: np.ndarray, seed: int) -> np.ndarray:
 
 
 class _Ids:
-  """Looks at the ids: each row has one, and no two the same."""
+  """Checks that each row has an id, and that no two ids are equal."""
 
   def __init__(self, source: Source, column: str | None):
     self._source, self._column = source, column
     self._hashes: list[np.ndarray] = []
-    self.size = 20  # Enough for the number of any row.
+    self.size = 20  # Enough for any row number.
+
+  def _names(self, rows: np.ndarray, batch: pa.RecordBatch) -> list[str]:
+    return example_names(batch[self._column], self._source.where, self._column, rows)
 
   def add(self, rows: np.ndarray, batch: pa.RecordBatch) -> None:
     if self._column is None:
       return
-    strings = example_names(batch[self._column], self._source.where, self._column, rows)
-    self.size = max(self.size, max(map(len, strings), default=0))
-    self._hashes.append(np.array([hash(name) for name in strings], np.int64))
+    names = self._names(rows, batch)
+    self.size = max(self.size, max(map(len, names), default=0))
+    self._hashes.append(np.array([hash(name) for name in names], np.int64))
 
   def check(self) -> None:
-    """Raises for an id that two rows have."""
+    """Raise for an id of two rows; rows with equal hashes are read again."""
     if self._column is None:
       return
     hashes = np.concatenate(self._hashes)
     order = np.argsort(hashes, kind="stable")
     twins = np.flatnonzero(np.diff(hashes[order]) == 0)
-    suspects = np.unique(np.concatenate([order[twins], order[twins + 1]]))
-    if not len(suspects):
+    suspects = set(np.concatenate([order[twins], order[twins + 1]]).tolist())
+    if not suspects:
       return
     seen: dict[str, int] = {}
-    wanted = set(suspects.tolist())
     for rows, batch in numbered_batches(self._source, [self._column]):
-      strings = example_names(
-        batch[self._column], self._source.where, self._column, rows
-      )
-      for row, name in zip(rows.tolist(), strings, strict=True):
-        if row not in wanted:
+      for row, name in zip(rows.tolist(), self._names(rows, batch), strict=True):
+        if row not in suspects:
           continue
         if name in seen:
           raise DataError(
-            f"{self._source.where}: row {row}, column {self._column!r}: the id"
-            f" {name[:60]!r} is that of row {seen[name]}, too; make the ids unique, or"
-            ' set "id" of the spec to null and rows are called by their numbers'
+            f"{self._source.where}: row {row}, column {self._column!r}: row"
+            f" {seen[name]} has the same id {name[:60]!r}; make the ids unique, or set"
+            ' "id" of the spec to null to name rows by their numbers'
           )
         seen[name] = row
 
@@ -258,21 +229,25 @@ class _Ids:
 def example_names(
   column: pa.Array | None, where: str, name: str | None, rows: np.ndarray
 ) -> list[str]:
-  """What the examples of some rows are called: their ids, or the rows' numbers.
+  """Return the ids of some rows, or the row numbers where there is no id column.
+
+  Args:
+    column: Cells of the id column, or None.
+    where: Name of the file in messages.
+    name: Name of the column.
+    rows: Row numbers, `[b]`.
 
   Raises:
     DataError: A row without an id.
   """
   if column is None:
     return [str(row) for row in rows.tolist()]
-  try:
+  with cells.locate_errors(where, name, rows):
     strings, lengths = cells.strings(column)
-  except cells.CellError as error:
-    raise located(error, where, name, rows) from error
   if not lengths.all():
     row = rows[int(np.argmin(lengths))]
     raise DataError(
-      f'{where}: row {row}, column {name!r}: there is no id; fill it in, or set "id"'
-      " of the spec to null"
+      f'{where}: row {row}, column {name!r}: the id is missing; add it, or set "id" of'
+      " the spec to null"
     )
   return strings.to_pylist()
