@@ -424,10 +424,12 @@ def test_columns_of_other_types_are_read_where_it_is_plain_what_they_mean(tmp_pa
   for table in (trained_on, other, another):
     pq.write_table(table, tmp_path / "new.parquet")
     path = str(tmp_path / "new.parquet")
-    source_of = opening.open_source(path, prediction._wanted(encoding, path, False))
+    source_of = opening.open_source(
+      path, prediction._types_of_untyped_file(encoding, path, False)
+    )
     names = prediction._columns(encoding, source_of, False, pytest.fail)
     (batch,) = source_of.batches(names)
-    batch = prediction._matched(batch, encoding, rows, path)
+    batch = prediction._match_types(batch, encoding, rows, path)
     tables.append(encoding.table(batch, rows, path, labelled=False))
   for name in kinds:
     want, *found = (table.modalities[name] for table in tables)
@@ -436,7 +438,7 @@ def test_columns_of_other_types_are_read_where_it_is_plain_what_they_mean(tmp_pa
       np.testing.assert_array_equal(one.offsets, want.offsets)
   batch = pa.RecordBatch.from_pydict({"flag": pa.array([1, 2])})
   with pytest.raises(DataError, match="row 1, column 'flag': '2' is not bool; write 0"):
-    prediction._matched(batch, encoding, rows, "new.parquet")
+    prediction._match_types(batch, encoding, rows, "new.parquet")
 
 
 def test_a_picture_that_cannot_be_read_is_absent_unless_strict(

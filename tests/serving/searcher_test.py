@@ -43,7 +43,7 @@ def vector_of(searcher, user):
   """The user's, by the walk of all users."""
   task = searcher.task
   rows, ends = np.arange(small_movielens.USERS), task.histories.offsets[1:]
-  before = searchers.prefixes.users_before(task.histories, rows, ends, max_history=4)
+  before = searchers.next_item.users_before(task.histories, rows, ends, max_history=4)
   return task.users(searcher._params, searcher.items, before)[user - 1]
 
 
@@ -206,9 +206,7 @@ def test_vectors_of_items_are_read_where_they_are(folder, searcher, tmp_path):
 class TestOtherRuns:
   def test_a_run_of_labels_is_sent_to_its_commands(self, tmp_path):
     run_folder.create(smoke.get_config(), tmp_path / "run")
-    with pytest.raises(
-      ValueError, match="of task 'supervised'.*experiments.predict or"
-    ):
+    with pytest.raises(ValueError, match="of task 'supervised'.*experiments.predict"):
       Searcher(tmp_path / "run")
 
   def test_a_run_of_recall_is_sent_to_its_commands(self, folder):
