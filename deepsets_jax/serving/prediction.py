@@ -50,7 +50,7 @@ def predict_file(
   evaluate: bool = False,
   strict: bool = False,
 ) -> int:
-  """Predict every row of a file and write the predictions in its order.
+  """Predict every row of a file, write them in its order, and return their number.
 
   The modality of a missing column is absent.
 
@@ -64,20 +64,13 @@ def predict_file(
       metrics to `label_metrics.file_beside(output)`.
     strict: Whether an image that cannot be read raises instead of being absent.
 
-  Returns:
-    The number of rows.
-
   Raises:
     FileExistsError: A file to write exists.
     ConfigError: `output` has an unknown ending.
     DataError: The file has no column of the spec or a bad value, or the folder holds
       parts of another prediction.
   """
-  output = pathlib.Path(output)
-  prediction_files.check_name(output)
-  for file in (output, *([label_metrics.file_beside(output)] if evaluate else [])):
-    if file.exists():
-      raise FileExistsError(f"{file} exists; remove it, or choose another --output")
+  output = _check_output(pathlib.Path(output), evaluate)
   encoding = predictor.encoding.with_image_folder(paths.folder(path))
   source = encoding.spec.open(path, _types_of_untyped_file(encoding, path, evaluate))
   columns = _columns_to_read(encoding, source, evaluate, report)
@@ -94,15 +87,28 @@ def predict_file(
     _write_part(parts, rows, part, absent)
     done = int(rows[-1]) + 1
     progress(done)
-  if not any_element:
-    report(
-      f"{source.where}: all modalities of all rows are absent; rows are predicted alike"
-    )
-  if absent is not None and absent.counts:
-    report(absent.describe(source.where))
+  _report_absence(source.where, any_element, absent, report)
   identity = encoding.spec.id if encoding.spec.id in columns else "row"
   _join_parts(parts, output, predictor, identity, report, evaluate)
   return done
+
+
+def _report_absence(
+  where: str, any_element: bool, absent: Unreadable | None, report: Callable[[str], Any]
+) -> None:
+  if not any_element:
+    report(f"{where}: all rows are alike, as all of their modalities are absent")
+  if absent is not None and absent.counts:
+    report(absent.describe(where))
+
+
+def _check_output(output: pathlib.Path, evaluate: bool) -> pathlib.Path:
+  """Return the output; raise if it has an unknown ending, or exists."""
+  prediction_files.check_name(output)
+  for file in (output, *([label_metrics.file_beside(output)] if evaluate else [])):
+    if file.exists():
+      raise FileExistsError(f"{file} exists; remove it, or choose another --output")
+  return output
 
 
 def _unreadable_so_far(parts: pathlib.Path) -> Unreadable:

@@ -14,6 +14,7 @@ from absl import flags
 
 from configs import table as table_config
 from deepsets_jax.analysis.attribution import outputs
+from deepsets_jax.data.datasets import registry
 from deepsets_jax.data.ingest.columns import profiling, proposal, spec
 from deepsets_jax.data.ingest.columns.encoding import Encoding
 from deepsets_jax.data.ingest.columns.labels import Label, LabelEncoder
@@ -202,7 +203,7 @@ def test_whole_numbers_that_no_float_holds_are_rounded(finished, predictor, tmp_
 def test_a_file_with_nothing_to_predict_from_is_told(finished, predictor, tmp_path):
   (tmp_path / "a.jsonl").write_text('{"other": 1, "plot": null}\n{"other": 2}\n')
   found, said = write(predictor, str(tmp_path / "a.jsonl"), tmp_path / "b.parquet")
-  assert len(found) == 2 and "all modalities of all rows are absent" in said[-1]
+  assert len(found) == 2 and "all rows are alike" in said[-1]
   pq.write_table(pa.table({"faces": pa.nulls(2)}), tmp_path / "c.parquet")
   _, said = write(predictor, str(tmp_path / "c.parquet"), tmp_path / "d.parquet")
   assert any("column 'faces' is empty: 'faces' is absent" in line for line in said)
@@ -427,7 +428,7 @@ def test_columns_of_other_types_are_read_where_it_is_plain_what_they_mean(tmp_pa
     source_of = opening.open_source(
       path, prediction._types_of_untyped_file(encoding, path, False)
     )
-    names = prediction._columns(encoding, source_of, False, pytest.fail)
+    names = prediction._columns_to_read(encoding, source_of, False, pytest.fail)
     (batch,) = source_of.batches(names)
     batch = prediction._match_types(batch, encoding, rows, path)
     tables.append(encoding.table(batch, rows, path, labelled=False))
@@ -552,7 +553,7 @@ def test_a_run_from_before_a_setting_of_its_columns_goes_on(finished, tmp_path):
   write_json(folder / "config.json", config)
   write_json(folder / "columns.json", columns)
   now = run_folder.read_config(finished[0])
-  assert run_folder.adopt(now, folder) == now
+  assert run_folder.adopt(now, folder, registry.upgrade_columns) == now
   encodings.keep(encodings.read(finished[0]), folder)
 
 

@@ -84,15 +84,8 @@ def propose(
     group = roles.first(p.name for p in others if roles.is_group(p))
   identity = roles.id_column([p for p in others if p.name not in (split, group)])
   marks = {"the id": identity, "the split": split, "the group": group}
-  modalities: dict[str, ColumnType] = {}
-  for profile in others:
-    if profile.name in {*marks.values(), *unused}:
-      continue
-    kind = _column_type(profile, by_name)
-    if isinstance(kind, str):
-      unused[profile.name] = kind
-    else:
-      modalities[_name(profile.name, modalities)] = kind
+  features = [p for p in others if p.name not in {*marks.values(), *unused}]
+  modalities = _modalities(features, by_name, unused)
   if not modalities:
     taken = {chosen.column: f"the label ({chosen.kind})"}
     taken |= {name: mark for mark, name in marks.items() if name} | unused
@@ -100,6 +93,22 @@ def propose(
   modalities = merge_scalars(modalities)
   spec = Spec(modalities, chosen, id=identity, split=split, group=group, parts=parts)
   return spec, unused
+
+
+def _modalities(
+  features: Sequence[ColumnProfile],
+  by_name: Mapping[str, ColumnProfile],
+  unused: dict[str, str],
+) -> dict[str, ColumnType]:
+  """Return a modality per column; `unused` receives the reasons for the others."""
+  modalities: dict[str, ColumnType] = {}
+  for profile in features:
+    kind = _column_type(profile, by_name)
+    if isinstance(kind, str):
+      unused[profile.name] = kind
+    else:
+      modalities[_name(profile.name, modalities)] = kind
+  return modalities
 
 
 def _no_modality(where: str, taken: Mapping[str, str]) -> DataError:
