@@ -47,7 +47,7 @@ def test_columns_become_fields_as_they_are_proposed(tmp_path):
   assert table.schema.modalities["poster"].size == 2
   told = {line.split("'")[1]: line.partition(" is ")[2] for line in lines}
   assert told["year"] == "a field, number" and told["genres"] == "a field, tokens"
-  assert told["same"] == "left out: it is the same value in every row that has one"
+  assert told["same"] == "left out: it has the same value in every row that has one"
   assert told["sku"] == "left out: it names the rows"
   assert told["split"] == "left out: it tells parts"
   assert list(told) == list(FILMS)[1:]
@@ -93,15 +93,15 @@ def test_a_spec_beside_the_file_is_what_counts(tmp_path):
 @pytest.mark.parametrize(
   ("value", "message"),
   [
-    ({"modalities": {}}, "there is none; name at least one"),
-    ({"modality": {}}, "unknown 'modality'"),
+    ({"modalities": {}}, "there are none; name at least one"),
+    ({"modality": {}}, "unknown setting 'modality'"),
     (
       {"modalities": {"a": {"kind": "number", "column": "yaer"}}},
-      r"items.parquet: no column 'yaer', which the spec names; there are \['item'",
+      r"items.parquet: the spec names column 'yaer', but the columns are \['item'",
     ),
     (
       {"modalities": {"a": {"kind": "number", "column": "genres"}}},
-      "column 'genres' is string, and modality 'a' of kind 'number' is a number",
+      "column 'genres' is string, but modality 'a' of kind 'number' needs a number",
     ),
     ({"label": {"column": "genres"}}, "label is column 'genres', and nothing is predi"),
     ([], "items.spec.json is no spec of columns"),
@@ -123,7 +123,9 @@ def test_columns_of_which_none_can_be_a_field_are_named(tmp_path):
   lines = []
   found = read(tmp_path, {"item": [1, 2], "same": ["x", "x"]}, lines.append)
   assert found.table.modalities == {}
-  assert len(lines) == 1 and "no fields" in lines[0] and "same in every" in lines[0]
+  assert (
+    len(lines) == 1 and "no fields" in lines[0] and "same value in every" in lines[0]
+  )
 
 
 def test_what_cannot_be_fitted_is_left_out_of_a_proposal_but_not_of_a_spec(tmp_path):
