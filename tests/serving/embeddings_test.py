@@ -100,9 +100,9 @@ def test_items_are_read_as_they_were(loaded, written, digest):
 
 
 def test_files_of_another_run_or_kind_or_damaged_are_refused(written, digest, tmp_path):
-  with pytest.raises(DataError, match="not the file of items of this run.*its run is"):
+  with pytest.raises(DataError, match="not the file of items .*its run differs"):
     embeddings.read_items(written / "items.parquet", "0" * 64)
-  with pytest.raises(DataError, match="its kind is another.*experiments.embed"):
+  with pytest.raises(DataError, match="its kind differs.*experiments.embed"):
     embeddings.read_items(written / "users.parquet", digest)
   whole = (written / "items.parquet").read_bytes()
   (tmp_path / "half.parquet").write_bytes(whole[: len(whole) // 2])
