@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from benchmarks.input import examples_per_second
 from benchmarks.timing import peak_memory_gb
 from deepsets_jax.data.ingest.columns import build, spec
-from deepsets_jax.data.ingest.columns.facts import gather
+from deepsets_jax.data.ingest.columns.profiling import profile_columns
 from deepsets_jax.data.ingest.columns.proposal import propose
 from deepsets_jax.data.ingest.files import opening
 from deepsets_jax.data.ingest.files.reading import Reading
@@ -109,17 +109,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{rows:,} rows, {size / 1e9:.2f} GB; {before:.2f} GB of memory so far")
     start = time.perf_counter()
     source = opening.open_source(str(path))
-    proposed, _ = propose(gather(source), source.where)
+    proposed, _ = propose(profile_columns(source), source.where)
     proposed = spec.with_reading(proposed, source, Reading())
     seconds = time.perf_counter() - start
     print(f"described in {seconds:.0f} s, {peak_memory_gb():.2f} GB")
     start = time.perf_counter()
     made = pathlib.Path(folder, "tables")
-    build.make(str(path), spec.from_json(proposed.to_json(), "spec"), 0, made)
+    build.build_tables(str(path), spec.from_json(proposed.to_json(), "spec"), 0, made)
     seconds = time.perf_counter() - start
     kept = sum(file.stat().st_size for file in made.rglob("*.npy")) / 1e9
     print(f"tables of {kept:.2f} GB in {seconds:.0f} s, {peak_memory_gb():.2f} GB")
-    train = build.read(made)["train"]
+    train = build.read_tables(made)["train"]
     rates = [examples_per_second(train) for _ in range(5)]
     print(f"batches: {np.median(rates):,.0f} examples/s (median of {len(rates)})")
 

@@ -6,6 +6,7 @@ the traceback as well. Any other exception is a defect and always has one.
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import re
 from collections.abc import Callable, Sequence
@@ -33,14 +34,15 @@ def run(main: Callable[[list[str]], Any]) -> NoReturn:
   Args:
     main: Takes the arguments that are no flags, the command's name first.
   """
+  app.run(functools.partial(guarded, main), flags_parser=_parse)
 
-  def guarded(argv: list[str]) -> Any:
-    try:
-      return main(argv)
-    except (UserError, OSError) as error:
-      _fail(error)
 
-  app.run(guarded, flags_parser=_parse)
+def guarded(main: Callable[..., Any], *arguments: Any) -> Any:
+  """Call a function, and end the command with one line if the user made a mistake."""
+  try:
+    return main(*arguments)
+  except (UserError, OSError) as error:
+    _fail(error)
 
 
 def no_arguments(argv: Sequence[str]) -> None:

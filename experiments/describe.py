@@ -1,4 +1,4 @@
-"""What is in a file, and a proposal of what its columns are, to be read and edited.
+"""Describe the columns of a file, and propose a spec for it that users edit.
 
   python -m experiments.describe films.parquet
   python -m experiments.describe films.csv --label=genres --group=director
@@ -19,16 +19,21 @@ from collections.abc import Mapping, Sequence
 
 from absl import flags, logging
 
-from deepsets_jax.data.ingest.columns import leaks, spec, survey
-from deepsets_jax.data.ingest.columns.facts import MOST_DISTINCT, ColumnProfile, gather
+from deepsets_jax.data.ingest.columns import leaks, spec
+from deepsets_jax.data.ingest.columns.profiling import (
+  MOST_DISTINCT,
+  ColumnProfile,
+  profile_columns,
+)
 from deepsets_jax.data.ingest.columns.proposal import (
   LABEL_NAMES,
   budget,
-  elements,
+  element_profile,
   propose,
   remarks,
 )
 from deepsets_jax.data.ingest.columns.spec import Spec
+from deepsets_jax.data.ingest.columns.splits import SplitAssignment, assign_splits
 from deepsets_jax.data.ingest.files import opening
 from deepsets_jax.data.ingest.files.joins import Many, parse_many
 from deepsets_jax.data.ingest.files.reading import Reading
@@ -41,11 +46,12 @@ _HEADER = ("column", "type", "missing", "mean", "p99", "max", "size", "distinct"
 
 
 def table(
-  facts: Sequence[ColumnProfile], proposed: Spec, unused: Mapping[str, str]
+  profiles: Sequence[ColumnProfile], proposed: Spec, unused: Mapping[str, str]
 ) -> list[list[str]]:
-  """A row for each column: what is in it, and what it is taken for.
+  """Return a row of cells per column: its statistics and its role.
 
-  Of a modality the elements of a row, those of the rows that have any in the mean.
+  For columns of modalities, "mean" is the mean number of elements of the rows that have
+  any, and "p99" and "max" are over all rows.
   """
   roles = {proposed.label.column: f"label, {proposed.label.kind}"}
   for mark in ("id", "split", "group"):
@@ -58,37 +64,40 @@ def table(
     for column, kind in whole.by_column.items()
   }
   rows = [list(_HEADER)]
-  for fact in facts:
+  for profile in profiles:
     sizes = ["", "", ""]
-    if fact.name in kinds:
-      name, kind = kinds[fact.name]
-      counted = elements(fact, kind)
+    if profile.name in kinds:
+      name, kind = kinds[profile.name]
+      counted = element_profile(profile, kind)
       sizes = [f"{counted.mean_size:.1f}", str(counted.quantile(0.99))]
       sizes += [str(counted.max_size)]
-      called = "" if name == fact.name else f" ({name})"
-      roles[fact.name] = f"{kind.kind}{called}"
+      called = "" if name == profile.name else f" ({name})"
+      roles[profile.name] = f"{kind.kind}{called}"
     rows.append(
-      [*_of_column(fact)[:3], *sizes, *_of_column(fact)[3:], roles[fact.name]]
+      [*_of_column(profile)[:3], *sizes, *_of_column(profile)[3:], roles[profile.name]]
     )
   return rows
 
 
-def _of_column(fact: ColumnProfile) -> list[str]:
-  """Name, type, share missing, size of vectors, and different values."""
-  widths = sorted(fact.widths)
+def _of_column(profile: ColumnProfile) -> list[str]:
+  """Return name, type, missing share, vector size and number of distinct values."""
+  widths = sorted(profile.widths)
   size = f"{widths[0]}-{widths[-1]}" if len(widths) > 1 else "".join(map(str, widths))
-  many = "over " if len(fact.distinct) >= MOST_DISTINCT else ""
+  distinct = len(profile.distinct)
+  many = "over " if distinct >= MOST_DISTINCT else ""
   return [
-    fact.name,
-    re.sub(r"\w+: ", "", str(fact.type)),
-    f"{fact.missing / max(fact.rows, 1):.1%}",
+    profile.name,
+    re.sub(r"\w+: ", "", str(profile.type)),
+    f"{profile.missing / max(profile.rows, 1):.1%}",
     size,
-    f"{many}{min(len(fact.distinct), MOST_DISTINCT):,}" if len(fact.distinct) else "",
+    f"{many}{min(len(profile.distinct), MOST_DISTINCT):,}"
+    if len(profile.distinct)
+    else "",
   ]
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-  """Rows of cells as columns of text."""
+  """Return rows of cells as aligned columns of text."""
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   lines = (
     "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -97,20 +106,20 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
   return "\n".join(line.rstrip() for line in lines)
 
 
-def labels_shown(found: survey.SplitAssignment, most: int = 10) -> str:
-  """How often each label is, the most frequent first."""
+def labels_shown(found: SplitAssignment, most: int = 10) -> str:
+  """Return the number of examples of the most frequent labels as text."""
   counts = sorted(found.label_counts.items(), key=lambda item: -item[1])
   shown = ", ".join(f"{name} {count:,}" for name, count in counts[:most])
   more = f" and {len(counts) - most} more" if len(counts) > most else ""
   return f"{len(counts)} labels: {shown}{more}"
 
 
-def slots(facts: Sequence[ColumnProfile], proposed: Spec) -> str:
-  """The slots of every modality, those that need no more than one a row together."""
-  by_name = {fact.name: fact for fact in facts}
+def slots(profiles: Sequence[ColumnProfile], proposed: Spec) -> str:
+  """Return the slots per modality; those with at most one per row share an entry."""
+  by_name = {profile.name: profile for profile in profiles}
   needed = {
     name: sum(
-      budget(elements(by_name[column], one), _EXAMPLES)
+      budget(element_profile(by_name[column], one), _EXAMPLES)
       for column, one in kind.by_column.items()
     )
     for name, kind in proposed.modalities.items()
@@ -130,49 +139,49 @@ def describe(
   many: Mapping[str, Many] | None = None,
   dates: str | None = None,
 ) -> None:
-  """Prints what is in a file, and writes the proposed spec.
+  """Print a description of a file, and write the proposed spec.
 
   Args:
-    path: Of the table, see `opening.open_source`.
+    path: Path of the table, see `opening.open_source`.
     output: File of the spec.
-    label: Column to predict; None for one whose name says so.
-    group: Column whose rows of one value stay in one part.
-    reading: What is known of how the files are read.
-    many: Tables of which many rows belong to one row of this one, by name.
-    dates: "dmy" or "mdy", the order of dates that could be read in both.
+    label: Column to predict; None finds it by name.
+    group: Column whose rows of one value stay in one part; None finds it by name.
+    reading: Settings on how files are read.
+    many: Tables with many rows per row of this table, by name.
+    dates: "dmy" or "mdy", the order of ambiguous dates.
 
   Raises:
-    DataError: The file cannot be read, or nothing can be proposed; or nothing can be
-      learned as it is proposed, which is then there to be edited.
+    DataError: The file cannot be read, nothing can be proposed, or nothing can be
+      learned with the proposed spec, which the user can then edit.
   """
   reading, many = reading or Reading(), many or {}
   labels = [label.lower()] if label else LABEL_NAMES
   source = opening.open_source(path, reading, many=many, labels=labels, dates=dates)
-  facts = gather(source)
-  proposed, unused = propose(facts, source.where, label, group)
+  profiles = profile_columns(source)
+  proposed, unused = propose(profiles, source.where, label, group)
   proposed = dataclasses.replace(proposed, many=many)
-  print(f"{source.where}: {facts[0].rows:,} rows\n")
-  print(aligned(table(facts, proposed, unused)))
+  print(f"{source.where}: {profiles[0].rows:,} rows\n")
+  print(aligned(table(profiles, proposed, unused)))
   _print_list("how it is read", source.notes)
   proposed = spec.with_reading(proposed, source, reading)
   write_json(output, proposed.to_json())
   try:
-    found = survey.survey(source, proposed, seed=0)
+    found = assign_splits(source, proposed, seed=0)
   except DataError as error:
-    raise DataError(f"{error}\nproposed, to be edited: {output}") from error
-  leaking = leaks.find(source, proposed, found)
-  _print_list("look at", [*remarks(facts, proposed), *leaking])
+    raise DataError(f"{error}\nedit the proposed spec: {output}") from error
+  leaking = leaks.find_leaks(source, proposed, found)
+  _print_list("look at", [*remarks(profiles, proposed), *leaking])
   if found.label_counts:
     print(f"\n{labels_shown(found)}")
   rows = found.rows()
-  left_out = facts[0].rows - sum(rows.values())
+  left_out = profiles[0].rows - sum(rows.values())
   print(
     f"parts: {', '.join(f'{name} {count:,}' for name, count in rows.items())}"
     + (f"; {left_out:,} rows without a label are left out" if left_out else "")
   )
-  print(f"slots for {_EXAMPLES} examples, at most: {slots(facts, proposed)}")
+  print(f"slots for {_EXAMPLES} examples, at most: {slots(profiles, proposed)}")
   print(f"\nproposed: {output}; read it, edit it, and train:")
-  beside = "" if output == spec.beside(path) else f":{output}"
+  beside = "" if output == spec.path_beside(path) else f":{output}"
   print(
     f"python -m experiments.main --config=configs/table.py{beside}"
     f" --config.data.path={shlex.quote(path)}"
@@ -186,15 +195,15 @@ def _print_list(title: str, sentences: Sequence[str]) -> None:
 
 
 def main(argv: list[str]) -> None:
-  """Describes the file of the command line."""
+  """Describe the file of the command line."""
   if len(argv) != 2:
     raise ConfigError("give one file: python -m experiments.describe FILE")
   logging.set_verbosity(logging.WARNING)
   path, given = argv[1], flags.FLAGS
-  output = pathlib.Path(given.output or spec.beside(path))
+  output = pathlib.Path(given.output or spec.path_beside(path))
   if output.exists() and not given.overwrite:
     raise ConfigError(
-      f"{output} exists; edit it, or write it anew with --overwrite, or elsewhere with"
+      f"{output} exists; edit it, replace it with --overwrite, or choose another"
       " --output"
     )
   reading = Reading(
@@ -205,7 +214,7 @@ def main(argv: list[str]) -> None:
 
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
-  """The flags of the command line; here, so that the rest can be imported."""
+  """Define the flags; a function, so that importing the module defines none."""
   flags.DEFINE_string("label", None, "Column to predict.", flag_values=values)
   flags.DEFINE_string(
     "group", None, "Column whose rows stay in one part.", flag_values=values

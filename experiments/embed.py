@@ -41,11 +41,11 @@ def embed(workdir: str, output: pathlib.Path, split: str) -> None:
   }
 
   def items() -> pa.Table:
-    return embeddings.of_items(task, params, digest)
+    return embeddings.embed_items(task, params, digest)
 
   def users() -> pa.Table:
     vectors = embeddings.read_items(paths["items"], digest)
-    return embeddings.of_users(task, params, vectors, digest, split)
+    return embeddings.embed_users(task, params, vectors, digest, split)
 
   for kind, table in {"items": items, "users": users}.items():
     if there[kind]:

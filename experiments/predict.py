@@ -1,13 +1,13 @@
-"""What a finished run says of every row of a file.
+"""Predict every row of a file with a finished run.
 
   python -m experiments.predict --workdir=runs/table --input=new.parquet \
     --output=predictions.csv
 
-The file is one like that of the training: Parquet, Arrow, JSON lines or CSV, of any
-size. A column that is missing is an absent modality. The output is Parquet, CSV or JSON
-lines, by its ending (see `deepsets_jax.serving.predicted_files`). With --evaluate the
-input has the label, too, and metrics are printed and written beside the output, to
-predictions.metrics.json. The same command goes on where it was stopped.
+The file has the columns of the training file, as Parquet, Arrow, JSON lines or CSV of
+any size. The modality of a missing column is absent. The output is Parquet, CSV or JSON
+lines, by its ending (see `deepsets_jax.serving.prediction_files`). With --evaluate the
+input must have the label, and metrics are printed and written beside the output, to
+predictions.metrics.json. The same command resumes an interrupted prediction.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ import tqdm
 from absl import flags, logging
 
 from deepsets_jax.foundation.errors import ConfigError
-from deepsets_jax.serving import measured, prediction
+from deepsets_jax.serving import label_metrics, prediction
 from deepsets_jax.serving.predictor import load_predictor
 from experiments import command
 from experiments.explain import check_folder
 
 
 def main(argv: list[str]) -> None:
-  """Predicts the file that the command line names."""
+  """Predict the file that the command line names."""
   command.no_arguments(argv)
   logging.set_verbosity(logging.WARNING)
   given = flags.FLAGS
@@ -49,14 +49,14 @@ def main(argv: list[str]) -> None:
     )
   print(f"{output}: {rows} rows in {time.monotonic() - start:.0f} s")
   if given.evaluate:
-    print(measures(measured.file_beside(output)))
+    print(measures(label_metrics.file_beside(output)))
 
 
 def _files(texts: Sequence[str]) -> dict[str, str]:
-  """Files by the names of their tables, of texts NAME=FILE.
+  """Parse texts NAME=FILE into files by table name.
 
   Raises:
-    ValueError: A text is not of this form.
+    ValueError: A text does not have this form.
   """
   pairs = [text.partition("=") for text in texts]
   for name, _, file in pairs:
@@ -66,7 +66,7 @@ def _files(texts: Sequence[str]) -> dict[str, str]:
 
 
 def measures(file: pathlib.Path) -> str:
-  """The line with the metrics in a file, see `measured.measure`."""
+  """Return a line with the metrics in a file, see `label_metrics.measure`."""
   found = json.loads(file.read_text())
   values = [
     f"{name} {'undefined' if value is None else f'{value:.4f}'}"
@@ -76,7 +76,7 @@ def measures(file: pathlib.Path) -> str:
 
 
 def define_flags() -> None:
-  """The flags of the command line; here, so that the rest can be imported."""
+  """Define the flags; a function, so that importing the module defines none."""
   flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
   flags.DEFINE_string("input", None, "File to predict.", required=True)
   flags.DEFINE_string(
@@ -90,13 +90,13 @@ def define_flags() -> None:
   )
   flags.DEFINE_bool("evaluate", False, "Whether to measure by the label in the input.")
   flags.DEFINE_bool(
-    "strict", False, "Whether a picture that cannot be read ends it, and is not absent."
+    "strict", False, "Whether an unreadable image is an error instead of absent."
   )
   flags.DEFINE_string(
     "importance",
     "usual",
-    'Importance by modality: a method or "none"; "usual" is shapley of up to 12'
-    " modalities, leave_one_out of more.",
+    'Importance of modalities: a method or "none"; "usual" is shapley for up to 12'
+    " modalities, else leave_one_out.",
   )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from absl import flags, logging
 
 from deepsets_jax.foundation.errors import ConfigError
-from deepsets_jax.serving.searcher import Event, Hit, Searcher
+from deepsets_jax.serving.searcher import Hit, Searcher, UserEvent
 from experiments import command
 
 # Events of a user that are shown.
@@ -43,7 +43,7 @@ def table(hits: Sequence[Hit]) -> str:
   )
 
 
-def context(events: Sequence[Event]) -> str:
+def context(events: Sequence[UserEvent]) -> str:
   """The last events of a user, a line each: the date, the rating, the title."""
   lines = []
   for event in events[-_LAST:]:

@@ -267,15 +267,13 @@ def _of_chosen(
   values = output.of(logits)
   examples = []
   for row in rows:
-    # The score of "no" of a binary target is the negative logit.
-    negation = "not " if (output.weights[row] < 0).any() else ""
     examples.append(
       {
         "id": str(table.ids[row]),
         "num_elements": {k: table.lengths(k)[row] for k in table.modalities},
         "true": names.truth(target, table.targets[row]),
         "predicted": names.prediction(target, chances[row], model.threshold),
-        "explained": negation + explained[row],
+        "explained": explained[row],
         "value": values[row],
         "modalities": {
           name: {k: v[row] for k, v in one.modalities.items()}

@@ -1,8 +1,8 @@
-"""The vectors of a run's users and items as Parquet, for an index of any kind.
+"""Write the vectors of users and items of a run as Parquet, for any index.
 
-A file has a row per user or item: `id`, its `title` (of items), `vector`, the number of
-its training `events`, and of users the number of events `known` that the vector is of.
-The metadata says of what run and events it is, and whether vectors have length 1.
+A file has a row per user or item: `id`, `title` (items only), `vector`, the number of
+training `events`, and for users the number of events `known` that the vector encodes.
+The metadata identifies the run and its events, and has whether vectors have length 1.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from deepsets_jax.foundation.files import replacing
 from deepsets_jax.tasks.retrieval.task import RetrievalTask
 
 KINDS = ("items", "users")
-# Of users: as they are after all their events.
+# The split of users after all their events.
 ALL = "all"
 _FORMAT = "deepsets_jax embeddings 1"
 _ADVICE = "write it again with python -m experiments.embed"
-# Rows of a row group: some tens of megabytes.
+# Rows per row group, which makes some tens of megabytes.
 _ROWS = 1 << 16
 
 
 def digest(task: RetrievalTask, workdir: str | pathlib.Path) -> str:
-  """Of the run in a folder and of its events: what its vectors depend on.
+  """Hash all that the vectors depend on: the run in a folder, and its events.
 
   Raises:
-    ConfigError: The run has not ended, and its best parameters may change.
+    ConfigError: The run has not ended, so that its best parameters may change.
   """
   workdir = pathlib.Path(workdir)
   histories = task.histories
@@ -44,8 +44,8 @@ def digest(task: RetrievalTask, workdir: str | pathlib.Path) -> str:
     found = hashlib.sha256((workdir / "results.json").read_bytes())
   except OSError as error:
     raise ConfigError(
-      f"{workdir} has no results ({error}): its training has not ended; go on with"
-      f" python -m experiments.main --config=FILE --workdir={workdir}"
+      f"{workdir} has no results ({error}), so its training has not ended; resume it"
+      f" with python -m experiments.main --config=FILE --workdir={workdir}"
     ) from error
   found.update((workdir / "config.json").read_bytes())
   for ids in (histories.users.ids, histories.items.ids):
@@ -55,8 +55,8 @@ def digest(task: RetrievalTask, workdir: str | pathlib.Path) -> str:
   return found.hexdigest()
 
 
-def of_items(task: RetrievalTask, params: PyTree, digest: str) -> pa.Table:
-  """The vectors of all items, in the order of `task.histories.items`."""
+def embed_items(task: RetrievalTask, params: PyTree, digest: str) -> pa.Table:
+  """Return the vectors of all items, in the order of `task.histories.items`."""
   items = task.histories.items
   columns = {
     "id": pa.array(items.ids.tolist(), pa.string()),
@@ -67,25 +67,25 @@ def of_items(task: RetrievalTask, params: PyTree, digest: str) -> pa.Table:
   return _table(columns, task, "items", ALL, digest)
 
 
-def of_users(
+def embed_users(
   task: RetrievalTask,
   params: PyTree,
   items: Float[np.ndarray, "i d"],
   digest: str,
   split: str = ALL,
 ) -> pa.Table:
-  """The vectors of users.
+  """Return the vectors of users.
 
   Args:
-    task: Of the run.
-    params: Its parameters.
+    task: The task of the run.
+    params: Parameters of the run.
     items: The vectors of all items.
     digest: See `digest`.
-    split: ALL for every user, after all its events; or one of `task.splits`, whose
-      users are as they were before what they were to find.
+    split: `ALL` for every user after all events, or one of `task.splits` for the users
+      of a split before the events that they are evaluated on.
 
   Raises:
-    ConfigError: No such split.
+    ConfigError: There is no such split.
   """
   histories = task.histories
   check_split(task, split)
@@ -107,17 +107,17 @@ def of_users(
 
 
 def check_split(task: RetrievalTask, split: str) -> None:
-  """Raises for what is no split of users.
+  """Check the name of a split of users.
 
   Raises:
-    ConfigError: Neither ALL nor one of `task.splits`.
+    ConfigError: The split is neither `ALL` nor one of `task.splits`.
   """
   if split not in (ALL, *task.splits):
     raise ConfigError(f"no split {split!r}; there are {[ALL, *task.splits]}")
 
 
 def write_embeddings(table: pa.Table, path: str | pathlib.Path) -> None:
-  """Writes the file in row groups, or nothing at all; its folder is made."""
+  """Write a file in row groups and make its folder; an error leaves no file."""
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   with replacing(path) as temporary:
@@ -133,10 +133,10 @@ def write_embeddings(table: pa.Table, path: str | pathlib.Path) -> None:
 def is_there(
   path: str | pathlib.Path, kind: str, digest: str, split: str = ALL
 ) -> bool:
-  """Whether the file has been written already.
+  """Whether the file of a run exists.
 
   Raises:
-    FileExistsError: There is something else.
+    FileExistsError: The path has another file.
   """
   path = pathlib.Path(path)
   if not path.exists():
@@ -148,24 +148,24 @@ def is_there(
   wanted = _identity(kind, split, digest)
   if any(metadata.get(key) != value for key, value in wanted.items()):
     raise FileExistsError(
-      f"{path} exists, and is not {_described(kind, split)} of this run; remove it, or"
+      f"{path} exists, but is not {_described(kind, split)} of this run; remove it, or"
       " choose another --output"
     )
   return True
 
 
 def read_items(path: str | pathlib.Path, digest: str) -> Float[np.ndarray, "i d"]:
-  """The vectors of all items from their file, in the order of the run's items.
+  """Read the vectors of all items, in the order of the run's items.
 
   Raises:
-    DataError: The file is missing, damaged, or of another run or other events.
+    DataError: The file is missing, damaged, or belongs to another run or other events.
   """
   table = parquet.read_parquet(path, _FORMAT, _ADVICE)
   for key, wanted in _identity("items", ALL, digest).items():
     if table.schema.metadata.get(key) != wanted:
       raise DataError(
-        f"{path} is not {_described('items', ALL)} of this run (its {key.decode()} is"
-        f" another); {_ADVICE}"
+        f"{path} is not {_described('items', ALL)} of this run, as its {key.decode()}"
+        f" differs; {_ADVICE}"
       )
   return vectors_from_arrow(table["vector"])
 
@@ -173,17 +173,17 @@ def read_items(path: str | pathlib.Path, digest: str) -> Float[np.ndarray, "i d"
 def _table(
   columns: dict[str, pa.Array], task: RetrievalTask, kind: str, split: str, digest: str
 ) -> pa.Table:
-  facts = {
+  metadata = {
     "dimensions": json.dumps(columns["vector"].type.list_size),
     "normalized": json.dumps(task.config.retrieval.normalize),
   }
-  return pa.table(columns, metadata=_identity(kind, split, digest) | facts)
+  return pa.table(columns, metadata=_identity(kind, split, digest) | metadata)
 
 
 def _identity(kind: str, split: str, digest: str) -> dict[bytes, bytes]:
-  """The part of the metadata that tells one file from another."""
-  facts = {"format": _FORMAT, "kind": kind, "split": split, "run": digest}
-  return {key.encode(): value.encode() for key, value in facts.items()}
+  """Return the metadata that identify a file."""
+  metadata = {"format": _FORMAT, "kind": kind, "split": split, "run": digest}
+  return {key.encode(): value.encode() for key, value in metadata.items()}
 
 
 def _described(kind: str, split: str) -> str:

@@ -1,8 +1,9 @@
-"""What a run says of a file of any size: row by row, in order, in constant memory.
+"""Predict a file of any size row by row, in its order and in constant memory.
 
-The output grows part by part in a folder beside it, and is put together at the end; the
-same command goes on where it was stopped. A part has a column `id`, the names of rows,
-the columns of `Predictor.columns` and, if it is evaluated, those of `measured.truth`.
+Parts of the output collect in a folder beside it, and are joined at the end. The same
+command resumes an interrupted prediction. A part has a column `id` with the names of
+the rows, the columns of `Predictor.columns` and, with `evaluate`, those of
+`label_metrics.label_columns`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,13 @@ from deepsets_jax.data.ingest.columns import cells
 from deepsets_jax.data.ingest.columns.encoding import Encoding
 from deepsets_jax.data.ingest.columns.images import Unreadable
 from deepsets_jax.data.ingest.columns.spec import NUMERIC
-from deepsets_jax.data.ingest.columns.survey import located, numbered
+from deepsets_jax.data.ingest.columns.splits import numbered_batches
 from deepsets_jax.data.ingest.files import paths
 from deepsets_jax.data.ingest.files.source import Source, shorten_names
 from deepsets_jax.data.tables.table import Table
 from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.foundation.files import replacing, write_json
-from deepsets_jax.serving import measured, predicted_files
+from deepsets_jax.serving import label_metrics, prediction_files
 from deepsets_jax.serving.predictor import Predictor
 
 __all__ = ["predict_file"]
@@ -35,8 +36,8 @@ __all__ = ["predict_file"]
 _MANIFEST = "manifest.json"
 _UNREADABLE = "unreadable.json"
 _FORMAT = "parts 2"
-# Columns of parts that are not written to the output.
-_KEPT_BACK = ("logits", *measured.COLUMNS)
+# Columns of parts that the output leaves out.
+_KEPT_BACK = ("logits", *label_metrics.COLUMNS)
 
 
 def predict_file(
@@ -49,73 +50,74 @@ def predict_file(
   evaluate: bool = False,
   strict: bool = False,
 ) -> int:
-  """Predicts every row of a file, writes them in its order, and returns their number.
+  """Predict every row of a file, write them in its order, and return their number.
 
-  A column of the spec that is not there is an absent modality.
+  The modality of a missing column is absent.
 
   Args:
     predictor: The run.
-    path: Of the file, see `opening.open_source`.
-    output: File to write; see `predicted_files` for its kinds.
-    report: Told once of every column that is absent or unknown.
-    progress: Told of the number of rows that are done.
-    evaluate: Whether to measure by the label in the file, and to write metrics to
-      `measured.file_beside(output)`.
-    strict: Whether a picture that cannot be read is an error, instead of absent.
+    path: Path of the file, see `opening.open_source`.
+    output: File to write, see `prediction_files` for its kinds.
+    report: Receives a line for each absent or unknown column, and other remarks.
+    progress: Receives the number of finished rows.
+    evaluate: Whether to measure predictions by the label in the file, and write the
+      metrics to `label_metrics.file_beside(output)`.
+    strict: Whether an image that cannot be read raises instead of being absent.
 
   Raises:
-    FileExistsError: There is something where files are written.
-    ValueError: An unknown ending of `output`.
-    DataError: No column of the spec, or a bad value; or parts of another prediction.
+    FileExistsError: A file to write exists.
+    ConfigError: `output` has an unknown ending.
+    DataError: The file has no column of the spec or a bad value, or the folder holds
+      parts of another prediction.
   """
-  output = _free(pathlib.Path(output), evaluate)
-  encoding = predictor.encoding.at(paths.folder(path))
-  source = encoding.spec.open(path, _wanted(encoding, path, evaluate))
-  columns = _columns(encoding, source, evaluate, report)
+  output = _check_output(pathlib.Path(output), evaluate)
+  encoding = predictor.encoding.with_image_folder(paths.folder(path))
+  source = encoding.spec.open(path, _types_of_untyped_file(encoding, path, evaluate))
+  columns = _columns_to_read(encoding, source, evaluate, report)
   parts = output.with_name(f"{output.name}.parts")
   settings = {"evaluate": evaluate, "strict": strict}
-  done = _adopt(parts, predictor, path, settings, report)
+  done = _open_parts(parts, predictor, path, settings, report)
   progress(done)
-  something, absent = done > 0, None if strict else _absent(parts)
-  for rows, batch in numbered(source, columns, done):
-    batch = _matched(batch, encoding, rows, source.where)
+  any_element, absent = done > 0, None if strict else _unreadable_so_far(parts)
+  for rows, batch in numbered_batches(source, columns, done):
+    batch = _match_types(batch, encoding, rows, source.where)
     table = encoding.table(batch, rows, source.where, labelled=False, unreadable=absent)
-    something |= any(len(elements.values) for elements in table.modalities.values())
-    found = _found(predictor, table, batch, rows, source.where, evaluate)
-    _keep(parts, rows, found, absent)
+    any_element |= any(len(elements.values) for elements in table.modalities.values())
+    part = _predict_part(predictor, table, batch, rows, source.where, evaluate)
+    _write_part(parts, rows, part, absent)
     done = int(rows[-1]) + 1
     progress(done)
-  for line in _remarks(source.where, something, absent):
-    report(line)
+  _report_absence(source.where, any_element, absent, report)
   identity = encoding.spec.id if encoding.spec.id in columns else "row"
-  _finish(parts, output, predictor, identity, report, evaluate)
+  _join_parts(parts, output, predictor, identity, report, evaluate)
   return done
 
 
-def _remarks(where: str, something: bool, absent: Unreadable | None) -> Iterator[str]:
-  """What there is to say at the end of a file."""
-  if not something:
-    yield f"{where}: no row has anything to predict from; all are as one"
+def _report_absence(
+  where: str, any_element: bool, absent: Unreadable | None, report: Callable[[str], Any]
+) -> None:
+  if not any_element:
+    report(f"{where}: all rows are alike, as all of their modalities are absent")
   if absent is not None and absent.counts:
-    yield absent.describe(where)
+    report(absent.describe(where))
 
 
-def _free(output: pathlib.Path, evaluate: bool) -> pathlib.Path:
-  """The output, after a look at whether it can be written."""
-  predicted_files.check_name(output)
-  for file in (output, *([measured.file_beside(output)] if evaluate else [])):
+def _check_output(output: pathlib.Path, evaluate: bool) -> pathlib.Path:
+  """Return the output; raise if it has an unknown ending, or exists."""
+  prediction_files.check_name(output)
+  for file in (output, *([label_metrics.file_beside(output)] if evaluate else [])):
     if file.exists():
       raise FileExistsError(f"{file} exists; remove it, or choose another --output")
   return output
 
 
-def _absent(parts: pathlib.Path) -> Unreadable:
-  """The pictures that could not be read in the parts that are there."""
+def _unreadable_so_far(parts: pathlib.Path) -> Unreadable:
+  """Return the images that could not be read for the finished parts."""
   known = parts / _UNREADABLE
   return Unreadable(**json.loads(known.read_text())) if known.exists() else Unreadable()
 
 
-def _found(
+def _predict_part(
   predictor: Predictor,
   table: Table,
   batch: pa.RecordBatch,
@@ -123,19 +125,20 @@ def _found(
   where: str,
   evaluate: bool,
 ) -> pa.Table:
-  """The part of some rows; see the module."""
+  """Return the part of some rows, see the docstring of the module."""
   identity = predictor.encoding.spec.id
   names = batch[identity] if identity in batch.schema.names else pa.array(rows)
   found = {"id": names} | predictor.columns(table)
   if evaluate:
-    found |= measured.truth(predictor.encoding, batch, rows, where)
+    found |= label_metrics.label_columns(predictor.encoding, batch, rows, where)
   return pa.table(found)
 
 
-def _wanted(encoding: Encoding, path: str, evaluate: bool) -> pa.Schema:
-  """The types that columns of a file without types shall have.
+def _types_of_untyped_file(encoding: Encoding, path: str, evaluate: bool) -> pa.Schema:
+  """Return the types to read a file with that has none of its own, such as CSV.
 
-  Pictures may be bytes or paths. Files that have types keep them, see `_matched`.
+  Images have no entry, as they may be bytes or paths. A file with types keeps them, see
+  `_match_types`.
   """
   if paths.have_types(path):
     return pa.schema([])
@@ -156,10 +159,10 @@ def _wanted(encoding: Encoding, path: str, evaluate: bool) -> pa.Schema:
   return pa.schema(list(fields.values()))
 
 
-def _matched(
+def _match_types(
   batch: pa.RecordBatch, encoding: Encoding, rows: np.ndarray, where: str
 ) -> pa.RecordBatch:
-  """Some rows, in the types of training where it is plain what they mean."""
+  """Cast columns to the types of training where their meaning is clear."""
   kinds = {
     column: kind
     for whole in encoding.spec.modalities.values()
@@ -167,38 +170,36 @@ def _matched(
   }
   kinds[encoding.spec.label.column] = None
   for index, name in enumerate(batch.schema.names):
-    if name not in kinds:  # The id's type is the file's own.
+    if name not in kinds:  # The id keeps its type.
       continue
     field = encoding.columns.field(name)
-    try:
-      column = _as_trained(batch[name], kinds[name], field)
-    except cells.CellError as error:
-      raise located(error, where, name, rows) from error
+    with cells.locate_errors(where, name, rows):
+      column = _match_type(batch[name], kinds[name], field)
     batch = batch.set_column(index, name, column)
   return batch
 
 
-def _as_trained(column: pa.Array, kind: Any, field: pa.Field) -> pa.Array:
+def _match_type(column: pa.Array, kind: Any, field: pa.Field) -> pa.Array:
   wanted = field.type
   if kind is not None and kind.kind in NUMERIC:
-    # Numbers and times of all types are read as they are.
+    # Numbers and times of all types can be read.
     if not pa.types.is_string(column.type):
       return column
     wanted = pa.timestamp("us") if pa.types.is_date(wanted) else wanted
-  return cells.matched(column, wanted)
+  return cells.match_type(column, wanted)
 
 
-def _columns(
+def _columns_to_read(
   encoding: Encoding, source: Source, evaluate: bool, report: Callable[[str], Any]
 ) -> list[str]:
-  """The columns to read, after a look at all of the file's."""
+  """Check the columns of the file, report differences, and return those to read."""
   for note in source.notes:
     report(f"{source.where}: {note}")
   spec, there = encoding.spec, source.schema
   unknown = sorted(set(there.names) - set(encoding.columns.names))
   if unknown:
     report(
-      f"{source.where}: columns that training had not are not read:"
+      f"{source.where}: columns that training did not have are ignored:"
       f" {shorten_names(unknown)}"
     )
   kinds = [
@@ -209,8 +210,8 @@ def _columns(
   if not any(column in there.names for _, column, _ in kinds):
     named = shorten_names(sorted(column for _, column, _ in kinds))
     raise DataError(
-      f"{source.where}: no column of the run's spec; it has"
-      f" {shorten_names(there.names)}, the spec {named}"
+      f"{source.where}: the file has none of the columns of the run; it has"
+      f" {shorten_names(there.names)}, the run reads {named}"
     )
   used = {}
   for name, column, kind in kinds:
@@ -223,36 +224,32 @@ def _columns(
     if pa.types.is_null(found):
       report(f"{source.where}: column {column!r} is empty: {absent}")
       continue
-    as_trained = _as_trained(pa.array([], found), kind, encoding.columns.field(column))
+    as_trained = _match_type(pa.array([], found), kind, encoding.columns.field(column))
     if not kind.accepts(as_trained.type):
       raise DataError(
-        f"{source.where}: column {column!r} is {found}, and the run reads"
-        f" {kind.takes} in it; write it so, or leave it out"
+        f"{source.where}: column {column!r} is {found}, but the run reads {kind.takes};"
+        " change its type, or leave it out"
       )
-    else:
-      used[column] = None
-      if _is_now_a_string(found, encoding.columns.field(column).type):
-        report(
-          f"{source.where}: column {column!r} is {found}, in training it was string: 7"
-          " is read as '7'"
-        )
+    used[column] = None
+    was_string = pa.types.is_string(encoding.columns.field(column).type)
+    if was_string and cells.is_number(found):
+      report(
+        f"{source.where}: column {column!r} is {found}, but was string in training; 7"
+        " is read as '7'"
+      )
   used |= {spec.id: None} if spec.id in there.names else {}
-  used |= {measured.label_column(encoding, source): None} if evaluate else {}
+  used |= {label_metrics.label_column(encoding, source): None} if evaluate else {}
   return list(used)
 
 
-def _is_now_a_string(found: pa.DataType, trained: pa.DataType) -> bool:
-  return pa.types.is_string(trained) and cells.is_number(found)
-
-
-def _adopt(
+def _open_parts(
   parts: pathlib.Path,
   predictor: Predictor,
   path: str,
   settings: Mapping[str, bool],
   report: Callable[[str], Any],
 ) -> int:
-  """Makes the folder of parts, or takes it over; returns the rows that are done."""
+  """Make or resume the folder of parts, and return the number of finished rows."""
   files = [*paths.files(path), *predictor.encoding.spec.files(path)]
   facts = [[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in files]
   manifest = {
@@ -269,30 +266,32 @@ def _adopt(
     return 0
   if json.loads(known.read_text()) != manifest:
     raise DataError(
-      f"{parts} holds parts of another prediction (of another run, input, method,"
-      " --evaluate or --strict): remove it, or choose another --output"
+      f"{parts} holds parts of another prediction (run, input, --importance, --evaluate"
+      " or --strict differ); remove it, or choose another --output"
     )
   done = 0
   for part in sorted(parts.glob("*.parquet")):
     if int(part.stem) != done:
-      raise DataError(f"{parts}: no part of row {done}; remove the folder")
+      raise DataError(
+        f"{parts}: the part with row {done} is missing; remove the folder"
+      )
     done += pq.read_metadata(part).num_rows
   if done:
-    report(f"{parts}: {done} rows are there already")
+    report(f"{parts}: resuming after {done} finished rows")
   return done
 
 
-def _keep(
+def _write_part(
   parts: pathlib.Path, rows: np.ndarray, part: pa.Table, absent: Unreadable | None
 ) -> None:
-  """Writes the part of some rows, and which pictures could not be read so far."""
+  """Write the part of some rows, and the list of unreadable images so far."""
   with replacing(parts / f"{rows[0]:015d}.parquet") as temporary:
     pq.write_table(part, temporary)
   if absent is not None:
     write_json(parts / _UNREADABLE, absent.to_json())
 
 
-def _finish(
+def _join_parts(
   parts: pathlib.Path,
   output: pathlib.Path,
   predictor: Predictor,
@@ -300,35 +299,32 @@ def _finish(
   report: Callable[[str], Any],
   evaluate: bool,
 ) -> None:
-  """One file of all parts, and one of metrics, and then no more parts; or nothing."""
+  """Join all parts to the output, write the metrics, and remove the parts."""
   found = sorted(parts.glob("*.parquet"))
   if not found:
-    raise DataError("the file has no rows: there is nothing to predict")
+    raise DataError("the file has no rows, so there is nothing to predict")
   for name in pq.read_schema(found[0]).names[1:]:
-    if (other := predicted_files.renamed(name, identity)) != name:
-      report(f"{output}: {name!r} is the id of rows, {other!r} the predicted one")
+    if (other := prediction_files.output_name(name, identity)) != name:
+      report(f"{output}: {name!r} is the id of the row, {other!r} the prediction")
+  columns = pq.read_schema(found[0]).names
+  columns = [name for name in columns if name not in _KEPT_BACK]
   temporary = parts / "all.tmp"
   target = predictor.target
-  predicted_files.write_predictions(
+  prediction_files.write_predictions(
     temporary,
     output.suffix,
-    (_said(pq.read_table(part)) for part in found),
+    (pq.read_table(part, columns=columns) for part in found),
     identity=identity,
     names=target.names,
     separator=predictor.encoding.spec.label.separator,
-    facts={
+    metadata={
       "labels": target.names,
       "importance": predictor.method,
       "threshold": predictor.trained.threshold,
     },
   )
   if evaluate:
-    facts = measured.measure(predictor, found, report)
-    write_json(measured.file_beside(output), facts)
+    facts = label_metrics.measure(predictor, found, report)
+    write_json(label_metrics.file_beside(output), facts)
   temporary.replace(output)
   shutil.rmtree(parts)
-
-
-def _said(part: pa.Table) -> pa.Table:
-  kept = [name for name in part.column_names if name not in _KEPT_BACK]
-  return part.select(kept)

@@ -1,4 +1,4 @@
-"""A finished run with how columns of a file become its modalities, ready to predict."""
+"""Predict examples with a finished run and the encoding of its columns."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ from deepsets_jax.training import losses
 
 @dataclasses.dataclass(frozen=True)
 class Predictor:
-  """A finished run with how columns of a file become its modalities.
+  """A finished run with the encoding of the columns of its files.
 
   Attributes:
     trained: The run at its best checkpoint, without its data.
-    encoding: Of the columns.
-    method: Of the importance by modality, a key of `importance.METHODS`, or "none".
-    digest: Of the run.
+    encoding: Encoding of columns as modalities and targets.
+    method: Method for the importance of modalities, a key of `attribution.METHODS`, or
+      "none".
+    digest: Hash of the run.
   """
 
   trained: Trained
@@ -46,11 +47,11 @@ class Predictor:
 
   @property
   def target(self) -> Target:
-    """What is predicted."""
+    """Schema of the target."""
     return self.encoding.schema.target
 
   def with_many(self, files: Mapping[str, str]) -> Predictor:
-    """The same for other files of the tables that belong to the input, by name.
+    """Return the predictor with other files of the joined tables, by table name.
 
     Raises:
       ConfigError: The run has no such table.
@@ -60,19 +61,25 @@ class Predictor:
     return dataclasses.replace(self, encoding=encoding)
 
   def columns(self, table: Table) -> dict[str, pa.Array]:
-    """What is said of each example of a table.
+    """Predict the examples of a table.
 
-    Of labels: `labels`, those above the threshold of validation, which may be none; of
-    classes and binary targets `label`; all of the type that the column had in training.
-    With them `probability`, of the class that is said or else of the positive one, and
-    `probabilities`, in the order of the target's names. Of a regression `value`, in the
-    units of the column that was trained on. Then `embedding`, the vector that all
-    modalities were fused to, `importance`, and the `logits`, for evaluation.
+    Labels have the type of the label column in training; those of a binary target are 0
+    and 1, or false and true.
+
+    Returns:
+      "labels": Multi-label: labels above the threshold of validation, perhaps none.
+      "label": Multi-class and binary: the predicted label.
+      "probability": Multi-class: of the predicted class. Binary: of 1 or true.
+      "probabilities": Multi-label and multi-class: of all, in the order of their names.
+      "value": Regression: in the units of the column.
+      "embedding": The fused vector of all modalities.
+      "importance": Importance of each modality, unless `method` is "none".
+      "logits": For evaluation.
     """
-    step = self.trained.step("logits and embedding", self._of_shard)
+    step = self.trained.step("logits and embedding", self._logits_and_embedding)
     both = self.trained.per_example(step, table)
     logits, embedding = both[:, : self.target.size], both[:, self.target.size :]
-    found = self._answers(logits) | {
+    found = self._predictions(logits) | {
       "embedding": vectors_to_arrow(embedding, np.float32)
     }
     found["logits"] = vectors_to_arrow(logits, np.float32)
@@ -87,27 +94,27 @@ class Predictor:
 
   @property
   def _label_type(self) -> pa.DataType:
-    """The type of a label in the file that was trained on."""
+    """Type of a label in the training file."""
     kind = self.encoding.columns.field(self.encoding.spec.label.column).type
     return kind.value_type if cells.is_list(kind) else kind
 
   @property
   def _names(self) -> pa.Array:
-    """Labels or classes in their own type; as strings where they cannot be of it."""
+    """Labels or classes in the type of training, or as strings if that fails."""
     names = pa.array(self.target.names, pa.string())
     try:
       return names.cast(self._label_type)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
       return names
 
-  def _of_shard(self, params: PyTree, batch: Batch) -> PyTree:
+  def _logits_and_embedding(self, params: PyTree, batch: Batch) -> PyTree:
     model = self.trained.run.model
     variables = {"params": params}
     fused = model.apply(variables, batch.modalities, method="embed")
     logits = model.apply(variables, fused, method="classify")
     return jnp.concatenate([logits, fused.astype(logits.dtype)], axis=-1)
 
-  def _answers(self, logits: np.ndarray) -> dict[str, pa.Array]:
+  def _predictions(self, logits: np.ndarray) -> dict[str, pa.Array]:
     target, threshold = self.target, self.trained.threshold
     chances = losses.probabilities(target, logits)
     column = vectors_to_arrow(chances.reshape(len(chances), -1), np.float32)
@@ -139,16 +146,17 @@ class Predictor:
 
 
 def load_predictor(workdir: str | pathlib.Path, method: str = "usual") -> Predictor:
-  """The predictor of a finished run on a file.
+  """Open a finished run on a file.
 
   Args:
     workdir: Folder of the run.
-    method: Of the importance by modality: "usual" takes Shapley values of up to 12
-      modalities, and leaves one out of more; "none", or a key of `importance.METHODS`.
+    method: Method for the importance of modalities: a key of `attribution.METHODS`,
+      "none", or "usual" for Shapley values of up to 12 modalities and leave-one-out of
+      more.
 
   Raises:
-    ConfigError: No such run, one that has not ended or that was on other data; or the
-      method is none of its model.
+    ConfigError: The run does not exist, has not ended or was on other data, or its
+      model does not have the method.
   """
   workdir = pathlib.Path(workdir)
   encoding = encodings.read(workdir)
@@ -160,8 +168,8 @@ def load_predictor(workdir: str | pathlib.Path, method: str = "usual") -> Predic
     attribution.check([method], run)
   if method == "shapley" and modalities > MOST_EXACT:
     raise ConfigError(
-      f"{modalities} modalities, and Shapley values of each row are for up to"
-      f" {MOST_EXACT}: take leave_one_out, or none"
+      f"Shapley values need at most {MOST_EXACT} modalities, but the run has"
+      f" {modalities}; choose leave_one_out or none"
     )
   digest = hashlib.sha256((workdir / "results.json").read_bytes())
   digest.update((workdir / "config.json").read_bytes())

@@ -1,11 +1,11 @@
-"""A finished run of recall, asked by hand: what a user comes to, and what is alike.
+"""Search with a finished retrieval run: items for a user, and similar items.
 
   searcher = Searcher("runs/movielens_retrieval")
   searcher.user("1", k=5)
   searcher.history(["Star Wars (1977)", "Alien (1979)"])
   searcher.item("Toy Story (1995)")
 
-Each gives `Hit`s, the best first.
+Each method returns `Hit`s, the best first.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from deepsets_jax.serving import embeddings as files
 from deepsets_jax.serving.titles import Titles, row_of
 from deepsets_jax.tasks.retrieval.nearest import nearest
 
-# Seconds between the events of a history that is typed, which has no times.
+# Seconds between the events of a typed history, which has no times.
 APART = 60
 
 
 @dataclasses.dataclass(frozen=True)
 class Hit:
-  """An item that was found.
+  """A retrieved item.
 
   Attributes:
-    rank: From 1.
+    rank: Rank from 1.
     score: The product of the vectors, or their cosine.
-    row: In the table of items.
-    id: Of the item.
-    title: To be printed.
-    events: Number of the item's training events: how popular it is.
+    row: Row in the table of items.
+    id: Id of the item.
+    title: Title of the item.
+    events: Number of the item's training events, its popularity.
   """
 
   rank: int
@@ -54,14 +54,14 @@ class Hit:
 
 
 @dataclasses.dataclass(frozen=True)
-class Event:
+class UserEvent:
   """An event of a user.
 
   Attributes:
-    row: Of the item.
-    title: Of the item.
-    time: In seconds since 1970.
-    rating: None where events are clicks.
+    row: Row of the item.
+    title: Title of the item.
+    time: Seconds since 1970.
+    rating: The rating; None for clicks.
   """
 
   row: int
@@ -71,23 +71,23 @@ class Event:
 
 
 class Searcher:
-  """A run of recall at its best checkpoint, with the vectors of its items."""
+  """A retrieval run at its best checkpoint, with the vectors of its items."""
 
   def __init__(
     self,
     workdir: str | pathlib.Path,
     embeddings: str | pathlib.Path | None = None,
   ):
-    """The searcher.
+    """Open a run.
 
     Args:
       workdir: Folder of the run.
-      embeddings: Folder that experiments.embed has written for this run, to read the
-        vectors of the items from; None computes them.
+      embeddings: Folder of experiments.embed with the vectors of the run's items; None
+        computes them.
 
     Raises:
       ConfigError: See `tasks.load_task` and `embeddings.digest`.
-      DataError: The files are missing, or of another run.
+      DataError: The files are missing, or belong to another run.
     """
     self.task, self._params = tasks.load_task(workdir, "retrieval")
     histories = self.task.histories
@@ -101,24 +101,24 @@ class Searcher:
 
   @property
   def score(self) -> str:
-    """What the scores of `user` and `history` are: "product" or "cosine"."""
+    """Kind of the scores of `user` and `history`: "product" or "cosine"."""
     return "cosine" if self.task.config.retrieval.normalize else "product"
 
   def user(self, id: str, k: int = 10, *, approximate: bool = False) -> list[Hit]:
-    """The items that a user of the data comes to after all its events.
+    """Return the best next items for a user after all events.
 
-    Those that it has come to already are left out: there may be fewer than `k`.
+    Items of the user's history are left out, so that there may be fewer than `k`.
 
     Args:
-      id: Of the user.
+      id: Id of the user.
       k: Number of items.
       approximate: See `nearest.nearest`.
 
     Raises:
-      ConfigError: No such user, or `k` is out of range.
+      ConfigError: There is no such user, or `k` is out of range.
     """
     row = self._user(id)
-    return self._of_user(self.task.histories, row, k, approximate)
+    return self._hits_of_user(self.task.histories, row, k, approximate)
 
   def history(
     self,
@@ -128,14 +128,13 @@ class Searcher:
     fields_of: str | None = None,
     approximate: bool = False,
   ) -> list[Hit]:
-    """The items that a user comes to after some items, which are left out.
+    """Return the best next items after a given history, whose items are left out.
 
     Args:
-      titles: See `row`; the oldest first. As if come to a minute apart; none at all for
-        a user without a history.
+      titles: Titles of the history, the oldest first, see `row`. There may be none. The
+        events are taken to be a minute apart.
       k: Number of items.
-      fields_of: Id of a user of the data whose fields are taken; by default there are
-        none.
+      fields_of: Id of a user whose fields are used; None for absent fields.
       approximate: See `nearest.nearest`.
 
     Raises:
@@ -153,48 +152,48 @@ class Searcher:
       times=APART * np.arange(len(rows)),
       ratings=None,
     )
-    return self._of_user(typed, 0, k, approximate)
+    return self._hits_of_user(typed, 0, k, approximate)
 
   def item(self, title: str, k: int = 10, *, approximate: bool = False) -> list[Hit]:
-    """The items whose vectors have the largest cosine with an item's, without itself.
+    """Return the items whose vectors have the largest cosine with an item's vector.
 
     Raises:
-      ConfigError: See `row`; or nothing is known of the item; or `k` is out of range.
+      ConfigError: See `row`; or the item has no element; or `k` is out of range.
     """
     row = self.row(title)
     items = self.task.histories.items
     if not any(items.lengths_of(name, row) for name in items.modalities):
       raise ConfigError(
-        f"nothing is known of {self.title(row)!r}: it has {self._events[row]} training"
-        " events, and no field that the run reads"
+        f"item {self.title(row)!r} has {self._events[row]} training events and no field"
+        " that the run reads, so its vector is undefined"
       )
     seen = np.array([row])
     vector = self._directions[row]
     return self._hits(vector, self._directions, k, seen, approximate)
 
   def row(self, title: str) -> int:
-    """The row of an item by its title, see `titles.Titles.row`.
+    """Return the row of an item by its title, see `titles.Titles.row`.
 
     Raises:
-      ConfigError: No item is called so, or several; names candidates.
+      ConfigError: No item or several items match; names candidates.
     """
     return self._titles.row(title)
 
   def title(self, row: int) -> str:
-    """The title of an item."""
+    """Return the title of the item of a row."""
     return str(self.task.titles[row])
 
-  def events(self, id: str) -> list[Event]:
-    """All events of a user, by time.
+  def events(self, id: str) -> list[UserEvent]:
+    """Return all events of a user, by time.
 
     Raises:
-      ConfigError: No such user.
+      ConfigError: There is no such user.
     """
     histories, user = self.task.histories, self._user(id)
     found = range(*histories.offsets[user : user + 2])
     ratings = histories.ratings
     return [
-      Event(
+      UserEvent(
         row=int(histories.rows[i]),
         title=self.title(histories.rows[i]),
         time=int(histories.times[i]),
@@ -206,10 +205,10 @@ class Searcher:
   def _user(self, id: str) -> int:
     return row_of(self.task.histories.users.ids, id, "user")
 
-  def _of_user(
+  def _hits_of_user(
     self, histories: Histories, row: int, k: int, approximate: bool
   ) -> list[Hit]:
-    """What the user of a row comes to after all its events."""
+    """Return the best next items for the user of a row after all events."""
     begin, end = histories.offsets[row : row + 2]
     max_history = self.task.config.data.histories.max_history
     before = next_item.users_before(
@@ -238,6 +237,6 @@ class Searcher:
 
   @functools.cached_property
   def _directions(self) -> Float[np.ndarray, "i d"]:
-    """The vectors of items scaled to length 1; zero stays zero."""
+    """Vectors of items scaled to length 1; zero vectors stay zero."""
     lengths = np.linalg.norm(self.items, axis=1, keepdims=True)
     return self.items / np.where(lengths > 0, lengths, 1)

@@ -1,4 +1,4 @@
-"""Items by what a person types: a title, with or without its year, or an id."""
+"""Find items by typed text: a title, with or without its year, or an id."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 
 from deepsets_jax.foundation.errors import ConfigError
 
-# What comes before an id, in place of a title.
+# Prefix of an id that stands in place of a title.
 ID = "id:"
 _YEAR = re.compile(r"\s*\(\d{4}\)$")
-# As in "Usual Suspects, The", which is also called "The Usual Suspects".
+# "Usual Suspects, The" can also be found as "The Usual Suspects".
 _ARTICLE = re.compile(r"(.*), ([^\s,]+)$")
 _SHOWN = 5
 
@@ -24,24 +24,24 @@ class Titles:
   """The rows of items by their titles and ids."""
 
   def __init__(self, ids: np.ndarray, titles: np.ndarray, events: np.ndarray):
-    """The titles.
+    """Index the titles.
 
     Args:
-      ids: Of all items.
-      titles: The same.
-      events: How often each is met: of several candidates the frequent come first.
+      ids: Id of each item, `[i]`.
+      titles: Title of each item, `[i]`.
+      events: Number of events of each item, `[i]`; candidates are ordered by it.
     """
     self._ids, self._titles, self._events = ids, titles, events
 
   def row(self, text: str) -> int:
-    """The row of the item that is meant.
+    """Return the row of an item.
 
     Args:
-      text: A title, in letters of any case, without its year if that suffices; or
+      text: A title in any case, whose year may be left out if it is unique without; or
         "id:" and an id.
 
     Raises:
-      ConfigError: No item is called so, or several; names candidates.
+      ConfigError: No item or several items match; names candidates.
     """
     if text.strip().startswith(ID):
       return row_of(self._ids, text.strip().removeprefix(ID), "item")
@@ -52,13 +52,13 @@ class Titles:
         return rows[0]
       if rows:
         advice = "give id:ID" if names is self._full else "give the year, or id:ID"
-        raise ConfigError(f"{text!r} may be {self._listed(rows)}; {advice}")
+        raise ConfigError(f"{text!r} is ambiguous: {self._listed(rows)}; {advice}")
     near = self._nearest(wanted)
-    advice = f"the nearest are {self._listed(near)}" if near else "none is like it"
-    raise ConfigError(f"no item is called {text!r}: {advice}; or give id:ID")
+    similar = f"; similar are {self._listed(near)}" if near else ""
+    raise ConfigError(f"no item has the title {text!r}{similar}; or give id:ID")
 
   def _nearest(self, wanted: str) -> Sequence[int]:
-    """Rows of titles that contain the text, or else that are spelt nearly so."""
+    """Return rows of titles that contain the text, or else of similar spelling."""
     containing = {
       r for name, rows in self._full.items() if wanted in name for r in rows
     }
@@ -84,10 +84,10 @@ class Titles:
 
 
 def row_of(ids: np.ndarray, wanted: str, what: str) -> int:
-  """The row of an id.
+  """Return the row of an id.
 
   Raises:
-    ConfigError: None has it.
+    ConfigError: The id is unknown; `what` names its kind in the message.
   """
   rows = np.flatnonzero(ids == wanted)
   if not len(rows):
@@ -112,5 +112,5 @@ def _index(titles: Sequence[str]) -> Mapping[str, list[int]]:
 
 
 def _plain(text: str) -> str:
-  """The text in lower case, with single spaces."""
+  """Return the text in lower case, with single spaces."""
   return " ".join(text.casefold().split())

@@ -400,7 +400,7 @@ class TestOutputs:
     output = outputs.predicted(target, logits, 0.5)
     # Where none is predicted, what speaks against the most probable one.
     np.testing.assert_allclose(output.of(logits), [1.5, 1])
-    assert output.names() == ["a, b", "b"]
+    assert output.names() == ["a, b", "not b"]
 
   def test_of_a_class_is_its_log_probability(self):
     target = outputs.Target("multiclass", 2)
@@ -425,6 +425,9 @@ class TestOutputs:
     logits = np.array([[2], [-3]], np.float32)
     output = outputs.predicted(target, logits[:, 0:1], 0.5)
     np.testing.assert_allclose(output.of(logits), [2, 3])
+    assert output.names() == ["yes", "no"]
+    named = outputs.Target("binary", 1, ("rare",))
+    assert outputs.predicted(named, logits, 0.5).names() == ["rare", "not rare"]
 
   def test_a_label_may_be_chosen_by_name_or_number(self):
     target = outputs.Target("multilabel", 3, ("a", "b", "c"))

@@ -78,9 +78,9 @@ def test_users_have_their_training_and_their_known_events(loaded, written):
 
 def test_all_users_are_known_to_the_end(loaded, digest):
   task, params = loaded
-  made = embeddings.of_users(task, params, task.items(params), digest)
+  made = embeddings.embed_users(task, params, task.items(params), digest)
   assert made["known"].to_pylist() == task.histories.lengths().tolist()
-  before = embeddings.of_users(task, params, task.items(params), digest, "test")
+  before = embeddings.embed_users(task, params, task.items(params), digest, "test")
   assert not np.array_equal(made["vector"].to_pylist(), before["vector"].to_pylist())
 
 
@@ -100,9 +100,9 @@ def test_items_are_read_as_they_were(loaded, written, digest):
 
 
 def test_files_of_another_run_or_kind_or_damaged_are_refused(written, digest, tmp_path):
-  with pytest.raises(DataError, match="not the file of items of this run.*its run is"):
+  with pytest.raises(DataError, match="not the file of items .*its run differs"):
     embeddings.read_items(written / "items.parquet", "0" * 64)
-  with pytest.raises(DataError, match="its kind is another.*experiments.embed"):
+  with pytest.raises(DataError, match="its kind differs.*experiments.embed"):
     embeddings.read_items(written / "users.parquet", digest)
   whole = (written / "items.parquet").read_bytes()
   (tmp_path / "half.parquet").write_bytes(whole[: len(whole) // 2])
@@ -129,7 +129,7 @@ def test_the_digest_is_of_the_run_and_its_events(loaded, folder, digest, tmp_pat
 
 def test_a_large_file_has_row_groups(loaded, digest, tmp_path, monkeypatch):
   monkeypatch.setattr(embeddings, "_ROWS", 10)
-  made = embeddings.of_items(*loaded, digest)
+  made = embeddings.embed_items(*loaded, digest)
   embeddings.write_embeddings(made, tmp_path / "new" / "items.parquet")
   assert pq.read_metadata(tmp_path / "new" / "items.parquet").num_row_groups == 3
   found = embeddings.read_items(tmp_path / "new" / "items.parquet", digest)
@@ -144,7 +144,7 @@ def test_a_write_that_fails_leaves_nothing(loaded, digest, tmp_path, monkeypatch
   monkeypatch.setattr(pq, "write_table", fail)
   with pytest.raises(OSError, match="no space left"):
     embeddings.write_embeddings(
-      embeddings.of_items(*loaded, digest), tmp_path / "items.parquet"
+      embeddings.embed_items(*loaded, digest), tmp_path / "items.parquet"
     )
   assert list(tmp_path.iterdir()) == []
 

@@ -14,15 +14,15 @@ from absl import flags
 
 from configs import table as table_config
 from deepsets_jax.analysis.attribution import outputs
-from deepsets_jax.data.ingest.columns import facts, proposal, spec
+from deepsets_jax.data.ingest.columns import profiling, proposal, spec
 from deepsets_jax.data.ingest.columns.encoding import Encoding
 from deepsets_jax.data.ingest.columns.labels import Label, LabelEncoder
-from deepsets_jax.data.ingest.columns.numeric import Number
+from deepsets_jax.data.ingest.columns.numeric import Scalar
 from deepsets_jax.data.ingest.columns.tokens import Category, Vocabulary
 from deepsets_jax.data.ingest.files import opening, source
 from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.foundation.files import write_json
-from deepsets_jax.serving import measured, prediction
+from deepsets_jax.serving import label_metrics, prediction
 from deepsets_jax.serving.predictor import load_predictor
 from deepsets_jax.tasks import fit, trained
 from deepsets_jax.tasks.supervised import encodings
@@ -35,8 +35,8 @@ def run_on(folder, label):
   path = folder / "films.parquet"
   pq.write_table(films.table(label=label), path)
   rows = opening.open_source(str(path))
-  proposed, _ = proposal.propose(facts.gather(rows), rows.where, label)
-  write_json(spec.beside(str(path)), proposed.to_json())
+  proposed, _ = proposal.propose(profiling.profile_columns(rows), rows.where, label)
+  write_json(spec.path_beside(str(path)), proposed.to_json())
   config = table_config.get_config()
   config.total_steps = 8
   config.data.update(path=str(path), batch_size=16, shards=8)
@@ -104,7 +104,7 @@ def test_labels_are_those_that_the_metrics_were_measured_with(predictor):
   got = metrics.for_target(predictor.target, logits, targets, np.ones(2), threshold)
   assert got["f1_samples"] == 1 and 0 < targets.mean() < 1
   strict = dataclasses.replace(predictor.trained, threshold=threshold)
-  found = dataclasses.replace(predictor, trained=strict)._answers(logits)
+  found = dataclasses.replace(predictor, trained=strict)._predictions(logits)
   assert np.array(found["probabilities"].to_pylist()).min() == 1
   names = np.array(predictor.target.names)
   for labels, row in zip(found["labels"].to_pylist(), targets, strict=True):
@@ -119,7 +119,7 @@ def test_an_example_may_have_none_of_the_labels(predictor):
   targets = np.zeros((3, size), np.float32)
   targets[0, 0] = 1
   half = dataclasses.replace(predictor.trained, threshold=0.5)
-  found = dataclasses.replace(predictor, trained=half)._answers(logits)
+  found = dataclasses.replace(predictor, trained=half)._predictions(logits)
   assert found["labels"].to_pylist() == [[predictor.target.names[0]], [], []]
   got = metrics.for_target(predictor.target, logits, targets, np.ones(3), 0.5)
   assert got["f1_samples"] == got["f1_micro"] == 1
@@ -186,7 +186,7 @@ def test_numbers_where_training_had_strings_are_said(finished, predictor, tmp_pa
   pq.write_table(pa.table({"country": [7, 8]}), tmp_path / "a.parquet")
   found, said = write(predictor, str(tmp_path / "a.parquet"), tmp_path / "b.parquet")
   assert len(found) == 2
-  assert any("'country' is int64, in training it was string" in line for line in said)
+  assert any("'country' is int64, but was string in training" in line for line in said)
 
 
 def test_whole_numbers_that_no_float_holds_are_rounded(finished, predictor, tmp_path):
@@ -202,7 +202,7 @@ def test_whole_numbers_that_no_float_holds_are_rounded(finished, predictor, tmp_
 def test_a_file_with_nothing_to_predict_from_is_told(finished, predictor, tmp_path):
   (tmp_path / "a.jsonl").write_text('{"other": 1, "plot": null}\n{"other": 2}\n')
   found, said = write(predictor, str(tmp_path / "a.jsonl"), tmp_path / "b.parquet")
-  assert len(found) == 2 and "no row has anything to predict from" in said[-1]
+  assert len(found) == 2 and "all rows are alike" in said[-1]
   pq.write_table(pa.table({"faces": pa.nulls(2)}), tmp_path / "c.parquet")
   _, said = write(predictor, str(tmp_path / "c.parquet"), tmp_path / "d.parquet")
   assert any("column 'faces' is empty: 'faces' is absent" in line for line in said)
@@ -230,7 +230,7 @@ def test_it_goes_on_where_it_was_stopped(finished, predictor, tmp_path, monkeypa
     prediction.pq, "write_table", lambda t, p: (written.append(p), real(t, p))
   )
   found, said = write(predictor, path, output)
-  assert len(written) == 6 and "30 rows are there already" in said[0]
+  assert len(written) == 6 and "resuming after 30 finished rows" in said[0]
   assert found.equals(want)
   assert sorted(f.name for f in tmp_path.iterdir()) == [
     "out.parquet",
@@ -293,7 +293,7 @@ def test_an_id_of_the_name_of_a_prediction_stays(finished, predictor, tmp_path, 
   want, _ = write(predictor, finished[1], tmp_path / "want.parquet")
   assert found[name].to_pylist() == films.table()["film_id"].to_pylist()
   assert found[f"predicted_{name}"].equals(want[name])
-  assert f"{name!r} is the id of rows, 'predicted_{name}' the predicted one" in said[-1]
+  assert f"{name!r} is the id of the row, 'predicted_{name}' the prediction" in said[-1]
 
 
 def plain(label, kind, names=(), **columns):
@@ -332,7 +332,7 @@ def test_a_label_has_the_type_that_it_had(label, kind, names, want):
   logits = np.array([[-2, 3], [-1, -3]], np.float32)
   if label == "binary":
     logits = np.array([[-0.5], [-1.0]], np.float32)  # On both sides of .3.
-  answers = plain(label, kind, names)._answers(logits)
+  answers = plain(label, kind, names)._predictions(logits)
   found = answers["labels" if label == "multilabel" else "label"]
   assert found.to_pylist() == want
   assert found.type == (kind if found.type == kind else pa.list_(kind))
@@ -367,7 +367,7 @@ def test_evaluation_measures_as_the_report_does(finished, predictor, tmp_path):
     prediction.predict_file(*arguments, evaluate=True)
   pq.write_table(whole.drop_columns(["genres"]), tmp_path / "new.parquet")
   (tmp_path / "out.metrics.json").unlink()
-  with pytest.raises(DataError, match="no column 'genres', the label, to evaluate by"):
+  with pytest.raises(DataError, match="--evaluate needs the label, column 'genres'"):
     prediction.predict_file(*arguments, evaluate=True)
 
 
@@ -375,20 +375,20 @@ def test_a_class_that_the_run_does_not_know_is_not_evaluated(tmp_path):
   one = plain("multiclass", pa.int64(), ("1", "2"))
   columns = {"y": pa.array([2.0, None, 3.0, 1.0])}  # The type may be another.
   batch = pa.RecordBatch.from_pydict(columns)
-  found = measured.truth(one.encoding, batch, np.arange(4), "new.parquet")
+  found = label_metrics.label_columns(one.encoding, batch, np.arange(4), "new.parquet")
   assert found["measured"].to_pylist() == ["yes", "no label", "unknown class", "yes"]
   logits = np.array([[0, 1], [0, 1], [0, 1], [0, 1]], np.float32)
   flat = pa.array(logits.reshape(-1))
   found["logits"] = pa.FixedSizeListArray.from_arrays(flat, 2)
   pq.write_table(pa.table(found), tmp_path / "part.parquet")
   said = []
-  got = measured.measure(one, [tmp_path / "part.parquet"], said.append)
+  got = label_metrics.measure(one, [tmp_path / "part.parquet"], said.append)
   assert (got["rows"], got["no label"], got["unknown class"]) == (2, 1, 1)
   assert got["metrics"]["accuracy"] == 1 / 2 and len(said) == 2
 
 
 def test_columns_of_other_types_are_read_where_it_is_plain_what_they_mean(tmp_path):
-  kinds = {"flag": Category("flag"), "zip": Category("zip"), "day": Number("day")}
+  kinds = {"flag": Category("flag"), "zip": Category("zip"), "day": Scalar("day")}
   columns = {"flag": pa.bool_(), "zip": pa.int64(), "day": pa.date32(), "y": pa.bool_()}
   days = [datetime.date(2020, 1, 1), None, datetime.date(2021, 5, 4)]
   trained_on = pa.table(
@@ -424,10 +424,12 @@ def test_columns_of_other_types_are_read_where_it_is_plain_what_they_mean(tmp_pa
   for table in (trained_on, other, another):
     pq.write_table(table, tmp_path / "new.parquet")
     path = str(tmp_path / "new.parquet")
-    source_of = opening.open_source(path, prediction._wanted(encoding, path, False))
-    names = prediction._columns(encoding, source_of, False, pytest.fail)
+    source_of = opening.open_source(
+      path, prediction._types_of_untyped_file(encoding, path, False)
+    )
+    names = prediction._columns_to_read(encoding, source_of, False, pytest.fail)
     (batch,) = source_of.batches(names)
-    batch = prediction._matched(batch, encoding, rows, path)
+    batch = prediction._match_types(batch, encoding, rows, path)
     tables.append(encoding.table(batch, rows, path, labelled=False))
   for name in kinds:
     want, *found = (table.modalities[name] for table in tables)
@@ -435,8 +437,8 @@ def test_columns_of_other_types_are_read_where_it_is_plain_what_they_mean(tmp_pa
       np.testing.assert_array_equal(one.values, want.values)
       np.testing.assert_array_equal(one.offsets, want.offsets)
   batch = pa.RecordBatch.from_pydict({"flag": pa.array([1, 2])})
-  with pytest.raises(DataError, match="row 1, column 'flag': '2' is no bool; write 0"):
-    prediction._matched(batch, encoding, rows, "new.parquet")
+  with pytest.raises(DataError, match="row 1, column 'flag': '2' is not bool; write 0"):
+    prediction._match_types(batch, encoding, rows, "new.parquet")
 
 
 def test_a_picture_that_cannot_be_read_is_absent_unless_strict(
@@ -455,10 +457,10 @@ def test_a_picture_that_cannot_be_read_is_absent_unless_strict(
     tables[name], said = write(predictor, str(path), tmp_path / f"{name}.out.parquet")
     if name == "broken":
       lines = said[-1].splitlines()
-      assert "2 pictures cannot be read, and are absent" in lines[0]
+      assert "2 images cannot be read and are absent" in lines[0]
       assert [line.split(",")[0] for line in lines[1:]] == ["  row 5", "  row 45"]
       output = tmp_path / "strict.parquet"
-      with pytest.raises(DataError, match="row 5, column 'poster': it cannot be read"):
+      with pytest.raises(DataError, match="row 5, column 'poster': the image cannot"):
         prediction.predict_file(predictor, str(path), output, print, strict=True)
       with pytest.raises(DataError, match="of another prediction.*--strict"):
         prediction.predict_file(predictor, str(path), output, print)

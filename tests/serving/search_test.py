@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from deepsets_jax.serving.searcher import Event, Hit, Searcher
+from deepsets_jax.serving.searcher import Hit, Searcher, UserEvent
 from experiments import search
 from tests.data.interactions import small_movielens
 
@@ -36,10 +36,12 @@ def test_columns_are_aligned_and_titles_last():
 
 
 def test_the_last_events_have_a_date_and_a_rating_where_there_is_one():
-  events = [Event(row=0, title=f"T{i}", time=86_400 * i, rating=4.0) for i in range(9)]
+  events = [
+    UserEvent(row=0, title=f"T{i}", time=86_400 * i, rating=4.0) for i in range(9)
+  ]
   assert search.context(events).splitlines()[0] == "  1970-01-05  4  T4"
   assert len(search.context(events).splitlines()) == 5
-  clicks = [Event(row=0, title="T", time=-1, rating=None)]
+  clicks = [UserEvent(row=0, title="T", time=-1, rating=None)]
   assert search.context(clicks) == "  1969-12-31  T"
 
 
@@ -83,7 +85,7 @@ def test_the_command_answers_or_says_in_a_line_why_not(folder, searcher):
   want = search.of_history(searcher, "Toy Story;id:3", None, 4, False)
   assert done.stdout == f"{want}\n"
   for arguments, message in (
-    (["--item=Sabrina"], "error: 'Sabrina' may be "),
+    (["--item=Sabrina"], "error: 'Sabrina' is ambiguous: "),
     (["--item=x", "--user=1"], "error: give exactly one of --user, --history and"),
     (["--user=1", "--k=26"], "error: k is 26: expected 1 to 25"),
   ):

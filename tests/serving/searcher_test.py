@@ -43,7 +43,7 @@ def vector_of(searcher, user):
   """The user's, by the walk of all users."""
   task = searcher.task
   rows, ends = np.arange(small_movielens.USERS), task.histories.offsets[1:]
-  before = searchers.prefixes.users_before(task.histories, rows, ends, max_history=4)
+  before = searchers.next_item.users_before(task.histories, rows, ends, max_history=4)
   return task.users(searcher._params, searcher.items, before)[user - 1]
 
 
@@ -133,7 +133,7 @@ class TestItem:
     assert [hit.score for hit in hits] == pytest.approx(want, rel=1e-4)
 
   def test_of_which_nothing_is_known_is_like_none(self, searcher):
-    with pytest.raises(ValueError, match="nothing is known of 'Zyxomma'.*0 training"):
+    with pytest.raises(ValueError, match="'Zyxomma' has 0 training"):
       searcher.item("Zyxomma")
 
 
@@ -160,15 +160,15 @@ def test_titles_are_found(searcher, text, row):
   [
     (
       "Sabrina",
-      r"may be 'Sabrina \(1954\)' \(id:2\), .*\(id:3\); give the year, or id",
+      r"is ambiguous: 'Sabrina \(1954\)' \(id:2\), .*\(id:3\); give the year, or id",
     ),
     # These are of one year.
     ("Chasing Amy (1997)", r"\(id:4\), .* \(id:5\); give id:ID"),
-    ("toy s", r"nearest are 'Toy S[^;]*\(id:1\)"),
-    ("Zyxoma", r"nearest are 'Zyxomma' \(id:25\); or give id:ID"),
+    ("toy s", r"similar are 'Toy S[^;]*\(id:1\)"),
+    ("Zyxoma", r"similar are 'Zyxomma' \(id:25\); or give id:ID"),
     ("film", r"and 12 others; or"),
-    ("qqqq", "no item is called 'qqqq': none is like it"),
-    ("", "no item is called ''"),
+    ("qqqq", "no item has the title 'qqqq'; or give"),
+    ("", "no item has the title ''"),
     ("id:77", "no item has the id '77'; there are 25, such as '1', '2', '3'"),
   ],
 )
@@ -184,7 +184,7 @@ def test_of_several_titles_that_contain_the_text_the_popular_come_first(searcher
   )  # Of those with a number.
   with pytest.raises(ValueError) as caught:
     searcher.row("film")
-  shown = str(caught.value).partition("nearest are ")[2].split(", ")
+  shown = str(caught.value).partition("similar are ")[2].split(", ")
   assert shown[0] == f"'{searcher.task.titles[best]}' (id:{best + 1})"
 
 
@@ -206,7 +206,7 @@ def test_vectors_of_items_are_read_where_they_are(folder, searcher, tmp_path):
 class TestOtherRuns:
   def test_a_run_of_labels_is_sent_to_its_commands(self, tmp_path):
     run_folder.create(smoke.get_config(), tmp_path / "run")
-    with pytest.raises(ValueError, match="of task 'labels'.*experiments.predict or"):
+    with pytest.raises(ValueError, match="of task 'supervised'.*experiments.predict"):
       Searcher(tmp_path / "run")
 
   def test_a_run_of_recall_is_sent_to_its_commands(self, folder):

@@ -44,9 +44,22 @@ class Output:
     return np.asarray(score(self.target.kind, jnp.asarray(logits), self.weights))
 
   def names(self) -> list[str]:
-    """The explained labels of each example: those with a weight, joined by commas."""
-    names = np.array(self.target.names or range(self.target.size), np.str_)
-    return [", ".join(names[row != 0]) for row in self.weights]
+    """Name what is explained of each example: its labels of nonzero weight.
+
+    Several labels are joined by commas, and "not" precedes a label of negative weight.
+    The answers of a binary target without a name are "yes" and "no".
+    """
+    if self.target.kind == "binary" and not self.target.names:
+      return ["yes" if row[0] > 0 else "no" for row in self.weights]
+    names = self.target.names or range(self.target.size)
+    return [
+      ", ".join(
+        f"not {name}" if weight < 0 else str(name)
+        for name, weight in zip(names, row, strict=True)
+        if weight
+      )
+      for row in self.weights
+    ]
 
 
 def score(

@@ -107,7 +107,9 @@ def prediction(
   """Returns the prediction as [{"name": label, "value": probability or number}].
 
   A multi-label prediction has the labels above the threshold, possibly none; a
-  multi-class prediction the three most probable classes.
+  multi-class prediction the three most probable classes. A binary prediction has the
+  name with its probability; without a name it is the predicted answer, "yes" or "no",
+  with the probability of that answer.
 
   Args:
     target: The target of the schema.
@@ -115,6 +117,11 @@ def prediction(
     threshold: The smallest probability of a predicted label, exclusive.
   """
   scores = np.atleast_1d(scores)  # A binary target has a single number.
+  if target.kind == "binary" and not target.names:
+    chance = float(scores[0])
+    if chance > threshold:
+      return [{"name": "yes", "value": chance}]
+    return [{"name": "no", "value": 1 - chance}]
   order = np.arange(target.size)
   if target.kind in ("multilabel", "multiclass"):
     order = np.argsort(-scores, kind="stable")

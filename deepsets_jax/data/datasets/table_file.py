@@ -34,7 +34,7 @@ def _resolve(config: ConfigDict) -> ConfigDict:
     raise ConfigError("config.data.path is not set: give the file of the table")
   config = config.copy_and_resolve_references()
   with config.unlocked():
-    config.columns = ConfigDict(spec.read(spec.beside(config.path)).to_json())
+    config.columns = ConfigDict(spec.read_spec(spec.path_beside(config.path)).to_json())
   return config
 
 

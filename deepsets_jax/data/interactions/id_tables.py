@@ -17,12 +17,12 @@ import pyarrow as pa
 
 from deepsets_jax.data.ingest.columns import cells, spec
 from deepsets_jax.data.ingest.columns.encoding import Encoding
-from deepsets_jax.data.ingest.columns.facts import gather
 from deepsets_jax.data.ingest.columns.images import Unreadable
 from deepsets_jax.data.ingest.columns.labels import Label, LabelEncoder
+from deepsets_jax.data.ingest.columns.profiling import profile_columns
 from deepsets_jax.data.ingest.columns.proposal import propose
 from deepsets_jax.data.ingest.columns.spec import ColumnType, Spec
-from deepsets_jax.data.ingest.columns.survey import located, numbered
+from deepsets_jax.data.ingest.columns.splits import numbered_batches
 from deepsets_jax.data.ingest.files import opening, paths
 from deepsets_jax.data.ingest.files.source import Source, shorten, shorten_names
 from deepsets_jax.data.tables.table import Table, table_without_target
@@ -84,7 +84,7 @@ def read_id_table(path: str, column: str, report: Report) -> IdTable:
       raise DataError(
         f"{source.where}: column"
         f" {', '.join(map(repr, given.modalities[name].by_column))}, modality {name!r}:"
-        f" {why}; repair it, or leave it out of {spec.beside(path)}"
+        f" {why}; repair it, or leave it out of {spec.path_beside(path)}"
       )
   else:
     fields = _proposed(source, column, report)
@@ -94,7 +94,7 @@ def read_id_table(path: str, column: str, report: Report) -> IdTable:
   fitted = {name: state for name, (_, state) in fields.items()}
   of_fields = Spec(kinds, _no_label(column))
   encoding = Encoding(of_fields, fitted, LabelEncoder(), source.schema)
-  encoding = encoding.at(paths.folder(path))
+  encoding = encoding.with_image_folder(paths.folder(path))
   absent = Unreadable()
   table = _encoded(source, encoding, ids, absent)
   if absent.counts:
@@ -125,11 +125,9 @@ def check_ids(source: Source, column: str, advice: str) -> None:
 def _ids(source: Source, column: str) -> np.ndarray:
   """The id of every row, `[b]` distinct strings."""
   found: list[str] = []
-  for rows, batch in numbered(source, [column]):
-    try:
+  for rows, batch in numbered_batches(source, [column]):
+    with cells.locate_errors(source.where, column, rows):
       strings, lengths = cells.strings(batch[column])
-    except cells.CellError as error:
-      raise located(error, source.where, column, rows) from error
     if not lengths.all():
       raise DataError(
         f"{source.where}: row {rows[np.argmin(lengths)]}, column {column!r}: there is"
@@ -154,14 +152,16 @@ def _titles(source: Source, ids: np.ndarray) -> np.ndarray:
   able = [field.name for field in able if pa.types.is_string(field.type)]
   if not able:
     return ids
-  texts = [text for _, b in numbered(source, able[:1]) for text in b[0].to_pylist()]
+  texts = [
+    text for _, b in numbered_batches(source, able[:1]) for text in b[0].to_pylist()
+  ]
   lines = [" ".join((text or "").split())[:_TITLE_SIZE] for text in texts]
   return np.array([a or b for a, b in zip(lines, ids.tolist(), strict=True)], np.str_)
 
 
 def _given(path: str, column: str) -> Spec | None:
   """The spec beside the file, which needs to name only modalities; None without one."""
-  beside = spec.beside(path)
+  beside = spec.path_beside(path)
   if not beside.exists():
     return None
   try:
@@ -192,7 +192,7 @@ def _proposed(source: Source, column: str, report: Report) -> Fitted:
   others = [name for name in source.schema.names if name != column]
   if not others:
     return {}
-  facts = gather(source)
+  facts = profile_columns(source)
   try:
     proposed, unused = propose(facts, source.where, label=column)
   except DataError as error:  # No column can be a field.
@@ -220,12 +220,10 @@ def _fit(
   """
   fittings = {name: kind.fitting() for name, kind in kinds.items()}
   columns = list(dict.fromkeys(c for kind in kinds.values() for c in kind.by_column))
-  for rows, batch in numbered(source, columns):
+  for rows, batch in numbered_batches(source, columns):
     for name, kind in kinds.items():
-      try:
+      with cells.locate_errors(source.where, next(iter(kind.by_column)), rows):
         fittings[name].add(kind.cells_in(batch))
-      except cells.CellError as error:
-        raise located(error, source.where, next(iter(kind.by_column)), rows) from error
   fields, unfit = {}, {}
   for name, kind in kinds.items():
     try:
@@ -244,7 +242,7 @@ def _encoded(
     encoding.table(
       batch, rows, source.where, labelled=False, unreadable=absent
     ).modalities
-    for rows, batch in numbered(source, columns)
+    for rows, batch in numbered_batches(source, columns)
   ]
   schema = encoding.schema.modalities
   modalities = {name: _joined([part[name] for part in parts]) for name in schema}

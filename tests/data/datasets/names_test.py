@@ -97,6 +97,7 @@ KINDS = {
   "multilabel": Target("multilabel", 3, ("a", "b", "c")),
   "multiclass": Target("multiclass", 4, ("a", "b", "c", "d")),
   "binary": Target("binary", 1),
+  "named": Target("binary", 1, ("rare",)),
   "regression": Target("regression", 2, ("x", "y")),
   "scaled": Target("regression", 2, shift=(3.0, 1.0), scale=(2.0, 0.5)),
 }
@@ -124,7 +125,9 @@ class TestTargets:
       ("multilabel", [0.3, 0.1, 0.9], [("c", 0.9), ("a", 0.3)]),
       ("multilabel", [0.15, 0.1, 0.05], []),
       ("multiclass", [0.1, 0.4, 0.3, 0.2], [("b", 0.4), ("c", 0.3), ("d", 0.2)]),
-      ("binary", 0.1, [("0", 0.1)]),
+      ("binary", 0.1, [("no", 0.9)]),
+      ("binary", 0.3, [("yes", 0.3)]),
+      ("named", 0.1, [("rare", 0.1)]),
       ("regression", [0.1, 4], [("x", 0.1), ("y", 4)]),
     ],
   )

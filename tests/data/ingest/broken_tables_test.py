@@ -17,7 +17,7 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
-from deepsets_jax.data.ingest.columns import build, facts, proposal, spec
+from deepsets_jax.data.ingest.columns import build, profiling, proposal, spec
 from deepsets_jax.data.ingest.files import opening
 from deepsets_jax.foundation.errors import DataError
 
@@ -312,7 +312,7 @@ def check(tables, encoding, columns):
     for index, name in enumerate(table.ids.tolist()):
       row = rows[name]
       assert columns["split"][row] == part
-      label = encoding.answers.names[table.targets[index]]
+      label = encoding.label_encoder.names[table.targets[index]]
       assert label == columns["label"][row]
       for modality, kind in encoding.spec.modalities.items():
         ragged = table.modalities[modality]
@@ -351,7 +351,7 @@ def described(path):
   """What comes of a proposal: "table", or the message of an error."""
   try:
     source = opening.open_source(str(path))
-    proposal.propose(facts.gather(source), str(path), label="label")
+    proposal.propose(profiling.profile_columns(source), str(path), label="label")
   except DataError as error:
     return str(error)
   return "table"

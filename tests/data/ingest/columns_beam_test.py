@@ -13,13 +13,14 @@ import pytest
 from configs import table
 from deepsets_jax.data.datasets import registry
 from deepsets_jax.data.ingest.columns import build, proposal, spec
-from deepsets_jax.data.ingest.columns.facts import gather
+from deepsets_jax.data.ingest.columns.profiling import profile_columns
 from deepsets_jax.data.ingest.files import opening
 
 with warnings.catch_warnings():
   warnings.simplefilter("ignore")  # Of Beam's own modules.
   pytest.importorskip("apache_beam", reason="needs the extra: beam")
   from deepsets_jax.data.ingest.columns import beam
+  from experiments import build_tables
 
 # Of Beam's own modules and its default options.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -35,7 +36,7 @@ def write(folder, rows):
 
 def proposed(path, label):
   source = opening.open_source(path)
-  return proposal.propose(gather(source), source.where, label)[0]
+  return proposal.propose(profile_columns(source), source.where, label)[0]
 
 
 def check_same(got, want):
@@ -43,8 +44,8 @@ def check_same(got, want):
   assert sorted(path.name for path in got.iterdir()) == sorted(
     path.name for path in want.iterdir()
   )
-  for part, one in build.read(want).items():
-    other = build.read(got)[part]
+  for part, one in build.read_tables(want).items():
+    other = build.read_tables(got)[part]
     assert other.schema.modalities == one.schema.modalities
     for name, value in vars(one.schema.target).items():
       found = getattr(other.schema.target, name)
@@ -65,9 +66,9 @@ def check_same(got, want):
 def test_are_those_of_one_process(tmp_path, label):
   path = write(tmp_path, films.table(label=label))
   of_spec = proposed(path, label)
-  build.make(path, of_spec, 0, tmp_path / "one")
+  build.build_tables(path, of_spec, 0, tmp_path / "one")
   # Ranges end within files, and some have no row of a part.
-  beam.make(path, of_spec, 0, tmp_path / "many", DIRECT, 7)
+  beam.build_tables(path, of_spec, 0, tmp_path / "many", DIRECT, 7)
   check_same(tmp_path / "many", tmp_path / "one")
 
 
@@ -77,10 +78,10 @@ def test_rows_without_a_label_are_left_out(tmp_path):
   labels = [None if 7 <= i < 14 else x for i, x in enumerate(rows["class"].to_pylist())]
   path = write(tmp_path, rows.set_column(7, "class", pa.array(labels)))
   of_spec = proposed(path, "class")
-  build.make(path, of_spec, 0, tmp_path / "one")
-  beam.make(path, of_spec, 0, tmp_path / "many", DIRECT, 7)
+  build.build_tables(path, of_spec, 0, tmp_path / "one")
+  beam.build_tables(path, of_spec, 0, tmp_path / "many", DIRECT, 7)
   check_same(tmp_path / "many", tmp_path / "one")
-  assert sum(map(len, build.read(tmp_path / "many").values())) == 53
+  assert sum(map(len, build.read_tables(tmp_path / "many").values())) == 53
 
 
 def test_of_csv_are_those_of_one_process(tmp_path):
@@ -88,8 +89,8 @@ def test_of_csv_are_those_of_one_process(tmp_path):
   rows = films.table(label="class").drop_columns(["cast", "faces", "poster"])
   pcsv.write_csv(rows, path)
   of_spec = proposed(path, "class")
-  build.make(path, of_spec, 0, tmp_path / "one")
-  beam.make(path, of_spec, 0, tmp_path / "many", DIRECT, 25)
+  build.build_tables(path, of_spec, 0, tmp_path / "one")
+  beam.build_tables(path, of_spec, 0, tmp_path / "many", DIRECT, 25)
   check_same(tmp_path / "many", tmp_path / "one")
 
 
@@ -101,11 +102,11 @@ def test_pictures_that_cannot_be_read_are_counted_as_by_one_process(tmp_path):
   place = rows.schema.get_field_index("poster")
   path = write(tmp_path, rows.set_column(place, "poster", pa.array(posters)))
   of_spec = proposed(path, "class")
-  build.make(path, of_spec, 0, tmp_path / "one")
-  beam.make(path, of_spec, 0, tmp_path / "many", DIRECT, 7)
+  build.build_tables(path, of_spec, 0, tmp_path / "one")
+  beam.build_tables(path, of_spec, 0, tmp_path / "many", DIRECT, 7)
   check_same(tmp_path / "many", tmp_path / "one")
-  said = build.unreadable(tmp_path / "many", path)
-  assert said == build.unreadable(tmp_path / "one", path) and "row 31" in said
+  said = build.unreadable_images(tmp_path / "many", path)
+  assert said == build.unreadable_images(tmp_path / "one", path) and "row 31" in said
 
 
 @pytest.mark.parametrize(
@@ -125,20 +126,20 @@ def test_a_bad_value_is_named_and_leaves_nothing(tmp_path, row, faces, message):
   lists[row] = faces
   path = write(tmp_path, rows.set_column(3, "faces", pa.array(lists, kind)))
   with pytest.raises(Exception, match=message):
-    beam.make(path, of_spec, 0, tmp_path / "many", DIRECT, 1)
+    beam.build_tables(path, of_spec, 0, tmp_path / "many", DIRECT, 1)
   assert not list(tmp_path.glob("*many*"))
 
 
 def test_a_range_that_is_done_twice_is_kept_once(tmp_path):
   path = write(tmp_path, films.table())
   of_spec = proposed(path, "genres")
-  build.make(path, of_spec, 0, tmp_path / "one")
+  build.build_tables(path, of_spec, 0, tmp_path / "one")
   source, folder = opening.open_source(path), tmp_path / "ranges"
   folder.mkdir()
-  job = beam.Job(path, source.schema, of_spec, ("Drama", "War"), 20, folder)
+  job = beam.BeamJob(path, source.schema, of_spec, ("Drama", "War"), 20, folder)
   fitted = build.read_encoding(tmp_path / "one" / "encoding.json")
   for _ in range(2):
-    beam.Write(job).process((20, np.zeros(9, np.int8)), fitted)
+    beam.WriteRange(job).process((20, np.zeros(9, np.int8)), fitted)
   there = [f for f in folder.iterdir() if not f.name.startswith(".")]
   assert [f.name for f in there] == ["000000000020"]
   assert len(beam.open_table(there[0] / "train")) == 9
@@ -148,8 +149,8 @@ def test_the_command_makes_what_a_run_finds(tmp_path, monkeypatch, capsys):
   monkeypatch.setenv("DEEPSETS_JAX_CACHE", str(tmp_path / "cache"))
   path = write(tmp_path, films.table())
   of_spec = proposed(path, "genres")
-  spec.beside(path).write_text(json.dumps(of_spec.to_json()))
-  beam.main([path, "--seed=3", "--range_rows=30", *DIRECT])
+  spec.path_beside(path).write_text(json.dumps(of_spec.to_json()))
+  build_tables.main([path, "--seed=3", "--range_rows=30", *DIRECT])
   assert "'train': 48" in capsys.readouterr().out
   config = table.get_config()
   config.data.path = path

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from deepsets_jax.data.ingest.columns import cells, settings, spec, tfidf
-from deepsets_jax.data.ingest.columns.images import Folder, Image, Unreadable
+from deepsets_jax.data.ingest.columns.images import ImageColumn, ImageFolder, Unreadable
 from deepsets_jax.data.ingest.columns.labels import Label, LabelEncoder
 from deepsets_jax.data.ingest.columns.numeric import (
   Scalar,
@@ -102,12 +102,12 @@ class TestNumbers:
     ],
   )
   def test_cells_of_another_type_than_in_training(self, column, wanted, want):
-    assert cells.strings(cells.matched(column, wanted)).values.to_pylist() == want
+    assert cells.strings(cells.match_type(column, wanted)).values.to_pylist() == want
 
   @pytest.mark.parametrize(
     ("column", "wanted", "message"),
     [
-      (pa.array([1, None, 2]), pa.bool_(), "cell 2: '2' is no bool; write 0 or 1"),
+      (pa.array([1, None, 2]), pa.bool_(), "cell 2: '2' is not bool; write 0 or 1"),
       (
         pa.array(["true", "maybe"]),
         pa.bool_(),
@@ -121,18 +121,18 @@ class TestNumbers:
       (
         pa.array([0, 3_600], pa.timestamp("s")),
         pa.date32(),
-        "cell 1: '1970-01-01 01:00:00' is no date32.*without a time",
+        "cell 1: '1970-01-01 01:00:00' is not date32.*without a time",
       ),
     ],
   )
   def test_what_another_type_cannot_hold_is_named(self, column, wanted, message):
     with pytest.raises(cells.CellError, match=message):
-      cells.matched(column, wanted)
+      cells.match_type(column, wanted)
 
   def test_the_log_scale_is_that_of_the_absolute_value(self):
     column = pa.array([-math.e + 1, 0.0, math.e**3 - 1])
     kind = Scalar("x", scale="log")
-    values, _ = kind.found(column, None)
+    values, _ = kind.elements(column, None)
     np.testing.assert_allclose(values[:, 0], [-1, 0, 3], atol=1e-12)
 
   def test_infinity_is_named_with_its_cell(self):
@@ -186,12 +186,12 @@ class TestVectors:
   @pytest.mark.parametrize(
     ("column", "one", "message"),
     [
-      ([[1.0, 2], None, [1.0]], True, "cell 2: a vector of 1 numbers.*2"),
+      ([[1.0, 2], None, [1.0]], True, "cell 2: a vector has 1 numbers.*2"),
       ([[1.0, 2], [1.0, None]], True, "cell 1: number 1 of a vector is nan or null"),
       ([[1.0, math.nan]], True, "cell 0: number 1"),
       ([[[1.0]], [[1.0], [math.inf]]], False, "cell 1: number 0 of a vector is inf"),
-      ([[[1.0]], [], [[1.0], []]], False, "cell 2: a vector of 0 numbers"),
-      ([[[]]], False, "cell 0: a vector without numbers"),
+      ([[[1.0]], [], [[1.0], []]], False, "cell 2: a vector has 0 numbers"),
+      ([[[]]], False, "cell 0: a vector has no numbers"),
     ],
   )
   def test_a_vector_of_another_size_or_not_finite_is_named(self, column, one, message):
@@ -253,7 +253,7 @@ class TestTokens:
     assert dict(total) == pytest.approx(want)
 
   def test_words_of_many_scripts(self):
-    found = Text("x").found(
+    found = Text("x").tokens(
       pa.array(
         ["Éa-B2_c  ÀB's", "机器 Learning", "ÜBER", "e\u0301t\u00e9", "...", None]
       )
@@ -302,7 +302,7 @@ class TestTokens:
     assert found.lengths.tolist() == [2, 0, 0, 1]
 
   def test_a_number_that_is_not_whole_is_no_token(self):
-    with pytest.raises(cells.CellError, match=r"cell 1: 0\.5 is no token"):
+    with pytest.raises(cells.CellError, match=r"cell 1: 0\.5 is not a token"):
       cells.strings(pa.array([1.0, 0.5]))
     with pytest.raises(
       cells.CellError, match=r"cell 0: 1e\+16 .* too large to be exact"
@@ -333,9 +333,9 @@ class TestImages:
 
   def test_bytes_and_paths_are_the_same_pixels(self, tmp_path):
     path = self.picture(tmp_path)
-    kind = Image("x", size=2)
-    of_bytes = kind.encode(pa.array([path.read_bytes(), None]), Folder())
-    of_path = kind.encode(pa.array(["a.png", None]), Folder(str(tmp_path)))
+    kind = ImageColumn("x", size=2)
+    of_bytes = kind.encode(pa.array([path.read_bytes(), None]), ImageFolder())
+    of_path = kind.encode(pa.array(["a.png", None]), ImageFolder(str(tmp_path)))
     want = [[[1.0, -1.0, -1.0] * 4], []]
     assert lists(of_bytes) == lists(of_path) == want
 
@@ -376,12 +376,12 @@ class TestImages:
       (column(structs, struct), None),
       (pa.array(joined), ";"),
     ):
-      kind = Image("x", size=1, separator=separator)
+      kind = ImageColumn("x", size=1, separator=separator)
       assert kind.accepts(found.type)
-      got = kind.encode(found, Folder(str(tmp_path)))
+      got = kind.encode(found, ImageFolder(str(tmp_path)))
       assert [np.round(row, 6).tolist() for row in lists(got)] == want
-    assert not Image.accepts(pa.list_(pa.int64()))
-    assert not Image.accepts(pa.list_(pa.struct([("url", pa.string())])))
+    assert not ImageColumn.accepts(pa.list_(pa.int64()))
+    assert not ImageColumn.accepts(pa.list_(pa.struct([("url", pa.string())])))
 
   def test_pictures_of_every_mode(self):
     """What is transparent is on white; 16 bits are as bright as 8."""
@@ -389,7 +389,7 @@ class TestImages:
     def pixel(mode, colour, kind="PNG", **options):
       file = io.BytesIO()
       PIL.Image.new(mode, (3, 3), colour).save(file, kind, **options)
-      got = Image("x", size=1).encode(pa.array([file.getvalue()]), Folder())
+      got = ImageColumn("x", size=1).encode(pa.array([file.getvalue()]), ImageFolder())
       return np.round((got.values[0] + 1) * 127.5).astype(int).tolist()
 
     assert pixel("L", 100) == [100] * 3
@@ -404,7 +404,7 @@ class TestImages:
     palette.putpalette([9, 8, 7])
     file = io.BytesIO()
     palette.save(file, "PNG")
-    got = Image("x", size=1).encode(pa.array([file.getvalue()]), Folder())
+    got = ImageColumn("x", size=1).encode(pa.array([file.getvalue()]), ImageFolder())
     assert np.round((got.values[0] + 1) * 127.5).tolist() == [9, 8, 7]
 
   @pytest.mark.parametrize(
@@ -423,20 +423,22 @@ class TestImages:
     (tmp_path / "text.png").write_text("<html>")
     good = self.picture(tmp_path)
     contents = good.read_bytes() if isinstance(cell, bytes) else good.name
-    column, folder = pa.array([None, [contents, cell, contents]]), Folder(str(tmp_path))
-    told = []
-    got = Image("x", size=1).encode(column, folder, lambda *args: told.append(args))
+    column = pa.array([None, [contents, cell, contents]])
+    folder, told = ImageFolder(str(tmp_path)), []
+    kind = ImageColumn("x", size=1)
+    got = kind.encode(column, folder, lambda *args: told.append(args))
     assert got.lengths.tolist() == [0, 2]
     if reason is None:
       assert not told
       return
     ((index, said),) = told
     assert index == 1 and re.search(reason, said)
+    message = f"cell 1: the image cannot be read: .*{reason}"
     for kind, skipped in (
-      (Image("x"), None),
-      (Image("x", unreadable="error"), told.append),
+      (ImageColumn("x"), None),
+      (ImageColumn("x", unreadable="error"), told.append),
     ):
-      with pytest.raises(cells.CellError, match=f"cell 1: .*picture: .*{reason}"):
+      with pytest.raises(cells.CellError, match=message):
         kind.encode(column, folder, skipped)
 
   def test_what_cannot_be_read_is_counted_and_the_first_listed(self):
@@ -447,7 +449,7 @@ class TestImages:
     parts[0].merge(Unreadable(**json.loads(json.dumps(parts[1].to_json()))))
     for whole in parts[0], parts[2]:
       lines = whole.describe("a.csv").splitlines()
-      assert lines[0] == "a.csv: 25 pictures cannot be read, and are absent:"
+      assert lines[0] == "a.csv: 25 images cannot be read and are absent:"
       assert lines[1] == "  row 0, column 'photo': why"
       assert len(lines) == 22 and lines[-1] == "  and 5 more"
 
@@ -492,21 +494,21 @@ class TestLabels:
       ("regression", pa.array([[1.0], None, []])),
     ]:
       drop = Label("y", kind, missing="drop")
-      assert drop.given(column).tolist() == [True, False, False]
-      with pytest.raises(cells.CellError, match="cell 1: there is no label"):
-        Label("y", kind).given(column)
+      assert drop.label_mask(column).tolist() == [True, False, False]
+      with pytest.raises(cells.CellError, match="cell 1: the label is missing"):
+        Label("y", kind).label_mask(column)
     several = Label("y", "multilabel")
-    assert several.given(pa.array([["a"], []])).all()  # None is an answer.
+    assert several.label_mask(pa.array([["a"], []])).all()  # None is an answer.
 
   def test_a_number_missing_among_several_is_an_error_or_left_out(self):
     column = pa.array([[1.0, 2.0], [3.0, None], None, [], [math.nan, 1.0], [5.0, 6.0]])
     drop = Label("y", "regression", missing="drop")
-    there = drop.given(column)
+    there = drop.label_mask(column)
     assert there.tolist() == [True, False, False, False, False, True]
     assert drop.numbers(column.filter(pa.array(there))).tolist() == [[1, 2], [5, 6]]
     message = r"cell 1: a number of the label is missing: \[3.0, None\].*a run for each"
     with pytest.raises(cells.CellError, match=message):
-      Label("y", "regression").given(column)
+      Label("y", "regression").label_mask(column)
 
   @pytest.mark.parametrize(
     ("separator", "column"),
@@ -517,21 +519,25 @@ class TestLabels:
   )
   def test_an_empty_cell_may_have_none_of_the_labels(self, separator, column):
     label = Label("y", "multilabel", missing="none", separator=separator)
-    assert label.given(column).all()
+    assert label.label_mask(column).all()
     answers = self.answers(label, column)
     assert label.encode(column, answers).tolist() == [[1, 1], [0, 0], [0, 0], [0, 1]]
-    with pytest.raises(cells.CellError, match='cell 1: .*none of the labels, "none"'):
-      Label("y", "multilabel", separator=separator).given(column)
+    with pytest.raises(cells.CellError, match='cell 1: .*"none" if they have none'):
+      Label("y", "multilabel", separator=separator).label_mask(column)
     drop = Label("y", "multilabel", missing="drop", separator=separator)
     # An empty list has been written down; an empty string is a cell without anything.
-    assert drop.given(column).tolist() == [True, False, separator is None, True]
-    with pytest.raises(ValueError, match="missing 'none': .* of a binary label"):
+    assert drop.label_mask(column).tolist() == [True, False, separator is None, True]
+    with pytest.raises(ValueError, match="missing 'none': .* for a binary label"):
       Label("y", "binary", missing="none")
 
   @pytest.mark.parametrize(
     ("kind", "column", "message"),
     [
-      ("multiclass", ["a", "a"], "its only value is .'a'.: there is nothing to learn"),
+      (
+        "multiclass",
+        ["a", "a"],
+        "its only value is .'a'., so there is nothing",
+      ),
       ("binary", [1, 1], "every label is 1"),
       ("multilabel", [[], []], "no label is in 1 examples"),
     ],
@@ -556,11 +562,14 @@ class TestSpec:
   @pytest.mark.parametrize(
     ("change", "message"),
     [
-      ({"modalities": {}}, "modalities: there is none"),
-      ({"modalities": {"a": {"kind": "movie"}}}, "modalities.a: kind 'movie'; one of"),
+      ({"modalities": {}}, "modalities: there are none"),
+      (
+        {"modalities": {"a": {"kind": "movie"}}},
+        "modalities.a: kind 'movie'; expected",
+      ),
       (
         {"modalities": {"a": {"kind": "text", "column": "a", "min_cuont": 2}}},
-        "modalities.a: unknown 'min_cuont'; there are .*'min_count'",
+        "modalities.a: unknown setting 'min_cuont'; expected one of .*'min_count'",
       ),
       (
         {"modalities": {"a": {"kind": "text", "column": "a", "min_count": "2"}}},
@@ -575,14 +584,20 @@ class TestSpec:
         {"modalities": {"a": {"kind": "number", "column": "a", "scale": "big"}}},
         "modalities.a: unknown scale 'big'",
       ),
-      ({"modalities": {"a b": {"kind": "text", "column": "a"}}}, "'a b' is no name"),
-      ({"modalities": {"a": {"kind": "text", "column": "genres"}}}, "is the label"),
+      (
+        {"modalities": {"a b": {"kind": "text", "column": "a"}}},
+        "'a b' is not a legal",
+      ),
+      (
+        {"modalities": {"a": {"kind": "text", "column": "genres"}}},
+        "is also the lab",
+      ),
       ({"modalities": []}, r"modalities: \[\]; expected an object"),
-      ({"label": None}, "label: there is none"),
+      ({"label": None}, "label: it is missing"),
       ({"label": {"column": "y", "kind": "rank"}}, "label: label kind 'rank'"),
-      ({"shares": [0.5, 0.5, 0.5]}, "shares: .*add up to 1"),
+      ({"shares": [0.5, 0.5, 0.5]}, "shares: .*with sum 1"),
       ({"shares": 3}, "shares: 3; expected"),
-      ({"splits": "s"}, "unknown 'splits'; there are"),
+      ({"splits": "s"}, "unknown setting 'splits'; expected one of"),
       ({"id": 3}, "id: 3; expected str"),
     ],
   )
@@ -600,14 +615,17 @@ class TestSpec:
   @pytest.mark.parametrize(
     ("schema", "message"),
     [
-      ({"genres": pa.list_(pa.string())}, "no column 'the plot'.*there are .'genres'"),
+      (
+        {"genres": pa.list_(pa.string())},
+        "names column 'the plot', but .* .'genres'",
+      ),
       (
         {"the plot": pa.float64(), "genres": pa.list_(pa.string())},
-        "'the plot' is double, and modality 'plot' of kind 'text' is .*'number'",
+        "'the plot' is double, but modality 'plot' of kind 'text' needs .*'number'",
       ),
       (
         {"the plot": pa.string(), "genres": pa.string()},
-        "'genres' is string; a multilabel label is a list",
+        "'genres' is string, but a multilabel label is a list",
       ),
     ],
   )
@@ -625,7 +643,7 @@ class TestSpec:
     ],
   )
   def test_it_stands_beside_the_file(self, path, want):
-    assert str(spec.beside(path)) == want
+    assert str(spec.path_beside(path)) == want
 
 
 def test_document_frequency_is_that_of_a_loop():
@@ -643,7 +661,7 @@ MERGED = {
   ),
   "buckets": (Tokens("x", hash=5), pa.array([["a", "b"], ["a"], None, ["c"], ["d"]])),
   "text": (Text("x"), pa.array(["a b", "b c", None, "a a", "c"])),
-  "image": (Image("x"), pa.array([None, None, b"a picture", None])),
+  "image": (ImageColumn("x"), pa.array([None, None, b"a picture", None])),
 }
 
 

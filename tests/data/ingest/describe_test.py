@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from deepsets_jax.data.ingest.columns import leaks, proposal, spec
-from deepsets_jax.data.ingest.columns.facts import gather
-from deepsets_jax.data.ingest.columns.images import Image
+from deepsets_jax.data.ingest.columns.images import ImageColumn
+from deepsets_jax.data.ingest.columns.profiling import profile_columns
 from deepsets_jax.data.ingest.columns.tokens import Tokens
 from deepsets_jax.data.ingest.files import opening
 from deepsets_jax.foundation.errors import DataError
@@ -23,7 +23,7 @@ from experiments import describe
 def proposed(tmp_path, columns, **arguments):
   pq.write_table(pa.table(columns), tmp_path / "a.parquet")
   source = opening.open_source(str(tmp_path / "a.parquet"))
-  return proposal.propose(gather(source), "a.parquet", **arguments)
+  return proposal.propose(profile_columns(source), "a.parquet", **arguments)
 
 
 ROWS = 40
@@ -71,12 +71,12 @@ def test_a_column_is_taken_for_what_it_looks_like(tmp_path, column, want):
 @pytest.mark.parametrize(
   ("column", "reason"),
   [
-    (pa.nulls(ROWS), "nothing in it"),
+    (pa.nulls(ROWS), "it is empty"),
     (np.arange(1, ROWS + 1), "numbers the rows"),
     ([f"n{i}" for i in range(ROWS - 1)] + [None], "another value"),
-    ([3] * ROWS, "same in every row"),
-    (["x"] * ROWS, "same in every row"),
-    ([[{"a": 1}]] * ROWS, "no kind takes"),
+    ([3] * ROWS, "same value in every row"),
+    (["x"] * ROWS, "same value in every row"),
+    ([[{"a": 1}]] * ROWS, "no kind of modality can"),
   ],
 )
 def test_what_tells_nothing_is_left_out(tmp_path, column, reason):
@@ -118,7 +118,7 @@ def test_texts_are_no_ids(tmp_path):
 
 
 def test_what_repeats_before_counting_ends_is_no_id(tmp_path, monkeypatch):
-  monkeypatch.setattr("deepsets_jax.data.ingest.columns.facts.MOST_DISTINCT", 20)
+  monkeypatch.setattr("deepsets_jax.data.ingest.columns.profiling.MOST_DISTINCT", 20)
   monkeypatch.setattr("deepsets_jax.data.ingest.files.source.BATCH_ROWS", 8)
   items = np.append(np.arange(1, 19) ** 2, [4, *np.arange(19, ROWS)])
   columns = {"item_id": items, "row_id": np.arange(ROWS) ** 2}
@@ -157,12 +157,12 @@ def test_a_label_is_taken_for_what_it_looks_like(tmp_path, column, kind):
 @pytest.mark.parametrize(
   ("column", "want"),
   [
-    (["a.jpg", "b.PNG"], Image("x")),
-    (["a, b.jpg", "b.png"], Image("x")),
-    (["a.jpg;b c.jpg", "b.png"], Image("x", separator=";")),
-    ([["a.jpg", "b.jpg"], []], Image("x")),
-    ([[b"a", b"b"], []], Image("x")),
-    ([[{"bytes": b"a", "path": "a.png"}], []], Image("x")),
+    (["a.jpg", "b.PNG"], ImageColumn("x")),
+    (["a, b.jpg", "b.png"], ImageColumn("x")),
+    (["a.jpg;b c.jpg", "b.png"], ImageColumn("x", separator=";")),
+    ([["a.jpg", "b.jpg"], []], ImageColumn("x")),
+    ([[b"a", b"b"], []], ImageColumn("x")),
+    ([[{"bytes": b"a", "path": "a.png"}], []], ImageColumn("x")),
     ([["a.jpg is a file", "b"], []], Tokens("x")),
   ],
 )
@@ -175,12 +175,14 @@ def test_pictures_of_a_row_are_one_modality(tmp_path, column, want):
 def test_the_names_of_pictures_that_are_there_as_bytes_are_left_out(tmp_path):
   column = [{"bytes": b"a", "path": f"{i}.png"} for i in range(ROWS)]
   found, unused = proposed(tmp_path, {"x": column} | LABEL)
-  assert found.modalities == {"x_bytes": Image("x.bytes")}
-  assert unused == {"x.path": "names the pictures of 'x.bytes'"}
+  assert found.modalities == {"x_bytes": ImageColumn("x.bytes")}
+  assert unused == {"x.path": "it names the images of 'x.bytes'"}
   kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
   paths = pa.array([{"bytes": None, "path": cell["path"]} for cell in column], kind)
   found, unused = proposed(tmp_path, {"x": paths} | LABEL)
-  assert found.modalities == {"x_path": Image("x.path")} and set(unused) == {"x.bytes"}
+  assert found.modalities == {"x_path": ImageColumn("x.path")} and set(unused) == {
+    "x.bytes"
+  }
 
 
 @pytest.mark.parametrize(("empty", "want"), [(1, "drop"), (4, "none")])
@@ -198,7 +200,7 @@ def test_many_empty_cells_of_several_labels_mean_none_of_them(tmp_path, empty, w
     ({"x": [1.0]}, {}, "no column is called label, .*--label=COLUMN, one of .'x'"),
     ({"x": [1.0]}, {"label": "y"}, "no column 'y'; there are .'x'"),
     ({"x": [1.0], "y": [1]}, {"group": "z"}, "no column 'z'"),
-    ({"x": [[{"a": 1}]], "y": [1]}, {}, "no column beside the label can be"),
+    ({"x": [[{"a": 1}]], "y": [1]}, {}, "no column but the label can be"),
     ({"x": [1], "y": [b"a"]}, {}, "'y' is binary, which cannot be a label"),
   ],
 )
@@ -210,7 +212,9 @@ def test_what_cannot_be_proposed_is_named(tmp_path, columns, arguments, message)
 def test_facts_are_those_of_a_loop(tmp_path):
   table = films.table(rows=50)
   pq.write_table(table, tmp_path / "a.parquet", row_group_size=7)
-  found = {f.name: f for f in gather(opening.open_source(str(tmp_path / "a.parquet")))}
+  found = {
+    f.name: f for f in profile_columns(opening.open_source(str(tmp_path / "a.parquet")))
+  }
   for name, fact in found.items():
     cells = table[name].to_pylist()
     if name in ("cast", "faces", "genres"):
@@ -231,7 +235,9 @@ def test_facts_are_those_of_a_loop(tmp_path):
 
 def test_slots_have_room_for_a_batch(tmp_path):
   pq.write_table(films.table(rows=50), tmp_path / "a.parquet")
-  found = {f.name: f for f in gather(opening.open_source(str(tmp_path / "a.parquet")))}
+  found = {
+    f.name: f for f in profile_columns(opening.open_source(str(tmp_path / "a.parquet")))
+  }
   slots = proposal.budget(found["cast"], 16)
   assert slots % 8 == 0 and 3 * 16 * 0.8 <= slots <= 3 * 16 + 7
 
@@ -256,7 +262,7 @@ def test_the_command_prints_the_columns_and_writes_the_spec(
   for line in ("film_id", "label, multilabel", "2 labels: Drama 60", "train 48,"):
     assert line in printed
   assert f"--config.data.path={path}" in printed
-  found = spec.read(tmp_path / "films.spec.json")
+  found = spec.read_spec(tmp_path / "films.spec.json")
   assert list(found.modalities) == [
     "plot",
     "cast",
@@ -270,7 +276,7 @@ def test_the_command_prints_the_columns_and_writes_the_spec(
   with pytest.raises(Exception, match="exists; edit it.*--overwrite"):
     run(monkeypatch, str(path))
   run(monkeypatch, str(path), "--overwrite", "--label=country")
-  assert spec.read(tmp_path / "films.spec.json").label.column == "country"
+  assert spec.read_spec(tmp_path / "films.spec.json").label.column == "country"
 
 
 def test_a_spec_that_nothing_can_be_learned_by_is_there_to_be_edited(
@@ -278,9 +284,11 @@ def test_a_spec_that_nothing_can_be_learned_by_is_there_to_be_edited(
 ):
   path = tmp_path / "one.parquet"
   pq.write_table(pa.table({"x": [1.0, 2.0], "label": ["a", "a"]}), path)
-  with pytest.raises(SystemExit, match="only value is .'a'.*\n.*edited: .*one.spec.js"):
+  with pytest.raises(
+    SystemExit, match="only value is .'a'.*\n.*edit .*: .*one.spec.js"
+  ):
     run(monkeypatch, str(path))
-  assert spec.read(tmp_path / "one.spec.json").label.column == "label"
+  assert spec.read_spec(tmp_path / "one.spec.json").label.column == "label"
   with pytest.raises(SystemExit, match="error: .*no column 'z'"):
     run(monkeypatch, str(path), "--overwrite", "--label=z")
 
@@ -301,11 +309,11 @@ def test_rows_that_are_left_out_and_many_columns_are_told(
 @pytest.mark.parametrize(
   "name, column, reason",
   [
-    ("Unnamed: 0", np.random.default_rng(0).permutation(400), "index of the rows"),
-    ("__index_level_0__", np.arange(ROWS) * 3, "index of the rows"),
+    ("Unnamed: 0", np.random.default_rng(0).permutation(400), "row index"),
+    ("__index_level_0__", np.arange(ROWS) * 3, "row index"),
     ("index", np.arange(ROWS), "numbers the rows"),
     ("row_number", np.arange(1, ROWS + 1), "numbers the rows"),
-    ("zeros", [0.0] * (ROWS - 1) + [None], "same in every row that has it"),
+    ("zeros", [0.0] * (ROWS - 1) + [None], "same value in every row that has one"),
     ("due", [f"0{i % 9 + 1}/0{i % 7 + 1}/2020" for i in range(ROWS)], "--dates=dmy or"),
   ],
 )
@@ -335,7 +343,7 @@ def test_a_column_that_says_the_part_is_the_split(tmp_path, name, column, parts)
   assert found.parts == parts
   assert spec.from_json(found.to_json(), "spec") == found
   source = opening.open_source(str(tmp_path / "a.parquet"))
-  rows = describe.survey.survey(source, found, 0).rows()
+  rows = describe.assign_splits(source, found, 0).rows()
   said = {part: len(values) for part, values in (parts or {}).items()}
   wanted = collections.Counter(
     next(
@@ -357,7 +365,7 @@ def test_folds_are_left_out_and_said(tmp_path):
   columns = LABEL | {"x": np.arange(ROWS) / 3, "fold": np.arange(ROWS) % 5}
   found, unused = proposed(tmp_path, columns)
   assert found.split is None and list(found.modalities) == ["x"]
-  assert 'name it as "split" in the spec' in unused["fold"]
+  assert 'set it as "split" in the spec' in unused["fold"]
 
 
 def test_a_group_is_proposed_where_one_looks_like_it(tmp_path):
@@ -365,7 +373,7 @@ def test_a_group_is_proposed_where_one_looks_like_it(tmp_path):
   columns = LABEL | {"x": np.arange(ROWS) / 3, "patient_id": patients}
   found, _ = proposed(tmp_path, columns)
   assert found.group == "patient_id" and list(found.modalities) == ["x"]
-  facts = gather(opening.open_source(str(tmp_path / "a.parquet")))
+  facts = profile_columns(opening.open_source(str(tmp_path / "a.parquet")))
   (sentence,) = proposal.remarks(facts, found)
   assert "patient_id: 12 values in 40 rows; rows of one value stay in one" in sentence
   # Of each its own, it is no group.
@@ -395,7 +403,7 @@ def test_strings_that_are_all_different_are_texts_unless_they_look_like_ids(tmp_
 
 def test_where_nothing_can_be_a_modality_it_is_said_what_was_taken_for_what(tmp_path):
   columns = LABEL | {"key": [f"a-{i:04}" for i in range(ROWS)], "same": [1] * ROWS}
-  match = "label: the label .multiclass.; key: the id; same: it is the same.*--label"
+  match = "label: the label .multiclass.; key: the id; same: it has the same.*--label"
   with pytest.raises(DataError, match=match):
     proposed(tmp_path, columns)
 
@@ -403,7 +411,9 @@ def test_where_nothing_can_be_a_modality_it_is_said_what_was_taken_for_what(tmp_
 def leaking(tmp_path, columns, **arguments):
   found, _ = proposed(tmp_path, columns, **arguments)
   source = opening.open_source(str(tmp_path / "a.parquet"))
-  return "\n".join(leaks.find(source, found, describe.survey.survey(source, found, 0)))
+  return "\n".join(
+    leaks.find_leaks(source, found, describe.assign_splits(source, found, 0))
+  )
 
 
 def test_columns_that_tell_the_answer_are_said_with_their_figures(tmp_path):
@@ -419,12 +429,12 @@ def test_columns_that_tell_the_answer_are_said_with_their_figures(tmp_path):
   }
   said = leaking(tmp_path, columns)
   for name in ("tells", "word", "gap"):
-    assert f"{name}: alone it predicts the label of 100.0% of the rows" in said
+    assert f"{name}: this column alone predicts the label of 100.0% of the rows" in said
   assert "noise" not in said and "helps" not in said
   number = rng.normal(size=400)
   columns = {"label": number, "same": number * 2 + 1, "noise": rng.normal(size=400)}
   said = leaking(tmp_path, columns)
-  assert "same: alone it explains " in said and "noise" not in said
+  assert "same: this column alone explains " in said and "noise" not in said
 
 
 def test_rows_that_are_in_two_parts_are_counted(tmp_path):
@@ -466,24 +476,24 @@ def test_how_a_file_is_read_is_said_written_and_settable(tmp_path, monkeypatch, 
     "cells are separated by ';'; the first line, 'sep=;', is not read",
     "preis: numbers with a decimal comma, as in '1,5'",
     "wann: dates whose order is not clear",
-    "- day or month first? say --dates=dmy or --dates=mdy",
+    "- day or month may come first; set --dates=dmy or --dates=mdy",
   ):
     assert sentence in printed
-  found = spec.read(tmp_path / "a.spec.json")
+  found = spec.read_spec(tmp_path / "a.spec.json")
   assert found.reading.columns["preis"].decimal == ","
   assert "wann" not in [kind.column for kind in found.modalities.values()]
   run(monkeypatch, str(path), "--dates=dmy", "--overwrite")
   assert "wann: dates, day first, as in '01.01.2020'" in capsys.readouterr().out
-  found = spec.read(tmp_path / "a.spec.json")
+  found = spec.read_spec(tmp_path / "a.spec.json")
   assert found.reading.columns["wann"].order == "dmy"
   assert found.open(str(path)).schema.field("wann").type == pa.date32()
   path.write_text(
     "\n".join(row.replace(";", ",").replace(",5,", ";5,") for row in rows[2:])
   )
   run(monkeypatch, str(path), "--header=none", "--overwrite", "--label=column_3")
-  assert list(spec.read(tmp_path / "a.spec.json").open(str(path)).schema.names) == [
-    f"column_{place}" for place in range(4)
-  ]
+  assert list(
+    spec.read_spec(tmp_path / "a.spec.json").open(str(path)).schema.names
+  ) == [f"column_{place}" for place in range(4)]
 
 
 @pytest.mark.parametrize("first", ["3.5,1,a", "some,words,a"])

@@ -16,10 +16,9 @@ from deepsets_jax.data.datasets import names
 from deepsets_jax.data.ingest.columns import (
   cells,
   encoding,
-  facts,
+  profiling,
   proposal,
   spec,
-  survey,
 )
 from deepsets_jax.data.ingest.columns.fields import Fields
 from deepsets_jax.data.ingest.columns.numeric import Scalar
@@ -150,10 +149,11 @@ def test_a_column_without_a_training_value_is_left_out():
 def test_a_bad_cell_is_named_with_its_row_and_column():
   kind = Fields(number=["a", "b"])
   batch = pa.RecordBatch.from_pydict({"a": [1.0, 2.0], "b": [1.0, math.inf]})
-  with pytest.raises(cells.CellError, match="cell 1: inf is not finite") as error:
+  with (
+    pytest.raises(DataError, match=r"^w.csv: row 8, column 'b': inf is not finite"),
+    cells.locate_errors("w.csv", "fields", [7, 8]),
+  ):
     fitted(kind, batch)
-  found = survey.located(error.value, "w.csv", "fields", [7, 8])
-  assert str(found).startswith("w.csv: row 8, column 'b': inf is not finite")
 
 
 LABEL = {"column": "y", "kind": "binary"}
@@ -172,10 +172,10 @@ class TestSpec:
   @pytest.mark.parametrize(
     ("settings", "message"),
     [
-      ({}, "modalities.all: no column: name some under"),
+      ({}, "modalities.all: there is no column; name some under"),
       ({"number": "a"}, "modalities.all.number: 'a'; expected Sequence"),
       ({"number": ["a"], "log": ["a"]}, "all: column 'a' is named twice"),
-      ({"number": ["y"]}, "all: its column 'y' is the label, too"),
+      ({"number": ["y"]}, "all: its column 'y' is also the label"),
       ({"category": ["a"], "min_count": 0}, "all: min_count 0: expected at least 1"),
     ],
   )
@@ -187,7 +187,7 @@ class TestSpec:
     found = spec.from_json(of({"number": ["a", "b"]}), "spec")
     schema = pa.schema({"a": pa.int64(), "b": pa.string(), "y": pa.int64()})
     message = (
-      "column 'b' is string, and modality 'all' of kind 'number' is .*'category'"
+      "column 'b' is string, but modality 'all' of kind 'number' needs .*'category'"
     )
     with pytest.raises(DataError, match=message):
       found.check(schema, "w.csv")
@@ -263,7 +263,7 @@ def wide(path, columns, rows=100, seed=0):
   data = {f"f{i}": values[:, i] for i in range(columns)}
   pq.write_table(pa.table(data | {"label": label}), path)
   source = opening.open_source(str(path))
-  return proposal.propose(facts.gather(source), source.where)[0]
+  return proposal.propose(profiling.profile_columns(source), source.where)[0]
 
 
 class TestWide:
@@ -284,7 +284,7 @@ class TestWide:
       "user": Category("user", hash=9),
       "fields": spec.Text("fields"),
     }
-    found = proposal.gathered(kinds)
+    found = proposal.merge_scalars(kinds)
     assert list(found) == ["fields_2", "user", "fields"]
     fields = found["fields_2"]
     assert fields.number[:2] == ("x 0", "x 1") and fields.log == ("pay",)
@@ -378,7 +378,7 @@ def test_a_column_that_a_file_has_not_is_absent_from_its_rows(finished, tmp_path
   assert without["probability"].equals(nulls["probability"])
   text = pa.array(["a"] * len(whole))
   pq.write_table(whole.set_column(place, "noise", text), tmp_path / "text.parquet")
-  with pytest.raises(DataError, match="column 'noise' is string, and the run reads a"):
+  with pytest.raises(DataError, match="column 'noise' is string, but the run reads a"):
     prediction.predict_file(
       predictor, str(tmp_path / "text.parquet"), tmp_path / "o.parquet", said.append
     )

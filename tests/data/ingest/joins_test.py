@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from deepsets_jax.data.ingest.columns import build, proposal, spec
-from deepsets_jax.data.ingest.columns.facts import gather
+from deepsets_jax.data.ingest.columns.profiling import profile_columns
 from deepsets_jax.data.ingest.files import opening, source
 from deepsets_jax.data.ingest.files.formats import Format
 from deepsets_jax.data.ingest.files.joins import Many, parse_many
@@ -107,7 +107,7 @@ def test_another_order_than_that_of_times(folder):
 
 def test_what_is_proposed_is_written_read_and_trained_on(folder, tmp_path, monkeypatch):
   opened = joined(folder)
-  proposed, _ = proposal.propose(gather(opened), opened.where)
+  proposed, _ = proposal.propose(profile_columns(opened), opened.where)
   kinds = {name: kind.kind for name, kind in proposed.modalities.items()}
   assert kinds == {
     "faces_vector": "vectors",
@@ -154,7 +154,7 @@ def test_other_files_of_the_same_tables(folder, tmp_path):
   (batch,) = other.open(str(folder / "films.parquet")).batches(["faces.vector"])
   cells = batch["faces.vector"].to_pylist()
   assert cells[:3] == [None, [[1.0, 2.0, 3.0]], None] and not any(cells[2:])
-  with pytest.raises(ValueError, match="no table 'face' belongs"):
+  with pytest.raises(ValueError, match="no joined table 'face'"):
     one.with_many({"face": "x"})
 
 

@@ -228,7 +228,7 @@ MILLISECONDS = changed("time", 2, 1_700_000_000_000)
     (changed("user", 2, ""), r"row 2, column 'user': the value is missing; fill"),
     (
       changed("item", 3, 1.5),
-      r"row 3, column 'item': 1.5 is no token: it is not a whol",
+      r"row 3, column 'item': 1.5 is not a token: it is not a whol",
     ),
     (changed("time", 1, None), r"row 1, column 'time': the value is missing; fill"),
     (changed("time", 1, float("nan")), r"row 1, column 'time': the value is missing"),

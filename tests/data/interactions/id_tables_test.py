@@ -49,7 +49,7 @@ def test_columns_become_fields_as_they_are_proposed(tmp_path):
   assert (
     reported["year"] == "a field, number" and reported["genres"] == "a field, tokens"
   )
-  assert reported["same"] == "left out: it is the same in every row that has it"
+  assert reported["same"] == "left out: it has the same value in every row that has one"
   assert reported["sku"] == "left out: it names the rows"
   assert reported["split"] == "left out: it names the split"
   assert list(reported) == list(FILMS)[1:]
@@ -95,15 +95,15 @@ def test_the_spec_beside_the_file_decides(tmp_path):
 @pytest.mark.parametrize(
   ("value", "message"),
   [
-    ({"modalities": {}}, "there is none; name at least one"),
-    ({"modality": {}}, "unknown 'modality'"),
+    ({"modalities": {}}, "there are none; name at least one"),
+    ({"modality": {}}, "unknown setting 'modality'"),
     (
       {"modalities": {"a": {"kind": "number", "column": "yaer"}}},
-      r"items.parquet: no column 'yaer', which the spec names; there are \['item'",
+      r"items.parquet: the spec names column 'yaer', but the columns are \['item'",
     ),
     (
       {"modalities": {"a": {"kind": "number", "column": "genres"}}},
-      "column 'genres' is string, and modality 'a' of kind 'number' is a number",
+      "column 'genres' is string, but modality 'a' of kind 'number' needs a number",
     ),
     ({"label": {"column": "genres"}}, "label is column 'genres', but users and items"),
     ([], "items.spec.json is not a spec of columns"),
@@ -125,7 +125,9 @@ def test_columns_that_cannot_be_fields_are_named(tmp_path):
   lines = []
   found = read(tmp_path, {"item": [1, 2], "same": ["x", "x"]}, lines.append)
   assert found.table.modalities == {}
-  assert len(lines) == 1 and "no fields" in lines[0] and "same in every" in lines[0]
+  assert (
+    len(lines) == 1 and "no fields" in lines[0] and "same value in every" in lines[0]
+  )
 
 
 def test_unfit_columns_are_dropped_from_proposals_and_refused_in_specs(tmp_path):
@@ -157,7 +159,7 @@ def test_numbers_are_no_titles(tmp_path):
   [
     ({"item": ["a", None, "c"]}, "row 1, column 'item': there is no id; fill it in"),
     ({"item": ["a", "b", ""]}, "row 2, column 'item': there is no id"),
-    ({"item": [1.0, 2.5]}, "row 1, column 'item': 2.5 is no token"),
+    ({"item": [1.0, 2.5]}, "row 1, column 'item': 2.5 is not a token"),
     (
       {"item": ["a", "b", "c", "b", "a", "b"]},
       "row 3, column 'item': the id 'b' is also that of row 1; 3 rows repeat an id",

@@ -1,1 +1,1 @@
-"""The columns of a table of any source as modalities and labels, by a spec."""
+"""Read the columns of a table as modalities and a label, as a spec says."""

@@ -1,25 +1,19 @@
-"""The tables of a file of columns as an Apache Beam pipeline, for many machines.
+"""Build the tables of a file as an Apache Beam pipeline, on many machines.
 
-  python -m deepsets_jax.data.ingest.columns.beam 'films-*.parquet' --runner=FlinkRunner
-  python -m experiments.main --config=configs/table.py \\
-    --config.data.path='films-*.parquet'
+`experiments.build_tables` is the command. The machine that starts the pipeline reads
+label, id, split and group of all rows. The workers then read ranges of rows twice: once
+to fit scales and vocabularies, which are merged into one encoding, and once to write
+the tables of each range. The first machine joins these in the order of the rows.
 
-The machine that starts it reads label, id, split and group of all rows. The workers of
-the runner then read ranges of rows: once to fit what is merged to one encoding, and
-once to write the tables of a range, which that machine joins in the order of rows. They
-are those of `build.make` but for rounding of means and deviations, and are where a run
-looks for them. The file, and the folder of `DEEPSETS_JAX_CACHE`, are on a file system
-that all workers see. Parquet is the format to prefer: of JSON lines and CSV each range
-is read from the beginning. Options that are not known here are Beam's.
+The tables equal those of `build.build_tables` up to rounding of means and deviations.
+All workers must see the file and the cache (`DEEPSETS_JAX_CACHE`) on one file system.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import pathlib
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 
 import apache_beam as beam
@@ -27,30 +21,30 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from deepsets_jax.data.ingest.columns import build, spec
+from deepsets_jax.data.ingest.columns import build
 from deepsets_jax.data.ingest.columns.encoding import Encoding, Fitting
 from deepsets_jax.data.ingest.columns.spec import PARTS, Spec
-from deepsets_jax.data.ingest.columns.survey import parted, survey
+from deepsets_jax.data.ingest.columns.splits import assign_splits, batches_with_parts
 from deepsets_jax.data.ingest.files import paths
-from deepsets_jax.data.ingest.files.source import BATCH_ROWS, Source
+from deepsets_jax.data.ingest.files.source import BATCH_ROWS
 from deepsets_jax.data.tables.table import open_table
 from deepsets_jax.data.tables.table_writer import TableWriter
 
-# The first of some rows, and the part of each of them.
+# The number of the first row of a range, and the part of each of its rows.
 Range = tuple[int, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-  """What all workers are told.
+class BeamJob:
+  """The arguments that all workers share.
 
   Attributes:
-    path: Of the file, see `opening.open_source`.
-    schema: Of its columns.
-    spec: What they are.
-    labels: As in `SplitAssignment`.
-    id_size: As in `SplitAssignment`.
-    folder: In which each range has one of its own, named by its first row.
+    path: Path of the file, see `opening.open_source`.
+    schema: Types of its columns.
+    spec: The roles of its columns.
+    labels: See `SplitAssignment`.
+    id_size: See `SplitAssignment`.
+    folder: Folder that receives a subfolder per range, named by its first row.
   """
 
   path: str
@@ -60,75 +54,71 @@ class Job:
   id_size: int
   folder: pathlib.Path
 
-  def open(self) -> Source:
-    """The file."""
-    return self.spec.open(self.path, self.schema)
+  def batches(
+    self, rows: Range
+  ) -> Iterator[tuple[np.ndarray, np.ndarray, pa.RecordBatch]]:
+    """Read a range of rows, see `batches_with_parts`."""
+    start, parts = rows
+    source = self.spec.open(self.path, self.schema)
+    return batches_with_parts(source, self.spec.columns, parts, start)
 
 
-class Fit(beam.DoFn):
-  """From a range of rows to what is fitted on those of the training part."""
+class FitRange(beam.DoFn):
+  """Fit the encoding on the training rows of a range."""
 
-  def __init__(self, job: Job):
+  def __init__(self, job: BeamJob):
     self._job = job
 
   def process(self, some: Range) -> Iterator[Fitting]:
-    """Reads the range."""
-    start, parts = some
-    fitting, source = Fitting(self._job.spec, self._job.path), self._job.open()
-    for rows, of_rows, batch in parted(source, self._job.spec.columns, parts, start):
-      fitting.add(batch, rows, of_rows)
+    """Read the range and yield one `Fitting`."""
+    fitting = Fitting(self._job.spec, self._job.path)
+    for rows, parts, batch in self._job.batches(some):
+      fitting.add(batch, rows, parts)
     yield fitting
 
 
-class Merge(beam.CombineFn):
-  """From what is fitted on ranges, in any order, to the encoding."""
+class MergeFittings(beam.CombineFn):
+  """Merge the fittings of all ranges, in any order, into one encoding."""
 
-  def __init__(self, job: Job):
+  def __init__(self, job: BeamJob):
     self._job = job
 
   def create_accumulator(self) -> Fitting:
-    """That of no row."""
+    """Return the fitting of no rows."""
     return Fitting(self._job.spec, self._job.path)
 
   def add_input(self, whole: Fitting, some: Fitting) -> Fitting:
-    """With one more."""
+    """Merge one more fitting."""
     return self.merge_accumulators([whole, some])
 
   def merge_accumulators(self, several: Iterable[Fitting]) -> Fitting:
-    """That of all."""
+    """Merge several fittings."""
     whole = self.create_accumulator()
     for some in several:
       whole.merge(some)
     return whole
 
   def extract_output(self, whole: Fitting) -> Encoding:
-    """What was fitted."""
+    """Return the encoding."""
     fitted = whole.result(self._job.schema, self._job.labels)
-    return fitted.at(paths.folder(self._job.path))
+    return fitted.with_image_folder(paths.folder(self._job.path))
 
 
-class Write(beam.DoFn):
-  """From a range of rows to a folder with a table of each part; gives nothing."""
+class WriteRange(beam.DoFn):
+  """Write a range of rows to a folder with one table per part; yields nothing."""
 
-  def __init__(self, job: Job):
+  def __init__(self, job: BeamJob):
     self._job = job
 
   def process(self, some: Range, fitted: Encoding) -> None:
-    """Writes the folder."""
-    job, (start, parts) = self._job, some
-    # A runner may do a range twice, also at the same time: the first to end is kept.
-    made, folder = job.folder / f".{uuid.uuid4().hex}", job.folder / f"{start:012}"
-    made.mkdir()
-    found = parted(job.open(), job.spec.columns, parts, start)
-    build.write(found, job.path, fitted, job.id_size, made)
-    try:
-      made.rename(folder)
-    except OSError:
-      if not folder.exists():
-        raise
+    """Write the folder."""
+    job = self._job
+    # A runner may process a range twice, even at the same time; the first folder stays.
+    with build.whole_folder(job.folder / f"{some[0]:012}") as made:
+      build.write_tables(job.batches(some), job.path, fitted, job.id_size, made)
 
 
-def make(
+def build_tables(
   path: str,
   of_spec: Spec,
   seed: int,
@@ -136,41 +126,43 @@ def make(
   options: Sequence[str],
   range_rows: int,
 ) -> None:
-  """Makes a folder of tables, or nothing; see `build.make`.
+  """Build a folder of tables in a Beam pipeline; an error leaves no folder.
 
   Args:
-    path: Of the file.
-    of_spec: What its columns are.
-    seed: Of a random split.
-    folder: To be made.
-    options: Of Beam.
-    range_rows: Rows that a worker reads at a time.
+    path: Path of the file, see `opening.open_source`.
+    of_spec: The roles of its columns.
+    seed: Seed of a random split.
+    folder: The folder to make.
+    options: Options of Beam and its runner, such as "--runner=FlinkRunner".
+    range_rows: Number of rows that a worker reads at a time.
 
   Raises:
-    DataError: Bad data. What a worker finds, the runner may raise as an error of its
-      own, with the same words.
+    DataError: Bad data. For errors in a worker the runner may raise an error of its own
+      with the same message.
   """
   source = of_spec.open(path)
-  surveyed = survey(source, of_spec, seed)
-  parts, size = surveyed.parts, surveyed.id_size
-  with build.made_whole(folder) as made:
+  splits = assign_splits(source, of_spec, seed)
+  parts, id_size = splits.parts, splits.id_size
+  with build.whole_folder(folder) as made:
     ranges = made / "ranges"
     ranges.mkdir()
-    job = Job(path, source.schema, of_spec, surveyed.labels, size, ranges)
+    job = BeamJob(path, source.schema, of_spec, splits.labels, id_size, ranges)
     starts = range(0, len(parts), range_rows)
     with beam.Pipeline(options=PipelineOptions(list(options))) as flow:
-      given = flow | beam.Create([(n, parts[n : n + range_rows]) for n in starts])
-      given |= beam.Reshuffle()  # Else a runner may give all ranges to one worker.
-      fitted = given | beam.ParDo(Fit(job)) | beam.CombineGlobally(Merge(job))
+      rows = flow | beam.Create([(n, parts[n : n + range_rows]) for n in starts])
+      # Without a reshuffle a runner may give all ranges to one worker.
+      rows |= beam.Reshuffle()
+      fitted = rows | beam.ParDo(FitRange(job))
+      fitted |= beam.CombineGlobally(MergeFittings(job))
       _ = fitted | beam.Map(build.write_encoding, made)
-      _ = given | beam.ParDo(Write(job), beam.pvalue.AsSingleton(fitted))
-    _join(ranges, made, size)
+      _ = rows | beam.ParDo(WriteRange(job), beam.pvalue.AsSingleton(fitted))
+    _join_tables(ranges, made, id_size)
     build.join_unreadable(sorted(ranges.glob("[0-9]*")), made)
     shutil.rmtree(ranges)
 
 
-def _join(ranges: pathlib.Path, made: pathlib.Path, id_size: int) -> None:
-  """Writes the table of each part from those of the ranges, a batch at a time."""
+def _join_tables(ranges: pathlib.Path, made: pathlib.Path, id_size: int) -> None:
+  """Concatenate the tables of the ranges part by part, a batch at a time."""
   for part in PARTS:
     tables = [open_table(path) for path in sorted(ranges.glob(f"[0-9]*/{part}"))]
     with TableWriter(made / part, tables[0].schema, id_size) as writer:
@@ -178,29 +170,3 @@ def _join(ranges: pathlib.Path, made: pathlib.Path, id_size: int) -> None:
         for begin in range(0, len(table), BATCH_ROWS):
           rows = np.arange(begin, min(begin + BATCH_ROWS, len(table)))
           writer.add(table.select(rows))
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-  """The command."""
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
-  parser.add_argument("path", help="file, folder, pattern of files, or tfds:NAME")
-  parser.add_argument("--spec", help="JSON file; by default the one beside the file")
-  parser.add_argument("--seed", type=int, default=0, help="that of the run's config")
-  parser.add_argument("--range_rows", type=int, default=1 << 16, help="of a worker")
-  flags, options = parser.parse_known_args(arguments)
-  read = spec.read(flags.spec or spec.beside(flags.path))
-  # Configs, which a run has its spec from, sort names.
-  of_spec = dataclasses.replace(read, modalities=dict(sorted(read.modalities.items())))
-  folder = build.folder_of(flags.path, of_spec, flags.seed)
-  if not folder.exists():
-    make(flags.path, of_spec, flags.seed, folder, options, flags.range_rows)
-  if text := build.unreadable(folder, flags.path):
-    print(text)
-  rows = {part: len(table) for part, table in build.read(folder).items()}
-  print(f"{flags.path}: rows {rows} in {folder}")
-
-
-if __name__ == "__main__":
-  main()

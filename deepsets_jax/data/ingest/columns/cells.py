@@ -1,12 +1,13 @@
-"""From the cells of an Arrow column to elements in numpy; null is absence.
+"""Convert the cells of an Arrow column to elements in numpy; null means absent.
 
-A cell that is null has no element, nor has an element that is null within a list, a
-number that is NaN, or an empty string. What is there and cannot be an element is a
-`CellError`.
+Null cells, null items of a list, NaN and empty strings are no elements. Any other value
+that cannot be an element raises a `CellError`.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,19 +15,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deepsets_jax.data.ingest.files import formats
+from deepsets_jax.foundation.errors import DataError
 
-# Seconds of a unit of time.
+# Seconds per unit of time.
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 
 
 class CellError(ValueError):
-  """A bad value in a column: its place there, what is wrong, and the way out.
+  """A bad value in a column.
 
   Attributes:
-    index: Of the cell in the column that was looked at.
-    problem: With the value.
-    advice: The way out.
-    column: Of several columns the name of the one; None where there is only one.
+    index: Index of the cell in the array that was read.
+    problem: What is wrong, with the value.
+    advice: How to fix it.
+    column: Name of the column, where a modality has several; else None.
   """
 
   column: str | None = None
@@ -36,39 +38,64 @@ class CellError(ValueError):
     self.index, self.problem, self.advice = index, problem, advice
 
 
+@contextlib.contextmanager
+def locate_errors(
+  where: str, column: str, rows: Sequence[int] | np.ndarray
+) -> Iterator[None]:
+  """Turn a `CellError` in the block into a `DataError` with its place in the file.
+
+  Args:
+    where: Name of the file in messages.
+    column: Name of the column, unless the error names one.
+    rows: The row number of each cell, `[b]`.
+  """
+  try:
+    yield
+  except CellError as error:
+    raise DataError(
+      f"{where}: row {rows[error.index]}, column {error.column or column!r}:"
+      f" {error.problem}; {error.advice}"
+    ) from error
+
+
 class Elements(NamedTuple):
-  """The elements of a column end to end: `values [n, ...]`, and of each cell, `[b]`."""
+  """The elements of all cells end to end.
+
+  Attributes:
+    values: `[n, ...]`.
+    lengths: Number of elements per cell, `[b]` int64.
+  """
 
   values: np.ndarray | pa.Array
   lengths: np.ndarray
 
 
 class OneColumn:
-  """A kind of modality that is read from one column.
+  """A column type of a modality that is read from one column.
 
   Attributes:
-    column: Its name in the file.
+    column: Name of the column in the file.
   """
 
   column: str
 
   @property
   def by_column(self) -> dict[str, Any]:
-    """The columns that are read, with the kind of each."""
+    """The column type of each column that is read."""
     return {self.column: self}
 
   def cells_in(self, batch: pa.RecordBatch) -> pa.Array | None:
-    """The column of some rows; None if it is not there."""
+    """Return the column of a batch; None if the batch does not have it."""
     return batch[self.column] if self.column in batch.schema.names else None
 
 
 def is_list(kind: pa.DataType) -> bool:
-  """Whether cells are lists, of a fixed size or not."""
+  """Whether cells are lists, of fixed size or not."""
   return pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
 def is_number(kind: pa.DataType) -> bool:
-  """Whether it can be read as a number: booleans, dates and times can."""
+  """Whether the type can be read as a number; booleans, dates and times can."""
   return (
     pa.types.is_integer(kind)
     or pa.types.is_floating(kind)
@@ -80,7 +107,7 @@ def is_number(kind: pa.DataType) -> bool:
 
 
 def is_token(kind: pa.DataType) -> bool:
-  """Whether it can be read as a token: strings, numbers that are whole, booleans."""
+  """Whether the type can be read as a token: strings, whole numbers, booleans."""
   return (
     pa.types.is_string(kind)
     or (is_number(kind) and not pa.types.is_duration(kind))
@@ -89,9 +116,9 @@ def is_token(kind: pa.DataType) -> bool:
 
 
 def numbers(column: pa.Array) -> Elements:
-  """Float64 `[n]` of a column of numbers, or of lists of them.
+  """Return the numbers of a column of numbers, or of lists of them: float64 `[n]`.
 
-  Times are seconds, dates seconds since 1970.
+  Times are in seconds, dates in seconds since 1970.
 
   Raises:
     CellError: A number is infinite.
@@ -104,7 +131,7 @@ def numbers(column: pa.Array) -> Elements:
     raise CellError(
       cell_of(lengths, slot),
       f"{values[slot]} is not finite",
-      "give a finite number, or leave it out: absence needs no placeholder",
+      "use a finite number, or leave the cell empty",
     )
   kept = ~np.isnan(values)
   if kept.all():
@@ -113,17 +140,15 @@ def numbers(column: pa.Array) -> Elements:
 
 
 def vectors(column: pa.Array, *, one: bool, size: int | None) -> Elements:
-  """Float `[n, d]` of a column whose cells are vectors, or lists of vectors.
-
-  Float32 where the column is, else float64.
+  """Return the vectors of a column: float32 `[n, d]` if the column is, else float64.
 
   Args:
-    column: Of lists of numbers if `one`, else of lists of these.
-    one: Whether a cell is one vector; one without numbers is then absent.
-    size: `d`; None for that of the first vector.
+    column: Lists of numbers if `one`, else lists of such lists.
+    one: Whether each cell is one vector; an empty list is then absent.
+    size: `d`; None for the size of the first vector.
 
   Raises:
-    CellError: A vector of another size, or with a number that is not finite.
+    CellError: A vector has another size, or a number that is not finite.
   """
   elements, lengths = (
     (column.drop_null(), _is_valid(column)) if one else elements_of(column)
@@ -149,7 +174,7 @@ def vectors(column: pa.Array, *, one: bool, size: int | None) -> Elements:
       cell_of(lengths, slot),
       f"number {feature} of a vector is {values[slot * size + feature]}"
       + (" or null" if np.isnan(values[slot * size + feature]) else ""),
-      "give a finite number, or leave the whole vector out",
+      "use finite numbers, or leave the whole vector out",
     )
   values = values.astype(np.float32) if single else values
   return Elements(values.reshape(len(sizes), size), lengths)
@@ -161,23 +186,23 @@ def _check_sizes(sizes: np.ndarray, size: int, lengths: np.ndarray) -> None:
   slot = int(np.argmax(sizes != size)) if size else 0
   raise CellError(
     cell_of(lengths, slot),
-    f"a vector of {sizes[slot]} numbers, where others have {size}"
+    f"a vector has {sizes[slot]} numbers, others have {size}"
     if size
-    else "a vector without numbers",
+    else "a vector has no numbers",
     "give all vectors of a column one size, or leave the vector out",
   )
 
 
 def strings(column: pa.Array, separator: str | None = None) -> Elements:
-  """An Arrow array of strings of a column of tokens, or of lists of them.
+  """Return the tokens of a column as an Arrow array of strings.
 
   Args:
-    column: Of strings, whole numbers or booleans, or of lists of them.
-    separator: Of the tokens within a string, which is then a list; white space around
-      them is no part of them.
+    column: Strings, whole numbers or booleans, or lists of them.
+    separator: Text between the tokens of a string, which is then read as a list; white
+      space around tokens is dropped. None reads each string as one token.
 
   Raises:
-    CellError: A number that is not whole.
+    CellError: A number is not whole.
   """
   if separator is not None and pa.types.is_string(column.type):
     column = pc.split_pattern(column, separator)
@@ -199,7 +224,7 @@ def strings(column: pa.Array, separator: str | None = None) -> Elements:
 
 
 def _whole(elements: pa.Array, lengths: np.ndarray) -> pa.Array:
-  """Whole floats as integers; NaN is null."""
+  """Return whole floats as integers, and NaN as null."""
   values = _float64(elements)
   there = np.isfinite(values)
   bad = (there & (values != np.round(values))) | np.isinf(values)
@@ -210,22 +235,22 @@ def _whole(elements: pa.Array, lengths: np.ndarray) -> pa.Array:
     problem = "is too large to be exact" if large else "is not a whole number"
     raise CellError(
       cell_of(lengths, slot),
-      f"{values[slot]} is no token: it {problem}",
-      "give strings or whole numbers, or read the column as numbers",
+      f"{values[slot]} is not a token: it {problem}",
+      "use strings or whole numbers, or read the column as numbers",
     )
   return pa.array(np.where(there, values, 0).astype(np.int64), mask=~there)
 
 
-def matched(column: pa.Array, wanted: pa.DataType) -> pa.Array:
-  """A column in the type that training had, where it is plain what its cells mean.
+def match_type(column: pa.Array, wanted: pa.DataType) -> pa.Array:
+  """Cast a column to the type of training, where the meaning of its cells is clear.
 
-  Numbers 0 and 1 are booleans, and so are the strings "true" and "false", in letters of
-  any case; booleans are whole numbers, and so are strings of such; strings of ISO 8601
-  are dates or times; dates and times are each other where no time of day is lost. All
-  else stays as it is, such as the whole float that is a category.
+  The numbers 0 and 1, and the strings "true" and "false" in any case, become booleans.
+  Booleans, and strings of whole numbers, become whole numbers. Strings of ISO 8601
+  become dates or times. Dates and times become each other if no time of day is lost.
+  All other columns stay as they are, such as whole floats of a category.
 
   Raises:
-    CellError: A cell that cannot be of the type.
+    CellError: A cell cannot be of the type.
   """
   found, is_a = column.type, pa.types
   if found == wanted or is_a.is_null(found) or is_list(found):
@@ -238,7 +263,7 @@ def matched(column: pa.Array, wanted: pa.DataType) -> pa.Array:
   if is_a.is_string(found) and (moment or is_a.is_boolean(wanted)):
     return _parsed(column, wanted)
   if is_a.is_string(found) and is_a.is_integer(wanted):
-    # Another word is a category that training had not.
+    # Any other word is a category that training did not have.
     form = formats.of_type(wanted)
     return form.convert(column) if form.fits(column) else column
   if is_a.is_integer(wanted) and is_a.is_boolean(found):
@@ -252,7 +277,7 @@ def matched(column: pa.Array, wanted: pa.DataType) -> pa.Array:
 
 
 def _parsed(column: pa.Array, wanted: pa.DataType) -> pa.Array:
-  """Strings as values of a type."""
+  """Parse strings as values of a type."""
   form = formats.of_type(wanted)
   try:
     return form.convert(column).cast(wanted)
@@ -268,20 +293,20 @@ def _check_cells(
   good = legal.to_numpy(zero_copy_only=False)
   if not good.all():
     index = int(np.argmin(good))
-    raise CellError(index, f"{str(column[index])[:60]!r} is no {wanted}", advice)
+    raise CellError(index, f"{str(column[index])[:60]!r} is not {wanted}", advice)
 
 
 def elements_of(column: pa.Array) -> tuple[pa.Array, np.ndarray]:
-  """All elements, null ones included, and how many each cell has, `[b]`."""
+  """Return all elements, including null, and their number per cell, `[b]`."""
   if not is_list(column.type):
     return column, np.ones(len(column), np.int64)
   lengths = pc.fill_null(pc.list_value_length(column), 0)
-  # flatten() leaves out what null and sliced-off cells cover; values would not.
+  # `flatten()` skips values under null or sliced-off cells; `values` does not.
   return column.flatten(), lengths.to_numpy(zero_copy_only=False).astype(np.int64)
 
 
 def _float64(array: pa.Array) -> np.ndarray:
-  """Numbers, NaN where null."""
+  """Return numbers as float64, and null as NaN."""
   kind, factor = array.type, 1.0
   if pa.types.is_null(kind):
     return np.full(len(array), np.nan)
@@ -294,7 +319,7 @@ def _float64(array: pa.Array) -> np.ndarray:
     array, factor = array.cast(wide), _SECONDS[kind.unit]
   elif pa.types.is_boolean(kind):
     array = array.cast(pa.int8())
-  # Whole numbers above 2**53 are rounded, as floats are.
+  # Whole numbers above 2**53 are rounded to the nearest float.
   return array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False) * factor
 
 
@@ -303,7 +328,7 @@ def _is_valid(array: pa.Array) -> np.ndarray:
 
 
 def _count(kept: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-  """How many of each cell's elements are kept: `[b]` int64."""
+  """Return the number of kept elements per cell: `[b]` int64."""
   total = np.zeros(len(kept) + 1, np.int64)
   np.cumsum(kept, out=total[1:])
   ends = np.cumsum(lengths)
@@ -311,5 +336,5 @@ def _count(kept: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def cell_of(lengths: np.ndarray, slot: int) -> int:
-  """The cell that an element is of, by the lengths of the cells `[b]`."""
+  """Return the index of the cell of an element; `lengths` are those of cells, `[b]`."""
   return int(np.searchsorted(np.cumsum(lengths), slot, side="right"))

@@ -1,27 +1,27 @@
-"""A spec with what was fitted on the training part: from rows of a file to a table."""
+"""Encode rows of a file as a table, with what was fitted on the training part."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from deepsets_jax.data.ingest.columns import cells, spec
-from deepsets_jax.data.ingest.columns.fields import Quantity, States
-from deepsets_jax.data.ingest.columns.images import Folder, Image, Unreadable
+from deepsets_jax.data.ingest.columns.fields import FieldStates, Quantity
+from deepsets_jax.data.ingest.columns.images import ImageColumn, ImageFolder, Unreadable
 from deepsets_jax.data.ingest.columns.labels import LabelEncoder
 from deepsets_jax.data.ingest.columns.numeric import Moments, Scale
 from deepsets_jax.data.ingest.columns.spec import Spec
-from deepsets_jax.data.ingest.columns.survey import (
+from deepsets_jax.data.ingest.columns.splits import (
   TRAIN,
   SplitAssignment,
-  located,
-  names_of,
-  parted,
+  batches_with_parts,
+  example_names,
 )
 from deepsets_jax.data.ingest.columns.tokens import Vocabulary
 from deepsets_jax.data.ingest.files.source import Source, shorten_names
@@ -34,44 +34,44 @@ FORMAT = "deepsets_jax columns 1"
 
 @dataclasses.dataclass(frozen=True)
 class Encoding:
-  """From columns to modalities and targets, the same for every row of every file.
+  """Encodes columns as modalities and targets, alike for all rows of all files.
 
   Attributes:
-    spec: What the columns are.
-    fitted: Of the training part, by modality: scales and vocabularies.
-    answers: Of the label.
-    columns: All columns of the file that was trained on; of those of modalities the
-      types that other files' cells are read as, where these have none of their own.
+    spec: The roles of the columns.
+    fitted: State of each modality from the training part: scales and vocabularies.
+    label_encoder: State of the label.
+    columns: All columns of the training file. Other files without types of their own
+      are read with the types of these.
   """
 
   spec: Spec
-  fitted: Mapping[str, Scale | Vocabulary | Folder | States]
-  answers: LabelEncoder
+  fitted: Mapping[str, Scale | Vocabulary | ImageFolder | FieldStates]
+  label_encoder: LabelEncoder
   columns: pa.Schema
 
   @property
   def schema(self) -> Schema:
-    """Of the tables."""
+    """The schema of the tables."""
     modalities = {
       name: kind.modality(self.fitted[name])
       for name, kind in self.spec.modalities.items()
     }
-    return Schema(modalities, self.spec.label.target(self.answers))
+    return Schema(modalities, self.spec.label.target(self.label_encoder))
 
   def names(self) -> dict[str, tuple[str | Quantity, ...]]:
-    """Names of the token ids, by modality; hash buckets have none."""
+    """Return the names of the token ids per modality; hash buckets have none."""
     found: dict[str, tuple[str | Quantity, ...]] = {}
     for name, fitted in self.fitted.items():
-      if isinstance(fitted, States):
+      if isinstance(fitted, FieldStates):
         found[name] = self.spec.modalities[name].names(fitted, self.columns)
       elif isinstance(fitted, Vocabulary) and fitted.words is not None:
         found[name] = tuple(fitted.words)
     return found
 
-  def at(self, folder: str) -> Encoding:
-    """The same for a file in a folder, where the paths of pictures begin."""
+  def with_image_folder(self, folder: str) -> Encoding:
+    """Return the encoding with another folder that paths of images are relative to."""
     fitted = {
-      name: Folder(folder) if isinstance(state, Folder) else state
+      name: ImageFolder(folder) if isinstance(state, ImageFolder) else state
       for name, state in self.fitted.items()
     }
     return dataclasses.replace(self, fitted=fitted)
@@ -85,71 +85,65 @@ class Encoding:
     labelled: bool,
     unreadable: Unreadable | None = None,
   ) -> Table:
-    """The table of some rows of a file. A column that is not there is absent.
+    """Encode some rows of a file. The modality of a missing column is absent.
 
     Args:
-      batch: The rows.
-      rows: Their numbers in the file.
-      where: What to call the file in a message.
-      labelled: Whether there is a label and an id in each row; else targets are zeros
-        and ids the rows' numbers.
-      unreadable: Takes in pictures that cannot be read and are absent; None makes these
-        an error.
+      batch: Cells of the rows.
+      rows: Row numbers in the file, `[b]`.
+      where: Name of the file in messages.
+      labelled: Whether each row has a label and an id. If not, targets are zeros and
+        ids are row numbers.
+      unreadable: Receives images that cannot be read, which are then absent; with None
+        such an image raises.
 
     Raises:
-      DataError: A value that cannot be what the spec says; names row and column.
+      DataError: A value that does not fit the spec; names row and column.
     """
     nothing = blank(self.schema).select(np.zeros(len(batch), np.int64))
     modalities = dict(nothing.modalities)
     for name, kind in self.spec.modalities.items():
-      found = kind.cells_in(batch)
+      found, column = kind.cells_in(batch), next(iter(kind.by_column))
       if found is None:
         continue
-      try:
-        if isinstance(kind, Image) and unreadable is not None:
-
-          def skip(index: int, reason: str, name: str = kind.column) -> None:
-            unreadable.add(rows[index], name, reason)
-
-          modalities[name] = kind.encode(found, self.fitted[name], skip)
-        else:
-          modalities[name] = kind.encode(found, self.fitted[name])
-      except cells.CellError as error:
-        raise located(error, where, next(iter(kind.by_column)), rows) from error
-    targets, ids = nothing.targets, None
+      skip = []
+      if isinstance(kind, ImageColumn) and unreadable is not None:
+        skip.append(_unreadable_adder(unreadable, rows, column))
+      with cells.locate_errors(where, column, rows):
+        modalities[name] = kind.encode(found, self.fitted[name], *skip)
+    targets, ids, label = nothing.targets, None, self.spec.label
     if labelled:
-      targets = self._targets(batch, rows, where)
+      with cells.locate_errors(where, label.column, rows):
+        targets = label.encode(batch[label.column], self.label_encoder)
       ids = batch[self.spec.id] if self.spec.id else None
-    names = np.array(names_of(ids, where, self.spec.id, rows), np.str_)
+    names = np.array(example_names(ids, where, self.spec.id, rows), np.str_)
     return Table(nothing.schema, modalities, targets, names)
 
-  def _targets(self, batch: pa.RecordBatch, rows: np.ndarray, where: str) -> np.ndarray:
-    column = self.spec.label.column
-    try:
-      return self.spec.label.encode(batch[column], self.answers)
-    except cells.CellError as error:
-      raise located(error, where, column, rows) from error
-
   def to_json(self) -> dict[str, Any]:
-    """Of plain values."""
+    """Return the encoding as values of JSON."""
     return {
       "format": FORMAT,
       "spec": self.spec.to_json(),
       "fitted": {name: state.to_json() for name, state in self.fitted.items()},
-      "answers": self.answers.to_json(),
+      "answers": self.label_encoder.to_json(),
       "columns": base64.b64encode(self.columns.serialize()).decode(),
     }
 
 
+def _unreadable_adder(
+  unreadable: Unreadable, rows: np.ndarray, column: str
+) -> Callable[[int, str], None]:
+  return lambda index, reason: unreadable.add(rows[index], column, reason)
+
+
 def from_json(value: Mapping[str, Any], where: str) -> Encoding:
-  """The encoding that `to_json` gave.
+  """Restore an encoding from the value of `to_json`.
 
   Raises:
-    DataError: It is of another format, or damaged.
+    DataError: The value has another format, or is damaged.
   """
   found = value.get("format") if isinstance(value, Mapping) else None
   if found != FORMAT:
-    raise DataError(f"{where}: format {found!r}, expected {FORMAT!r}; train anew")
+    raise DataError(f"{where}: format {found!r}, expected {FORMAT!r}; train again")
   try:
     columns = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(value["columns"])))
     of_spec = spec.from_json(value["spec"], where)
@@ -157,14 +151,14 @@ def from_json(value: Mapping[str, Any], where: str) -> Encoding:
       name: kind.restore(value["fitted"][name])
       for name, kind in of_spec.modalities.items()
     }
-    answers = LabelEncoder.from_json(value["answers"])
+    label_encoder = LabelEncoder.from_json(value["answers"])
   except (KeyError, TypeError, ValueError) as error:
-    raise DataError(f"{where} is damaged ({error!r}); train anew") from error
-  return Encoding(of_spec, fitted, answers, columns)
+    raise DataError(f"{where} is damaged ({error!r}); train again") from error
+  return Encoding(of_spec, fitted, label_encoder, columns)
 
 
 class Fitting:
-  """Takes in the training rows of a file, all at once or in parts that are merged."""
+  """Fits an encoding on training rows, in one go or in pieces that are merged."""
 
   def __init__(self, of_spec: Spec, where: str):
     self._spec, self._where = of_spec, where
@@ -172,103 +166,99 @@ class Fitting:
     self._moments = Moments()
 
   def add(self, batch: pa.RecordBatch, rows: np.ndarray, parts: np.ndarray) -> None:
-    """Takes in those of some rows that are of the training part.
+    """Add the training rows among some rows.
 
     Args:
-      batch: The rows.
-      rows: Their numbers in the file.
-      parts: Of each, as in `SplitAssignment`.
+      batch: Cells of the rows.
+      rows: Row numbers in the file, `[b]`.
+      parts: The part of each row, see `SplitAssignment`.
 
     Raises:
-      DataError: A value that cannot be what the spec says; names row and column.
+      DataError: A value that does not fit the spec; names row and column.
     """
     mask = parts == TRAIN
     batch, rows = batch.filter(pa.array(mask)), rows[mask]
     for name, kind in self._spec.modalities.items():
-      try:
+      with cells.locate_errors(self._where, next(iter(kind.by_column)), rows):
         self._fittings[name].add(kind.cells_in(batch))
-      except cells.CellError as error:
-        raise located(error, self._where, next(iter(kind.by_column)), rows) from error
     label = self._spec.label
     if label.kind == "regression" and len(batch):
-      try:
+      with cells.locate_errors(self._where, label.column, rows):
         self._moments.add(label.numbers(batch[label.column]))
-      except cells.CellError as error:
-        raise located(error, self._where, label.column, rows) from error
 
   def merge(self, other: Fitting) -> None:
-    """Takes in what another has, of other rows.
+    """Merge the fitting of other rows.
 
     Raises:
-      DataError: Vectors of one column are not of one size.
+      DataError: Vectors of one column differ in size.
     """
     for name, fitting in self._fittings.items():
-      try:
+      with self._column_errors(name):
         fitting.merge(other._fittings[name])
-      except ValueError as error:
-        raise self._of_column(name, error) from error
     self._moments.merge(other._moments)
 
   def result(self, schema: pa.Schema, labels: Sequence[str]) -> Encoding:
-    """The encoding of the file.
+    """Return the encoding of the file.
 
     Args:
-      schema: Of the file.
-      labels: As in `SplitAssignment`.
+      schema: Types of the columns of the file.
+      labels: See `SplitAssignment`.
 
     Raises:
-      DataError: A column with nothing to learn from.
+      DataError: A column has nothing to learn from.
     """
     fitted = {}
     for name, fitting in self._fittings.items():
-      try:
+      with self._column_errors(name):
         fitted[name] = fitting.result()
-      except ValueError as error:
-        raise self._of_column(name, error) from error
     label, scale = self._spec.label, None
     if label.kind == "regression":
       scale = self._moments.scale()
       if not self._moments.varies:
         raise DataError(
           f"{self._where}: label column {label.column!r}: every training row has"
-          f" {scale.mean.tolist()}: there is nothing to learn"
+          f" {scale.mean.tolist()}, so there is nothing to learn"
         )
-    columns = _wanted(schema, self._spec)
+    columns = _with_float_columns(schema, self._spec)
     return Encoding(self._spec, fitted, LabelEncoder(labels, scale), columns)
 
-  def _of_column(self, name: str, error: ValueError) -> DataError:
-    columns = list(self._spec.modalities[name].by_column)
-    called = repr(columns[0]) if len(columns) == 1 else shorten_names(columns)
-    return DataError(
-      f"{self._where}: column {called}, modality {name!r}: {error}; fix it, or leave"
-      " it out of the spec"
-    )
+  @contextlib.contextmanager
+  def _column_errors(self, name: str) -> Iterator[None]:
+    """Name the columns of a modality in errors."""
+    try:
+      yield
+    except ValueError as error:
+      columns = list(self._spec.modalities[name].by_column)
+      called = repr(columns[0]) if len(columns) == 1 else shorten_names(columns)
+      raise DataError(
+        f"{self._where}: column {called}, modality {name!r}: {error}; fix it, or leave"
+        " it out of the spec"
+      ) from error
 
 
-def fit(source: Source, of_spec: Spec, survey: SplitAssignment) -> Encoding:
-  """The encoding of a file; scales and vocabularies are of the training part alone.
+def fit_encoding(source: Source, of_spec: Spec, splits: SplitAssignment) -> Encoding:
+  """Fit the encoding of a file on its training part.
 
   Raises:
-    DataError: A value that cannot be what the spec says, or a column with nothing to
-      learn from.
+    DataError: A value does not fit the spec, or a column has nothing to learn from.
   """
   fitting = Fitting(of_spec, source.where)
-  for rows, parts, batch in parted(source, of_spec.columns, survey.parts):
+  for rows, parts, batch in batches_with_parts(source, of_spec.columns, splits.parts):
     fitting.add(batch, rows, parts)
-  return fitting.result(source.schema, survey.labels)
+  return fitting.result(source.schema, splits.labels)
 
 
-def _wanted(schema: pa.Schema, of_spec: Spec) -> pa.Schema:
-  """The schema with float64 wherever numbers are read, whole ones or not."""
+def _with_float_columns(schema: pa.Schema, of_spec: Spec) -> pa.Schema:
+  """Return the schema with float64 for all columns that are read as numbers."""
   fields = {field.name: field for field in schema}
   for kind in of_spec.modalities.values():
     for column, one in kind.by_column.items():
       if one.kind in spec.NUMERIC:
-        fields[column] = pa.field(column, _floats(fields[column].type))
+        fields[column] = pa.field(column, _float_type(fields[column].type))
   return pa.schema(list(fields.values()), metadata=schema.metadata)
 
 
-def _floats(kind: pa.DataType) -> pa.DataType:
+def _float_type(kind: pa.DataType) -> pa.DataType:
   if cells.is_list(kind):
-    return pa.list_(_floats(kind.value_type))
+    return pa.list_(_float_type(kind.value_type))
   return kind if pa.types.is_temporal(kind) else pa.float64()

@@ -1,8 +1,8 @@
-"""Many columns of numbers and categories as one modality: each present cell an element.
+"""Read many columns of numbers and categories as one modality with an element per cell.
 
 An element is a token of its column with a value: the scaled number, or 1 for a
-category. One encoder serves all columns, so that a model of a wide table compiles as
-fast as one of a narrow table.
+category. One encoder serves all columns, so a model of a wide table compiles as fast as
+a model of a narrow table.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from deepsets_jax.data.tables.schema import Modality
 from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Ragged, from_lengths
 
-# The state that is fitted on one column.
+# The fitted state of one column.
 State = Scale | Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
-class States:
-  """What was fitted on the training part, by column; None for one without a value."""
+class FieldStates:
+  """The fitted state per column; None for a column without a training value."""
 
   columns: Mapping[str, State | None]
 
   def to_json(self) -> dict[str, Any]:
-    """Plain values."""
+    """Return the state as values of JSON."""
     return {
       name: None if state is None else state.to_json()
       for name, state in self.columns.items()
@@ -43,20 +43,22 @@ class States:
 
   @property
   def groups(self) -> tuple[int, ...]:
-    """Number of token ids of each column: 1 of numbers, 0 of one without a value."""
-    return tuple(map(_size, self.columns.values()))
+    """Number of token ids per column: 1 for numbers, 0 without a training value."""
+    return tuple(
+      0 if state is None else 1 if isinstance(state, Scale) else state.size
+      for state in self.columns.values()
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class Quantity:
-  """What the elements of a column of numbers are called.
+  """Names the elements of a column of numbers.
 
   Attributes:
-    column: Its name.
-    scale: What its values were scaled by.
-    log: Whether the logarithm was taken before.
-    unit: Of a date or a time the unit of `np.datetime64` to show it in; None for a
-      number.
+    column: Name of the column.
+    scale: The scale of its values.
+    log: Whether the logarithm was taken before scaling.
+    unit: Unit of `np.datetime64` to print dates or times in; None for numbers.
   """
 
   column: str
@@ -65,20 +67,20 @@ class Quantity:
   unit: str | None = None
 
   def text(self, value: float) -> str:
-    """The column with a value in its own unit, such as "age = 41".
+    """Return the column with a value in its own unit, such as "age = 41".
 
     Args:
-      value: As scaled.
+      value: The scaled value.
     """
     value = float(value * self.scale.deviation[0] + self.scale.mean[0])
     if self.log:
       value = float(np.sign(value) * np.expm1(abs(value)))
     if self.unit is None:
       return f"{self.column} = {value:.6g}"
-    # Through seconds: float32 does not hold dates to the nanosecond.
+    # Round to seconds, as float32 does not hold dates to the nanosecond.
     time = np.datetime64(round(value), "s")
     if self.unit == "D":
-      time += np.timedelta64(12, "h")  # The nearest day.
+      time += np.timedelta64(12, "h")  # Round to the nearest day.
     return f"{self.column} = {time.astype(f'datetime64[{self.unit}]')}"
 
 
@@ -91,8 +93,8 @@ class Fields:
   Attributes:
     number: Columns of numbers, dates or times; scaled as by `Scalar`.
     log: Columns of numbers, scaled as by `Scalar` with scale "log".
-    category: Columns of strings, whole numbers or booleans, as in `Category`.
-    min_count: Of categories, as in `Category`.
+    category: Columns of strings, whole numbers or booleans, see `Category`.
+    min_count: Minimum count of categories, see `Category`.
   """
 
   number: Sequence[str] = ()
@@ -104,18 +106,20 @@ class Fields:
 
   def __post_init__(self):
     for name in ("number", "log", "category"):
-      object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON has lists.
+      object.__setattr__(self, name, tuple(getattr(self, name)))  # JSON gives lists.
     named = (*self.number, *self.log, *self.category)
     if not named:
-      raise ConfigError('no column: name some under "number", "log" or "category"')
+      raise ConfigError(
+        'there is no column; name some under "number", "log" or "category"'
+      )
     twice = [n for n, count in collections.Counter(named).items() if count > 1]
     if twice:
       raise ConfigError(f"column {twice[0]!r} is named twice; name each column once")
-    Category("", self.min_count)  # Raises where it is too small.
+    Category("", self.min_count)  # Raises if `min_count` is too small.
 
   @functools.cached_property
   def by_column(self) -> Mapping[str, Scalar | Category]:
-    """What each column is, in the order of the token ids."""
+    """The column type of each column, in the order of the token ids."""
     return (
       {name: Scalar(name) for name in self.number}
       | {name: Scalar(name, scale="log") for name in self.log}
@@ -123,35 +127,35 @@ class Fields:
     )
 
   def cells_in(self, batch: pa.RecordBatch) -> pa.StructArray | None:
-    """The columns of some rows that are there; None if none is."""
-    there = [name for name in self.by_column if name in batch.schema.names]
-    if not there:
+    """Return the columns that a batch has; None if it has none of them."""
+    names = [name for name in self.by_column if name in batch.schema.names]
+    if not names:
       return None
-    return pa.StructArray.from_arrays([batch[name] for name in there], names=there)
+    return pa.StructArray.from_arrays([batch[name] for name in names], names=names)
 
   def fitting(self) -> _FieldsFitting:
-    """What takes in the training part."""
+    """Return an object that fits the state on the training part."""
     return _FieldsFitting(self)
 
-  def restore(self, value: Mapping[str, Any]) -> States:
-    """What was fitted, from its plain values."""
-    return States(
+  def restore(self, value: Mapping[str, Any]) -> FieldStates:
+    """Restore the state from values of JSON."""
+    return FieldStates(
       {
         name: None if value[name] is None else kind.restore(value[name])
         for name, kind in self.by_column.items()
       }
     )
 
-  def modality(self, fitted: States) -> Modality:
-    """What an element is."""
+  def modality(self, fitted: FieldStates) -> Modality:
+    """Return the schema of the modality."""
     groups = fitted.groups
     return Modality("tokens", sum(groups), weighted=True, valued=True, groups=groups)
 
-  def names(self, fitted: States, schema: pa.Schema) -> tuple[str | Quantity, ...]:
-    """What the elements of each token id are called.
+  def names(self, fitted: FieldStates, schema: pa.Schema) -> tuple[str | Quantity, ...]:
+    """Return the name of each token id.
 
     Args:
-      fitted: On the training part.
+      fitted: The state of the columns.
       schema: Types of the columns.
     """
     found: list[str | Quantity] = []
@@ -163,23 +167,23 @@ class Fields:
         found += [f"{name} = {word}" for word in state.words]
     return tuple(found)
 
-  def encode(self, columns: pa.StructArray, fitted: States) -> Ragged:
-    """The tokens of some rows, `[n]` int32 with values as weights.
+  def encode(self, columns: pa.StructArray, fitted: FieldStates) -> Ragged:
+    """Encode rows as tokens, `[n]` int32, with the values as weights.
 
     Raises:
-      CellError: What is there cannot be an element; names the column.
+      CellError: A value cannot be an element; names the column.
     """
     shape = (len(columns), len(self.by_column))
     present = np.zeros(shape, bool)
     tokens, values = np.zeros(shape, np.int32), np.ones(shape, np.float32)
-    there = dict(_each(columns))
+    cells_of = dict(_named_columns(columns))
     starts = np.cumsum((0, *fitted.groups))
     for index, (name, kind) in enumerate(self.by_column.items()):
       state = fitted.columns[name]
-      if name not in there or state is None:
+      if name not in cells_of or state is None:
         continue
-      with _named(name):
-        found = kind.encode(there[name], state)
+      with _name_errors(name):
+        found = kind.encode(cells_of[name], state)
       some = present[:, index] = found.lengths > 0
       if isinstance(state, Scale):
         tokens[:, index] = starts[index]
@@ -191,27 +195,27 @@ class Fields:
 
 
 class _FieldsFitting:
-  """Takes in the columns of the training part."""
+  """Fits the state of all columns on the training part."""
 
   def __init__(self, kind: Fields):
     self._fittings = {name: one.fitting() for name, one in kind.by_column.items()}
 
   def add(self, columns: pa.StructArray) -> None:
-    """Takes in some rows."""
-    for name, column in _each(columns):
-      with _named(name):
+    """Add some rows."""
+    for name, column in _named_columns(columns):
+      with _name_errors(name):
         self._fittings[name].add(column)
 
   def merge(self, other: _FieldsFitting) -> None:
-    """Takes in what another has."""
+    """Merge the fitting of other rows."""
     for name, fitting in self._fittings.items():
       fitting.merge(other._fittings[name])
 
-  def result(self) -> States:
-    """What was fitted.
+  def result(self) -> FieldStates:
+    """Return the state.
 
     Raises:
-      ConfigError: There was no value in any column.
+      ConfigError: No column had a value.
     """
     found = {
       name: fitting.result() if fitting.has_values else None
@@ -219,18 +223,17 @@ class _FieldsFitting:
     }
     if all(state is None for state in found.values()):
       raise ConfigError("no training example has a value in any of its columns")
-    return States(found)
+    return FieldStates(found)
 
 
-def _each(columns: pa.StructArray) -> Iterator[tuple[str, pa.Array]]:
-  """The columns of some rows by name."""
+def _named_columns(columns: pa.StructArray) -> Iterator[tuple[str, pa.Array]]:
   names = (field.name for field in columns.type)
   return zip(names, columns.flatten(), strict=True)
 
 
 @contextlib.contextmanager
-def _named(column: str) -> Iterator[None]:
-  """Gives an error of a cell the name of its column."""
+def _name_errors(column: str) -> Iterator[None]:
+  """Set the column of cell errors in the block."""
   try:
     yield
   except cells.CellError as error:
@@ -238,15 +241,8 @@ def _named(column: str) -> Iterator[None]:
     raise
 
 
-def _size(state: State | None) -> int:
-  """Number of token ids of a column."""
-  if state is None:
-    return 0
-  return 1 if isinstance(state, Scale) else state.size
-
-
 def _unit(kind: pa.DataType) -> str | None:
-  """The unit of `np.datetime64` to show a column in; None for numbers."""
+  """Return the unit of `np.datetime64` to print a column in; None for numbers."""
   if pa.types.is_date(kind):
     return "D"
   return "s" if pa.types.is_timestamp(kind) else None

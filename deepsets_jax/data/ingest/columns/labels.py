@@ -1,4 +1,4 @@
-"""The column that is to be predicted, as a target."""
+"""Read the column that is predicted as a target."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from deepsets_jax.data.tables.schema import Target
 from deepsets_jax.foundation.errors import ConfigError
 
 _KINDS = ("multilabel", "multiclass", "binary", "regression")
-# Classes of a class label: more are ids, not classes.
+# A label with more names than this is a column of ids.
 _MOST_NAMES = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelEncoder:
-  """What there is to predict, fitted.
+  """The fitted state of a label.
 
   Attributes:
-    names: Of labels or classes, in order; none of other kinds.
-    scale: Of a regression.
+    names: Names of labels or classes, in order; empty for other kinds of label.
+    scale: Scale of a regression, else None.
   """
 
   names: Sequence[str] = ()
   scale: Scale | None = None
 
   def to_json(self) -> dict[str, Any]:
-    """Of plain values."""
+    """Return the state as values of JSON."""
     scale = self.scale.to_json() if self.scale else None
     return {"names": list(self.names), "scale": scale}
 
   @classmethod
   def from_json(cls, value: Mapping[str, Any]) -> LabelEncoder:
-    """What `to_json` wrote."""
+    """Restore the state from the value of `to_json`."""
     scale = value["scale"]
     arrays = {k: np.asarray(v) for k, v in scale.items()} if scale else {}
     return cls(tuple(value["names"]), Scale(**arrays) if scale else None)
@@ -48,19 +48,19 @@ class LabelEncoder:
 
 @dataclasses.dataclass(frozen=True)
 class Label:
-  """How a column is a label.
+  """The column to predict, and how to read it.
 
   Attributes:
-    column: Its name in the file.
-    kind: "multilabel", a list of strings or whole numbers, any number of them;
-      "multiclass", one; "binary", a boolean, or 0 or 1; "regression", a number, or a
-      list of so many. Models are trained on numbers that are scaled by the mean and the
+    column: Name of the column in the file.
+    kind: "multilabel", any number of strings or whole numbers in a list; "multiclass",
+      one of them; "binary", a boolean, or 0 or 1; "regression", a number, or a list of
+      a fixed number of them. Models are trained on numbers that are scaled by mean and
       deviation of the training part; metrics and predictions are in the column's units.
-    missing: An example whose cell is null or empty (or, of a list of numbers, has a
-      null in it) is an "error", or is left out ("drop"); or, of a multi-label, it has
-      none of the labels ("none"). An empty list always has none of them.
-    min_count: Of a multi-label: labels of fewer examples are none.
-    separator: Of the labels in a string, where the column is one of strings.
+    missing: What to do with an example whose cell is null or empty, or has a null in a
+      list of numbers: raise ("error"), leave it out ("drop"), or, for a multi-label,
+      give it no label ("none"). An empty list always means no label.
+    min_count: Multi-label: minimum number of examples for a string to be a label.
+    separator: Text between the labels in a string, for a column of strings.
   """
 
   column: str
@@ -75,13 +75,13 @@ class Label:
     legal = ["error", "drop", *(["none"] if self.kind == "multilabel" else [])]
     if self.missing not in legal:
       raise ConfigError(
-        f"missing {self.missing!r}: expected one of {legal} of a {self.kind} label"
+        f"missing {self.missing!r}: expected one of {legal} for a {self.kind} label"
       )
     if self.min_count < 1:
       raise ConfigError(f"min_count {self.min_count}: expected at least 1")
 
   def accepts(self, kind: pa.DataType) -> bool:
-    """Whether a column of this type can be such a label."""
+    """Whether columns of this Arrow type can be such a label."""
     inner = kind.value_type if cells.is_list(kind) else kind
     match self.kind:
       case "multilabel":
@@ -95,19 +95,19 @@ class Label:
 
   @property
   def takes(self) -> str:
-    """What `accepts` accepts, in words."""
+    """Description of the types that `accepts` accepts."""
     return {
       "multilabel": "a list of strings or whole numbers, or strings with a separator",
       "multiclass": "a string, a whole number or a boolean",
       "binary": "a boolean, or 0 and 1",
-      "regression": "a number, or a list of them, always as many",
+      "regression": "a number, or a list of a fixed number of them",
     }[self.kind]
 
-  def given(self, column: pa.Array) -> np.ndarray:
-    """Which cells have a label: `[b]` bool. An empty list has: none of them.
+  def label_mask(self, column: pa.Array) -> np.ndarray:
+    """Return which cells have a label: `[b]` bool. An empty list of labels has.
 
     Raises:
-      CellError: One has not, and that is an error.
+      CellError: A label is missing, and `missing` is "error".
     """
     there = column.is_valid().to_numpy(zero_copy_only=False)
     if self.missing == "none":
@@ -121,28 +121,28 @@ class Label:
     return there
 
   def _missing(self, column: pa.Array, index: int) -> cells.CellError:
-    problem = "there is no label"
-    advice = 'fill it in, leave the row out, or set "missing" of the label to "drop"'
+    problem = "the label is missing"
+    advice = 'add it, or set "missing" of the label to "drop" to leave such rows out'
     if self.kind == "multilabel":
-      advice += ' or, for none of the labels, "none"'
+      advice += ', or to "none" if they have none of the labels'
     if cells.is_list(column.type) and column[index].as_py():
       problem = f"a number of the label is missing: {column[index].as_py()}"
-      advice += "; or train a run for each number, written in a column of its own"
+      advice += "; or write each number to its own column, and train a run for each"
     return cells.CellError(index, problem, advice)
 
-  def encode(self, column: pa.Array, answers: LabelEncoder) -> np.ndarray:
-    """The targets of cells that all have a label, as in `Table`.
+  def encode(self, column: pa.Array, fitted: LabelEncoder) -> np.ndarray:
+    """Encode cells that all have a label as targets of a `Table`.
 
     Raises:
-      CellError: A value that is none of this kind.
+      CellError: A value does not fit the kind of label.
     """
     match self.kind:
       case "regression":
-        return answers.scale.apply(self.numbers(column, len(answers.scale.mean)))
+        return fitted.scale.apply(self.numbers(column, len(fitted.scale.mean)))
       case "binary":
         return _binary(column)
     strings, lengths = cells.strings(column, self.separator)
-    index = {name: i for i, name in enumerate(answers.names)}
+    index = {name: i for i, name in enumerate(fitted.names)}
     ids = np.array([index.get(s, -1) for s in strings.to_pylist()], np.int32)
     if self.kind == "multiclass":
       return ids
@@ -152,32 +152,36 @@ class Label:
     return targets
 
   def numbers(self, column: pa.Array, size: int | None = None) -> np.ndarray:
-    """The numbers of a regression in cells that all have them, `[b, k]` float64.
+    """Return the numbers of a regression label, `[b, k]` float64.
+
+    Args:
+      column: Cells that all have a label.
+      size: `k`; None for the size of the first list.
 
     Raises:
-      CellError: One that is not finite, or not so many.
+      CellError: A number is not finite, or a list has another size.
     """
     if not cells.is_list(column.type):
       return cells.numbers(column).values[:, None]
     return cells.vectors(column, one=True, size=size).values.astype(np.float64)
 
-  def target(self, answers: LabelEncoder) -> Target:
-    """What is predicted."""
-    scale = answers.scale
+  def target(self, fitted: LabelEncoder) -> Target:
+    """Return the schema of the target."""
+    scale = fitted.scale
     if scale is None:
-      return Target(self.kind, max(len(answers.names), 1), tuple(answers.names))
+      return Target(self.kind, max(len(fitted.names), 1), tuple(fitted.names))
     shift, factor = (tuple(x.tolist()) for x in (scale.mean, scale.deviation))
     return Target(self.kind, len(shift), shift=shift, scale=factor)
 
   def fitting(self) -> LabelFitting:
-    """What takes in all parts' labels, and the training part's numbers."""
+    """Return an object that counts the labels of all parts."""
     return LabelFitting(self)
 
 
 class LabelFitting:
-  """Takes in the cells that have a label, and counts them.
+  """Counts the labels of all parts.
 
-  Names are of all parts: a class of the test part alone is still one of the classes.
+  Names come from all parts, as a class of only the test part is a class as well.
   """
 
   def __init__(self, label: Label):
@@ -186,10 +190,10 @@ class LabelFitting:
     self._size: int | None = None
 
   def add(self, column: pa.Array) -> None:
-    """Takes in some cells, none without a label.
+    """Add some cells that all have a label.
 
     Raises:
-      CellError: A value that is none of the label's kind.
+      CellError: A value does not fit the kind of label.
     """
     match self._label.kind:
       case "regression":
@@ -202,15 +206,15 @@ class LabelFitting:
         return
     strings, lengths = cells.strings(column, self._label.separator)
     rows = np.repeat(np.arange(len(column)), lengths)
-    # A label that stands twice in a cell counts once.
+    # A label that a cell repeats counts once.
     pairs = dict.fromkeys(zip(rows.tolist(), strings.to_pylist(), strict=True))
     self.counts.update(name for _, name in pairs)
 
   def names(self) -> tuple[str, ...]:
-    """Of the labels or classes, in order.
+    """Return the names of labels or classes, in order.
 
     Raises:
-      ConfigError: There is but one, or none, or too many.
+      ConfigError: There are too few or too many.
     """
     label = self._label
     if label.kind == "regression":
@@ -219,39 +223,39 @@ class LabelFitting:
     if label.kind == "binary":
       if min(self.counts["0"], self.counts["1"]) == 0:
         raise ConfigError(
-          f"every label is {int(self.counts['1'] > 0)}: there is nothing to learn"
+          f"every label is {int(self.counts['1'] > 0)}, so there is nothing to learn"
         )
       return ()
     if label.kind == "multiclass" and len(names) < 2:
-      raise ConfigError(f"its only value is {names[:1]}: there is nothing to learn")
+      raise ConfigError(f"its only value is {names[:1]}, so there is nothing to learn")
     if not names:
       most = max(self.counts.values(), default=0)
       raise ConfigError(
-        f"no label is in {label.min_count} examples, the most frequent is in {most}:"
+        f"no label is in {label.min_count} examples, the most frequent is in {most};"
         ' lower "min_count" of the label'
       )
     if len(names) > _MOST_NAMES:
       raise ConfigError(
-        f"{len(names):,} different values: these are ids, not labels; choose another"
-        ' column, or raise "min_count" of the label'
+        f"{len(names):,} different values are ids, not labels; choose another column,"
+        ' or raise "min_count" of the label'
       )
     return tuple(sorted(names, key=_order(names)))
 
 
 def _is_whole(cell: Sequence[float | None] | None) -> bool:
-  """Whether a list has numbers, and none of them is null or NaN."""
+  """Whether a list has numbers, none of which is null or NaN."""
   return bool(cell) and all(x is not None and not math.isnan(x) for x in cell)
 
 
 def _order(names: Sequence[str]):
-  """Numbers in their order, else letters in theirs."""
+  """Return the sort key: the number if all names are numbers, else the string."""
   if all(name.removeprefix("-").isdecimal() for name in names):
     return int
   return str
 
 
 def _count(column: pa.Array, label: Label) -> np.ndarray:
-  """How many values each cell has: 0 where it is null, NaN or an empty string."""
+  """Return the number of values per cell: 0 for null, NaN or an empty string."""
   if label.kind in ("regression", "binary"):
     return cells.numbers(column).lengths
   return cells.strings(column, label.separator).lengths

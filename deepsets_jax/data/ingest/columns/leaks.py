@@ -1,4 +1,4 @@
-"""Signs that a table gives the answer away: equal rows, and columns that tell it."""
+"""Find leaks of the label: rows shared between parts, and columns that determine it."""
 
 from __future__ import annotations
 
@@ -13,41 +13,43 @@ import sklearn.tree
 from deepsets_jax.data.ingest.columns import cells
 from deepsets_jax.data.ingest.columns.labels import Label
 from deepsets_jax.data.ingest.columns.spec import PARTS, Spec
-from deepsets_jax.data.ingest.columns.survey import TRAIN, SplitAssignment, parted
+from deepsets_jax.data.ingest.columns.splits import (
+  TRAIN,
+  SplitAssignment,
+  batches_with_parts,
+)
 from deepsets_jax.data.ingest.files import duck
 from deepsets_jax.data.ingest.files.source import Source
 
-# Rows in which columns are tried one by one.
+# Number of rows to test columns on, one by one.
 _SAMPLE = 20_000
 _FEWEST = 40
-# A column that is right this often is reported, unless one label is this frequent.
+# Report a column with this accuracy, unless the most frequent label has this share.
 _RIGHT, _USUAL = 0.99, 0.95
 
 
-def find(source: Source, spec: Spec, survey: SplitAssignment) -> list[str]:
-  """Sentences on what may give the answer away, with figures.
+def find_leaks(source: Source, spec: Spec, splits: SplitAssignment) -> list[str]:
+  """Return sentences, with figures, on what may reveal the label.
 
   Args:
     source: The table.
-    spec: What its columns are.
-    survey: The part of each row.
+    spec: The roles of its columns.
+    splits: The part of each row.
   """
-  return [*_equal_rows(source, spec, survey), *_telling_columns(source, spec, survey)]
+  return [*_equal_rows(source, spec, splits), *_leaking_columns(source, spec, splits)]
 
 
-def _equal_rows(source: Source, spec: Spec, survey: SplitAssignment) -> Iterator[str]:
-  """How many rows of a part are equal to a training row, features and label."""
-  columns = list(
-    dict.fromkeys([*(c for k in spec.modalities.values() for c in k.by_column)])
-  )
-  columns += [spec.label.column]
-  # By number, as names of SQL do not distinguish "a" from "A".
+def _equal_rows(source: Source, spec: Spec, splits: SplitAssignment) -> Iterator[str]:
+  """Count the rows of each part that equal a training row, features and label."""
+  columns = dict.fromkeys(c for k in spec.modalities.values() for c in k.by_column)
+  columns = [*columns, spec.label.column]
+  # Columns go by number, as names in SQL do not distinguish "a" from "A".
   numbered = [f"c{place}" for place in range(len(columns))]
   types = [_type(source, name) for name in columns]
   schema = pa.schema([*zip(numbered, types, strict=True), ("_part", pa.int8())])
 
   def batches() -> Iterator[pa.RecordBatch]:
-    for _, parts, batch in parted(source, columns, survey.parts):
+    for _, parts, batch in batches_with_parts(source, columns, splits.parts):
       arrays = [*(batch[name] for name in columns), pa.array(parts, pa.int8())]
       yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
@@ -61,10 +63,10 @@ def _equal_rows(source: Source, spec: Spec, survey: SplitAssignment) -> Iterator
       " FROM given"
     )
   except duckdb.NotImplementedException:
-    return  # Of a type that DuckDB has not.
+    return  # DuckDB does not have a type of the table.
   (different,) = link.execute("SELECT count(DISTINCT row) FROM hashed").fetchone()
-  if different < 0.5 * len(survey.parts):
-    return  # Few different rows are possible: they repeat by their nature.
+  if different < 0.5 * len(splits.parts):
+    return  # So few different rows are possible that they must repeat.
   counts = link.execute(
     "SELECT _part, count(*), count(*) FILTER (row IN (SELECT row FROM hashed"
     f" WHERE _part = {TRAIN})) FROM hashed WHERE _part > {TRAIN}"
@@ -74,14 +76,14 @@ def _equal_rows(source: Source, spec: Spec, survey: SplitAssignment) -> Iterator
     if equal:
       yield (
         f"{equal:,} of {rows:,} rows ({equal / rows:.1%}) of the {PARTS[part]} part"
-        " equal a training row; leave duplicates out, or group them"
+        " equal a training row; remove duplicates, or group them"
       )
 
 
-def _telling_columns(
-  source: Source, spec: Spec, survey: SplitAssignment
+def _leaking_columns(
+  source: Source, spec: Spec, splits: SplitAssignment
 ) -> Iterator[str]:
-  """Columns that determine the label alone, tried on rows that were not fitted on."""
+  """Find columns that predict the label alone, on rows that they were not fitted on."""
   if spec.label.kind == "multilabel" or cells.is_list(_type(source, spec.label.column)):
     return
   names = {
@@ -90,9 +92,8 @@ def _telling_columns(
     for column in kind.by_column
     if cells.is_token(_type(source, column)) or cells.is_number(_type(source, column))
   }
-  sample = _sample(source, [*names, spec.label.column], survey)
-  there = sample[spec.label.column].is_valid()
-  sample = sample.filter(there)
+  sample = _sample(source, [*names, spec.label.column], splits)
+  sample = sample.filter(sample[spec.label.column].is_valid())
   if len(sample) < _FEWEST:
     return
   target = _target(sample[spec.label.column], spec.label)
@@ -101,21 +102,24 @@ def _telling_columns(
     right, usual = _score(sample[name], target, fit, spec.label)
     if right < _RIGHT or usual > _USUAL:
       continue
-    said = f"predicts the label of {right:.1%} of the rows"
-    said += f" (the most frequent label is that of {usual:.0%})"
+    finding = f"predicts the label of {right:.1%} of the rows"
+    finding += f" (the most frequent label has {usual:.0%})"
     if spec.label.kind == "regression":
-      said = f"explains {right:.1%} of the variance of the label"
-    yield f"{name}: alone it {said}; leave it out if it is known only with the answer"
+      finding = f"explains {right:.1%} of the variance of the label"
+    yield (
+      f"{name}: this column alone {finding}; leave it out if it is not known before the"
+      " label"
+    )
 
 
 def _type(source: Source, column: str) -> pa.DataType:
   return source.schema.field(column).type
 
 
-def _sample(source: Source, columns: list[str], survey: SplitAssignment) -> pa.Table:
-  """The first rows that are not left out."""
+def _sample(source: Source, columns: list[str], splits: SplitAssignment) -> pa.Table:
+  """Return the first rows that are not left out."""
   taken, rows = [], 0
-  for _, parts, batch in parted(source, columns, survey.parts):
+  for _, parts, batch in batches_with_parts(source, columns, splits.parts):
     taken.append(batch.filter(pa.array(parts >= TRAIN)))
     rows += len(taken[-1])
     if rows >= _SAMPLE:
@@ -133,7 +137,7 @@ def _target(column: pa.ChunkedArray, label: Label) -> np.ndarray:
 def _score(
   column: pa.ChunkedArray, target: np.ndarray, fit: np.ndarray, label: Label
 ) -> tuple[float, float]:
-  """How right a column alone is on the other half, and how right none is."""
+  """Return the score of a column on the other half, and that of a constant."""
   column = column.combine_chunks()
   if pa.types.is_string(column.type):
     codes = _by_mean_target(column, target, fit)
@@ -158,7 +162,7 @@ def _score(
 def _by_mean_target(
   column: pa.Array, target: np.ndarray, fit: np.ndarray
 ) -> np.ndarray:
-  """Categories as numbers: their mean target in one half; NaN for those not there."""
+  """Encode categories by their mean target in one half; NaN for unseen ones."""
   encoded = column.dictionary_encode()
   size = len(encoded.dictionary)
   codes = np.append(encoded.indices.fill_null(size).to_numpy(zero_copy_only=False), [])

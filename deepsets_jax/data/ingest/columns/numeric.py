@@ -1,4 +1,4 @@
-"""Columns of numbers and of vectors as modalities, scaled by the training part."""
+"""Read columns of numbers and vectors as modalities, scaled by the training part."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Ragged, from_lengths
 
 _SCALES = ("standard", "log", "none")
-# Its square is a finite float64, and it is a finite float32.
+# Smaller numbers are finite in float32, and their squares in float64.
 _TOO_LARGE = 1e38
 
 
 class Scale(NamedTuple):
-  """What is taken off every feature, and what it is divided by after: `[d]` each."""
+  """Mean and deviation of each feature, `[d]` each."""
 
   mean: np.ndarray
   deviation: np.ndarray
 
   def to_json(self) -> dict[str, Any]:
-    """Of plain values."""
+    """Return the state as values of JSON."""
     return {"mean": self.mean.tolist(), "deviation": self.deviation.tolist()}
 
   def apply(self, values: np.ndarray) -> np.ndarray:
-    """Scaled values `[n, d]`, float32."""
+    """Return the scaled values, `[n, d]` float32."""
     return ((values - self.mean) / self.deviation).astype(np.float32)
 
 
 class Moments:
-  """Mean and deviation of what comes in parts (Chan et al., 1979)."""
+  """Mean and deviation of values that arrive in batches (Chan et al., 1979)."""
 
   def __init__(self):
     self.count, self.mean, self.squares = 0, None, None
 
   def add(self, values: np.ndarray) -> None:
-    """Takes in `[n, d]`."""
+    """Add values `[n, d]`."""
     if not len(values):
       return
     some = Moments()
@@ -50,7 +50,7 @@ class Moments:
     self.merge(some)
 
   def merge(self, other: Moments) -> None:
-    """Takes in what another has."""
+    """Merge the moments of other values."""
     if not self.count or not other.count:
       if other.count:
         self.count, self.mean, self.squares = other.count, other.mean, other.squares
@@ -64,29 +64,29 @@ class Moments:
 
   @property
   def varies(self) -> bool:
-    """Whether any feature does."""
+    """Whether any feature varies."""
     return bool((self._deviation() > 0).any())
 
   def scale(self) -> Scale:
-    """Mean and deviation; 1 of what does not vary."""
+    """Return mean and deviation; the deviation of constants is 1."""
     deviation = self._deviation()
     return Scale(self.mean, np.where(deviation > 0, deviation, 1.0))
 
   def _deviation(self) -> np.ndarray:
     deviation = np.sqrt(self.squares / self.count)
-    # What rounding leaves of a constant is none.
+    # Rounding leaves a tiny deviation of constants.
     return np.where(deviation <= 1e-7 * np.abs(self.mean), 0.0, deviation)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Numeric(cells.OneColumn):
-  """What the four have in common.
+  """Common part of the four numeric column types.
 
   Attributes:
-    column: Its name in the file.
-    scale: "standard" takes off the mean of the training part and divides by its
-      deviation, feature by feature; "log" does so with sign(x) log(1 + |x|); "none"
-      leaves the numbers as they are.
+    column: Name of the column in the file.
+    scale: "standard" subtracts the mean of the training part and divides by its
+      deviation, per feature; "log" does the same to sign(x) log(1 + |x|); "none" keeps
+      the numbers.
   """
 
   column: str
@@ -98,16 +98,16 @@ class _Numeric(cells.OneColumn):
     if self.scale not in _SCALES:
       raise ConfigError(f"unknown scale {self.scale!r}; one of {list(_SCALES)}")
 
-  def _elements(self, column: pa.Array, size: int | None) -> cells.Elements:
+  def _unscaled(self, column: pa.Array, size: int | None) -> cells.Elements:
     raise NotImplementedError
 
   def fitting(self) -> _NumericFitting:
-    """What takes in the training part."""
+    """Return an object that fits the state on the training part."""
     return _NumericFitting(self)
 
-  def found(self, column: pa.Array, size: int | None) -> cells.Elements:
-    """The elements `[n, d]`, on a log scale if that is wanted."""
-    values, lengths = self._elements(column, size)
+  def elements(self, column: pa.Array, size: int | None) -> cells.Elements:
+    """Return the elements `[n, d]`, on a log scale if `scale` is "log"."""
+    values, lengths = self._unscaled(column, size)
     if self.scale == "log":
       values = np.sign(values) * np.log1p(np.abs(values))
     _check_size(np.abs(values) < _TOO_LARGE, lengths)
@@ -115,20 +115,20 @@ class _Numeric(cells.OneColumn):
 
   @staticmethod
   def restore(value: Mapping[str, Any]) -> Scale:
-    """What was fitted, from its plain values."""
+    """Restore the state from values of JSON."""
     return Scale(np.asarray(value["mean"]), np.asarray(value["deviation"]))
 
   def modality(self, fitted: Scale) -> Modality:
-    """What an element is."""
+    """Return the schema of the modality."""
     return Modality("vectors", len(fitted.mean))
 
   def encode(self, column: pa.Array, fitted: Scale) -> Ragged:
-    """The elements of some cells, `[n, d]` float32.
+    """Encode cells as elements, `[n, d]` float32.
 
     Raises:
-      CellError: What is there cannot be an element.
+      CellError: A value cannot be an element.
     """
-    values, lengths = self.found(column, len(fitted.mean))
+    values, lengths = self.elements(column, len(fitted.mean))
     with np.errstate(over="ignore"):
       values = fitted.apply(values)
     _check_size(np.isfinite(values), lengths)
@@ -136,36 +136,36 @@ class _Numeric(cells.OneColumn):
 
 
 def _check_size(good: np.ndarray, lengths: np.ndarray) -> None:
-  """Raises for the first vector with a number that is not `good`, `[n, d]`."""
+  """Raise for the first vector with a number that is not `good`, `[n, d]`."""
   if good.all():
     return
   slot = int(np.argmin(good.all(axis=1)))
   raise cells.CellError(
     cells.cell_of(lengths, slot),
     "a number is too large for float32",
-    'leave it out, or set the scale to "log"',
+    'leave it out, or set "scale" of the modality to "log"',
   )
 
 
 class _NumericFitting:
-  """Takes in columns of the training part."""
+  """Fits the scale on the training part."""
 
   def __init__(self, kind: _Numeric):
     self._kind, self._moments = kind, Moments()
     self._size: int | None = None
 
   def add(self, column: pa.Array) -> None:
-    """Takes in some cells."""
-    values, _ = self._kind.found(column, self._size)
+    """Add some cells."""
+    values, _ = self._kind.elements(column, self._size)
     if len(values):
       self._size = values.shape[1]
     self._moments.add(values)
 
   def merge(self, other: _NumericFitting) -> None:
-    """Takes in what another has.
+    """Merge the fitting of other rows.
 
     Raises:
-      ConfigError: Its vectors are of another size.
+      ConfigError: The vectors differ in size.
     """
     sizes = self._size or other._size, other._size or self._size
     if sizes[0] != sizes[1]:
@@ -175,11 +175,11 @@ class _NumericFitting:
 
   @property
   def has_values(self) -> bool:
-    """Whether there was an element."""
+    """Whether any cell had an element."""
     return self._moments.count > 0
 
   def result(self) -> Scale:
-    """What was fitted.
+    """Return the scale.
 
     Raises:
       ConfigError: There was no element.
@@ -193,17 +193,17 @@ class _NumericFitting:
 
 @dataclasses.dataclass(frozen=True)
 class Scalar(_Numeric):
-  """A number, or none: one element of one feature."""
+  """At most one number per cell: an element with one feature."""
 
   kind = "number"
   takes = "a number, a date or a time"
 
   @staticmethod
   def accepts(kind: pa.DataType) -> bool:
-    """Whether a column of this type can be read so."""
+    """Whether columns of this Arrow type can be read as this column type."""
     return cells.is_number(kind)
 
-  def _elements(self, column: pa.Array, size: int | None) -> cells.Elements:
+  def _unscaled(self, column: pa.Array, size: int | None) -> cells.Elements:
     del size
     values, lengths = cells.numbers(column)
     return cells.Elements(values[:, None], lengths)
@@ -211,49 +211,49 @@ class Scalar(_Numeric):
 
 @dataclasses.dataclass(frozen=True)
 class ScalarList(Scalar):
-  """A list of numbers, each an element of one feature."""
+  """A list of numbers per cell, each an element with one feature."""
 
   kind = "numbers"
   takes = "a list of numbers"
 
   @staticmethod
   def accepts(kind: pa.DataType) -> bool:
-    """Whether a column of this type can be read so."""
+    """Whether columns of this Arrow type can be read as this column type."""
     null = pa.types.is_null(kind)
     return null or (cells.is_list(kind) and cells.is_number(kind.value_type))
 
 
 @dataclasses.dataclass(frozen=True)
 class Vector(_Numeric):
-  """A list of so many numbers, or none: one element."""
+  """At most one vector per cell: a list of a fixed number of numbers."""
 
   kind = "vector"
-  takes = "a list of numbers, always as many"
+  takes = "a list of a fixed number of numbers"
 
   @staticmethod
   def accepts(kind: pa.DataType) -> bool:
-    """Whether a column of this type can be read so."""
+    """Whether columns of this Arrow type can be read as this column type."""
     return cells.is_list(kind) and cells.is_number(kind.value_type)
 
-  def _elements(self, column: pa.Array, size: int | None) -> cells.Elements:
+  def _unscaled(self, column: pa.Array, size: int | None) -> cells.Elements:
     return cells.vectors(column, one=True, size=size)
 
 
 @dataclasses.dataclass(frozen=True)
 class VectorList(_Numeric):
-  """A list of vectors of one size, each an element."""
+  """A list of vectors of one size per cell, each an element."""
 
   kind = "vectors"
-  takes = "a list of lists of numbers, these always as many"
+  takes = "a list of lists of a fixed number of numbers"
 
   @staticmethod
   def accepts(kind: pa.DataType) -> bool:
-    """Whether a column of this type can be read so."""
+    """Whether columns of this Arrow type can be read as this column type."""
     return (
       cells.is_list(kind)
       and cells.is_list(kind.value_type)
       and cells.is_number(kind.value_type.value_type)
     )
 
-  def _elements(self, column: pa.Array, size: int | None) -> cells.Elements:
+  def _unscaled(self, column: pa.Array, size: int | None) -> cells.Elements:
     return cells.vectors(column, one=False, size=size)

@@ -1,4 +1,4 @@
-"""Columns that are not features: row indices, ids, splits and groups."""
+"""Detect columns that are not features: row indices, ids, splits and groups."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 import pyarrow as pa
 
 from deepsets_jax.data.ingest.columns import cells
-from deepsets_jax.data.ingest.columns.facts import ColumnProfile
+from deepsets_jax.data.ingest.columns.profiling import ColumnProfile
 from deepsets_jax.data.ingest.files.paths import PART_WORDS
 
 _SPLIT_NAMES = ("split", "fold", "part", "partition", "subset", "set")
-# Names of columns of 0 and 1 that say of each row whether it is of a part.
+# Names of columns of 0 and 1 that mark the rows of one part.
 _IS_PART = r"(?:is|in)_?(train|training|test|testing|holdout|valid|validation|val|dev)"
-# As pandas calls an index that it writes.
+# Names that pandas gives to an index.
 _INDEX = r"Unnamed: [\d.]+|__index_level_\d+__|level_0|__null_dask_index__"
 _COUNTS = ("index", "idx", "row", "rownum", "row_number", "row_id", "row_index")
 _GROUPS = (
@@ -24,80 +24,87 @@ _GROUPS = (
 _FEWEST_GROUPS = 10
 
 
-def reason_to_skip(fact: ColumnProfile) -> str:
-  """Why a column must not be read, whatever its kind; "" if it may be."""
-  name = fact.name.strip().lower()
-  if re.fullmatch(_INDEX, fact.name):
-    return "it is an index of the rows, as pandas writes one"
-  if name in _COUNTS and numbers_rows(fact):
+def reason_to_skip(profile: ColumnProfile) -> str:
+  """Return why a column must not be read, or "" if it may be."""
+  name = profile.name.strip().lower()
+  if re.fullmatch(_INDEX, profile.name):
+    return "it is a row index that pandas wrote"
+  if name in _COUNTS and numbers_rows(profile):
     return "it numbers the rows"
-  if fact.is_ambiguous:
-    return "day or month first? say --dates=dmy or --dates=mdy"
+  if profile.is_ambiguous:
+    return "day or month may come first; set --dates=dmy or --dates=mdy"
   return ""
 
 
 def split_column(
-  facts: Sequence[ColumnProfile], unused: dict[str, str]
+  profiles: Sequence[ColumnProfile], unused: dict[str, str]
 ) -> tuple[str | None, dict[str, list[str]] | None]:
-  """The column that says the part of each row, and which values say which.
+  """Return the column with the part of each row, and its values per part.
 
-  Columns that look like one, and do not say which part is which, become unused.
+  Args:
+    profiles: Profiles of the columns.
+    unused: Receives columns of folds, whose parts are unknown, with a reason.
+
+  Returns:
+    The column, or None; and its values per part, or None for words that name parts.
   """
-  for fact in facts:
-    words = {str(word).strip().lower() for word in fact.words_seen or ()}
-    named = fact.name.lower() in _SPLIT_NAMES
-    if named and pa.types.is_string(fact.type) and words and words <= set(PART_WORDS):
+  for profile in profiles:
+    words = {str(word).strip().lower() for word in profile.words_seen or ()}
+    named = profile.name.lower() in _SPLIT_NAMES
+    if (
+      named and pa.types.is_string(profile.type) and words and words <= set(PART_WORDS)
+    ):
       if "train" in {PART_WORDS[word] for word in words}:
-        return fact.name, None
-  for fact in facts:
-    _, least, most, _ = fact.numbers
-    flag = re.fullmatch(_IS_PART, fact.name.lower())
-    named = fact.name.lower() in _SPLIT_NAMES
-    if fact.missing or not fact.whole or not (flag or named):
+        return profile.name, None
+  for profile in profiles:
+    _, least, most, _ = profile.numbers
+    flag = re.fullmatch(_IS_PART, profile.name.lower())
+    named = profile.name.lower() in _SPLIT_NAMES
+    if profile.missing or not profile.whole or not (flag or named):
       continue
-    is_bool = pa.types.is_boolean(fact.type)
-    if not is_bool and not pa.types.is_integer(fact.type):
+    is_bool = pa.types.is_boolean(profile.type)
+    if not is_bool and not pa.types.is_integer(profile.type):
       continue
     if flag and (least, most) == (0, 1):
       part = PART_WORDS[flag[1]]
       other = "test" if part == "train" else "train"
       values = ("false", "true") if is_bool else ("0", "1")
-      return fact.name, {other: [values[0]], part: [values[1]]}
+      return profile.name, {other: [values[0]], part: [values[1]]}
     if named and least == 0 and most in (1, 2) and not is_bool:
       parts = ("train", "test") if most == 1 else ("train", "validation", "test")
-      return fact.name, {part: [str(value)] for value, part in enumerate(parts)}
-    if named and len(fact.distinct) <= 20:
-      unused[fact.name] = (
-        'it numbers folds: to split by it, name it as "split" in the spec, with its'
+      return profile.name, {part: [str(value)] for value, part in enumerate(parts)}
+    if named and len(profile.distinct) <= 20:
+      unused[profile.name] = (
+        'it numbers folds; to split by it, set it as "split" in the spec, with its'
         ' values as "parts": {"train": ["1", "2"], "validation": ["3"], "test": ["4"]}'
       )
   return None, None
 
 
-def is_group(fact: ColumnProfile) -> bool:
-  """Whether rows of one value are of one person or thing."""
+def is_group(profile: ColumnProfile) -> bool:
+  """Whether rows with equal values belong to one person or thing."""
   return (
-    re.fullmatch(_GROUPS, fact.name.lower()) is not None
-    and cells.is_token(fact.type)
-    and fact.whole
-    and not fact.missing
-    and _FEWEST_GROUPS <= len(fact.distinct) <= 0.6 * fact.rows
+    re.fullmatch(_GROUPS, profile.name.lower()) is not None
+    and cells.is_token(profile.type)
+    and profile.whole
+    and not profile.missing
+    and _FEWEST_GROUPS <= len(profile.distinct) <= 0.6 * profile.rows
   )
 
 
-def id_column(facts: Sequence[ColumnProfile]) -> str | None:
-  """The first column that has another value in each row, and looks like names."""
+def id_column(profiles: Sequence[ColumnProfile]) -> str | None:
+  """Return the first column with distinct values that look like names, or None."""
   able = [
-    fact
-    for fact in facts
-    if fact.unique
-    and fact.rows > 1
-    and cells.is_token(fact.type)
-    and fact.whole
-    and not pa.types.is_temporal(fact.type)
-    and not fact.looks_like_pictures
+    profile
+    for profile in profiles
+    if profile.unique
+    and profile.rows > 1
+    and cells.is_token(profile.type)
+    and profile.whole
+    and not pa.types.is_temporal(profile.type)
+    and not profile.looks_like_images
   ]
-  named = [fact.name for fact in able if is_id_name(fact.name)]
+  named = [profile.name for profile in able if is_id_name(profile.name)]
   words = [f.name for f in able if pa.types.is_string(f.type) and f.looks_like_keys]
   return first([*named, *words])
 
@@ -107,13 +114,13 @@ def is_id_name(name: str) -> bool:
   return re.search(r"(^|_)(id|uid|uuid|key|index)$", name.lower()) is not None
 
 
-def numbers_rows(fact: ColumnProfile) -> bool:
-  """Whether it counts from 0 or 1, as an index that was written with the table does."""
-  _, least, most, _ = fact.numbers
-  counts = fact.unique and fact.whole and pa.types.is_integer(fact.type)
-  return counts and least in (0, 1) and most - least + 1 == fact.rows > 1
+def numbers_rows(profile: ColumnProfile) -> bool:
+  """Whether a column counts the rows from 0 or 1, like a written index."""
+  _, least, most, _ = profile.numbers
+  counts = profile.unique and profile.whole and pa.types.is_integer(profile.type)
+  return counts and least in (0, 1) and most - least + 1 == profile.rows > 1
 
 
 def first(names: Iterable[str]) -> str | None:
-  """The first of some names, or None."""
+  """Return the first of some names, or None."""
   return next(iter(names), None)

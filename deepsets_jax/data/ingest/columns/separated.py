@@ -1,4 +1,4 @@
-"""Strings that are lists of names with a mark between them."""
+"""Detect strings that are lists of names with a separator."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 SEPARATORS = ("|", ";", ",")
-# Words in a name, on average.
+# Largest mean number of words in a name.
 _LONGEST_NAME = 3
-# Different parts are counted to here.
+# Distinct parts are counted up to this number.
 _MOST_PARTS = 200_000
 
 
 @dataclasses.dataclass
 class Separated:
-  """How the strings of a column look when they are split at a mark.
+  """Statistics of the strings of a column, split at a separator.
 
   Attributes:
-    cells: Number of strings that have the mark.
-    sizes: Strings by their number of parts.
-    words: Words of all parts of the strings that have the mark.
+    cells: Number of strings with the separator.
+    sizes: Number of strings per number of parts.
+    words: Number of words in all parts of the strings with the separator.
     numbers: How many of these parts are numbers.
-    parts: The different parts of all strings; None once they are sentences.
+    parts: The distinct parts of all strings; None once they look like sentences.
   """
 
   cells: int = 0
@@ -38,11 +38,11 @@ class Separated:
 
   @property
   def total(self) -> int:
-    """Parts of the strings that have the mark."""
+    """Number of parts of the strings with the separator."""
     return sum(size * count for size, count in self.sizes.items()) - self.sizes[1]
 
   def add(self, distinct: pa.Array, counts: np.ndarray, mark: str) -> None:
-    """Takes in different strings, and how often each is there."""
+    """Add distinct strings with their counts; `mark` is the separator."""
     if self.parts is None:
       return
     pieces = pc.split_pattern(distinct, mark)
@@ -65,12 +65,12 @@ class Separated:
       self.parts = None
 
   def are_names(self, mark: str, strings: int, different: int) -> bool:
-    """Whether the parts are names in lists.
+    """Whether the strings are lists of names.
 
     Args:
-      mark: Between the parts.
+      mark: The separator.
       strings: Number of strings, as far as they were counted.
-      different: How many of them are different.
+      different: Number of distinct strings among them.
     """
     if self.parts is None or not self.cells:
       return False
@@ -78,7 +78,7 @@ class Separated:
       return False
     if mark != ",":
       return self.cells > strings / 3 or len(self.parts) < different
-    # "Paris, France" has as many parts as all others, and is a place.
+    # Places such as "Paris, France" all have the same number of parts.
     (size, most), *_ = self.sizes.most_common(1)
     varies = size == 1 or most < 0.9 * sum(self.sizes.values())
     repeat = self.cells > strings / 3 and len(self.parts) <= 0.7 * self.total

@@ -1,4 +1,4 @@
-"""Dataclasses of settings from JSON, with a look at their names and types."""
+"""Build dataclasses of settings from JSON, with checked names and types."""
 
 from __future__ import annotations
 
@@ -9,26 +9,28 @@ from typing import Any
 from deepsets_jax.foundation.errors import ConfigError
 
 
-def mapping(value: Any, where: str) -> Mapping[str, Any]:
-  """The value, which must be an object of JSON.
+def check_mapping(value: Any, where: str) -> Mapping[str, Any]:
+  """Return the value, which must be an object of JSON.
 
   Raises:
-    ConfigError: It is not.
+    ConfigError: The value is not an object; `where` is its name in the message.
   """
   if not isinstance(value, Mapping):
     raise ConfigError(f"{where}: {value!r}; expected an object of names and values")
   return value
 
 
-def known(where: str, settings: Mapping[str, Any], cls: type) -> None:
-  """Raises `ValueError` for a setting that a dataclass does not have."""
+def check_names(where: str, settings: Mapping[str, Any], cls: type) -> None:
+  """Raise a `ConfigError` for a setting that a dataclass does not have."""
   legal = [field.name for field in dataclasses.fields(cls)]
   unknown = [key for key in settings if key not in legal]
   if unknown:
-    raise ConfigError(f"{where}: unknown {unknown[0]!r}; there are {legal}")
+    raise ConfigError(
+      f"{where}: unknown setting {unknown[0]!r}; expected one of {legal}"
+    )
 
 
-# What a JSON value may be, by the annotation of its field.
+# Legal types of a JSON value, by the annotation of its field.
 _TYPES: Mapping[str, tuple[type, ...]] = {
   "str": (str,),
   "str | None": (str, type(None)),
@@ -40,9 +42,14 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 }
 
 
-def made(where: str, settings: Mapping[str, Any], cls: type) -> Any:
-  """A dataclass of settings whose types are looked at."""
-  known(where, settings, cls)
+def build_dataclass(where: str, settings: Mapping[str, Any], cls: type) -> Any:
+  """Build a dataclass of settings from JSON.
+
+  Raises:
+    ConfigError: A setting is unknown, missing, or has a wrong type or value; `where` is
+      the name of the settings in the message.
+  """
+  check_names(where, settings, cls)
   for field in dataclasses.fields(cls):
     required = (
       field.default is dataclasses.MISSING

@@ -1,7 +1,6 @@
-"""What the columns of a table are: modalities, label, split; as JSON to read and edit.
+"""The spec of a table: its modalities, label and split, as JSON that users edit.
 
-`experiments.describe` proposes one. Of the columns that it does not name nothing is
-read.
+`experiments.describe` proposes a spec. Columns that it does not name are not read.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ import dataclasses
 import json
 import pathlib
 import re
+import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from deepsets_jax.data.ingest.columns import cells, settings
 from deepsets_jax.data.ingest.columns.fields import Fields
-from deepsets_jax.data.ingest.columns.images import Image
+from deepsets_jax.data.ingest.columns.images import ImageColumn
 from deepsets_jax.data.ingest.columns.labels import Label
 from deepsets_jax.data.ingest.columns.numeric import (
   Scalar,
@@ -36,46 +36,46 @@ from deepsets_jax.data.ingest.files.source import Source, shorten_names
 from deepsets_jax.foundation.errors import ConfigError, DataError
 
 ColumnType = (
-  Scalar | ScalarList | Vector | VectorList | Category | Tokens | Text | Image | Fields
+  Scalar
+  | ScalarList
+  | Vector
+  | VectorList
+  | Category
+  | Tokens
+  | Text
+  | ImageColumn
+  | Fields
 )
+# Column types by their "kind" in JSON.
 KINDS: Mapping[str, type[ColumnType]] = {
-  kind.kind: kind
-  for kind in (
-    Scalar,
-    ScalarList,
-    Vector,
-    VectorList,
-    Category,
-    Tokens,
-    Text,
-    Image,
-    Fields,
-  )
+  kind.kind: kind for kind in typing.get_args(ColumnType)
 }
-# Kinds whose elements are numbers, scaled.
+# Kinds whose elements are scaled numbers.
 NUMERIC = ("number", "numbers", "vector", "vectors")
 PARTS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-  """What the columns of a table are.
+  """The roles of the columns of a table.
 
   Attributes:
-    modalities: By name, which need not be that of the column: one column can be
-      several modalities.
-    label: What is predicted.
-    id: Column of the examples' names, each of one row only; None for the rows' numbers.
-    split: Column that says "train", "validation" or "test"; None for a random split.
+    modalities: Column types by name of the modality. One column can be read by several
+      modalities.
+    label: The label.
+    id: Column with a unique name of each example; None takes row numbers.
+    split: Column with the part of each row, "train", "validation" or "test"; None for a
+      random split.
     group: Column whose rows of one value stay in one part of a random split.
-    parts: Values of the split column by the part they stand for, where they are not the
-      words "train", "validation" and "test".
-    shares: Of the rows (or groups), by part of a random split. With a split column that
-      knows no validation, the share of the training part that is taken for it.
-    reading: How the files are read: separators, and formats of columns of strings. None
-      for texts as they are written, words of categories kept, and the rest found.
-    many: Tables of which many rows belong to one row of this one, by name. Their
-      columns are columns of lists here, `name.column`.
+    parts: Values of the split column per part, if they are not the words "train",
+      "validation" and "test".
+    shares: Shares of rows (or groups) of train, validation and test in a random split.
+      If the split column has no row of a part, that part gets its share of the training
+      rows.
+    reading: How files are read: separators, and formats of columns of strings. None
+      keeps texts and categories as they are written, and detects all other formats.
+    many: Tables with any number of rows per row of this table, by name. Their columns
+      become columns of lists, called `name.column`.
   """
 
   modalities: Mapping[str, ColumnType]
@@ -90,42 +90,42 @@ class Spec:
 
   def __post_init__(self):
     if not self.modalities:
-      raise ConfigError("modalities: there is none; name at least one column")
+      raise ConfigError("modalities: there are none; name at least one column")
     for name in self.modalities:
       if re.sub(r"\W", "_", name) != name:
         raise ConfigError(
-          f"modalities: {name!r} is no name: letters, digits and _ make one; the"
-          ' column\'s own name stands under "column"'
+          f"modalities: {name!r} is not a legal name; use letters, digits and _, and"
+          ' give the name of the column as "column"'
         )
     shares = tuple(self.shares)
     object.__setattr__(self, "shares", shares)  # JSON has lists.
     if len(shares) != 3 or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
       raise ConfigError(
-        f"shares: {list(shares)}; expected three numbers above 0, of train, validation"
-        " and test, that add up to 1"
+        f"shares: {list(shares)}; expected three positive numbers for train, validation"
+        " and test with sum 1"
       )
     if unknown := sorted(set(self.parts or {}) - set(PARTS)):
-      raise ConfigError(f"parts: unknown {unknown[0]!r}; there are {list(PARTS)}")
+      raise ConfigError(f"parts: unknown {unknown[0]!r}; expected {list(PARTS)}")
     leak = [n for n, k in self.modalities.items() if self.label.column in k.by_column]
     if leak:
       raise ConfigError(
-        f"modalities.{leak[0]}: its column {self.label.column!r} is the label, too: the"
-        " answer would be in the question; leave it out"
+        f"modalities.{leak[0]}: its column {self.label.column!r} is also the label,"
+        " which the input must not contain; leave it out"
       )
 
   @property
   def columns(self) -> list[str]:
-    """All columns that are read, each once."""
+    """All columns that are read, without repetition."""
     marks = [self.label.column, self.id, self.split, self.group]
     named = [c for kind in self.modalities.values() for c in kind.by_column]
     return list(dict.fromkeys(c for c in (*named, *marks) if c is not None))
 
   def open(self, path: str, schema: pa.Schema | None = None) -> Source:
-    """The table at a path, read as the spec says.
+    """Open the table at a path.
 
     Args:
       path: See `opening.open_source`.
-      schema: Types that columns of these names shall have; None for those found.
+      schema: Types of the columns; None detects them.
     """
     labels, reading = [self.label.column], self.reading or Reading()
     if self.reading is None:
@@ -138,14 +138,14 @@ class Spec:
     return open_source(path, reading, schema, many=self.many, labels=labels)
 
   def with_many(self, files: Mapping[str, str]) -> Spec:
-    """The same with other files of the tables that belong to this one, by name.
+    """Return the spec with other files of the joined tables, by table name.
 
     Raises:
-      ConfigError: There is no such table.
+      ConfigError: The spec has no such table.
     """
     if unknown := sorted(set(files) - set(self.many)):
       raise ConfigError(
-        f"no table {unknown[0]!r} belongs to this one: {list(self.many)}"
+        f"no joined table {unknown[0]!r}; expected one of {list(self.many)}"
       )
     many = {
       name: dataclasses.replace(one, path=files.get(name, one.path))
@@ -154,12 +154,12 @@ class Spec:
     return dataclasses.replace(self, many=many)
 
   def files(self, path: str) -> list[pathlib.Path]:
-    """The files of the tables that belong to the one at a path."""
+    """Return the files of the joined tables of the table at a path."""
     names = [paths.beside(one.path, path) for one in self.many.values()]
     return [file for name in names for file in paths.files(name)]
 
   def to_json(self) -> dict[str, Any]:
-    """Of plain values, as a person edits them."""
+    """Return the spec as values of JSON."""
     modalities = {
       name: {"kind": kind.kind, **dataclasses.asdict(kind)}
       for name, kind in self.modalities.items()
@@ -177,15 +177,19 @@ class Spec:
     }
 
   def check(self, schema: pa.Schema, where: str) -> None:
-    """Raises for a column that is not in a file, or of a type that does not fit.
+    """Check that a file has all columns, with types that fit.
+
+    Args:
+      schema: Types of the columns of the file.
+      where: Name of the file in messages.
 
     Raises:
-      DataError: It names the file, the column and what there is.
+      DataError: A column is missing or has the wrong type.
     """
     for column in self.columns:
       if column not in schema.names:
         raise DataError(
-          f"{where}: no column {column!r}, which the spec names; there are"
+          f"{where}: the spec names column {column!r}, but the columns are"
           f" {shorten_names(schema.names)}"
         )
     for name, kind in self.modalities.items():
@@ -196,24 +200,24 @@ class Spec:
       found = None if column is None else schema.field(column).type
       if found is not None and not cells.is_token(found):
         raise DataError(
-          f"{where}: column {column!r} is {found}, and the {mark} is a string or whole"
-          f" number; name another column as {mark!r} in the spec, or set it to null"
+          f"{where}: column {column!r} is {found}, but the {mark} must be a string or a"
+          f" whole number; change {mark!r} in the spec, or set it to null"
         )
     label = self.label
     if not label.accepts(schema.field(label.column).type):
       raise DataError(
-        f"{where}: column {label.column!r} is {schema.field(label.column).type}; a"
+        f"{where}: column {label.column!r} is {schema.field(label.column).type}, but a"
         f" {label.kind} label is {label.takes}"
       )
 
 
 def with_reading(proposed: Spec, source: Source, given: Reading) -> Spec:
-  """The spec with the formats of the columns that it reads.
+  """Return the spec with the formats of the columns that it reads.
 
   Args:
     proposed: The spec so far.
-    source: The table, opened.
-    given: What the command line says of how the files are read.
+    source: The open table.
+    given: Settings of the command line on how files are read.
   """
   known = getattr(source, "formats", {})
   used = {name: known[name] for name in proposed.columns if name in known}
@@ -231,57 +235,57 @@ def with_reading(proposed: Spec, source: Source, given: Reading) -> Spec:
 
 
 def check_type(name: str, kind: ColumnType, found: pa.DataType, where: str) -> None:
-  """Raises for a column whose type is not of its kind."""
+  """Raise a `DataError` for a column whose type does not fit its kind."""
   if not kind.accepts(found):
     able = [
       k for k, other in KINDS.items() if other is not Fields and other.accepts(found)
     ]
     raise DataError(
-      f"{where}: column {kind.column!r} is {found}, and modality {name!r} of kind"
-      f" {kind.kind!r} is {kind.takes};"
-      + (f" possible here: {able}" if able else " no kind takes it: leave it out")
+      f"{where}: column {kind.column!r} is {found}, but modality {name!r} of kind"
+      f" {kind.kind!r} needs {kind.takes};"
+      + (f" possible kinds: {able}" if able else " no kind fits, so leave it out")
     )
 
 
 def from_json(value: Mapping[str, Any], where: str) -> Spec:
-  """The spec that `to_json` gave, perhaps edited.
+  """Restore a spec from the value of `to_json`, perhaps edited.
 
   Args:
-    value: Of plain values.
-    where: What to call it in a message.
+    value: Values of JSON.
+    where: Name of the spec in messages.
 
   Raises:
-    DataError: An unknown kind or setting, a wrong type or value, or one that is
-      missing; it names the place and what is legal.
+    DataError: A kind or setting is unknown, missing, or has a wrong type or value; the
+      message has its place and legal values.
   """
   try:
     return _spec(value)
   except (ValueError, TypeError) as error:
     raise DataError(
-      f"{where}: {error}; mend it, or write it anew with python -m experiments.describe"
+      f"{where}: {error}; fix it, or write it again with python -m experiments.describe"
     ) from error
 
 
-def read(path: str | pathlib.Path) -> Spec:
-  """The spec in a JSON file.
+def read_spec(path: str | pathlib.Path) -> Spec:
+  """Read a spec from a JSON file.
 
   Raises:
-    DataError: No such file, no JSON, or no spec.
+    DataError: The file is missing, or is not a spec in JSON.
   """
   try:
     value = json.loads(pathlib.Path(path).read_text("utf-8"))
   except (OSError, ValueError) as error:
     raise DataError(
-      f"{path} is no spec of columns ({error}); write it with python -m"
+      f"{path} is not a spec of columns ({error}); write it with python -m"
       " experiments.describe FILE"
     ) from error
   return from_json(value, str(path))
 
 
-def beside(path: str) -> pathlib.Path:
-  """Where the spec of a file is looked for: `films.spec.json` for `films.parquet`.
+def path_beside(path: str) -> pathlib.Path:
+  """Return the default path of the spec: `films.spec.json` for `films.parquet`.
 
-  Of a name like `tfds:mnist` it is in the folder at hand.
+  For a name such as `tfds:mnist` it is in the current folder.
   """
   if path.startswith(TFDS):
     name = re.sub(r"\W", "_", path.removeprefix(TFDS))
@@ -293,25 +297,29 @@ def beside(path: str) -> pathlib.Path:
 
 
 def _spec(value: Any) -> Spec:
-  given = settings.mapping(value, "the spec")
-  settings.known("the spec", given, Spec)
+  given = settings.check_mapping(value, "the spec")
+  settings.check_names("the spec", given, Spec)
   modalities = {}
-  named = settings.mapping(given.get("modalities", {}), "modalities")
+  named = settings.check_mapping(given.get("modalities", {}), "modalities")
   for name, value in named.items():
-    own = dict(settings.mapping(value, f"modalities.{name}"))
+    own = dict(settings.check_mapping(value, f"modalities.{name}"))
     kind = own.pop("kind", None)
     if kind not in KINDS:
-      raise ConfigError(f"modalities.{name}: kind {kind!r}; one of {list(KINDS)}")
-    modalities[name] = settings.made(f"modalities.{name}", own, KINDS[kind])
+      raise ConfigError(
+        f"modalities.{name}: kind {kind!r}; expected one of {list(KINDS)}"
+      )
+    modalities[name] = settings.build_dataclass(f"modalities.{name}", own, KINDS[kind])
   if given.get("label") is None:
-    raise ConfigError("label: there is none; name the column to predict")
-  label = settings.made("label", settings.mapping(given["label"], "label"), Label)
+    raise ConfigError("label: it is missing; name the column to predict")
+  label = settings.build_dataclass(
+    "label", settings.check_mapping(given["label"], "label"), Label
+  )
   rest = {k: v for k, v in given.items() if k not in ("modalities", "label")}
   if rest.get("reading") is not None:
     rest["reading"] = Reading.from_json(rest["reading"])
   if "many" in rest:
-    many = settings.mapping(rest["many"], "many")
+    many = settings.check_mapping(rest["many"], "many")
     rest["many"] = {name: Many.from_json(one) for name, one in many.items()}
-  return settings.made(
+  return settings.build_dataclass(
     "the spec", rest | {"modalities": modalities, "label": label}, Spec
   )

@@ -1,4 +1,4 @@
-"""TF-IDF weights of the tokens of a bag: what makes their weighted sum its vector."""
+"""TF-IDF weights of tokens, whose weighted sum is the TF-IDF vector of a bag."""
 
 from __future__ import annotations
 
@@ -8,30 +8,37 @@ from deepsets_jax.ragged import Ragged, from_lengths
 
 
 def inverse_frequency(frequency: np.ndarray, examples: int) -> np.ndarray:
-  """The smoothed idf, log((1 + examples) / (1 + frequency)) + 1, `[v]` float64.
+  """Return the smoothed idf, log((1 + examples) / (1 + frequency)) + 1.
 
-  As in scikit-learn; `frequency` are the examples that a token is in.
+  This is the definition of scikit-learn.
+
+  Args:
+    frequency: Number of examples with each token, `[v]`.
+    examples: Number of all examples.
+
+  Returns:
+    `[v]` float64.
   """
   return np.log((1 + examples) / (1 + frequency)) + 1
 
 
 def document_frequency(tokens: Ragged, size: int) -> np.ndarray:
-  """In how many examples each of `size` tokens is: `[size]` int64."""
+  """Return the number of examples with each of `size` tokens: `[size]` int64."""
   pairs = np.unique(_rows(tokens) * size + tokens.values)
   return np.bincount(pairs % size, minlength=size)
 
 
 def weigh(tokens: Ragged, idf: np.ndarray, *, keep_places: bool) -> Ragged:
-  """The tokens with sublinear TF-IDF weights, of length 1 over an example.
+  """Return tokens with sublinear TF-IDF weights of norm 1 per example.
 
-  A token that stands `tf` times in an example weighs idf * (1 + log(tf)), over the norm
+  A token with count `tf` in an example weighs idf * (1 + log(tf)), divided by the norm
   of the example's weights.
 
   Args:
-    tokens: Ids `[n]` int32.
-    idf: Of each id, `[v]`.
-    keep_places: Whether each place of a token stays, with 1/tf of its weight; else a
-      token is one element, and an example's elements are in order of their ids.
+    tokens: Ids, `[n]` int32.
+    idf: Inverse document frequency of each id, `[v]`.
+    keep_places: Whether to keep each occurrence of a token, with 1/tf of its weight. If
+      not, each token is one element, and elements are ordered by id.
   """
   rows, size = _rows(tokens), len(idf)
   pairs, inverse, count = np.unique(
@@ -50,5 +57,5 @@ def weigh(tokens: Ragged, idf: np.ndarray, *, keep_places: bool) -> Ragged:
 
 
 def _rows(ragged: Ragged) -> np.ndarray:
-  """The example of each element: `[n]` int64."""
+  """Return the example of each element: `[n]` int64."""
   return np.repeat(np.arange(ragged.num_examples), ragged.lengths)

@@ -1,7 +1,7 @@
-"""Columns of strings as modalities of tokens, with a vocabulary of the training part.
+"""Read columns of strings as modalities of tokens.
 
-A vocabulary is either the tokens that enough training examples have, or a number of
-buckets that tokens fall into by a hash, which needs no list of them.
+A vocabulary holds the tokens that enough training examples have, or hashes all tokens
+into a number of buckets, which needs no list of tokens.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from deepsets_jax.ragged import Ragged, from_lengths, offsets_from_lengths
 
 UNKNOWN = "<unknown>"
 
-# Scripts without spaces between words: each of their characters is a word.
+# In scripts without spaces between words, each character is a word.
 _UNSPACED = r"([\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Khmer}\p{Lao}\p{Myanmar}])"
 _BETWEEN_WORDS = r"[^\pL\pM\pN]+"
 
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-  """What tokens there are, fitted on the training part.
+  """The vocabulary of a column, from the training part.
 
   Attributes:
-    words: The string of every id; None of buckets.
-    buckets: Number of buckets; None of words.
-    unknown: The id of what is not among the words; None to leave it out.
-    idf: Of each id; None of tokens without weights.
+    words: The string of each id; None with buckets.
+    buckets: Number of hash buckets; None with words.
+    unknown: Id of tokens that are not in `words`; None leaves them out.
+    idf: Inverse document frequency of each id; None for tokens without weights.
   """
 
   words: Sequence[str] | None = None
@@ -52,11 +52,11 @@ class Vocabulary:
     return self.buckets or len(self.words)
 
   def to_json(self) -> dict[str, Any]:
-    """Of plain values."""
+    """Return the state as values of JSON."""
     return dataclasses.asdict(self)
 
   def ids(self, strings: Sequence[str]) -> np.ndarray:
-    """The id of each string, `[n]` int32; -1 for one that is left out."""
+    """Return the id of each string, `[n]` int32; -1 for those left out."""
     if self.buckets is not None:
       return _buckets(strings, self.buckets)
     unknown = -1 if self.unknown is None else self.unknown
@@ -69,14 +69,14 @@ class Vocabulary:
 
 @dataclasses.dataclass(frozen=True)
 class Category(cells.OneColumn):
-  """A string, a whole number or a boolean, or none: one token.
+  """At most one token per cell: a string, a whole number or a boolean.
 
   Attributes:
-    column: Its name in the file.
-    min_count: Training examples that a token must be in to be in the vocabulary.
-    hash: Number of buckets instead of a vocabulary; None for a vocabulary.
-    unknown: What is not in the vocabulary is "one" token, the same for all, learned
-      from the rare ones of the training part; or it is "left_out".
+    column: Name of the column in the file.
+    min_count: Minimum number of training examples for a token to be in the vocabulary.
+    hash: Number of hash buckets; None for a vocabulary of words.
+    unknown: Tokens that are not in the vocabulary become "one" shared token, learned
+      from the rare tokens of the training part, or are "left_out".
   """
 
   column: str
@@ -86,7 +86,7 @@ class Category(cells.OneColumn):
 
   kind: ClassVar[str] = "category"
   takes: ClassVar[str] = "a string, a whole number or a boolean"
-  # Whether tokens weigh by TF-IDF, and whether their order is kept.
+  # Weights of the tokens ("tfidf" or "none"), and whether their order is kept.
   weights: ClassVar[str] = "none"
   ordered: ClassVar[bool] = False
 
@@ -102,34 +102,34 @@ class Category(cells.OneColumn):
 
   @staticmethod
   def accepts(kind: pa.DataType) -> bool:
-    """Whether a column of this type can be read so."""
+    """Whether columns of this Arrow type can be read as this column type."""
     return cells.is_token(kind)
 
-  def found(self, column: pa.Array) -> cells.Elements:
-    """The tokens, an Arrow array of strings."""
+  def tokens(self, column: pa.Array) -> cells.Elements:
+    """Return the tokens, an Arrow array of strings."""
     return cells.strings(column)
 
   def fitting(self) -> _TokenFitting:
-    """What takes in the training part."""
+    """Return an object that fits the state on the training part."""
     return _TokenFitting(self)
 
   @staticmethod
   def restore(value: Mapping[str, Any]) -> Vocabulary:
-    """What was fitted, from its plain values."""
+    """Restore the state from values of JSON."""
     return Vocabulary(**value)
 
   def modality(self, fitted: Vocabulary) -> Modality:
-    """What an element is."""
+    """Return the schema of the modality."""
     weighted = self.weights == "tfidf"
     return Modality("tokens", fitted.size, weighted=weighted, ordered=self.ordered)
 
   def encode(self, column: pa.Array, fitted: Vocabulary) -> Ragged:
-    """The tokens of some cells, `[n]` int32, with weights if they have them.
+    """Encode cells as token ids, `[n]` int32, with weights if the type has them.
 
     Raises:
-      CellError: What is there cannot be a token.
+      CellError: A value cannot be a token.
     """
-    strings, lengths = self.found(column)
+    strings, lengths = self.tokens(column)
     encoded = strings.dictionary_encode()
     ids = fitted.ids(encoded.dictionary.to_pylist())
     values = ids[encoded.indices.to_numpy(zero_copy_only=False)]
@@ -143,13 +143,13 @@ class Category(cells.OneColumn):
 
 @dataclasses.dataclass(frozen=True)
 class Tokens(Category):
-  """A list of strings, whole numbers or booleans, each a token.
+  """A list of tokens per cell: strings, whole numbers or booleans.
 
   Attributes:
-    weights: "tfidf" weighs a token by how rare it is and how often it stands there,
-      and takes each once, in no order; "none" leaves them as they are.
-    ordered: Whether their order is kept, and told to encoders of sequences.
-    separator: Of the tokens in a string, where the column is one of strings.
+    weights: "tfidf" keeps each token once, without order, weighted by its rarity and
+      its count in the cell; "none" keeps all tokens, without weights.
+    ordered: Whether to keep the order of tokens, for encoders of sequences.
+    separator: Text between the tokens in a string, for a column of strings.
   """
 
   weights: str = "tfidf"
@@ -161,25 +161,25 @@ class Tokens(Category):
 
   @staticmethod
   def accepts(kind: pa.DataType) -> bool:
-    """Whether a column of this type can be read so."""
+    """Whether columns of this Arrow type can be read as this column type."""
     return cells.is_token(kind) or (
       cells.is_list(kind) and cells.is_token(kind.value_type)
     )
 
-  def found(self, column: pa.Array) -> cells.Elements:
-    """The tokens, an Arrow array of strings."""
+  def tokens(self, column: pa.Array) -> cells.Elements:
+    """Return the tokens, an Arrow array of strings."""
     return cells.strings(column, self.separator)
 
 
 @dataclasses.dataclass(frozen=True)
 class Text(Category):
-  """A string, or a list of them, each of its words a token.
+  """A string or a list of strings per cell, with a token per word.
 
-  A word is a run of letters and digits, in small letters; of scripts that are written
-  without spaces it is a character.
+  A word is a run of letters and digits, in lower case. In scripts that are written
+  without spaces, each character is a word.
 
   Attributes:
-    weights, ordered: As in `Tokens`.
+    weights, ordered: See `Tokens`.
   """
 
   unknown: str = "left_out"
@@ -191,12 +191,12 @@ class Text(Category):
 
   @staticmethod
   def accepts(kind: pa.DataType) -> bool:
-    """Whether a column of this type can be read so."""
+    """Whether columns of this Arrow type can be read as this column type."""
     inner = kind.value_type if cells.is_list(kind) else kind
     return pa.types.is_string(inner) or pa.types.is_null(inner)
 
-  def found(self, column: pa.Array) -> cells.Elements:
-    """The words, an Arrow array of strings."""
+  def tokens(self, column: pa.Array) -> cells.Elements:
+    """Return the words, an Arrow array of strings."""
     if not cells.is_list(column.type):
       return _words(column)
     texts, per_cell = cells.elements_of(column)
@@ -206,26 +206,25 @@ class Text(Category):
 
 
 def _words(column: pa.Array) -> cells.Elements:
-  """The words of strings."""
+  """Split strings into words."""
   text = pc.utf8_lower(pc.fill_null(column.cast(pa.string()), ""))
   text = pc.replace_substring_regex(text, _UNSPACED, r" \1 ")
   return cells.strings(pc.split_pattern_regex(text, _BETWEEN_WORDS))
 
 
 class _TokenFitting:
-  """Takes in columns of the training part: in how many examples each token is."""
+  """Counts the training examples of each token, and fits the vocabulary."""
 
   def __init__(self, kind: Category):
     self._kind, self._examples = kind, 0
     self._frequency: collections.Counter[str] = collections.Counter()
-    # Of the buckets; the examples with a token that is not in the vocabulary are known
-    # only once that is.
+    # Number of examples per bucket.
     self._buckets = np.zeros(kind.hash or 0, np.int64)
 
   def add(self, column: pa.Array) -> None:
-    """Takes in some cells."""
+    """Add some cells."""
     self._examples += len(column)
-    strings, lengths = self._kind.found(column)
+    strings, lengths = self._kind.tokens(column)
     encoded = strings.dictionary_encode()
     distinct = encoded.dictionary.to_pylist()
     values = encoded.indices.to_numpy(zero_copy_only=False)
@@ -240,21 +239,21 @@ class _TokenFitting:
         self._frequency[token] += count
 
   def merge(self, other: _TokenFitting) -> None:
-    """Takes in what another has."""
+    """Merge the fitting of other rows."""
     self._examples += other._examples
     self._frequency.update(other._frequency)
     self._buckets += other._buckets
 
   @property
   def has_values(self) -> bool:
-    """Whether there was a token."""
+    """Whether any cell had a token."""
     return bool(self._frequency) or bool(self._buckets.any())
 
   def result(self) -> Vocabulary:
-    """What was fitted.
+    """Return the vocabulary.
 
     Raises:
-      ConfigError: There was no token, or none often enough.
+      ConfigError: There was no token, or none in `min_count` examples.
     """
     if self._kind.hash is None:
       found, frequency = self._vocabulary()
@@ -272,19 +271,19 @@ class _TokenFitting:
     words = [word for word, count in ranked if count >= self._kind.min_count]
     counts = [count for _, count in ranked]
     if self._kind.unknown == "one":
-      # The examples with a rare token are at most so many.
+      # An upper bound: an example with several rare tokens is counted several times.
       rare = min(sum(counts[len(words) :]), self._examples)
       frequency = np.array([rare, *counts[: len(words)]])
       return Vocabulary([UNKNOWN, *words], unknown=0), frequency
     if ranked and not words:
       word, count = ranked[0]
       raise ConfigError(
-        f"no token is in {self._kind.min_count} training examples, the most frequent,"
-        f" {word[:60]!r}, is in {count}: lower min_count"
+        f"no token is in {self._kind.min_count} training examples, and the most"
+        f" frequent, {word[:60]!r}, is in {count}; lower min_count"
       )
     return Vocabulary(words), np.array(counts[: len(words)])
 
 
 def _buckets(strings: Sequence[str], size: int) -> np.ndarray:
-  """The bucket of each string: CRC-32, the same on every machine."""
+  """Return the bucket of each string by CRC-32, which all machines agree on."""
   return np.array([zlib.crc32(s.encode()) % size for s in strings], np.int32)

@@ -1,4 +1,4 @@
-"""What is in the columns of a file, from one look at every row."""
+"""Profile the columns of a file: types, sizes and distinct values, in one pass."""
 
 from __future__ import annotations
 
@@ -14,45 +14,44 @@ import pyarrow.compute as pc
 
 from deepsets_jax.data.ingest.columns import cells
 from deepsets_jax.data.ingest.columns.separated import SEPARATORS, Separated
-from deepsets_jax.data.ingest.columns.survey import located, numbered
+from deepsets_jax.data.ingest.columns.splits import numbered_batches
 from deepsets_jax.data.ingest.columns.tokens import Text
 from deepsets_jax.data.ingest.files.source import Source
 
-# Different values are counted to here.
+# Distinct values are counted up to this number.
 MOST_DISTINCT = 200_000
-# Different strings of a column are kept up to here.
+# Distinct strings of a column are kept up to this number.
 MOST_WORDS = 1_000
 _SAMPLE = 200
-_IMAGES = r"\.(?:jpe?g|png|webp|gif|bmp|tiff?)$"
+_IMAGE_ENDING = r"\.(?:jpe?g|png|webp|gif|bmp|tiff?)$"
 _MOST_SHAPES = 20
 
 
 @dataclasses.dataclass
 class ColumnProfile:
-  """Of one column.
+  """Statistics of one column.
 
   Attributes:
-    name, type: As in the file.
+    name, type: Name and type in the file.
     rows: Number of all rows.
-    missing: Rows without any element: null, NaN, or an empty string or list.
-    nulls: Rows that are null.
-    sizes: Rows by their number of parts: elements of a list, words of a string.
-    words: Rows by their number of words, of lists of strings.
-    widths: Vectors by their number of features.
-    distinct: Hashes of different values, sorted, `[n]` int64; once there are
-      `MOST_DISTINCT` no more are counted.
-    counted: Values until then, the same ones included.
-    numbers: How many numbers there are, their least, greatest and sum.
+    missing: Number of rows without an element: null, NaN, or an empty string or list.
+    nulls: Number of null rows.
+    sizes: Number of rows per number of parts: elements of a list, words of a string.
+    words: Number of rows per number of words, for lists of strings.
+    widths: Number of vectors per number of features.
+    distinct: Hashes of the distinct values, sorted, `[n]` int64; counting stops at
+      `MOST_DISTINCT`.
+    counted: Number of values, including repeated ones, until counting stopped.
+    numbers: Count, minimum, maximum and sum of the numbers.
     whole: Whether all numbers are whole.
     sample: The first strings.
-    words_seen: Rows with each string, by the string; more than `MOST_WORDS` are not
-      kept, and None stands for them.
-    pictures: Number of strings that are paths of pictures.
-    spaced: Number of strings of several words, or not in ASCII.
-    shapes: What strings look like, letters as "a" and digits as "9".
-    marked: How strings look when they are split, by the mark between their parts.
+    words_seen: Number of rows per string; None if there are more than `MOST_WORDS`.
+    images: Number of strings that are paths of images.
+    spaced: Number of strings that have several words, or are not ASCII.
+    shapes: Patterns of the strings, with "a" for letters and "9" for digits.
+    marked: How strings look when they are split, per separator.
     is_many: Whether the elements of a list are rows of another table.
-    is_ambiguous: Whether these are dates of which day or month may come first.
+    is_ambiguous: Whether these are dates where day or month may come first.
   """
 
   name: str
@@ -79,7 +78,7 @@ class ColumnProfile:
   words_seen: collections.Counter[str] | None = dataclasses.field(
     default_factory=collections.Counter
   )
-  pictures: int = 0
+  images: int = 0
   spaced: int = 0
   shapes: set[str] = dataclasses.field(default_factory=set)
   marked: dict[str, Separated] = dataclasses.field(
@@ -90,36 +89,36 @@ class ColumnProfile:
 
   @property
   def inner(self) -> pa.DataType:
-    """The type of an element, of a list or not."""
+    """The type of an element, in a list or not."""
     return self.type.value_type if cells.is_list(self.type) else self.type
 
   @property
   def present(self) -> int:
-    """Rows with an element."""
+    """Number of rows with an element."""
     return self.rows - self.missing
 
   @property
   def unique(self) -> bool:
-    """Whether every row has a value, and no two the same; as far as was counted."""
+    """Whether every row has a value of its own, as far as values were counted."""
     return not self.missing and len(self.distinct) == self.counted
 
   @property
   def different(self) -> float:
-    """Different values for each value, as far as was counted."""
+    """Share of distinct values, as far as values were counted."""
     return len(self.distinct) / max(self.counted, 1)
 
   @property
   def mean_size(self) -> float:
-    """Parts of a row that has any."""
+    """Mean number of parts of the rows that have any."""
     return _total(self.sizes) / max(self.present, 1)
 
   @property
   def max_size(self) -> int:
-    """Of the largest row."""
+    """Number of parts of the largest row."""
     return max(self.sizes, default=0)
 
   def quantile(self, share: float) -> int:
-    """The number of parts that this share of all rows does not exceed."""
+    """Return the number of parts that this share of all rows does not exceed."""
     reached = 0
     for size in sorted(self.sizes):
       reached += self.sizes[size]
@@ -128,26 +127,25 @@ class ColumnProfile:
     return 0
 
   def as_one(self) -> ColumnProfile:
-    """The same where all parts of a row are one element, a vector or a category."""
+    """Return the profile with one element per row, a vector or a category."""
     ones = collections.Counter({0: self.missing, 1: self.present})
     return dataclasses.replace(self, sizes=+ones)
 
   def as_words(self) -> ColumnProfile:
-    """The same where all words of a list of strings are elements."""
+    """Return the profile with each word of a list of strings as an element."""
     return dataclasses.replace(self, sizes=self.words) if self.words else self
 
   def as_parts(self, mark: str) -> ColumnProfile:
-    """The same where the parts of a string between marks are elements."""
+    """Return the profile with the parts between separators as elements."""
     marked = self.marked.get(mark)
     if marked is None or marked.parts is None:
       return self
-    return dataclasses.replace(
-      self, sizes=marked.sizes + collections.Counter({0: self.missing})
-    )
+    sizes = marked.sizes + collections.Counter({0: self.missing})
+    return dataclasses.replace(self, sizes=sizes)
 
   @property
   def separator(self) -> str | None:
-    """The mark between the names in each string, or None if strings are not lists."""
+    """The separator between the names in each string; None if these are no lists."""
     for mark, marked in self.marked.items():
       if marked.are_names(mark, self.counted, len(self.distinct)):
         return mark
@@ -155,38 +153,38 @@ class ColumnProfile:
 
   @property
   def looks_like_sentences(self) -> bool:
-    """Whether the strings of lists are longer than a name, as words or characters."""
+    """Whether the strings of lists are longer than names."""
     spaced = sum(len(text.split()) for text in self.sample)
     elements = max(_total(self.sizes), 1)
     return spaced >= 4 * max(len(self.sample), 1) or _total(self.words) >= 8 * elements
 
   @property
   def looks_like_keys(self) -> bool:
-    """Whether strings are such as machines give to things.
+    """Whether strings are keys that a machine made.
 
-    They are of one word, and of a few shapes such as "tt9999999" or "a9-99".
+    These have one word and a few patterns, such as "tt9999999" or "a9-99".
     """
     digits = all("9" in shape for shape in self.shapes)
     return not self.spaced and digits and 0 < len(self.shapes) < _MOST_SHAPES
 
   @property
-  def looks_like_pictures(self) -> bool:
-    """Whether strings, of lists or not, are mostly paths of pictures."""
-    return self.pictures > 0.9 * self.counted > 0
+  def looks_like_images(self) -> bool:
+    """Whether strings, in lists or not, are mostly paths of images."""
+    return self.images > 0.9 * self.counted > 0
 
   @property
-  def picture_separator(self) -> str | None:
-    """The mark between paths of pictures in one string, or None."""
+  def image_separator(self) -> str | None:
+    """The separator between paths of images in one string, or None."""
     for mark, marked in self.marked.items():
-      if marked.cells and marked.parts and all(map(_is_picture, marked.parts)):
+      if marked.cells and marked.parts and all(map(_is_image_path, marked.parts)):
         return mark
     return None
 
   def add(self, column: pa.Array) -> None:
-    """Takes in some cells.
+    """Add some cells.
 
     Raises:
-      CellError: A number that is infinite, or vectors of different sizes.
+      CellError: A number is infinite, or vectors differ in size.
     """
     self.rows += len(column)
     self.nulls += column.null_count
@@ -217,8 +215,8 @@ class ColumnProfile:
     self._count(np.array([hash(name) for name in names], np.int64), len(strings))
     self.sample += strings[: _SAMPLE - len(self.sample)].to_pylist()
     self._add_words(names, numbers)
-    self._add_looks(distinct, numbers)
-    words = Text(self.name).found(column).lengths
+    self._add_patterns(distinct, numbers)
+    words = Text(self.name).tokens(column).lengths
     if cells.is_list(self.type):
       _tally(self.words, words)
       return lengths
@@ -232,15 +230,15 @@ class ColumnProfile:
       if len(self.words_seen) > MOST_WORDS:
         self.words_seen = None
 
-  def _add_looks(self, distinct: pa.Array, numbers: np.ndarray) -> None:
-    pictures = pc.match_substring_regex(distinct, _IMAGES, ignore_case=True)
-    self.pictures += int(numbers[_mask(pictures)].sum())
+  def _add_patterns(self, distinct: pa.Array, numbers: np.ndarray) -> None:
+    images = pc.match_substring_regex(distinct, _IMAGE_ENDING, ignore_case=True)
+    self.images += int(numbers[_mask(images)].sum())
     one_word = pc.match_substring_regex(distinct, r"^[\x21-\x7e]*$")
     self.spaced += int(numbers[~_mask(one_word)].sum())
     if len(self.shapes) < _MOST_SHAPES and not self.spaced:
       shapes = pc.replace_substring_regex(distinct, "[A-Za-z]", "a")
       shapes = pc.replace_substring_regex(shapes, "[0-9]", "9")
-      # Hexadecimal keys differ in where letters are, not in their length.
+      # Hexadecimal keys differ in the places of letters, not in length.
       mixed = pc.replace_substring_regex(shapes, "[a9]*9[a9]*", "9")
       self.shapes |= set(pc.unique(mixed).to_pylist())
 
@@ -257,12 +255,12 @@ class ColumnProfile:
         total + values.sum(),
       )
       self.whole = self.whole and bool((values == np.round(values)).all())
-      bits = (values + 0.0).view(np.int64)  # -0 is 0.
+      bits = (values + 0.0).view(np.int64)  # Adding 0 turns -0 into 0.
       self._count(np.unique(bits), len(values))
     return lengths
 
   def _count(self, hashes: np.ndarray, values: int) -> None:
-    """Takes in the hashes, all different, of so many values."""
+    """Add the distinct hashes of a number of values."""
     known = self.distinct
     if len(known) >= MOST_DISTINCT:
       return
@@ -279,8 +277,8 @@ def _mask(array: pa.Array) -> np.ndarray:
   return np.array(array.to_numpy(zero_copy_only=False), bool)
 
 
-def _is_picture(path: str) -> bool:
-  return re.search(_IMAGES, path, re.IGNORECASE) is not None
+def _is_image_path(path: str) -> bool:
+  return re.search(_IMAGE_ENDING, path, re.IGNORECASE) is not None
 
 
 def _tally(counter: collections.Counter[int], lengths: np.ndarray) -> None:
@@ -292,24 +290,22 @@ def _total(counter: collections.Counter[int]) -> int:
   return sum(size * count for size, count in counter.items())
 
 
-def gather(source: Source) -> list[ColumnProfile]:
-  """The facts of every column.
+def profile_columns(source: Source) -> list[ColumnProfile]:
+  """Profile every column of a file.
 
   Raises:
-    DataError: A value that is no data; names row and column.
+    DataError: A number is infinite, or vectors differ in size; names row and column.
   """
   # Each row of a table that is joined to this one is an element.
   many, unclear = getattr(source, "lists", {}), getattr(source, "ambiguous", ())
-  facts = [
+  profiles = [
     ColumnProfile(
       f.name, f.type, is_many=f.name in many, is_ambiguous=f.name in unclear
     )
     for f in source.schema
   ]
-  for rows, batch in numbered(source):
-    for fact in facts:
-      try:
-        fact.add(batch[fact.name])
-      except cells.CellError as error:
-        raise located(error, source.where, fact.name, rows) from error
-  return facts
+  for rows, batch in numbered_batches(source):
+    for profile in profiles:
+      with cells.locate_errors(source.where, profile.name, rows):
+        profile.add(batch[profile.name])
+  return profiles

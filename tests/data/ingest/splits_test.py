@@ -1,14 +1,11 @@
 """The first look at a table, on tables in memory."""
 
-import os
-import time
-
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from deepsets_jax.data.ingest.columns import build, encoding, spec
-from deepsets_jax.data.ingest.columns.survey import LEFT_OUT, PARTS, survey
+from deepsets_jax.data.ingest.columns import encoding, spec
+from deepsets_jax.data.ingest.columns.splits import LEFT_OUT, PARTS, assign_splits
 from deepsets_jax.foundation.errors import DataError
 
 
@@ -47,43 +44,43 @@ DROP = {"column": "y", "kind": "multiclass", "missing": "drop"}
 
 def test_a_random_split_has_its_shares_and_hangs_on_the_seed_alone():
   source = Memory(columns(100))
-  found = survey(source, a_spec(), 0)
+  found = assign_splits(source, a_spec(), 0)
   assert found.rows() == {"train": 80, "validation": 10, "test": 10}
-  again = survey(Memory(columns(100), rows=7), a_spec(), 0)
+  again = assign_splits(Memory(columns(100), rows=7), a_spec(), 0)
   np.testing.assert_array_equal(found.parts, again.parts)
-  other = survey(source, a_spec(), 1)
+  other = assign_splits(source, a_spec(), 1)
   assert (found.parts != other.parts).any()
 
 
 @pytest.mark.parametrize("rows", [3, 4, 5, 11])
 def test_every_part_of_a_small_table_has_a_row(rows):
-  assert min(survey(Memory(columns(rows)), a_spec(), 0).rows().values()) >= 1
+  assert min(assign_splits(Memory(columns(rows)), a_spec(), 0).rows().values()) >= 1
 
 
 def test_groups_stay_together_in_any_order():
   rng = np.random.default_rng(1)
   group = rng.integers(0, 30, 200).astype(str)
   source = Memory(columns(200, g=group))
-  parts = survey(source, a_spec(group="g"), 0).parts
+  parts = assign_splits(source, a_spec(group="g"), 0).parts
   by_group = {name: set(parts[group == name]) for name in set(group)}
   assert all(len(found) == 1 for found in by_group.values())
   sizes = np.bincount([found.pop() for found in by_group.values()])
   assert sizes.tolist() == [24, 3, 3]
   order = rng.permutation(200)
   shuffled = Memory({k: np.array(v)[order] for k, v in columns(200, g=group).items()})
-  again = survey(shuffled, a_spec(group="g"), 0).parts
+  again = assign_splits(shuffled, a_spec(group="g"), 0).parts
   np.testing.assert_array_equal(again, parts[order])
 
 
 def test_rows_without_a_group_are_groups_by_themselves():
   source = Memory(columns(50, g=pa.array(["a"] * 10 + [None] * 40)))
-  parts = survey(source, a_spec(group="g"), 0).parts
+  parts = assign_splits(source, a_spec(group="g"), 0).parts
   assert len(set(parts[:10])) == 1 and len(set(parts[10:])) == 3
 
 
 def test_a_split_is_that_of_its_column():
   words = ["train", "Training ", "VAL", "dev", "test", "holdout"]
-  found = survey(Memory(columns(6, s=words)), a_spec(split="s"), 0)
+  found = assign_splits(Memory(columns(6, s=words)), a_spec(split="s"), 0)
   assert [PARTS[p] for p in found.parts] == ["train"] * 2 + ["validation"] * 2 + [
     "test"
   ] * 2
@@ -91,14 +88,14 @@ def test_a_split_is_that_of_its_column():
 
 def test_a_part_that_the_column_does_not_know_is_drawn_from_training():
   words = ["train"] * 90 + ["test"] * 10
-  found = survey(Memory(columns(100, s=words)), a_spec(split="s"), 0)
+  found = assign_splits(Memory(columns(100, s=words)), a_spec(split="s"), 0)
   assert found.rows() == {"train": 80, "validation": 10, "test": 10}
   assert (found.parts[90:] == 2).all()
 
 
 def test_rows_without_a_label_are_left_out_where_that_is_said():
   source = Memory({"x": [1.0] * 40, "y": [None, "a", "b", None] * 10})
-  found = survey(source, a_spec(label=DROP), 0)
+  found = assign_splits(source, a_spec(label=DROP), 0)
   assert (found.parts[::4] == LEFT_OUT).all() and sum(found.rows().values()) == 20
   assert found.label_counts == {"a": 10, "b": 10}
 
@@ -106,29 +103,31 @@ def test_rows_without_a_label_are_left_out_where_that_is_said():
 @pytest.mark.parametrize(
   ("more", "changes", "message"),
   [
-    ({"y": ["a"] * 5 + [None]}, {}, "films: row 5, column 'y': there is no label"),
+    ({"y": ["a"] * 5 + [None]}, {}, "films: row 5, column 'y': the label is missing"),
     ({"y": ["a"] * 6}, {}, "label column 'y': its only value is"),
-    ({"i": list("abcabd")}, {"id": "i"}, "row 3, column 'i': the id 'a' is that of"),
-    ({"i": ["a", None, *"cdef"]}, {"id": "i"}, "row 1, column 'i': there is no id"),
+    ({"i": list("abcabd")}, {"id": "i"}, "row 3, column 'i': row 0 has the same id"),
+    ({"i": ["a", None, *"cdef"]}, {"id": "i"}, "row 1, column 'i': the id is missing"),
     ({"s": ["train"] * 5 + ["tset"]}, {"split": "s"}, "row 5, column 's': 'tset'"),
     ({"s": ["train"] * 5 + [None]}, {"split": "s"}, "row 5, column 's': None is"),
     ({"s": ["test"] * 6}, {"split": "s"}, "no training row"),
-    ({"g": ["a"] * 6}, {"group": "g"}, "1 values of 'g' to be split in 3 parts"),
-    ({"g": [[1]] * 6}, {"group": "g"}, "'g' is list<.*the group is a string"),
+    ({"g": ["a"] * 6}, {"group": "g"}, "cannot split 1 values of 'g' into 3"),
+    ({"g": [[1]] * 6}, {"group": "g"}, "'g' is list<.*the group must be a string"),
     ({"y": [None] * 6}, {"label": DROP}, "no row has a label"),
-    ({"y": [1.5] * 6}, {}, "row 0, column 'y': 1.5 is no token"),
-    ({"y": ["", "a"] * 3}, {}, "row 0, column 'y': there is no label"),
+    ({"y": [1.5] * 6}, {}, "row 0, column 'y': 1.5 is not a token"),
+    ({"y": ["", "a"] * 3}, {}, "row 0, column 'y': the label is missing"),
   ],
 )  # fmt: skip
 def test_what_is_wrong_is_named_with_its_row(more, changes, message):
   with pytest.raises(DataError, match=message):
-    survey(Memory(columns(6, **more), rows=2), a_spec(**changes), 0)
+    assign_splits(Memory(columns(6, **more), rows=2), a_spec(**changes), 0)
 
 
 class TestEncoding:
   def encoding(self, data, **changes):
     source, of_spec = Memory(data), a_spec(**changes)
-    return source, encoding.fit(source, of_spec, survey(source, of_spec, 0))
+    return source, encoding.fit_encoding(
+      source, of_spec, assign_splits(source, of_spec, 0)
+    )
 
   def test_it_is_fitted_on_the_training_part_alone(self):
     words = ["train"] * 4 + ["validation", "test"]
@@ -185,7 +184,7 @@ class TestEncoding:
     data = columns(40) | {"y": np.arange(40.0)}
     _, found = self.encoding(data, label=label)
     assert found.schema.target.kind == "regression"
-    assert found.answers.scale.deviation[0] > 5
+    assert found.label_encoder.scale.deviation[0] > 5
     with pytest.raises(DataError, match="every training row has .*nothing to learn"):
       self.encoding(data | {"y": [3.0] * 40}, label=label)
 
@@ -196,15 +195,3 @@ class TestEncoding:
     damaged = found.to_json() | {"fitted": {}}
     with pytest.raises(DataError, match="columns.json is damaged"):
       encoding.from_json(damaged, "columns.json")
-
-
-def test_tables_are_made_anew_of_a_file_of_other_content_and_the_same_time(tmp_path):
-  file, of_spec = tmp_path / "a.csv", a_spec()
-  file.write_text("x,y\n1,a\n")
-  time_ns = file.stat().st_mtime_ns
-  before = build.folder_of(str(file), of_spec, 0)
-  assert build.folder_of(str(file), of_spec, 0) == before
-  time.sleep(0.05)  # Longer than the tick of a file system's clock.
-  file.write_text("x,y\n2,a\n")
-  os.utime(file, ns=(time_ns, time_ns))
-  assert build.folder_of(str(file), of_spec, 0) != before

@@ -1,10 +1,9 @@
-"""Files of predictions: Parquet, CSV or JSON lines, by the ending of their name.
+"""Write predictions as Parquet, CSV or JSON lines, by the ending of the file's name.
 
-The columns are those of `prediction.Predictor.columns`, after one that names the rows.
-Parquet has them as they are. CSV, for spreadsheets, has a column for each probability
-and for the importance of each modality, called "probability: NAME" and "importance:
-NAME"; labels are joined by the separator that they had in training, and all other lists
-are JSON. JSON lines have objects of probabilities by name.
+The first column names the rows; those of `Predictor.columns` follow. CSV, for
+spreadsheets, has a column "probability: NAME" per label and "importance: NAME" per
+modality; labels are joined by the separator of training, and all other lists are JSON.
+JSON lines have objects of probabilities by name.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 from deepsets_jax.data.tables.arrow_lists import vectors_from_arrow
 from deepsets_jax.foundation.errors import ConfigError
 
-# The kind of a file, by the end of its name.
+# Kind of a file, by the ending of its name.
 _KIND_OF = {
   ".parquet": "Parquet",
   ".pq": "Parquet",
@@ -29,21 +28,21 @@ _KIND_OF = {
   ".jsonl": "JSON lines",
   ".ndjson": "JSON lines",
 }
-# Probabilities of more classes are one column of a CSV, not a column each.
+# Probabilities of more classes are one column of CSV, instead of a column each.
 _MOST_COLUMNS = 1000
 
 
 def check_name(path: pathlib.Path) -> None:
-  """Raises a ValueError for a name whose ending is none of a kind of file."""
+  """Raise a `ConfigError` for a file name with an unknown ending."""
   if path.suffix.lower() not in _KIND_OF:
     raise ConfigError(
-      f"{path}: unknown kind of file {path.suffix!r}; give --output one of the endings"
+      f"{path}: unknown kind of file {path.suffix!r}; --output must end with one of"
       f" {sorted(_KIND_OF)}"
     )
 
 
-def renamed(name: str, identity: str) -> str:
-  """What a column of predictions is called beside the column that names the rows."""
+def output_name(name: str, identity: str) -> str:
+  """Return a column's name in the output, which differs from `identity`, the id's."""
   return f"predicted_{name}" if name == identity else name
 
 
@@ -55,23 +54,23 @@ def write_predictions(
   identity: str,
   names: Sequence[str],
   separator: str | None = None,
-  facts: Mapping[str, Any],
+  metadata: Mapping[str, Any],
 ) -> None:
-  """Writes tables one after the other into a file.
+  """Write tables to one file, one after the other.
 
   Args:
-    path: Of the file.
-    kind: Ending of the name that it will have.
-    tables: At least one; their first column names the rows.
-    identity: What the first column is called in the file. A column of predictions of
-      the same name is called as `renamed` says.
-    names: Of labels or classes, in the order of probabilities.
-    separator: Of labels in a string; None for JSON.
-    facts: For the metadata of Parquet, values of JSON.
+    path: File to write; it may have a temporary name.
+    kind: Ending of its final name.
+    tables: At least one table; its first column names the rows.
+    identity: Name of the first column in the file. A column of predictions with the
+      same name is renamed by `output_name`.
+    names: Names of labels or classes, in the order of probabilities.
+    separator: Text between labels in a string; None writes JSON.
+    metadata: Metadata of Parquet as values of JSON.
   """
   match _KIND_OF[kind.lower()]:
     case "Parquet":
-      _write_parquet(path, (_named(table, identity) for table in tables), facts)
+      _write_parquet(path, (_named(table, identity) for table in tables), metadata)
     case "CSV":
       flat = (_named(_flat(table, names, separator), identity) for table in tables)
       _write_csv(path, flat)
@@ -84,14 +83,17 @@ def write_predictions(
 
 
 def _named(table: pa.Table, identity: str) -> pa.Table:
-  ours = table.column_names[1:]
-  return table.rename_columns([identity, *(renamed(name, identity) for name in ours)])
+  return table.rename_columns(_names(table, identity))
+
+
+def _names(table: pa.Table, identity: str) -> list[str]:
+  return [identity, *(output_name(name, identity) for name in table.column_names[1:])]
 
 
 def _write_parquet(
-  path: pathlib.Path, tables: Iterator[pa.Table], facts: Mapping[str, Any]
+  path: pathlib.Path, tables: Iterator[pa.Table], metadata: Mapping[str, Any]
 ) -> None:
-  metadata = {key: json.dumps(value) for key, value in facts.items()}
+  metadata = {key: json.dumps(value) for key, value in metadata.items()}
   first = next(tables)
   schema = first.schema.with_metadata(metadata)
   with pq.ParquetWriter(path, schema, compression="zstd") as writer:
@@ -107,7 +109,7 @@ def _write_csv(path: pathlib.Path, tables: Iterator[pa.Table]) -> None:
 
 
 def _flat(table: pa.Table, names: Sequence[str], separator: str | None) -> pa.Table:
-  """The table without lists and structs."""
+  """Return the table without lists and structs."""
   found = {}
   for name, column in zip(table.column_names, table.itercolumns(), strict=True):
     column = column.combine_chunks()
@@ -141,8 +143,8 @@ def _flat(table: pa.Table, names: Sequence[str], separator: str | None) -> pa.Ta
 def _objects(
   table: pa.Table, identity: str, names: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-  """The rows, without digits that float32 does not have."""
-  keys = [identity, *(renamed(name, identity) for name in table.column_names[1:])]
+  """Yield rows as JSON objects, with the digits that float32 holds."""
+  keys = _names(table, identity)
   columns = [_plain(column.combine_chunks()) for column in table.itercolumns()]
   if "probabilities" in table.column_names:
     place = table.column_names.index("probabilities")
@@ -152,7 +154,7 @@ def _objects(
 
 
 def _plain(column: pa.Array) -> list[Any]:
-  """Values for JSON."""
+  """Return the cells as values of JSON."""
   kind, cells = column.type, column.to_pylist()
   if pa.types.is_struct(kind):
     fields = [_plain(column.field(i)) for i in range(kind.num_fields)]

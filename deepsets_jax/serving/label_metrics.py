@@ -1,4 +1,4 @@
-"""How good predictions of a file are, by the label that is in it."""
+"""Measure predictions of a file by the labels in the file."""
 
 from __future__ import annotations
 
@@ -13,68 +13,71 @@ import pyarrow.parquet as pq
 
 from deepsets_jax.data.ingest.columns import cells
 from deepsets_jax.data.ingest.columns.encoding import Encoding
-from deepsets_jax.data.ingest.columns.survey import located
 from deepsets_jax.data.ingest.files.source import Source
 from deepsets_jax.data.tables.arrow_lists import vectors_from_arrow, vectors_to_arrow
 from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.serving.predictor import Predictor
 from deepsets_jax.training import metrics
 
-# Of the parts of a prediction, see `truth`.
+# Columns of `label_columns`.
 COLUMNS = ("targets", "measured")
-# Kinds of label whose targets are rows of numbers.
+# Kinds of label with several numbers per target.
 _WIDE = ("multilabel", "regression")
 _YES, _NO_LABEL, _UNKNOWN_CLASS = "yes", "no label", "unknown class"
 
 
 def file_beside(output: pathlib.Path) -> pathlib.Path:
-  """Where the metrics of an output are written: `films.metrics.json` of `films.csv`."""
+  """Return the file for the metrics of an output: `films.metrics.json`, `films.csv`."""
   return output.with_name(f"{output.stem}.metrics.json")
 
 
 def label_column(encoding: Encoding, source: Source) -> str:
-  """The column with the label in a file.
+  """Return the name of the label column of a file.
 
   Raises:
-    DataError: There is none, or it is of another type.
+    DataError: The file does not have the column, or its type does not fit.
   """
   label = encoding.spec.label
   if label.column not in source.schema.names:
     raise DataError(
-      f"{source.where}: no column {label.column!r}, the label, to evaluate by; leave"
-      " out --evaluate to predict alone"
+      f"{source.where}: --evaluate needs the label, column {label.column!r}, which the"
+      " file does not have; leave --evaluate out to predict only"
     )
   found = source.schema.field(label.column).type
   trained = encoding.columns.field(label.column).type
-  if not label.accepts(cells.matched(pa.array([], found), trained).type):
+  if not label.accepts(cells.match_type(pa.array([], found), trained).type):
     raise DataError(
-      f"{source.where}: column {label.column!r} is {found}; a {label.kind} label is"
+      f"{source.where}: column {label.column!r} is {found}, but a {label.kind} label is"
       f" {label.takes}"
     )
   return label.column
 
 
-def truth(
+def label_columns(
   encoding: Encoding, batch: pa.RecordBatch, rows: np.ndarray, where: str
 ) -> dict[str, pa.Array]:
-  """What some rows should be predicted as, for `measure`.
+  """Read the labels of some rows, for `measure`.
+
+  Args:
+    encoding: The encoding of the run.
+    batch: Cells of the rows.
+    rows: Row numbers in the file, `[b]`.
+    where: Name of the file in messages.
 
   Returns:
-    "targets": `[b, k]` float64, of one number for classes and binary targets.
-    "measured": Whether a row counts: "yes", or "no label", or "unknown class", which
-      the run cannot predict.
+    "targets": `[b, k]` float64; `k` is 1 for classes and binary targets.
+    "measured": "yes" for rows that count, else "no label", or "unknown class" for a
+      class that the run cannot predict.
 
   Raises:
-    DataError: A label that is none of its kind; names row and column.
+    DataError: A label does not fit its kind; names row and column.
   """
   label = encoding.spec.label
   missing = "none" if label.missing == "none" else "drop"
   label, column = dataclasses.replace(label, missing=missing), batch[label.column]
-  there = label.given(column)
-  try:
-    encoded = label.encode(column.filter(pa.array(there)), encoding.answers)
-  except cells.CellError as error:
-    raise located(error, where, label.column, rows[there]) from error
+  there = label.label_mask(column)
+  with cells.locate_errors(where, label.column, rows[there]):
+    encoded = label.encode(column.filter(pa.array(there)), encoding.label_encoder)
   encoded = encoded.reshape(int(there.sum()), -1).astype(np.float64)
   width = encoding.schema.target.size if label.kind in _WIDE else 1
   targets = np.zeros((len(batch), width))
@@ -91,18 +94,20 @@ def truth(
 def measure(
   predictor: Predictor, parts: Sequence[pathlib.Path], report: Callable[[str], Any]
 ) -> dict[str, Any]:
-  """The metrics of the predictions in some parts, in the units of a run's results.
+  """Compute the metrics of predictions, in the units of the results of a run.
 
-  There is no loss among them, which would need the frequencies of the training part.
+  The loss is not among them, as it needs the label frequencies of the training part.
 
   Args:
     predictor: The run.
-    parts: Files of parts, with the columns of `truth`.
-    report: Told of rows that do not count.
+    parts: Files of parts, with the columns of `label_columns`.
+    report: Receives a line about rows that do not count.
 
   Returns:
-    "rows", that count; "no label" and "unknown class", rows that do not; "threshold";
-    and "metrics" by name, of `metrics.for_target`, empty if no row counts.
+    "rows": Number of rows that count.
+    "no label", "unknown class": Numbers of rows that do not count.
+    "threshold": Threshold of probabilities.
+    "metrics": Values of `metrics.for_target` by name; empty if no row counts.
   """
   target, threshold = predictor.target, predictor.trained.threshold
   table = pa.concat_tables(
