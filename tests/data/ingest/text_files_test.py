@@ -279,7 +279,10 @@ def test_a_bad_line_of_json_is_named(tmp_path, line, match):
     (b'{\n"a": 1\n}\n', r"row 0 \(line 1\): '\{' is not one JSON object"),
     (b"{}\n{}\n", r"has no columns; write one"),
     (b'{"": 1}\n', r"a key is empty; name it"),
-    (b'{"o": {"x": 1}, "o.x": 2}\n', r"columns 0 and 1 are both 'o\.x'"),
+    (
+      b'{"o": {"x": 1}, "o.x": 2}\n',
+      r"two columns are 'o\.x', one of them within a struct",
+    ),
     (b"a,b\n1,2\n", r"row 0 \(line 1\): 'a,b' is not one JSON object"),
     (b"\n\n", r"has no columns"),
     ('{"a": 1}\n'.encode("utf-16"), r"is UTF-16, expected UTF-8"),

@@ -1,14 +1,13 @@
-"""Arrow arrays from a file, looked at in full before they are used.
+"""Full checks of the Arrow arrays in a file, before their values are used.
 
-Arrow trusts what a file says of offsets, and of strings that they are UTF-8. What is
-read beyond an array, or taken for a character, may be anything.
+Arrow trusts the offsets in a file, and trusts that its strings are UTF-8. With damaged
+ones it would read beyond the end of an array.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 
 def check_buffers(array: pa.Array) -> None:
@@ -25,11 +24,11 @@ def check_buffers(array: pa.Array) -> None:
 
 
 def sound(array: pa.Array) -> pa.Array:
-  """The same values, of which each was looked at.
+  """Check every value, and return an array of them alone.
 
-  What a slice does not show is left out within lists too, where Arrow keeps and
-  converts the whole. An extension array comes back as its storage, a list of views as
-  a large list.
+  Values outside a slice are dropped from within lists too: Arrow would keep and convert
+  all of them. An extension array comes back as its storage, a list of views as a large
+  list.
 
   Raises:
     pa.ArrowInvalid: An offset is out of range, or a string is not UTF-8.
@@ -37,8 +36,6 @@ def sound(array: pa.Array) -> pa.Array:
   kind = array.type
   if isinstance(kind, pa.BaseExtensionType):
     return sound(array.storage)
-  if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-    return _sound_list(array)
   if pa.types.is_fixed_size_list(kind) and kind.list_size:
     begin, count = array.offset * kind.list_size, len(array) * kind.list_size
     values = sound(array.values.slice(begin, count))
@@ -49,36 +46,28 @@ def sound(array: pa.Array) -> pa.Array:
     fields = [sound(array.field(i)) for i in range(kind.num_fields)]
     names = [field.name for field in kind]
     return pa.StructArray.from_arrays(fields, names, mask=array.is_null())
-  if _is_view(kind):
-    return _sound_view(array)
+  if pa.types.is_list(kind) or pa.types.is_large_list(kind) or _is_view(kind):
+    return _sound_list(array) if len(array) else array
   array.validate(full=True)
   return array
 
 
 def _sound_list(array: pa.Array) -> pa.Array:
-  if not len(array):
-    return array
-  offsets = array.offsets.to_numpy()
-  begin, end = int(offsets[0]), int(offsets[-1])
-  if begin < 0 or end > len(array.values) or (np.diff(offsets) < 0).any():
-    raise pa.ArrowInvalid("list offsets are out of range")
-  values = sound(array.values.slice(begin, end - begin))
-  make = pa.ListArray if pa.types.is_list(array.type) else pa.LargeListArray
-  return make.from_arrays(pa.array(offsets - begin), values, mask=array.is_null())
-
-
-def _sound_view(array: pa.Array) -> pa.Array:
-  offsets, sizes = array.offsets.to_numpy(), array.sizes.to_numpy()
-  valid = pc.is_valid(array).to_numpy(zero_copy_only=False)
-  good = (offsets >= 0) & (sizes >= 0)
-  good &= offsets.astype(np.int64) + sizes <= len(array.values)
+  begins = array.offsets.to_numpy().astype(np.int64)
+  if _is_view(array.type):
+    sizes = array.sizes.to_numpy().astype(np.int64)
+  else:
+    begins, sizes = begins[:-1], np.diff(begins)
+  valid = array.is_valid().to_numpy(zero_copy_only=False)
+  good = (begins >= 0) & (sizes >= 0) & (begins + sizes <= len(array.values))
   if not good[valid].all():
     raise pa.ArrowInvalid("list offsets are out of range")
-  # Not by a cast, which takes the views' own offsets for those of the lists.
-  ends = np.concatenate([[0], np.cumsum(np.where(valid, sizes, 0), dtype=np.int64)])
-  return pa.LargeListArray.from_arrays(
-    pa.array(ends), sound(array.flatten()), mask=array.is_null()
-  )
+  # Not by a cast, which takes the offsets of views for those of lists.
+  ends = np.concatenate([[0], np.cumsum(np.where(valid, sizes, 0))])
+  short = pa.types.is_list(array.type)
+  make = pa.ListArray if short else pa.LargeListArray
+  offsets = pa.array(ends, pa.int32() if short else pa.int64())
+  return make.from_arrays(offsets, sound(array.flatten()), mask=array.is_null())
 
 
 def _is_view(kind: pa.DataType) -> bool:

@@ -27,7 +27,7 @@ Values = Callable[[Lists], pa.Array]
 
 
 @dataclasses.dataclass(frozen=True)
-class Column:
+class FeatureColumn:
   """How one feature becomes a column.
 
   Attributes:
@@ -49,7 +49,7 @@ class Column:
 
 def columns_of(
   features: Any, where: str, name: str = "", key: str = "", many: bool = False
-) -> Iterator[tuple[str, Column]]:
+) -> Iterator[tuple[str, FeatureColumn]]:
   """The columns of a feature and of all within it.
 
   Args:
@@ -82,7 +82,7 @@ def columns_of(
     yield name, _column(features, where, name, key, many)
 
 
-def _column(feature: Any, where: str, name: str, key: str, many: bool) -> Column:
+def _column(feature: Any, where: str, name: str, key: str, many: bool) -> FeatureColumn:
   """The column of a feature without parts."""
   problem = (
     f"{where}: feature {name!r}, {type(feature).__name__}"
@@ -115,7 +115,9 @@ def _column(feature: Any, where: str, name: str, key: str, many: bool) -> Column
     raise DataError(f"{problem}: it has no numbers")
   vector = bool(shape)
   kind = pa.list_(element, width) if vector else element
-  return Column(key, pa.list_(kind) if many else kind, values, many, width, vector)
+  return FeatureColumn(
+    key, pa.list_(kind) if many else kind, values, many, width, vector
+  )
 
 
 def _element(dtype: np.dtype) -> tuple[pa.DataType, Values]:
