@@ -46,7 +46,7 @@ def sound(array: pa.Array) -> pa.Array:
     fields = [sound(array.field(i)) for i in range(kind.num_fields)]
     names = [field.name for field in kind]
     return pa.StructArray.from_arrays(fields, names, mask=array.is_null())
-  if pa.types.is_list(kind) or pa.types.is_large_list(kind) or _is_view(kind):
+  if isinstance(kind, pa.ListType | pa.LargeListType) or _is_view(kind):
     return _sound_list(array) if len(array) else array
   array.validate(full=True)
   return array
@@ -71,4 +71,4 @@ def _sound_list(array: pa.Array) -> pa.Array:
 
 
 def _is_view(kind: pa.DataType) -> bool:
-  return pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind)
+  return isinstance(kind, pa.ListViewType | pa.LargeListViewType)

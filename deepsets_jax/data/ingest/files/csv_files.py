@@ -47,9 +47,6 @@ class CsvSource(source.Source):
     with contextlib.suppress(csv.Error):
       return next((line for n, _, line in self._rows() if n == row), None)
 
-  def _read(self, names: Sequence[str], start: int) -> Iterator[pa.RecordBatch]:
-    return source.skipped(self._stream(names), start)
-
   def _stream(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
     row = 0
     try:

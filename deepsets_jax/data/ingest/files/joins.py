@@ -113,9 +113,6 @@ class QuerySource(Source):
     self._layout = Layout.of(self.where, types)
     self.schema = self._layout.schema
 
-  def _read(self, names: Sequence[str], start: int) -> Iterator[pa.RecordBatch]:
-    return source.skipped(self._stream(names), start)
-
   def _stream(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
     row, found = 0, duck.stream(self._query)
     while True:
@@ -224,9 +221,9 @@ class Joined(Source):
     ).fetchone()
     if twice is not None:
       raise DataError(
-        f"{self._main.at(twice[2])}, column {one.main_key!r}: {twice[0]!r} is the key of"
-        f" row {twice[1]}, too; the main table has one row for each key of {name!r}:"
-        " leave one of them out"
+        f"{self.at(twice[2])}, column {one.main_key!r}: {twice[0]!r} is the key of row"
+        f" {twice[1]}, too; the main table has one row for each key of {name!r}: leave"
+        " one of them out"
       )
     names = table.schema.names
     self._load(table, names, rows, one.key)

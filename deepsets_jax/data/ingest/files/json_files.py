@@ -49,9 +49,6 @@ class JsonSource(source.Source):
     lines = () if self._is_array else _lines(self.where)
     return next((line for n, line, _ in lines if n == row), None)
 
-  def _read(self, names: Sequence[str], start: int) -> Iterator[pa.RecordBatch]:
-    return source.skipped(self._stream(names), start)
-
   def _stream(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
     picked = ", ".join(map(duck.name, self._layout.roots(names))) or "1"
     row = 0

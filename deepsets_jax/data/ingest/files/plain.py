@@ -47,14 +47,8 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 def is_list(kind: pa.DataType) -> bool:
   """Whether cells are lists, of a fixed size or not, in any of the layouts."""
-  is_a = pa.types
-  return (
-    is_a.is_list(kind)
-    or is_a.is_fixed_size_list(kind)
-    or is_a.is_large_list(kind)
-    or is_a.is_list_view(kind)
-    or is_a.is_large_list_view(kind)
-  )
+  views = pa.ListViewType | pa.LargeListViewType
+  return isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType | views)
 
 
 def is_number(kind: pa.DataType) -> bool:

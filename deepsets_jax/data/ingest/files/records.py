@@ -1,5 +1,8 @@
 """A TFDS data set as columns: `tfds:NAME[/CONFIG[:VERSION]]`, without TensorFlow.
 
+Features of numbers, text, classes and pictures become columns, and so do sequences of
+these, dictionaries of them and sequences of dictionaries.
+
 Records are read from their array_record files; pictures stay encoded. The values by
 which our builders write that there is nothing, which are an empty string, an empty
 sequence and NaN, become null.
@@ -7,8 +10,10 @@ sequence and NaN, become null.
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,11 +23,6 @@ import tensorflow_datasets as tfds
 from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
-from deepsets_jax.data.ingest.files.record_features import (
-  FeatureColumn,
-  bytes_array,
-  columns_of,
-)
 from deepsets_jax.data.ingest.files.source import (
   BATCH_BYTES,
   BATCH_ROWS,
@@ -34,6 +34,14 @@ from deepsets_jax.data.ingest.files.source import (
   shorten,
 )
 from deepsets_jax.foundation.errors import DataError
+
+# Value range in the documentation of a feature that is one element or none.
+# A picture that may be absent is declared as such a sequence, as TFDS has no null.
+AT_MOST_ONE = "at most one"
+
+# For each record, the numbers or bytes that it has of a feature.
+_Lists = Sequence[Sequence[Any]]
+_Values = Callable[[_Lists], pa.Array]
 
 
 class TfdsSource(Source):
@@ -173,7 +181,7 @@ def _array(
     elements = column.values(lists)
   except pa.ArrowInvalid as error:
     row = first_failing(
-      len(lists), lambda i, n: bytes_array(lists[i : i + n]).cast(pa.string())
+      len(lists), lambda i, n: _bytes_array(lists[i : i + n]).cast(pa.string())
     )
     raise DataError(
       f"{where}: row {first + row} has {shorten(lists[row])}, which is not UTF-8; store"
@@ -213,3 +221,133 @@ def _absent_as_null(values: pa.Array) -> pa.Array:
   else:
     return values
   return pc.if_else(there, values, pa.scalar(None, values.type))
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureColumn:
+  """How one feature becomes a column.
+
+  Attributes:
+    key: Name of the feature in a record.
+    kind: Arrow type of the column.
+    values: Function from the numbers or bytes of many records to one array of all.
+    many: Whether a record has a list of elements, not one.
+    width: Number of numbers in an element.
+    vector: Whether an element is a list of `width` numbers.
+  """
+
+  key: str
+  kind: pa.DataType
+  values: _Values
+  many: bool
+  width: int = 1
+  vector: bool = False
+
+
+def columns_of(
+  features: Any, where: str, name: str = "", key: str = "", many: bool = False
+) -> Iterator[tuple[str, FeatureColumn]]:
+  """Names and columns of a feature and of all within it.
+
+  Args:
+    features: A feature.
+    where: The data set, for messages.
+    name: Name of the feature, after the names of those around it.
+    key: Name of the feature in a record.
+    many: Whether it is within a sequence.
+
+  Raises:
+    DataError: A feature cannot become a column.
+  """
+  of = tfds.features
+  is_sequence = isinstance(features, of.Sequence) and not isinstance(
+    features, of.Dataset
+  )
+  if isinstance(features, of.FeaturesDict):
+    for part, feature in features.items():
+      inner = f"{name}.{part}" if name else part
+      yield from columns_of(
+        feature, where, inner, f"{key}/{part}" if key else part, many
+      )
+  elif is_sequence and not many:
+    for part, column in columns_of(features.feature, where, name, key, many=True):
+      if features.doc.value_range == AT_MOST_ONE:
+        column = dataclasses.replace(column, kind=column.kind.value_type, many=False)
+      yield part, column
+  else:
+    yield name, _column(features, where, name, key, many)
+
+
+def _column(feature: Any, where: str, name: str, key: str, many: bool) -> FeatureColumn:
+  """The column of a feature without parts."""
+  problem = (
+    f"{where}: feature {name!r}, {type(feature).__name__}"
+    f" {getattr(feature, 'shape', '')}, makes no column"
+  )
+  shape = ()
+  if isinstance(feature, tfds.features.ClassLabel):
+    element, values = pa.string(), _class_names(feature)
+  elif isinstance(feature, tfds.features.Image):
+    element, values = pa.binary(), _bytes_array
+  elif isinstance(feature, tfds.features.Tensor):
+    stored = feature.get_serialized_info()
+    if stored.shape != feature.shape or stored.np_dtype != feature.np_dtype:
+      raise DataError(f"{problem}: it is stored encoded; build it without an encoding")
+    element, values = _element(np.dtype(feature.np_dtype))
+    shape = tuple(feature.shape)
+  else:
+    raise DataError(
+      f"{problem}; numbers, text, classes, pictures, and sequences of these do; build"
+      " the data set without it"
+    )
+  is_text = element == pa.string()
+  if shape and not many and (shape[0] is None or (is_text and len(shape) == 1)):
+    many, shape = True, shape[1:]
+  if None in shape or (shape and is_text):
+    raise DataError(f"{problem}: lists within lists of an unknown length do not")
+  width = int(np.prod(shape, dtype=np.int64))
+  if not width:
+    raise DataError(f"{problem}: it has no numbers")
+  kind = pa.list_(element, width) if shape else element
+  return FeatureColumn(
+    key, pa.list_(kind) if many else kind, values, many, width, bool(shape)
+  )
+
+
+def _element(dtype: np.dtype) -> tuple[pa.DataType, _Values]:
+  """The Arrow type of a number or string, and how stored values become arrays of it.
+
+  Records store all integers in 64 bits, all floats in 32.
+  """
+  if dtype.kind in "OSU":
+    return pa.string(), lambda lists: _bytes_array(lists).cast(pa.string())
+  if dtype.kind == "b":
+    return pa.bool_(), lambda lists: pa.array(_numbers(lists, np.int64) != 0)
+  if dtype.kind in "iu":
+    # A uint64 is stored as the int64 of the same bits.
+    kind = pa.from_numpy_dtype(dtype)
+    return kind, lambda lists: pa.array(_numbers(lists, np.int64).astype(dtype))
+  wide = np.float64 if dtype == np.float64 else np.float32
+  return pa.from_numpy_dtype(wide), lambda lists: pa.array(_numbers(lists, wide))
+
+
+def _numbers(lists: _Lists, dtype: Any) -> np.ndarray:
+  # Not through a list of Python's numbers, which takes eight times the memory.
+  count = sum(map(len, lists))
+  return np.fromiter(itertools.chain.from_iterable(lists), dtype, count)
+
+
+def _bytes_array(lists: _Lists) -> pa.Array:
+  """All values, end to end: `[n]` binary."""
+  return pa.array(list(itertools.chain.from_iterable(lists)), pa.binary())
+
+
+def _class_names(feature: Any) -> _Values:
+  """Function from class numbers to names; -1, by which TFDS says "unknown", is null."""
+  names = pa.array([str(name) for name in feature.names], pa.string())
+
+  def values(lists: _Lists) -> pa.Array:
+    found = _numbers(lists, np.int64)
+    return names.take(pa.array(found, mask=found < 0))
+
+  return values

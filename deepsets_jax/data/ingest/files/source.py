@@ -37,7 +37,7 @@ class Source(Protocol):
   """Rows of typed columns, read in batches, any number of times.
 
   Types are plain: no dictionaries, no large or view variants, no structs at the top. A
-  subclass implements `_read`, and `_line` where rows are lines of a text.
+  subclass implements `_stream` or `_read`, and `_line` where rows are lines of a text.
 
   Attributes:
     where: Name of the table in messages: its path.
@@ -82,6 +82,10 @@ class Source(Protocol):
 
   def _read(self, names: Sequence[str], start: int) -> Iterator[pa.RecordBatch]:
     """Batches of any size of these columns from row `start` on."""
+    return skipped(self._stream(names), start)
+
+  def _stream(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Batches of any size of these columns from the first row on."""
     raise NotImplementedError
 
   def _line(self, row: int) -> int | None:
@@ -199,9 +203,4 @@ def joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def _join(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-  if len(batches) == 1:
-    return batches[0]
-  if not batches[0].num_columns:
-    rows = sum(batch.num_rows for batch in batches)
-    return make_batch([], batches[0].schema, rows)
-  return pa.concat_batches(batches)
+  return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
