@@ -161,7 +161,8 @@ def _widened(kind: pa.DataType) -> pa.DataType:
   """The type of `TYPES` that holds the values of a type, if one does."""
   is_a = pa.types
   if is_a.is_list(kind) or is_a.is_fixed_size_list(kind):
-    inner = _widened(kind.value_type)
+    empty = is_a.is_null(kind.value_type)
+    inner = pa.string() if empty else _widened(kind.value_type)
     if is_a.is_list(inner) and is_a.is_integer(inner.value_type):
       inner = pa.list_(pa.float64())
     return pa.list_(inner)
@@ -173,7 +174,7 @@ def _widened(kind: pa.DataType) -> pa.DataType:
     return pa.date32()
   if is_a.is_timestamp(kind):
     return pa.timestamp("us", "UTC" if kind.tz else None)
-  return pa.string() if is_a.is_null(kind) else kind
+  return kind
 
 
 def trimmed(cells: pa.Array) -> pa.Array:
