@@ -8,8 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from deepsets_jax.data.ingest.files import source
-from deepsets_jax.data.ingest.files.checks import check_buffers
-from deepsets_jax.data.ingest.files.plain import Layout
+from deepsets_jax.data.ingest.files.plain import Layout, check_buffers
 from deepsets_jax.data.ingest.files.source import READ_ERRORS, located_errors
 from deepsets_jax.foundation.errors import DataError
 

@@ -77,7 +77,7 @@ def parse(cells: pa.Array, order: str, kind: pa.DataType) -> pa.Array:
     micros = np.where(micros == _NONE, _micros(cells, "ymd")[0], micros)
   null = _numpy(cells.is_null())
   if ((micros == _NONE) & ~null).any():
-    raise pa.ArrowInvalid("a value is not a date in this order")
+    raise pa.ArrowInvalid("it is not a date in this order")
   values = pa.array(np.where(null, 0, micros), pa.int64(), mask=null)
   times = values.cast(pa.timestamp("us", getattr(kind, "tz", None)))
   if pa.types.is_date(kind):

@@ -13,10 +13,14 @@ from typing import Any
 import pyarrow as pa
 
 from deepsets_jax.data.ingest.files import formats
-from deepsets_jax.data.ingest.files.checks import sound
 from deepsets_jax.data.ingest.files.detection import Detector
 from deepsets_jax.data.ingest.files.formats import Format
-from deepsets_jax.data.ingest.files.plain import as_type, converts, plain_type
+from deepsets_jax.data.ingest.files.plain import (
+  as_type,
+  converts,
+  plain_type,
+  sound,
+)
 from deepsets_jax.data.ingest.files.source import (
   READ_ERRORS,
   Source,

@@ -152,7 +152,7 @@ def first_failing(length: int, attempt: Callable[[int, int], object]) -> int:
 def check_all(good: pa.Array) -> None:
   """Raises `pa.ArrowInvalid` unless all booleans are true or null."""
   if not pc.all(good, min_count=0).as_py():
-    raise pa.ArrowInvalid("a value is written in another way")
+    raise pa.ArrowInvalid("it is written in another way")
 
 
 def make_batch(
