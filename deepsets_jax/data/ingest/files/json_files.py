@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -28,32 +28,39 @@ _INT64 = 1 << 63
 class JsonSource(source.Source):
   """A file of JSON objects, with the columns and types of all files of the table."""
 
-  def __init__(self, where: str, columns: Mapping[str, str], is_array: bool):
+  def __init__(self, where: str, columns: Mapping[str, Any], is_array: bool):
     """Open a file without reading it.
 
     Args:
       where: Path.
-      columns: Keys of the objects, and their types in SQL.
+      columns: Keys of the objects, and their types in DuckDB.
       is_array: Whether the file is one array.
 
     Raises:
       DataError: Two columns of one name.
     """
     self.where, self._is_array = where, is_array
-    types = ", ".join(f"{duck.text(k)}: {duck.text(t)}" for k, t in columns.items())
-    self._reader = _reader([where], is_array, f"columns={{{types}}}")
-    self._layout = Layout.of(where, duck.schema(f"SELECT * FROM {self._reader}"))
+    types = (f"{duck.text(k)}: {duck.text(str(t))}" for k, t in columns.items())
+    self._reader = _reader([where], is_array, f"columns={{{', '.join(types)}}}")
+    names = {key: duck.name(key) for key in columns}
+    self._picked = {
+      k: f"{_plain(names[k], t)} AS {names[k]}" for k, t in columns.items()
+    }
+    self._layout = Layout.of(where, duck.schema(self._query(columns)))
     self.schema = self._layout.schema
+
+  def _query(self, keys: Iterable[str]) -> str:
+    picked = ", ".join(self._picked[key] for key in keys) or "1"
+    return f"SELECT {picked} FROM {self._reader}"
 
   def _line(self, row: int) -> int | None:
     lines = () if self._is_array else _lines(self.where)
     return next((line for n, line, _ in lines if n == row), None)
 
   def _stream(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    picked = ", ".join(map(duck.name, self._layout.roots(names))) or "1"
     row = 0
     try:
-      for batch in duck.stream(f"SELECT {picked} FROM {self._reader}"):
+      for batch in duck.stream(self._query(self._layout.roots(names))):
         for piece in self._layout.read(batch, names, row):
           self._check_integers(piece, row)
           yield piece
@@ -70,8 +77,13 @@ class JsonSource(source.Source):
         continue
       values = column.to_numpy(zero_copy_only=False)
       for index in (abs(values) >= _INT64).nonzero()[0][:1].tolist():
-        texts = (text for n, _, text in _lines(self.where) if n == row + index)
-        if fault := _fault(next(texts, "")):
+        if self._is_array:
+          with open_text(self.where) as file:
+            fault = _fault(file.read(), list)
+        else:
+          texts = (text for n, _, text in _lines(self.where) if n == row + index)
+          fault = _fault(next(texts, ""))
+        if fault:
           raise DataError(f"{self.at(row + index)}, column {field.name!r}: {fault}")
 
 
@@ -92,8 +104,7 @@ def open_files(paths: Sequence[str]) -> list[JsonSource]:
   for key, kind in types.items():
     if str(kind) in ("JSON", "JSON[]"):
       _check_mixed(paths, reader, key, is_list=str(kind) == "JSON[]")
-  columns = {key: _plain(kind) for key, kind in types.items()}
-  return [JsonSource(path, columns, is_array) for path in paths]
+  return [JsonSource(path, types, is_array) for path in paths]
 
 
 def _reader(paths: Sequence[str], is_array: bool, more: str) -> str:
@@ -106,18 +117,24 @@ def _reader(paths: Sequence[str], is_array: bool, more: str) -> str:
   )
 
 
-def _plain(kind: Any) -> str:
-  """The type in SQL as which values of a type are read."""
+def _plain(sql: str, kind: Any) -> str:
+  """SQL for values of a type, so that JSON, UUID and TIME become strings."""
+  text = str(kind)
   if kind.id == "struct":
-    fields = (f"{duck.name(key)} {_plain(inner)}" for key, inner in kind.children)
-    return f"STRUCT({', '.join(fields)})"
-  if kind.id == "list":
-    return f"{_plain(kind.children[0][1])}[]"
-  # Strings stay as they are written, and values of several types become strings.
-  if str(kind) in ("JSON", "UUID", "TIME"):
-    return "VARCHAR"
+    names = ((duck.name(key), inner) for key, inner in kind.children)
+    fields = (f"{name} := {_plain(f'{sql}.{name}', inner)}" for name, inner in names)
+    return f"struct_pack({', '.join(fields)})"
+  if text == "JSON":
+    return f"({sql} ->> '$')"
+  if text in ("UUID", "TIME"):
+    return f"{sql}::VARCHAR"
   # Integers of both signs are huge ones to DuckDB.
-  return "BIGINT" if str(kind) in ("UHUGEINT", "HUGEINT", "UBIGINT") else str(kind)
+  if (narrow := re.sub(r"\b(UHUGE|HUGE|UBIG)INT\b", "BIGINT", text)) != text:
+    return f"{sql}::{narrow}"
+  if kind.id == "list" and str(kind.children[0][1]) in ("JSON", "UUID", "TIME"):
+    inner = _plain("x", kind.children[0][1])
+    return f"list_transform({sql}, lambda x: {inner})"
+  return sql
 
 
 def _check_renamed(where: str, keys: Sequence[str]) -> None:
@@ -190,8 +207,8 @@ def _explained(paths: Sequence[str], error: Exception) -> DataError:
   )
 
 
-def _fault(text: str) -> str:
-  """Why a line is not one JSON object that can be read; "" if it can."""
+def _fault(text: str, expected: type = dict) -> str:
+  """Why a line is not one JSON object that can be read; "" if it is."""
   shown = shorten(text.strip())
   try:
     text.encode()
@@ -208,7 +225,7 @@ def _fault(text: str) -> str:
     return "values are nested too deep; flatten them"
   except ValueError as error:
     return str(error)
-  if not isinstance(value, dict):
+  if not isinstance(value, expected):
     return f'{shown} is not an object; write one a line, as {{"column": value}}'
   return ""
 
