@@ -12,15 +12,10 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from deepsets_jax.data.ingest.files import duck, source
+from deepsets_jax.data.ingest.files import duck, source, text_files
 from deepsets_jax.data.ingest.files.plain import check_names
 from deepsets_jax.data.ingest.files.source import READ_ERRORS, reason, shorten
-from deepsets_jax.data.ingest.files.text_files import (
-  BEGINNING,
-  beginning,
-  is_damaged,
-  open_text,
-)
+from deepsets_jax.data.ingest.files.text_files import is_damaged
 from deepsets_jax.foundation.errors import DataError
 
 # Bytes of the longest row. DuckDB reads in blocks of 16 times as much.
@@ -125,7 +120,7 @@ class CsvSource(source.Source):
         arguments are row, line and fault.
     """
     of = self._dialect
-    with open_text(self.where) as file:
+    with text_files.open_text(self.where) as file:
       for _ in range(of.skip):
         file.readline()
       reader = csv.reader(file, delimiter=of.separator, strict=True)
@@ -192,7 +187,7 @@ def detect_dialect(
     DataError: The file is empty, not UTF-8 by its first bytes, or two columns have one
       name.
   """
-  text = beginning(where)
+  text = text_files.beginning(where)
   first, _, below = text.partition("\n")
   first, skip = first.rstrip("\r"), 0
   if first.lower().startswith("sep=") and len(first) == 5:
@@ -235,7 +230,7 @@ def _rows(text: str, separator: str) -> list[list[str]]:
   # For an error, the reader of the whole file says what is wrong, and where.
   with contextlib.suppress(csv.Error):
     rows.extend(filter(None, itertools.islice(lines, _ROWS + 1)))
-  is_cut = len(text) >= BEGINNING and 1 < len(rows) <= _ROWS
+  is_cut = len(text) >= text_files.BEGINNING and 1 < len(rows) <= _ROWS
   return rows[:-1] if is_cut else rows
 
 

@@ -55,10 +55,10 @@ _DATELIKE = r"^[A-Za-z]{0,10},?\s*[A-Za-z0-9]{1,9}[ \-/.].*[0-9]"
 _NONE = np.iinfo(np.int64).min
 
 
-def match(cells: pa.Array, order: str) -> tuple[np.ndarray, bool, bool]:
-  """Which strings are dates of an order, and whether any has a time, and a zone."""
-  micros, timed, zoned = _micros(cells, order)
-  return micros != _NONE, timed, zoned
+def match(cells: pa.Array, order: str) -> tuple[np.ndarray, set[str]]:
+  """Which strings are dates of an order, and the parts "time" and "zone" of any."""
+  micros, parts = _micros(cells, order)
+  return micros != _NONE, parts
 
 
 def parse(cells: pa.Array, order: str, kind: pa.DataType) -> pa.Array:
@@ -72,7 +72,7 @@ def parse(cells: pa.Array, order: str, kind: pa.DataType) -> pa.Array:
   Raises:
     pa.ArrowInvalid: A string is not such a date.
   """
-  micros, _, _ = _micros(cells, order)
+  micros, _ = _micros(cells, order)
   if order != "ymd":
     micros = np.where(micros == _NONE, _micros(cells, "ymd")[0], micros)
   null = _numpy(cells.is_null())
@@ -89,12 +89,12 @@ def _numpy(array: pa.Array) -> np.ndarray:
   return array.to_numpy(zero_copy_only=False)
 
 
-def _micros(cells: pa.Array, order: str) -> tuple[np.ndarray, bool, bool]:
+def _micros(cells: pa.Array, order: str) -> tuple[np.ndarray, set[str]]:
   """Microseconds since 1970 of each string, `_NONE` for a string that is not a date.
 
-  Also whether any of the dates has a time, and a zone.
+  Also the parts "time" and "zone" if any of the dates has them.
   """
-  micros, timed, zoned = np.full(len(cells), _NONE, np.int64), False, False
+  micros, has = np.full(len(cells), _NONE, np.int64), set()
   datelike = pc.fill_null(pc.match_substring_regex(cells, _DATELIKE), False)
   left = np.flatnonzero(_numpy(datelike))
   patterns = [f"^{date}{_CLOCK}$" for date in ORDERS[order]]
@@ -108,10 +108,10 @@ def _micros(cells: pa.Array, order: str) -> tuple[np.ndarray, bool, bool]:
     parts = found.drop_null()
     values, good = _instants(parts)
     micros[left[hit][good]] = values[good]
-    timed |= bool(_has(parts, "hour")[good].any())
-    zoned |= bool(_has(parts, "zone")[good].any())
+    for name, group in (("time", "hour"), ("zone", "zone")):
+      has |= {name} if _has(parts, group)[good].any() else set()
     left = left[~hit]
-  return micros, timed, zoned
+  return micros, has
 
 
 def _texts(parts: pa.StructArray, name: str) -> pa.Array:

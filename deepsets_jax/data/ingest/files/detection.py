@@ -5,21 +5,15 @@ from __future__ import annotations
 import collections
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deepsets_jax.data.ingest.files import dates, list_text, number_text
-from deepsets_jax.data.ingest.files.formats import (
-  BOOLEANS,
-  MISSING,
-  Format,
-  of_type,
-  trimmed,
-)
+from deepsets_jax.data.ingest.files import dates, formats, list_text, number_text
+from deepsets_jax.data.ingest.files.formats import BOOLEANS, MISSING, Format
 from deepsets_jax.data.ingest.files.source import READ_ERRORS, shorten
 
 # Words that are no value in a column of categories either. "NA" may be Namibia, and
@@ -39,6 +33,7 @@ class _Tally:
   Attributes:
     fits: Number of cells that are written in this way.
     others: The other cells, with their numbers.
+    facts: What else is known of the cells that fit: spellings, sizes, "time", "zone".
     is_over: Whether the column is not written in this way; nothing more is counted.
   """
 
@@ -46,10 +41,18 @@ class _Tally:
   others: collections.Counter[str] = dataclasses.field(
     default_factory=collections.Counter
   )
+  facts: set[Any] = dataclasses.field(default_factory=set)
   is_over: bool = False
 
-  def add(self, cells: pa.Array, counts: np.ndarray, good: np.ndarray) -> None:
-    """Add different cells with their numbers and which of them fit."""
+  def add(
+    self,
+    cells: pa.Array,
+    counts: np.ndarray,
+    good: np.ndarray,
+    facts: Iterable[Any] = (),
+  ) -> None:
+    """Add different cells with their numbers, which of them fit, and facts on these."""
+    self.facts.update(facts)
     self.fits += int(counts[good].sum())
     if (~good).sum() <= _MOST_OTHERS:
       _count(self.others, cells, counts, ~good)
@@ -95,21 +98,15 @@ class Detector:
     self._dates = {order: _Tally() for order in dates.ORDERS}
     self._booleans, self._lists = _Tally(), _Tally()
     self._vectors = {mark: _Tally() for mark in _BETWEEN_NUMBERS}
-    # What is known of the cells that fit.
     self._is_whole, self._signs = True, set()
-    self._has_time = self._has_zone = False
-    self._spellings: set[str] = set()
     self._list_type: pa.DataType | None = pa.null()
-    self._widths = {mark: set() for mark in _BETWEEN_NUMBERS}
-    self._has_decimals = dict.fromkeys(_BETWEEN_NUMBERS, False)
-    # What is known of all cells.
     self._sample = ""
     self._words: collections.Counter[str] = collections.Counter()
     self._parts = self._different = 0
 
   def add(self, cells: pa.Array) -> None:
     """Add cells, which are strings."""
-    cells = trimmed(cells).drop_null()
+    cells = formats.trimmed(cells).drop_null()
     if not len(cells):
       return
     self.rows += len(cells)
@@ -124,14 +121,13 @@ class Detector:
     self._parts += int(((spaces + 1) * counts).sum())
     self._add_numbers(cells, counts, is_missing)
     for order, tally in _open(self._dates):
-      good, has_time, has_zone = dates.match(cells, order)
+      good, parts = dates.match(cells, order)
+      for able in self._dates.values():
+        able.facts |= parts
       tally.add(cells, counts, good)
-      self._has_time |= has_time
-      self._has_zone |= has_zone
     if not self._booleans.is_over:
       good = _mask(pc.is_in(lower, pa.array([*BOOLEANS, *BOOLEANS.values()])))
-      self._spellings.update(_where(lower, good).to_pylist())
-      self._booleans.add(cells, counts, good)
+      self._booleans.add(cells, counts, good, _where(lower, good).to_pylist())
     if not self._lists.is_over and self._list_type is not None:
       self._add_lists(cells, counts)
     self._add_vectors(cells, counts)
@@ -187,12 +183,11 @@ class Detector:
     for mark, tally in _open(self._vectors):
       between = r"\s+" if mark == " " else rf"\s*{re.escape(mark)}\s*"
       good = _matches(cells, rf"^\[?\s*{number}(?:{between}{number})+\s*\]?$")
-      tally.add(cells, counts, good)
       there = _where(cells, good)
-      self._has_decimals[mark] |= bool(_matches(there, r"[0-9]\.[0-9]|\.[0-9]").any())
       bare = pc.replace_substring_regex(there, r"^[\[(]\s*|\s*[\])]$", "")
       sizes = pc.count_substring_regex(bare, between).to_numpy() + 1
-      self._widths[mark].update(sizes.tolist())
+      decimals = ["decimals"] if _matches(there, r"\.[0-9]").any() else []
+      tally.add(cells, counts, good, [*sizes.tolist(), *decimals])
 
   @property
   def has_decimal_comma(self) -> bool:
@@ -226,13 +221,12 @@ class Detector:
     )
 
   def _boolean(self) -> tuple[Format, str] | None:
-    pair = next(
-      (true for true, false in BOOLEANS.items() if self._spellings <= {true, false}), ""
-    )
+    used = self._booleans.facts
+    pair = next((true for true, false in BOOLEANS.items() if used <= {true, false}), "")
     if not self._booleans.has_all or not pair:
       return None
     # "no" alone is a word, and a label of yes and no keeps these words.
-    if pair != "true" and (self._is_label or len(self._spellings) < 2):
+    if pair != "true" and (self._is_label or len(used) < 2):
       return None
     form = Format("boolean", missing=self._booleans.missing)
     return form, self._booleans.sentence("booleans")
@@ -276,8 +270,8 @@ class Detector:
           ' "type": "date" and "order" in the spec',
         )
       order = given
-    kind = "time" if self._has_time else "date"
-    kind = "time with zone" if self._has_zone else kind
+    kind = "time" if "time" in tally.facts else "date"
+    kind = "time with zone" if "zone" in tally.facts else kind
     first = {"ymd": "", "dmy": "day first", "mdy": "month first"}[order]
     sentence = f"dates, {first}, as in {sample}" if first else ""
     form = Format(kind, tally.missing, order=order)
@@ -286,7 +280,7 @@ class Detector:
   def _list(self) -> tuple[Format, str] | None:
     if self._list_type is None or not self._lists.has_all:
       return None
-    form = of_type(self._list_type)
+    form = formats.of_type(self._list_type)
     return form and (form, self._lists.sentence("lists"))
 
   def _vector(self) -> tuple[Format, str] | None:
@@ -295,10 +289,11 @@ class Detector:
         continue
       # "3,5" is one number in a column with other numbers.
       is_number = any(numbers.fits for numbers in self._numbers.values())
-      if mark == "," and (not self._has_decimals[mark] or is_number):
+      has_decimals = "decimals" in tally.facts
+      if mark == "," and (not has_decimals or is_number):
         continue
-      sizes = sorted(self._widths[mark])
-      if self._has_decimals[mark] or (len(sizes) == 1 and sizes[0] > 3):
+      sizes = sorted(tally.facts - {"decimals"})
+      if has_decimals or (len(sizes) == 1 and sizes[0] > 3):
         many = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
         between = "spaces" if mark == " " else repr(mark)
         return (

@@ -17,14 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from deepsets_jax.data.ingest.files.source import (
-  READ_ERRORS,
-  first_failing,
-  make_batch,
-  reason,
-  shorten,
-  split,
-)
+from deepsets_jax.data.ingest.files import source
+from deepsets_jax.data.ingest.files.source import READ_ERRORS
 from deepsets_jax.foundation.errors import DataError
 
 _DAMAGED = "the file is damaged, write it again"
@@ -133,7 +127,7 @@ class Layout:
       leaves = list(_leaves((), found))
     except UnicodeDecodeError as error:
       raise DataError(
-        f"{where}: the name of a column is not UTF-8 ({shorten(error.object)});"
+        f"{where}: the name of a column is not UTF-8 ({source.shorten(error.object)});"
         f" {_DAMAGED}"
       ) from error
     paths, fields = {}, []
@@ -165,9 +159,9 @@ class Layout:
       DataError: A value is damaged.
     """
     schema = pa.schema([self.schema.field(name) for name in names])
-    for piece in split(batch):
+    for piece in source.split(batch):
       arrays = [self._column(piece, name, row) for name in names]
-      yield make_batch(arrays, schema, piece.num_rows)
+      yield source.make_batch(arrays, schema, piece.num_rows)
       row += piece.num_rows
 
   def _column(self, batch: pa.RecordBatch, name: str, row: int) -> pa.Array:
@@ -176,14 +170,14 @@ class Layout:
     try:
       array = sound(column)
     except READ_ERRORS as error:
-      index = first_failing(len(column), lambda i, n: sound(column.slice(i, n)))
+      index = source.first_failing(len(column), lambda i, n: sound(column.slice(i, n)))
       value, advice = "", _DAMAGED
       if "UTF8" in str(error):
         value = _raw(column.slice(index, 1))
         advice = "a string must be UTF-8: write such bytes as binary, or decode them"
       raise DataError(
-        f"{self.where}, row {row + index}, column {name!r}: {value}{reason(error)};"
-        f" {advice}"
+        f"{self.where}, row {row + index}, column {name!r}:"
+        f" {value}{source.reason(error)}; {advice}"
       ) from error
     for part in path:
       array = pc.struct_field(_stored(array), array.type.get_field_index(part))
@@ -250,7 +244,7 @@ def _raw(cell: pa.Array) -> str:
   """The bytes of a string that is not UTF-8; "" if they cannot be shown."""
   try:
     # Safe, since its offsets were found to be good before its bytes were looked at.
-    return f"{shorten(cell.cast(pa.binary())[0].as_py())} is damaged: "
+    return f"{source.shorten(cell.cast(pa.binary())[0].as_py())} is damaged: "
   except (*READ_ERRORS, IndexError):
     return ""
 

@@ -12,23 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from deepsets_jax.data.ingest.files import formats
+from deepsets_jax.data.ingest.files import formats, plain, source
 from deepsets_jax.data.ingest.files.detection import Detector
 from deepsets_jax.data.ingest.files.formats import Format
-from deepsets_jax.data.ingest.files.plain import (
-  as_type,
-  converts,
-  plain_type,
-  sound,
-)
-from deepsets_jax.data.ingest.files.source import (
-  READ_ERRORS,
-  Source,
-  first_failing,
-  make_batch,
-  reason,
-  shorten,
-)
+from deepsets_jax.data.ingest.files.source import READ_ERRORS, Source
 from deepsets_jax.foundation.errors import ConfigError, DataError
 
 
@@ -125,7 +112,7 @@ class Formatted(Source):
     row = start
     for batch in self._base.batches(names, start=start):
       arrays = [self._convert(batch[name], name, row) for name in names]
-      yield make_batch(arrays, schema, batch.num_rows)
+      yield source.make_batch(arrays, schema, batch.num_rows)
       row += batch.num_rows
 
   def _detect(
@@ -156,8 +143,8 @@ class Formatted(Source):
       kind = pa.null()
     if wanted is None or field.name not in wanted.names:
       return pa.field(field.name, kind)
-    other = plain_type(wanted.field(field.name).type)
-    if not converts(kind, other):
+    other = plain.plain_type(wanted.field(field.name).type)
+    if not plain.converts(kind, other):
       raise DataError(
         f"{self.where}, column {field.name!r}: type {kind}, expected {other}; write the"
         f" column as {other}, or leave it out"
@@ -171,12 +158,14 @@ class Formatted(Source):
       return pa.nulls(len(cells))
 
     def convert(some: pa.Array) -> pa.Array:
-      return as_type(some if form is None else form.convert(some), kind)
+      return plain.as_type(some if form is None else form.convert(some), kind)
 
     try:
       return convert(cells)
     except READ_ERRORS as error:
-      index = first_failing(len(cells), lambda i, n: convert(sound(cells.slice(i, n))))
+      index = source.first_failing(
+        len(cells), lambda i, n: convert(plain.sound(cells.slice(i, n)))
+      )
       wanted, advice = kind, "fix or empty the cell"
       if form is not None:
         settings = (f"{k} {v!r}" for k, v in form.to_json().items() if k != "type")
@@ -185,6 +174,6 @@ class Formatted(Source):
           ', or read the column as text ("type": "text" in "reading" of the spec)'
         )
       raise DataError(
-        f"{self.at(row + index)}, column {name!r}: {shorten(cells[index].as_py())}"
-        f" cannot be read as {wanted} ({reason(error)}); {advice}"
+        f"{self.at(row + index)}, column {name!r}: {source.shorten(cells[index].as_py())}"
+        f" cannot be read as {wanted} ({source.reason(error)}); {advice}"
       ) from error

@@ -23,16 +23,8 @@ import tensorflow_datasets as tfds
 from google.protobuf.message import DecodeError
 from tensorflow_datasets.proto import tf_example_pb2
 
-from deepsets_jax.data.ingest.files.source import (
-  BATCH_BYTES,
-  BATCH_ROWS,
-  READ_ERRORS,
-  Source,
-  first_failing,
-  make_batch,
-  reason,
-  shorten,
-)
+from deepsets_jax.data.ingest.files import source
+from deepsets_jax.data.ingest.files.source import BATCH_BYTES, BATCH_ROWS, Source
 from deepsets_jax.foundation.errors import DataError
 
 # Value range in the documentation of a feature that is one element or none.
@@ -105,7 +97,7 @@ class TfdsSource(Source):
           else:
             array = pa.repeat(pa.scalar(split, pa.string()), len(rows))
           arrays.append(array)
-        yield make_batch(arrays, schema, len(rows))
+        yield source.make_batch(arrays, schema, len(rows))
       first += len(records)
 
   def _examples(
@@ -120,10 +112,10 @@ class TfdsSource(Source):
       return [
         tf_example_pb2.Example.FromString(record).features.feature for record in stored
       ]
-    except (*READ_ERRORS, IndexError, RuntimeError, DecodeError) as error:
+    except (*source.READ_ERRORS, IndexError, RuntimeError, DecodeError) as error:
       raise DataError(
         f"{self.where}: rows {first + rows[0]} to {first + rows[-1]}, of split"
-        f" {split!r}, cannot be read ({reason(error)}); a file is missing or damaged:"
+        f" {split!r}, cannot be read ({source.reason(error)}); a file is missing or damaged:"
         " build the data set again"
       ) from error
 
@@ -180,17 +172,17 @@ def _array(
   try:
     elements = column.values(lists)
   except pa.ArrowInvalid as error:
-    row = first_failing(
+    row = source.first_failing(
       len(lists), lambda i, n: _bytes_array(lists[i : i + n]).cast(pa.string())
     )
     raise DataError(
-      f"{where}: row {first + row} has {shorten(lists[row])}, which is not UTF-8; store"
+      f"{where}: row {first + row} has {source.shorten(lists[row])}, which is not UTF-8; store"
       " text as UTF-8, a picture as an Image"
     ) from error
   except (TypeError, ValueError, IndexError) as error:
     raise DataError(
       f"{where}: rows {first} to {first + len(lists) - 1} have values that do not fit"
-      f" the features ({reason(error)}); build the data set again"
+      f" the features ({source.reason(error)}); build the data set again"
     ) from error
   if column.vector:
     elements = pa.FixedSizeListArray.from_arrays(elements, column.width)
