@@ -174,6 +174,7 @@ class Formatted(Source):
           ', or read the column as text ("type": "text" in "reading" of the spec)'
         )
       raise DataError(
-        f"{self.at(row + index)}, column {name!r}: {source.shorten(cells[index].as_py())}"
-        f" cannot be read as {wanted} ({source.reason(error)}); {advice}"
+        f"{self.at(row + index)}, column {name!r}:"
+        f" {source.shorten(cells[index].as_py())} cannot be read as {wanted}"
+        f" ({source.reason(error)}); {advice}"
       ) from error

@@ -115,8 +115,8 @@ class TfdsSource(Source):
     except (*source.READ_ERRORS, IndexError, RuntimeError, DecodeError) as error:
       raise DataError(
         f"{self.where}: rows {first + rows[0]} to {first + rows[-1]}, of split"
-        f" {split!r}, cannot be read ({source.reason(error)}); a file is missing or damaged:"
-        " build the data set again"
+        f" {split!r}, cannot be read ({source.reason(error)}); a file is missing or"
+        " damaged: build the data set again"
       ) from error
 
 
@@ -176,8 +176,8 @@ def _array(
       len(lists), lambda i, n: _bytes_array(lists[i : i + n]).cast(pa.string())
     )
     raise DataError(
-      f"{where}: row {first + row} has {source.shorten(lists[row])}, which is not UTF-8; store"
-      " text as UTF-8, a picture as an Image"
+      f"{where}: row {first + row} has {source.shorten(lists[row])}, which is not"
+      " UTF-8; store text as UTF-8, a picture as an Image"
     ) from error
   except (TypeError, ValueError, IndexError) as error:
     raise DataError(
