@@ -91,7 +91,11 @@ class Detector:
   """
 
   def __init__(self, *, is_label: bool = False):
-    """Args: is_label: Whether the column is a label, whose yes and no stay words."""
+    """Start without cells.
+
+    Args:
+      is_label: Whether the column is a label; yes and no stay words in a label.
+    """
     self.rows = 0
     self._is_label = is_label
     self._numbers = {marks: _Tally() for marks in number_text.MARKS}
