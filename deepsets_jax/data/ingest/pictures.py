@@ -1,7 +1,7 @@
-"""The bytes of a picture as an array: of any format, upright, in RGB, not too big.
+"""Decode pictures of any format to arrays: upright, in RGB, of limited size.
 
-A file that is no picture, or a broken one, is a `PictureError` that says why, never
-another error: it is an example without that modality, and no crash.
+A file that is not a picture, or a broken one, raises a `PictureError` that says why,
+and never another error, so that a caller can take it for an absent modality.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
-# Of the results: pictures that another version decodes otherwise are others.
+# Version of the decoded pixels, for the keys of caches: change it when they change.
 FORMAT = "pictures 1"
-# Files with these names are looked at in a folder.
+# Endings of the names of pictures in a folder.
 SUFFIXES = (
   *(".avif", ".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".png"),
   *(".pgm", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
-# More may be a small file that fills the memory (a decompression bomb).
+# Limits: a small file may fill the memory when it is decoded (a decompression bomb).
 MOST_PIXELS = 1 << 26
 MOST_BYTES = 1 << 28
-# Formats of pixels alone: no PostScript, which is a program.
+# Formats that hold pixels only. PostScript is not one: it is a program.
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 class PictureError(ValueError):
-  """Why something cannot be read as a picture."""
+  """The reason why a file or bytes cannot be read as a picture."""
 
 
 def read(path: str, folder: str) -> bytes:
-  """The bytes of a picture's file, no more than are decoded.
+  """Read the bytes of a picture's file, at most `MOST_BYTES` and one more.
 
   Args:
-    path: Of the file; backslashes may stand between its parts, as on Windows.
-    folder: Where a path begins that is not absolute.
+    path: Path of the file, with slashes or, as on Windows, backslashes.
+    folder: Folder in which a relative path begins.
 
   Raises:
     PictureError: It is a URL, or the file cannot be read.
@@ -49,27 +49,31 @@ def read(path: str, folder: str) -> bytes:
     if "\\" in path and not file.exists():
       file = pathlib.Path(folder, path.replace("\\", "/"))
     if file.is_dir():
-      raise PictureError(f"{file} is a folder")
+      raise PictureError(f"{file} is a folder; give the path of a file")
     with file.open("rb") as opened:
       return opened.read(MOST_BYTES + 1)
+  except PictureError:
+    raise
   except (OSError, ValueError) as error:
-    if isinstance(error, PictureError):
-      raise
     raise PictureError(f"{file} cannot be read ({error})") from error
 
 
 def decode(data: bytes, max_side: int) -> np.ndarray:
-  """The picture in the bytes of a file: `[h, w, 3]` uint8, RGB.
+  """Decode the bytes of a picture's file.
 
-  Turned as its EXIF orientation says; the first frame of several; transparency on
-  white; 16 bits as 8. Larger ones are made smaller, their proportions kept.
+  The picture is turned as its EXIF orientation says. Only the first of several frames
+  is decoded, transparency becomes white, and 16 bits become 8.
 
   Args:
     data: The whole file.
-    max_side: Largest width and height of the result.
+    max_side: Largest width and height of the result, in pixels; a larger picture is
+      shrunk in proportion.
+
+  Returns:
+    RGB pixels, `[h, w, 3]` uint8.
 
   Raises:
-    PictureError: It is no picture, a broken one, or too large.
+    PictureError: The bytes are not a picture, a broken one, or too large.
   """
   if not data:
     raise PictureError("the file is empty")
@@ -77,7 +81,7 @@ def decode(data: bytes, max_side: int) -> np.ndarray:
     raise PictureError(f"{len(data)} bytes, and at most {MOST_BYTES} are read")
   try:
     with warnings.catch_warnings():
-      # Of what is odd in a picture that can be read all the same.
+      # Pillow warns of oddities in pictures that it can read.
       warnings.simplefilter("ignore")
       return _decode(data, max_side)
   except PIL.UnidentifiedImageError as error:
@@ -86,7 +90,7 @@ def decode(data: bytes, max_side: int) -> np.ndarray:
     ) from error
   except PictureError:
     raise
-  except Exception as error:  # Decoders raise errors of all kinds for broken files.
+  except Exception as error:  # Decoders raise any error for broken files.
     raise PictureError(f"{type(error).__name__}: {error}") from error
 
 
@@ -120,7 +124,7 @@ def _rgb(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def _from_deep(image: PIL.Image.Image) -> PIL.Image.Image:
-  """Grey of 8 bits from grey of 16."""
+  """The grey picture with 8 bits instead of 16."""
   values = np.asarray(image)
   if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
     raise PictureError(

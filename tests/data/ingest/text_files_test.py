@@ -233,6 +233,10 @@ class TestJsonTypes:
     got = read(write(tmp_path, "a.jsonl", '{"a": NaN}\n{"a": -Infinity}\n{"a": 1}\n'))
     np.testing.assert_array_equal(got["a"].to_numpy(), [np.nan, -np.inf, 1])
 
+  def test_large_floats_of_an_array_of_objects_are_read(self, tmp_path):
+    got = read(write(tmp_path, "a.json", '[{"a": 1e300, "b": "12:30"}, {"a": 2.5}]'))
+    assert got.to_pydict() == {"a": [1e300, 2.5], "b": ["12:30:00", None]}
+
   def test_long_digits_in_a_string_are_its_own(self, tmp_path):
     path = write(tmp_path, "a.jsonl", '{"a": "1, 12345678901234567890", "b": 0.5}\n')
     assert read(path)["a"].to_pylist() == ["1, 12345678901234567890"]
@@ -278,8 +282,13 @@ def test_a_bad_line_of_json_is_named(tmp_path, line, match):
   [
     (b'{\n"a": 1\n}\n', r"row 0 \(line 1\): '\{' is not one JSON object"),
     (b"{}\n{}\n", r"has no columns; write one"),
+    (b'[{"a": 1},\n{"a": [1]}]', r"column 'a': lists or objects and other values"),
+    (b'[{"a": 12345678901234567890}]', r"'12345678901234567890' does not fit in an"),
     (b'{"": 1}\n', r"a key is empty; name it"),
-    (b'{"o": {"x": 1}, "o.x": 2}\n', r"columns 0 and 1 are both 'o\.x'"),
+    (
+      b'{"o": {"x": 1}, "o.x": 2}\n',
+      r"two columns are 'o\.x', one of them within a struct",
+    ),
     (b"a,b\n1,2\n", r"row 0 \(line 1\): 'a,b' is not one JSON object"),
     (b"\n\n", r"has no columns"),
     ('{"a": 1}\n'.encode("utf-16"), r"is UTF-16, expected UTF-8"),

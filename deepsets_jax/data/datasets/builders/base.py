@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import tensorflow_datasets as tfds
 
-from deepsets_jax.data.ingest.files.record_features import AT_MOST_ONE
+from deepsets_jax.data.ingest.files.records import AT_MOST_ONE
 from deepsets_jax.foundation.errors import DataError
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 
 import duckdb
 import pyarrow as pa
 
-# Beyond this much DuckDB writes to disk. Each thread that reads has buffers of its own.
+# DuckDB writes to disk what exceeds this. Each reading thread has buffers of its own.
 _MEMORY, _THREADS = "1GB", 4
 
 
@@ -29,26 +30,35 @@ def _database() -> tuple[duckdb.DuckDBPyConnection, tempfile.TemporaryDirectory]
 
 
 def connect() -> duckdb.DuckDBPyConnection:
-  """A connection of its own to the database, for one query at a time."""
+  """A new connection to the database, for one query at a time."""
   return _database()[0].cursor()
 
 
-def stream(
-  connection: duckdb.DuckDBPyConnection, query: str, rows: int = 2048
-) -> Iterator[pa.RecordBatch]:
+def stream(query: str, rows: int = 2048) -> Iterator[pa.RecordBatch]:
   """The batches of a query's result, in order, as they are computed.
 
   Raises:
     duckdb.Error: The query fails, at once or on the way.
   """
-  yield from connection.sql(query).to_arrow_reader(rows)
+  yield from connect().sql(query).to_arrow_reader(rows)
+
+
+def schema(query: str) -> pa.Schema:
+  """Names and types of a query's result; the query is not run."""
+  found = connect().sql(f"SELECT * FROM ({query}) LIMIT 0")
+  return found.to_arrow_reader(1).schema
 
 
 def text(value: str) -> str:
-  """A string of SQL."""
+  """A string as SQL."""
   return "'" + value.replace("'", "''") + "'"
 
 
+def path(value: str) -> str:
+  """A path as SQL, without patterns: `*` stands for itself."""
+  return text(re.sub(r"([\[*?])", r"[\1]", value))
+
+
 def name(value: str) -> str:
-  """A name of SQL."""
+  """A name as SQL."""
   return '"' + value.replace('"', '""') + '"'

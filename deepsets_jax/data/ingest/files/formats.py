@@ -1,4 +1,4 @@
-"""How the strings of a column are written: numbers, dates, booleans, lists or text.
+"""Formats in which the strings of a column are written: numbers, dates, lists, text.
 
 A `Format` turns strings into values of an Arrow type. White space around a cell is
 never part of it, and an empty cell is null.
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from deepsets_jax.data.ingest.files import dates, list_text, number_text
+from deepsets_jax.data.ingest.files.plain import is_number
 from deepsets_jax.data.ingest.files.source import READ_ERRORS, check_all, first_failing
 from deepsets_jax.foundation.errors import ConfigError
 
@@ -38,29 +39,21 @@ TYPES: Mapping[str, pa.DataType] = {
   "list of lists of texts": pa.list_(pa.list_(pa.string())),
   "text": pa.string(),
 }
-# Words for true, each with that for false.
-BOOLEANS = (
-  ("true", "false"),
-  ("yes", "no"),
-  ("t", "f"),
-  ("y", "n"),
-  ("on", "off"),
-)
-_TRUE = [pair[0] for pair in BOOLEANS]
-_FALSE = [pair[1] for pair in BOOLEANS]
+# Each word for true, with the word for false.
+BOOLEANS = {"true": "false", "yes": "no", "t": "f", "y": "n", "on": "off"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-  """How the strings of a column are written.
+  """The format of the strings of a column.
 
   Attributes:
     type: A key of `TYPES`.
-    missing: Words that stand for no value, beside the usual ones (`MISSING`). A text
-      has no usual ones: only these words are missing in it.
+    missing: Words that stand for no value, in addition to the usual words (`MISSING`).
+      A text has no usual words: only these are missing in it.
     decimal: Mark before the decimals of a number.
-    thousands: Mark between its thousands: "", ",", "." or " " (any kind of space, or an
-      apostrophe).
+    thousands: Mark between the thousands of a number: "", ",", "." or " " (any kind of
+      space, or an apostrophe).
     order: Order of a date: "ymd", "dmy" or "mdy".
     separator: Mark between the numbers of a list without brackets.
   """
@@ -86,29 +79,26 @@ class Format:
 
   @property
   def arrow(self) -> pa.DataType:
-    """The type of its values."""
+    """The Arrow type of the values."""
     return TYPES[self.type]
 
   def to_json(self) -> dict[str, Any]:
-    """Plain values, without the settings that are as usual."""
+    """Plain values, without the settings that have their default."""
     usual = {f.name: f.default for f in dataclasses.fields(self)}
     values = {k: v for k, v in vars(self).items() if v != usual[k]}
     return values | ({"missing": list(self.missing)} if self.missing else {})
 
   def convert(self, cells: pa.Array) -> pa.Array:
-    """The values of some cells.
-
-    Args:
-      cells: Strings.
+    """The values of cells, which are strings.
 
     Raises:
-      pa.ArrowInvalid: A cell is not written so.
+      pa.ArrowInvalid: A cell is not written in this format.
     """
     cells = trimmed(cells)
     if self.type == "text":
-      return self._without(cells, self.missing)
-    words = [*MISSING, *(word.lower() for word in self.missing)]
-    cells = self._without(cells, words, lower=True)
+      return _without(cells, pc.is_in(cells, pa.array(self.missing, pa.string())))
+    words = pa.array([*MISSING, *(word.lower() for word in self.missing)])
+    cells = _without(cells, pc.is_in(pc.utf8_lower(cells), words))
     if self.type in ("integer", "number"):
       return number_text.parse(cells, self.arrow, self.decimal, self.thousands)
     if self.type == "boolean":
@@ -120,7 +110,7 @@ class Format:
     return list_text.parse(cells, self.arrow)
 
   def fits(self, cells: pa.Array) -> bool:
-    """Whether all cells are written so."""
+    """Whether all cells are written in this format."""
     try:
       self.convert(cells)
     except READ_ERRORS:
@@ -128,22 +118,13 @@ class Format:
     return True
 
   def first_misfit(self, cells: pa.Array) -> int:
-    """The first cell that is not written so; there must be one."""
-    return first_failing(len(cells), lambda i, n: not self.fits(cells.slice(i, n)))
-
-  def _without(
-    self, cells: pa.Array, words: Sequence[str], lower: bool = False
-  ) -> pa.Array:
-    if not words:
-      return cells
-    found = pc.utf8_lower(cells) if lower else cells
-    gone = pc.is_in(found, pa.array(words, pa.string()))
-    return pc.if_else(gone, pa.scalar(None, pa.string()), cells)
+    """Index of the first cell that is not in this format; there must be one."""
+    return first_failing(len(cells), lambda i, n: self.convert(cells.slice(i, n)))
 
 
-def to_json(of_columns: Mapping[str, Format]) -> list[dict[str, Any]]:
+def to_json(by_column: Mapping[str, Format]) -> list[dict[str, Any]]:
   """Formats as a list of plain values; names of columns may have dots."""
-  return [{"column": name, **form.to_json()} for name, form in of_columns.items()]
+  return [{"column": name, **form.to_json()} for name, form in by_column.items()]
 
 
 def from_json(values: Sequence[Mapping[str, Any]]) -> dict[str, Format]:
@@ -171,38 +152,48 @@ def from_json(values: Sequence[Mapping[str, Any]]) -> dict[str, Format]:
 
 def of_type(kind: pa.DataType) -> Format | None:
   """The usual format of strings that stand for values of a type; None if none does."""
+  wide = _widened(kind)
+  name = next((name for name, known in TYPES.items() if known == wide), None)
+  return None if name is None else Format(name)
+
+
+def _widened(kind: pa.DataType) -> pa.DataType:
+  """The type of `TYPES` that holds the values of a type, if one does."""
   is_a = pa.types
-  if is_a.is_boolean(kind):
-    return Format("boolean")
-  if is_a.is_integer(kind):
-    return Format("integer")
-  if is_a.is_floating(kind) or is_a.is_decimal(kind):
-    return Format("number")
-  if is_a.is_date(kind):
-    return Format("date")
-  if is_a.is_timestamp(kind):
-    return Format("time with zone" if kind.tz else "time")
-  if is_a.is_string(kind):
-    return Format("text")
   if is_a.is_list(kind) or is_a.is_fixed_size_list(kind):
-    name = list_type(pa.list_(kind.value_type))
-    return None if name is None else Format(name)
-  return None
+    empty = is_a.is_null(kind.value_type)
+    inner = pa.string() if empty else _widened(kind.value_type)
+    if is_a.is_list(inner) and is_a.is_integer(inner.value_type):
+      inner = pa.list_(pa.float64())
+    return pa.list_(inner)
+  if is_a.is_integer(kind):
+    return pa.int64()
+  if is_number(kind):
+    return pa.float64()
+  if is_a.is_date(kind):
+    return pa.date32()
+  if is_a.is_timestamp(kind):
+    return pa.timestamp("us", "UTC" if kind.tz else None)
+  return kind
 
 
 def trimmed(cells: pa.Array) -> pa.Array:
   """The strings without white space around them; null where nothing is left."""
   cells = pc.utf8_trim_whitespace(cells)
-  empty = pc.equal(cells, "")
-  if not pc.any(empty, min_count=0).as_py():
+  return _without(cells, pc.equal(cells, ""))
+
+
+def _without(cells: pa.Array, gone: pa.Array) -> pa.Array:
+  """The strings with null where a mask is true."""
+  if not pc.any(gone, min_count=0).as_py():
     return cells
-  return pc.if_else(empty, pa.scalar(None, pa.string()), cells)
+  return pc.if_else(gone, pa.scalar(None, pa.string()), cells)
 
 
 def _booleans(cells: pa.Array) -> pa.Array:
   words = pc.utf8_lower(cells)
-  true = pc.is_in(words, pa.array([*_TRUE, "1", "1.0"]))
-  false = pc.is_in(words, pa.array([*_FALSE, "0", "0.0"]))
+  true = pc.is_in(words, pa.array([*BOOLEANS, "1", "1.0"]))
+  false = pc.is_in(words, pa.array([*BOOLEANS.values(), "0", "0.0"]))
   check_all(pc.or_(pc.or_(true, false), cells.is_null()))
   return pc.if_else(cells.is_null(), pa.scalar(None, pa.bool_()), true)
 
@@ -216,9 +207,3 @@ def _separated(cells: pa.Array, form: Format) -> pa.Array:
   values = number.convert(pieces.flatten())
   lists = pa.ListArray.from_arrays(pieces.offsets, values, mask=pieces.is_null())
   return lists.cast(form.arrow)
-
-
-def list_type(kind: pa.DataType) -> str | None:
-  """The key of `TYPES` for a type of lists."""
-  wide = list_text.widened(kind) if pa.types.is_list(kind) else None
-  return next((name for name, known in TYPES.items() if known == wide), None)

@@ -10,11 +10,12 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from deepsets_jax.data.ingest.files import duck, formats, source
 from deepsets_jax.data.ingest.files.formats import Format
 from deepsets_jax.data.ingest.files.plain import Layout
-from deepsets_jax.data.ingest.files.source import Source, reason
+from deepsets_jax.data.ingest.files.source import READ_ERRORS, Source
 from deepsets_jax.foundation.errors import ConfigError, DataError
 
 _numbers = itertools.count()
@@ -25,13 +26,13 @@ class Many:
   """A table of which many rows, or none, belong to each row of the main table.
 
   Attributes:
-    path: Its file, see `opening.open_source`; relative to the folder of the main table,
-      or else to the current one.
-    key: Column that says which row of the main table a row belongs to.
+    path: Its file, see `opening.open_source`; relative to the folder of the main table
+      if it is there, else to the current folder.
+    key: Column that says to which row of the main table a row belongs.
     of: Column of the main table with the same values; None for one of the same name.
     order: Column by which the rows of one key are ordered; None for the first column of
-      times, or else the order of the file.
-    columns: Formats of columns of strings; those of others are found.
+      dates or times, or if there is none the order of the file.
+    columns: Formats of columns of strings; those of other columns are found.
   """
 
   path: str
@@ -40,13 +41,18 @@ class Many:
   order: str | None = None
   columns: Mapping[str, Format] | None = None
 
+  @property
+  def main_key(self) -> str:
+    """Column of the main table with the same values as `key`."""
+    return self.of or self.key
+
   def to_json(self) -> dict[str, Any]:
     """Plain values, as a person edits them."""
     return {**vars(self), "columns": formats.to_json(self.columns or {})}
 
   @classmethod
   def from_json(cls, value: Mapping[str, Any]) -> Many:
-    """The table that `to_json` gave.
+    """The table that `to_json` wrote, perhaps edited.
 
     Raises:
       ConfigError: An unknown setting, or one that is missing.
@@ -61,7 +67,10 @@ class Many:
 
 
 def parse_many(texts: Sequence[str]) -> dict[str, Many]:
-  """The tables that `NAME=FILE:KEY` or `NAME=FILE:KEY=COLUMN` names, by name.
+  """Parse tables that are written as `NAME=FILE:KEY` or `NAME=FILE:KEY=COLUMN`.
+
+  Returns:
+    The tables, by name.
 
   Raises:
     DataError: A text is not of this form.
@@ -80,11 +89,11 @@ def parse_many(texts: Sequence[str]) -> dict[str, Many]:
   return found
 
 
-class QuerySource(source.Streamed):
+class QuerySource(Source):
   """The result of a query of DuckDB as a `Source`."""
 
   def __init__(self, query: str):
-    """Looks at the types of the result.
+    """Find the types of the result.
 
     Args:
       query: SQL, `SELECT ... FROM 'films.parquet' ...`.
@@ -92,12 +101,11 @@ class QuerySource(source.Streamed):
     Raises:
       DataError: The query cannot be run.
     """
-    query = query.strip().rstrip(";")
-    self.where, self._query = f"sql:{query}", query
+    self._query = query.strip().rstrip(";")
+    self.where = f"sql:{self._query}"
     try:
-      found = duck.connect().sql(f"SELECT * FROM ({query}) LIMIT 0")
-      types = found.to_arrow_reader(1).schema
-    except (duckdb.Error, AttributeError, *source.READ_ERRORS) as error:
+      types = duck.schema(self._query)
+    except (AttributeError, *READ_ERRORS) as error:
       raise DataError(
         f"{self.where} cannot be run: {' '.join(str(error).split())[:300]}; give one"
         " SELECT over files, such as SELECT * FROM 'films.parquet'"
@@ -105,200 +113,187 @@ class QuerySource(source.Streamed):
     self._layout = Layout.of(self.where, types)
     self.schema = self._layout.schema
 
-  def _read(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    row = 0
-    try:
-      for batch in duck.stream(duck.connect(), self._query):
-        for piece in source.cut(batch):
-          yield self._layout.read(piece, names, row)
-          row += piece.num_rows
-    except DataError:
-      raise
-    except (duckdb.Error, *source.READ_ERRORS) as error:
-      raise DataError(f"{self.where}, after row {row}: {reason(error)}") from error
+  def _stream(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    row, found = 0, duck.stream(self._query)
+    while True:
+      with source.located_errors(f"{self.where}, after row {row}:", "change the query"):
+        if (batch := next(found, None)) is None:
+          return
+      yield from self._layout.read(batch, names, row)
+      row += batch.num_rows
 
 
-class Joined:
-  """A main table with columns of lists more: what other tables have of each row.
+class Joined(Source):
+  """A main table with columns of lists from other tables.
 
   A column `faces.box` holds, for each row, the values of the column `box` in the rows
-  of the table `faces` that have the row's key. Rows are sorted by DuckDB, which writes
-  to disk what does not fit in memory.
+  of the table `faces` that have the row's key. DuckDB sorts the rows, and writes to
+  disk what does not fit in memory.
 
   Attributes:
-    lists: Names of the columns of lists, with the table they are of.
-    ambiguous: Columns of dates that could be day or month first.
+    tables: The other tables, by name.
     formats: Formats of the main table's strings; `tables` has those of the others.
-    tables: The others, by name.
+    ambiguous: Columns of dates in which day or month could come first.
   """
 
   def __init__(
     self, main: Source, many: Mapping[str, Many], tables: Mapping[str, Source]
   ):
-    """Sorts the rows of the other tables by those of the main table.
+    """Sort the rows of the other tables by those of the main table.
 
     Args:
       main: One row for each example.
-      many: How the others belong to it, by name.
-      tables: The others, by name.
+      many: How the other tables belong to it, by name.
+      tables: The other tables, by name.
 
     Raises:
       DataError: A column is missing, or two rows of the main table have one key.
     """
-    self.where, self.num_rows = main.where, main.num_rows
-    self._main, self.tables = main, tables
-    self.formats = getattr(main, "formats", {})
+    self._main, self.where, self.num_rows = main, main.where, main.num_rows
+    self.tables, self.formats = tables, getattr(main, "formats", {})
     self.notes = list(main.notes)
-    self.lists: dict[str, str] = {}
     self.ambiguous = set(getattr(main, "ambiguous", ()))
-    for name, table in tables.items():
-      unclear = getattr(table, "ambiguous", ())
-      self.ambiguous |= {f"{name}.{column}" for column in unclear}
-    self._tables: dict[str, tuple[str, dict[str, str]]] = {}
+    # For each column of lists: its name among all, its table and column in DuckDB.
+    self._lists: dict[str, tuple[str, str]] = {}
     self._connection = duck.connect()
     fields = list(main.schema)
     for name, one in many.items():
-      self.notes += [f"{name}: {note}" for note in tables[name].notes]
-      of = one.of or one.key
+      table = tables[name]
+      self.notes += [f"{name}: {note}" for note in table.notes]
+      self.ambiguous |= {f"{name}.{c}" for c in getattr(table, "ambiguous", ())}
       _check_column(
         main,
-        of,
-        f"the main table has no key of {name!r}: say which column"
-        f" it is with --many={name}={one.path}:{one.key}=COLUMN",
+        one.main_key,
+        f"the main table has no key of {name!r}: say which column it is with"
+        f" --many={name}={one.path}:{one.key}=COLUMN",
       )
-      _check_column(tables[name], one.key, f"it is the key of {name!r}")
+      _check_column(table, one.key, f"it is the key of {name!r}")
+      if one.order is not None:
+        _check_column(table, one.order, f"it is the order of {name!r}")
       try:
-        fields += self._sort(name, one, of, tables[name])
+        fields += self._sort(name, one, table)
       except (duckdb.Error, pa.ArrowException, OSError) as error:
-        # A bad cell of a table is an error of DuckDB's here: reading it alone names it.
-        for table in (main, tables[name]):
-          collections.deque(table.batches(), maxlen=0)
+        # A bad cell of a table is an error of DuckDB here. Reading the table alone
+        # raises the error that names the cell.
+        for either in (main, table):
+          collections.deque(either.batches(), maxlen=0)
         raise DataError(
-          f"{tables[name].where} cannot be joined to {main.where}: {reason(error)}"
+          f"{table.where} cannot be joined to {main.where}: {source.reason(error)}"
         ) from error
     self.schema = pa.schema(fields)
 
   def at(self, row: int) -> str:
-    """Where a row of the main table is, for messages."""
+    """Place of a row of the main table, for messages."""
     return self._main.at(row)
 
   def batches(
     self, columns: Sequence[str] | None = None, *, start: int = 0
   ) -> Iterator[pa.RecordBatch]:
-    """Batches as `Source` describes."""
-    names = source.select(self.where, self.schema, columns)
+    """Read batches as `Source` describes."""
+    names = self._select(columns)
     schema = pa.schema([self.schema.field(name) for name in names])
-    own = [name for name in names if name not in self.lists]
+    own = [name for name in names if name not in self._lists]
+    lists = collections.defaultdict(list)
+    for name in names:
+      if name in self._lists:
+        lists[self._lists[name][0]].append(name)
     row = start
     for batch in self._main.batches(own, start=start):
-      found = {name: batch[name] for name in own}
-      for table in {self.lists[name] for name in names if name in self.lists}:
-        wanted = [name for name in names if self.lists.get(name) == table]
-        found |= self._read(table, wanted, row, batch.num_rows)
+      found = dict(zip(own, batch.columns, strict=True))
+      for made, wanted in lists.items():
+        found |= self._read_lists(made, wanted, row, batch.num_rows)
+      arrays = [found[name].cast(schema.field(name).type) for name in names]
+      yield source.make_batch(arrays, schema, batch.num_rows)
       row += batch.num_rows
-      if names:
-        arrays = [found[name].cast(schema.field(name).type) for name in names]
-        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
-      else:
-        yield batch
 
-  def _sort(self, name: str, one: Many, of: str, table: Source) -> list[pa.Field]:
-    """Makes the table of rows in the order of the main table; returns the columns."""
-    number, link = next(_numbers), self._connection
+  def _sort(self, name: str, one: Many, table: Source) -> list[pa.Field]:
+    """Makes a table in DuckDB of the rows of `table` by rows of the main table.
+
+    Returns:
+      The columns of lists.
+    """
+    number, run = next(_numbers), self._connection.execute
     keys, rows, made = (f"{kind}_{number}" for kind in ("keys", "rows", "many"))
-    link.register("given", _reader(self._main, [of]))
-    link.execute(
-      f"CREATE TEMP TABLE {keys} AS SELECT row_number() OVER () - 1 AS _row,"
-      f" {_key(self._main.schema.field(of).type, 0)} AS _key FROM given"
-    )
-    link.unregister("given")
-    twice = link.execute(
+    self._load(self._main, [one.main_key], keys, one.main_key)
+    twice = run(
       f"SELECT _key, min(_row), max(_row) FROM {keys} WHERE _key IS NOT NULL"
       " GROUP BY _key HAVING count(*) > 1 ORDER BY min(_row) LIMIT 1"
     ).fetchone()
     if twice is not None:
       raise DataError(
-        f"{self._main.at(twice[2])}, column {of!r}: {twice[0]!r} is the key of row"
-        f" {twice[1]}, too; the main table has one row for each key of {name!r}"
+        f"{self.at(twice[2])}, column {one.main_key!r}: {twice[0]!r} is the key of row"
+        f" {twice[1]}, too; the main table has one row for each key of {name!r}: leave"
+        " one of them out"
       )
-    columns = [f for f in table.schema if f.name != one.key]
-    order = one.order or next(
-      (f.name for f in columns if pa.types.is_temporal(f.type)), None
-    )
-    if order is not None:
-      _check_column(table, order, f"it is the order of {name!r}")
     names = table.schema.names
-    link.register("given", _reader(table, names))
-    link.execute(
-      f"CREATE TEMP TABLE {rows} AS SELECT *, row_number() OVER () AS _place,"
-      f" {_key(table.schema.field(one.key).type, names.index(one.key))} AS _key"
-      " FROM given"
+    self._load(table, names, rows, one.key)
+    columns = {f.name: f"c{names.index(f.name)}" for f in table.schema}
+    times = (f.name for f in table.schema if pa.types.is_temporal(f.type))
+    order = one.order or next((t for t in times if t != one.key), None)
+    by = "m._row" if order is None else f"m.{columns[order]}, m._row"
+    del columns[one.key]
+    run(
+      f"CREATE TEMP TABLE {made} AS SELECT k._row, row_number() OVER (ORDER BY k._row,"
+      f" {by}) AS _place, {', '.join(f'm.{c}' for c in columns.values())}"
+      f" FROM {rows} m JOIN {keys} k USING (_key) ORDER BY k._row, _place"
     )
-    link.unregister("given")
-    by = [*([f"m.c{names.index(order)}"] if order else []), "m._place"]
-    picked = ", ".join(f"m.c{names.index(f.name)}" for f in columns)
-    link.execute(
-      f"CREATE TEMP TABLE {made} AS SELECT k._row,"
-      f" row_number() OVER (ORDER BY k._row, {', '.join(by)}) AS _place, {picked}"
-      f" FROM {rows} m JOIN {keys} k USING (_key)"
-      " ORDER BY k._row, _place"
+    self.notes.append(self._matches(name, one, keys, rows, made))
+    run(f"DROP TABLE {keys}; DROP TABLE {rows}")
+    self._lists |= {f"{name}.{column}": (made, c) for column, c in columns.items()}
+    return [
+      pa.field(f"{name}.{c}", pa.list_(table.schema.field(c).type)) for c in columns
+    ]
+
+  def _load(self, table: Source, columns: Sequence[str], made: str, key: str) -> None:
+    """Makes a table in DuckDB of columns of a source, with `_row` and `_key`."""
+    kind = table.schema.field(key).type
+    self._connection.register("given", _reader(table, columns))
+    self._connection.execute(
+      f"CREATE TEMP TABLE {made} AS SELECT *, row_number() OVER () - 1 AS _row,"
+      f" {_key(kind, columns.index(key))} AS _key FROM given"
     )
-    self._report(name, one, of, keys, rows, made)
-    link.execute(f"DROP TABLE {keys}; DROP TABLE {rows}")
-    places = {f"{name}.{f.name}": f"c{names.index(f.name)}" for f in columns}
-    self._tables[name] = (made, places)
-    self.lists |= dict.fromkeys(places, name)
-    return [pa.field(f"{name}.{f.name}", pa.list_(f.type)) for f in columns]
+    self._connection.unregister("given")
 
-  def _report(
-    self, name: str, one: Many, of: str, keys: str, rows: str, made: str
-  ) -> None:
-    """Notes what matches nothing."""
-
-    def count(sql: str) -> int:
-      return self._connection.execute(f"SELECT {sql}").fetchone()[0]
-
-    total = count(f"count(*) FROM {rows}")
-    matched = count(f"count(*) FROM {made}")
-    all_keys = count(f"count(*) FROM {keys}")
-    having = count(f"count(DISTINCT _row) FROM {made}")
+  def _matches(self, name: str, one: Many, keys: str, rows: str, made: str) -> str:
+    """A sentence on how many rows have a match, in both tables."""
+    total, matched, all_keys, having = self._connection.execute(
+      f"SELECT (SELECT count(*) FROM {rows}), (SELECT count(*) FROM {made}),"
+      f" (SELECT count(*) FROM {keys}), (SELECT count(DISTINCT _row) FROM {made})"
+    ).fetchone()
     note = (
       f"{name}: {matched:,} of {total:,} rows of {one.path} belong to a row by"
       f" {one.key!r}; {all_keys - having:,} of {all_keys:,} rows have none"
     )
-    if matched < total:
-      odd = self._connection.execute(
-        f"SELECT m._key FROM {rows} m ANTI JOIN {keys} k USING (_key)"
-        " ORDER BY m._place LIMIT 1"
-      ).fetchone()[0]
-      note += (
-        f"; without a match: {total - matched:,}, such as {odd!r}, which are left out"
-      )
-    self.notes.append(note)
+    if matched == total:
+      return note
+    (odd,) = self._connection.execute(
+      f"SELECT _key FROM {rows} ANTI JOIN {keys} USING (_key) ORDER BY {rows}._row"
+      " LIMIT 1"
+    ).fetchone()
+    return (
+      f"{note}; without a match: {total - matched:,}, such as {odd!r}, which are left"
+      " out"
+    )
 
-  def _read(
-    self, table: str, names: Sequence[str], start: int, count: int
+  def _read_lists(
+    self, made: str, names: Sequence[str], start: int, count: int
   ) -> dict[str, pa.Array]:
     """The lists of some rows of the main table; null where there are none."""
-    made, places = self._tables[table]
-    picked = ", ".join(f"list({places[n]} ORDER BY _place)" for n in names)
+    columns = (self._lists[name][1] for name in names)
     found = self._connection.sql(
-      f"SELECT _row, {picked} FROM {made} WHERE _row >= {start}"
-      f" AND _row < {start + count} GROUP BY _row ORDER BY _row"
+      f"SELECT _row, {', '.join(f'list({c} ORDER BY _place)' for c in columns)}"
+      f" FROM {made} WHERE _row >= {start} AND _row < {start + count} GROUP BY _row"
     ).to_arrow_table()
-    rows = found.column(0).to_numpy() - start
-    slots = [None] * count
-    for slot, row in enumerate(rows.tolist()):
-      slots[row] = slot
-    taken = pa.array(slots, pa.int64())
+    taken = pc.index_in(pa.array(range(start, start + count)), found.column(0))
+    lists = found.columns[1:]
     return {
-      name: found.column(1 + i).combine_chunks().take(taken)
-      for i, name in enumerate(names)
+      name: column.combine_chunks().take(taken)
+      for name, column in zip(names, lists, strict=True)
     }
 
 
 def _key(kind: pa.DataType, place: int) -> str:
-  """The values of a column in SQL as strings, the same for 1 and 1.0; NaN is null."""
+  """SQL for the values of a column as strings: the same for 1 and 1.0, null for NaN."""
   name = f"c{place}"
   if not pa.types.is_floating(kind):
     return f"{name}::VARCHAR"
@@ -311,13 +306,9 @@ def _key(kind: pa.DataType, place: int) -> str:
 
 def _reader(table: Source, columns: Sequence[str]) -> pa.RecordBatchReader:
   """The columns by number, as names of SQL do not distinguish "a" from "A"."""
-  names = [f"c{place}" for place in range(len(columns))]
-  types = [table.schema.field(column).type for column in columns]
-  schema = pa.schema(list(zip(names, types, strict=True)))
-  batches = (
-    pa.RecordBatch.from_arrays(batch.columns, schema=schema)
-    for batch in table.batches(columns)
-  )
+  fields = [(f"c{i}", table.schema.field(name).type) for i, name in enumerate(columns)]
+  schema, batches = pa.schema(fields), table.batches(columns)
+  batches = (pa.RecordBatch.from_arrays(b.columns, schema=schema) for b in batches)
   return pa.RecordBatchReader.from_batches(schema, batches)
 
 

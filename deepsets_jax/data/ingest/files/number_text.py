@@ -17,35 +17,38 @@ _POWER = "(?:[eE][+-]?[0-9]+)?"
 _WHOLE = "(?:0|[1-9][0-9]*)"
 _SHORT = "(?:0|[1-9][0-9]{0,17})"
 INTEGER = rf"^[+-]?{_WHOLE}$"
-# An integer of 19 digits may lose some as a float: it is a name, or fits in int64.
+# An integer of 19 digits is a name, or fits in int64: as a float it may lose digits.
 _PLAIN = rf"(?:{_SHORT}|{_WHOLE}\.[0-9]*|\.[0-9]+){_POWER}"
-SIMPLE = rf"^[+-]?(?:{_PLAIN}|(?i:inf(?:inity)?|nan))$"
+_NAMED = "(?i:inf(?:inity)?|nan)"
+SIMPLE = rf"^[+-]?(?:{_PLAIN}|{_NAMED})$"
 _SPACE = "[ '\u2019\u00a0\u202f]"
-_SPACED = rf"[1-9][0-9]{{0,2}}(?:{_SPACE}[0-9]{{3}})+"
-# Marks of decimals and of thousands, with what a number is then written as.
+
+
+def _marked(decimal: str, thousands: str) -> str:
+  """The pattern of numbers with these marks."""
+  between = {"": "", " ": _SPACE}.get(thousands, re.escape(thousands))
+  groups = rf"|[1-9][0-9]{{0,2}}(?:{between}[0-9]{{3}})+" if between else ""
+  return rf"^[+-]?(?:{_SHORT}{groups})(?:{re.escape(decimal)}[0-9]*)?$"
+
+
+# Marks of decimals and of thousands, with the pattern of such numbers.
 MARKS: Mapping[tuple[str, str], str] = {
   (".", ""): rf"^[+-]?{_PLAIN}$",
-  (".", ","): rf"^[+-]?(?:{_SHORT}|[1-9][0-9]{{0,2}}(?:,[0-9]{{3}})+)(?:\.[0-9]*)?$",
-  (",", ""): rf"^[+-]?{_SHORT}(?:,[0-9]*)?$",
-  (",", "."): rf"^[+-]?(?:{_SHORT}|[1-9][0-9]{{0,2}}(?:\.[0-9]{{3}})+)(?:,[0-9]*)?$",
-  (
-    ".",
-    " ",
-  ): rf"^[+-]?(?:{_SHORT}|[1-9][0-9]{{0,2}}(?:{_SPACE}[0-9]{{3}})+)(?:\.[0-9]*)?$",
-  (
-    ",",
-    " ",
-  ): rf"^[+-]?(?:{_SHORT}|[1-9][0-9]{{0,2}}(?:{_SPACE}[0-9]{{3}})+)(?:,[0-9]*)?$",
+  **{
+    marks: _marked(*marks)
+    for marks in ((".", ","), (",", ""), (",", "."), (".", " "), (",", " "))
+  },
 }
 
 
 def parse(cells: pa.Array, kind: pa.DataType, decimal: str, thousands: str) -> pa.Array:
-  """The numbers in strings.
+  """Parse the numbers in strings.
 
   Args:
     cells: Strings.
     kind: int64 or float64.
-    decimal, thousands: Marks, a key of `MARKS`.
+    decimal: Mark of decimals.
+    thousands: Mark of thousands; the two are a key of `MARKS`.
 
   Raises:
     pa.ArrowInvalid: A string is not such a number.
@@ -54,33 +57,29 @@ def parse(cells: pa.Array, kind: pa.DataType, decimal: str, thousands: str) -> p
     try:
       return cast(cells, kind)
     except READ_ERRORS:
-      pass  # A sign of a currency, say.
+      pass  # There may be a sign of a currency.
   cells = without_signs(cells)
   # "2e308" is beyond float64, and must not become infinite.
   fits = pc.match_substring_regex(cells, MARKS[decimal, thousands])
-  named = pc.match_substring_regex(cells, r"^[+-]?(?i:inf(?:inity)?|nan)$")
+  named = pc.match_substring_regex(cells, rf"^[+-]?{_NAMED}$")
   check_all(pc.or_(fits, named))
   if thousands:
     mark = _SPACE if thousands == " " else re.escape(thousands)
     cells = pc.replace_substring_regex(cells, mark, "")
-  if decimal != ".":
-    cells = pc.replace_substring(cells, decimal, ".")
-  return cast(cells, kind)
+  return cast(pc.replace_substring(cells, decimal, "."), kind)
 
 
 def cast(cells: pa.Array, kind: pa.DataType) -> pa.Array:
-  """Numbers with a decimal point, and without marks between thousands.
+  """Parse numbers with a decimal point, and without marks of thousands.
 
   Raises:
-    pa.ArrowInvalid: A string is no such number, or is beyond the type.
+    pa.ArrowInvalid: A string is not such a number, or is beyond the type.
   """
   cells = pc.replace_substring_regex(cells, r"^\+", "")
   if not pa.types.is_integer(kind):
     values = cells.cast(pa.float64())
-    infinite = pc.is_inf(values)
-    if pc.any(infinite, min_count=0).as_py():
-      named = pc.match_substring(cells, "inf", ignore_case=True)
-      check_all(pc.or_(pc.invert(infinite), named))
+    named = pc.match_substring(cells, "inf", ignore_case=True)
+    check_all(pc.or_(pc.invert(pc.is_inf(values)), named))
     return values
   try:
     return cells.cast(kind)
@@ -96,15 +95,4 @@ def without_signs(cells: pa.Array) -> pa.Array:
   cells = pc.replace_substring(cells, "\u2212", "-")
   cells = pc.replace_substring_regex(cells, _BEFORE, r"\2\3\4")
   cells = pc.replace_substring_regex(cells, _AFTER, "")
-  if pc.any(negative, min_count=0).as_py():
-    cells = pc.if_else(negative, pc.binary_join_element_wise("-", cells, ""), cells)
-  return cells
-
-
-def are_finite(cells: pa.Array) -> bool:
-  """Whether no number is beyond float64; one that is written as infinite may be."""
-  try:
-    cast(cells, pa.float64())
-  except READ_ERRORS:
-    return False
-  return True
+  return pc.if_else(negative, pc.binary_join_element_wise("-", cells, ""), cells)

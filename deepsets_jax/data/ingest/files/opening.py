@@ -1,4 +1,4 @@
-"""Tables of any kind as a `Source`: files, folders, TFDS data sets and queries."""
+"""Open any table as a `Source`: files, folders, TFDS data sets and queries."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from deepsets_jax.data.ingest.files import joins, json_files, paths, source
 from deepsets_jax.data.ingest.files.binary_files import ArrowSource, ParquetSource
 from deepsets_jax.data.ingest.files.csv_files import CsvSource
 from deepsets_jax.data.ingest.files.joins import Many
-from deepsets_jax.data.ingest.files.plain import check_same_names
 from deepsets_jax.data.ingest.files.reading import Formatted, Reading
-from deepsets_jax.data.ingest.files.source import Source, reason
+from deepsets_jax.data.ingest.files.source import Source
 from deepsets_jax.foundation.errors import DataError
 
 __all__ = ["Source", "open_source"]
 
-# How files begin that are of one kind whatever their name.
+# First bytes of files of one kind, whatever their name.
 _MARKS = {
   b"PAR1": "Parquet",
   b"PARE": "encrypted Parquet",
@@ -33,7 +32,7 @@ _MARKS = {
   b"ORC": "ORC",
 }
 _PACKED = {".gz": "packed by gzip", ".zst": "packed by zstd"}
-# Column that names the part, where files are called by parts.
+# Column that names the part of the table, if files are named after parts.
 SPLIT = "split"
 
 
@@ -46,21 +45,22 @@ def open_source(
   labels: Collection[str] = (),
   dates: str | None = None,
 ) -> Source:
-  """The rows of a file, of several files one after the other, or of a query.
+  """Open a file, several files one after the other, or a query as one table.
 
-  Strings become values by the format of their column: that of `reading`, or the one
-  that all cells of the column have, which takes a pass over the files. Files that are
-  called by parts, such as train.csv and test.csv, have a column `split` more.
+  Strings become values by the format of their column: the format in `reading`, or the
+  one in which all cells of the column are written, which takes a pass over the files.
+  Files that are named after parts, such as train.csv and test.csv, get a column
+  `split`.
 
   Args:
-    path: A file; a folder with files of one kind, or a pattern of them such as
-      "part-*.csv", which are read in the order of their names; "tfds:NAME"; or
-      "sql:SELECT ...", a query of DuckDB over files.
-    reading: How the files are read; None to find all of it.
-    schema: Types that columns of these names shall have, of the table that a model was
-      trained on, say. There may be fewer columns, and more. None for those found.
+    path: A file; a folder with files of one kind, or a pattern such as "part-*.csv",
+      which are read in the order of their names; "tfds:NAME"; or "sql:SELECT ...", a
+      query of DuckDB over files.
+    reading: How to read the files; None to find it out.
+    schema: Types of columns by name, for instance those of the table on which a model
+      was trained. The file may have fewer columns, and more. None to find the types.
     many: Tables of which many rows belong to one row of this one, by name.
-    labels: Columns, in small letters, whose words are kept though they could be
+    labels: Columns, in lower case, whose words stay words though they could be
       booleans.
     dates: "dmy" or "mdy", the order of dates that could be read in both.
 
@@ -68,11 +68,10 @@ def open_source(
     DataError: Nothing is there, nothing can be read, or there are no rows.
   """
   name, reading = str(path), reading or Reading()
-  base = _open_base(name, reading)
-  if name.startswith(paths.TFDS) and schema is None:
-    opened = base  # Its strings are texts.
-  else:
-    opened = Formatted(base, reading.columns, schema, labels=labels, dates=dates)
+  opened = _open_base(name, reading)
+  # The strings of TFDS are texts.
+  if schema is not None or not name.startswith(paths.TFDS):
+    opened = Formatted(opened, reading.columns, schema, labels=labels, dates=dates)
   if not opened.schema.names:
     raise DataError(f"{path} has no columns; give some")
   if opened.num_rows == 0 or next(opened.batches([]), None) is None:
@@ -95,10 +94,6 @@ def _open_base(name: str, reading: Reading) -> Source:
     return records.open_tfds(name)
   if name.startswith(paths.SQL):
     return joins.QuerySource(name.removeprefix(paths.SQL))
-  return _open_files(name, reading)
-
-
-def _open_files(name: str, reading: Reading) -> Source:
   found = paths.files(name)
   kinds: dict[str, pathlib.Path] = {}
   for file in found:
@@ -118,29 +113,29 @@ def _open_files(name: str, reading: Reading) -> Source:
       opened = json_files.open_files(files)
     case _:
       opened = [CsvSource(file, reading.separator, reading.header) for file in files]
-  parts = [paths.part_of(file, name) for file in found]
-  named = None not in parts and len(set(parts)) > 1
   if len(opened) == 1:
     return opened[0]
+  parts = [paths.part_of(file, name) for file in found]
+  named = None not in parts and len(set(parts)) > 1
   return _Files(name, opened, parts if named else None)
 
 
-class _Files:
+class _Files(Source):
   """Files of the same columns as one `Source`, one after the other."""
 
   def __init__(self, where: str, files: Sequence[Source], parts: Sequence[str] | None):
-    """The files, after a look at their columns.
+    """Compare the columns of the files.
 
     Args:
-      where: What to call them in a message.
-      files: In their order.
-      parts: The part that each file's name says; None if names do not.
+      where: Name of the table in messages.
+      files: The files, in their order.
+      parts: Part of the table for each file; None if file names do not say it.
 
     Raises:
       DataError: A column is not in all of them, or not of one type.
     """
-    self.where = where
-    fields = [(f.name, _agreed(f.name, files)) for f in files[0].schema]
+    self.where, self._files = where, files
+    fields = [(name, _common_type(name, files)) for name in files[0].schema.names]
     self.notes = list(dict.fromkeys(note for file in files for note in file.notes))
     self._parts = parts if SPLIT not in files[0].schema.names else None
     if self._parts is not None:
@@ -152,10 +147,9 @@ class _Files:
     self.schema = pa.schema(fields)
     counts = [file.num_rows for file in files]
     self.num_rows = None if None in counts else sum(counts)
-    self._files = files
 
   def at(self, row: int) -> str:
-    """Where a row is, for messages."""
+    """Place of a row for messages: its file, and the row in that file."""
     for file in self._files:
       count = _count(file)
       if row < count:
@@ -163,31 +157,22 @@ class _Files:
       row -= count
     return self.where
 
-  def batches(
-    self, columns: Sequence[str] | None = None, *, start: int = 0
-  ) -> Iterator[pa.RecordBatch]:
-    """Batches as `Source` describes; files that end before `start` are not read."""
-    names = source.select(self.where, self.schema, columns)
-    return source.joined(self._read(names, start))
-
   def _read(self, names: Sequence[str], start: int) -> Iterator[pa.RecordBatch]:
+    """Batches of these columns; files that end before `start` are not read."""
     schema = pa.schema([self.schema.field(name) for name in names])
     own = [name for name in names if self._parts is None or name != SPLIT]
     for number, file in enumerate(self._files):
-      count = file.num_rows
-      if count is None and start:
-        count = _count(file)
+      count = _count(file) if start else 0
       if not start or start < count:
         for batch in file.batches(own, start=start):
+          columns = dict(zip(own, batch.columns, strict=True))
           if len(own) < len(names):
-            part = pa.repeat(pa.scalar(self._parts[number]), batch.num_rows)
-            place = names.index(SPLIT)
-            columns = [*batch.columns[:place], part, *batch.columns[place:]]
-            yield pa.RecordBatch.from_arrays(columns, names=list(names)).cast(schema)
-          else:
-            # A column of nulls has the type that it has in other files.
-            yield batch.cast(schema) if names else batch
-      start = max(start - (count or 0), 0)
+            part = pa.scalar(self._parts[number], pa.string())
+            columns[SPLIT] = pa.repeat(part, batch.num_rows)
+          # A column of nulls has the type that it has in other files.
+          arrays = [columns[name].cast(schema.field(name).type) for name in names]
+          yield source.make_batch(arrays, schema, batch.num_rows)
+      start = max(start - count, 0)
 
 
 def _count(file: Source) -> int:
@@ -196,12 +181,17 @@ def _count(file: Source) -> int:
   return sum(batch.num_rows for batch in file.batches([]))
 
 
-def _agreed(name: str, files: Sequence[Source]) -> pa.DataType:
-  """The one type of a column of several files, null aside."""
-  first = files[0]
-  kind, owner = first.schema.field(name).type, first
+def _common_type(name: str, files: Sequence[Source]) -> pa.DataType:
+  """The one type of a column in several files, where it is not null."""
+  owner = files[0]
+  kind = owner.schema.field(name).type
   for file in files[1:]:
-    check_same_names(file.where, file.schema.names, first.where, first.schema.names)
+    if differing := sorted(set(file.schema.names) ^ set(files[0].schema.names)):
+      raise DataError(
+        f"{file.where}: column {differing[0]!r} is not in both this file and"
+        f" {files[0].where}; write all files with the same columns, or read one of them"
+        " alone"
+      )
     found = file.schema.field(name).type
     if pa.types.is_null(kind):
       kind, owner = found, file
@@ -214,29 +204,26 @@ def _agreed(name: str, files: Sequence[Source]) -> pa.DataType:
 
 
 def _kind(path: pathlib.Path) -> str:
-  """What a file is by its name, which what it holds must not contradict."""
+  """The kind of a file by its name; its first bytes must not contradict it."""
   suffix = paths.suffix(path)
   if suffix is None:
     raise DataError(
       f"{path}: unknown kind of file {path.suffix!r}; one of {sorted(paths.KIND_OF)}"
     )
-  try:
-    with path.open("rb") as file:
-      begin = file.read(64)
-  except OSError as error:
-    raise DataError(f"{path} cannot be opened ({reason(error)})") from error
+  with (
+    source.located_errors(str(path), "check that it may be read"),
+    path.open("rb") as file,
+  ):
+    begin = file.read(64)
   if not begin:
     raise DataError(f"{path} is empty; write it again")
   kind = paths.KIND_OF[suffix]
-  found = next(
-    (marked for mark, marked in _MARKS.items() if begin.startswith(mark)), ""
-  )
+  found = next((kind for mark, kind in _MARKS.items() if begin.startswith(mark)), "")
   if kind == "CSV" and re.match(rb"\s*(\[\s*)?\{\s*['\"]", begin):
     found = "JSON lines"
   packed = _PACKED.get(pathlib.Path(suffix).suffix)
   expected = packed or kind
-  binary = packed or kind in ("Parquet", "Arrow")
-  if found == expected or not (found or binary):
+  if found == expected or not (found or packed or kind in ("Parquet", "Arrow")):
     return kind
   raise DataError(
     f"{path} is {found or f'not {expected}'} by what it holds, and {expected} by its"

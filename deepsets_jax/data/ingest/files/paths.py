@@ -1,4 +1,4 @@
-"""Which files the name of a table stands for, and where the paths in it begin."""
+"""The files that the name of a table stands for, and the folder of relative paths."""
 
 from __future__ import annotations
 
@@ -12,36 +12,24 @@ TFDS = "tfds:"
 SQL = "sql:"
 # The kind of a file, by the end of its name.
 KIND_OF = {
-  end: kind
-  for kind, ends in {
-    "Parquet": (".parquet", ".pq"),
-    "Arrow": (".arrow", ".feather", ".ipc"),
-    "JSON lines": (".jsonl", ".ndjson", ".json"),
-    "CSV": (".csv", ".tsv", ".tab", ".data"),
-  }.items()
-  for end in ends
+  **dict.fromkeys((".parquet", ".pq"), "Parquet"),
+  **dict.fromkeys((".arrow", ".feather", ".ipc"), "Arrow"),
+  **dict.fromkeys((".jsonl", ".ndjson", ".json"), "JSON lines"),
+  **dict.fromkeys((".csv", ".tsv", ".tab", ".data"), "CSV"),
 }
-PACKED = (".gz", ".zst")
-KIND_OF |= {
-  end + packed: kind
-  for end, kind in list(KIND_OF.items())
-  for packed in PACKED
-  if kind in ("JSON lines", "CSV")
-}
+for _end, _kind in list(KIND_OF.items()):
+  if _kind in ("JSON lines", "CSV"):
+    KIND_OF |= {f"{_end}.gz": _kind, f"{_end}.zst": _kind}
 # Words by which files, folders and columns name a part of a table.
 PART_WORDS = {
-  word: part
-  for part, words in {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev", "eval"),
-    "test": ("test", "testing", "holdout"),
-  }.items()
-  for word in words
+  **dict.fromkeys(("train", "training"), "train"),
+  **dict.fromkeys(("validation", "valid", "val", "dev", "eval"), "validation"),
+  **dict.fromkeys(("test", "testing", "holdout"), "test"),
 }
 
 
 def files(name: str) -> list[pathlib.Path]:
-  """The files that a file, a folder, a pattern or a data set of TFDS stands for.
+  """The files of a table: of a path, a folder, a pattern, a query or a TFDS data set.
 
   Raises:
     DataError: There is none.
@@ -51,42 +39,46 @@ def files(name: str) -> list[pathlib.Path]:
 
     return sorted(records.open_tfds(name).folder.iterdir())
   if name.startswith(SQL):
-    # Those that the query names, as far as they can be told.
+    # The files that the query names, as far as its text shows them.
     named = re.findall(r"'([^']+)'|\b([\w./-]+\.\w+)\b", name)
     found = {file for pair in named for file in glob.glob(max(pair))}
     return sorted(path for path in map(pathlib.Path, found) if path.is_file())
   path = pathlib.Path(name)
   if path.is_dir():
-    inside = [file for file in sorted(path.iterdir()) if file.name[0] not in "._"]
-    for folder in [file for file in inside if file.is_dir()]:
-      if folder.name.lower() in PART_WORDS:
-        inside += [f for f in sorted(folder.iterdir()) if f.name[0] not in "._"]
-    if parts := [file for file in inside if file.is_dir() and "=" in file.name]:
-      raise DataError(
-        f"{path} is partitioned, as {parts[0].name} shows; columns in such names are"
-        " not read; write it as one folder of files"
-      )
-    # A spec that describe wrote stands beside the files.
-    inside = [file for file in inside if not file.name.endswith(".spec.json")]
-    found = [file for file in inside if file.is_file() and suffix(file)]
-    if not found:
-      raise DataError(
-        f"{path} has no file that can be read; give a folder with files of"
-        f" {sorted(KIND_OF)}"
-      )
-    return found
-  if path.is_file():
-    return [path]
-  matching = sorted(pathlib.Path(name) for name in glob.glob(str(path)))
-  if found := [file for file in matching if file.is_file()]:
+    return _files_in(path)
+  matching = [path] if path.is_file() else map(pathlib.Path, glob.glob(str(path)))
+  if found := sorted(file for file in matching if file.is_file()):
     return found
   raise DataError(f"{path}: no such file; give one, a folder, or a pattern of files")
 
 
+def _files_in(folder: pathlib.Path) -> list[pathlib.Path]:
+  inside = _visible(folder)
+  for inner in inside[:]:
+    if inner.is_dir() and inner.name.lower() in PART_WORDS:
+      inside += _visible(inner)
+  if parts := [file for file in inside if file.is_dir() and "=" in file.name]:
+    raise DataError(
+      f"{folder} is partitioned, as {parts[0].name} shows; columns in such names are"
+      " not read; write it as one folder of files"
+    )
+  # A spec that describe wrote lies beside the files.
+  found = [f for f in inside if f.is_file() and not f.name.endswith(".spec.json")]
+  if found := [file for file in found if suffix(file)]:
+    return found
+  raise DataError(
+    f"{folder} has no file that can be read; give a folder with files of"
+    f" {sorted(KIND_OF)}"
+  )
+
+
+def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
+  return [file for file in sorted(folder.iterdir()) if file.name[0] not in "._"]
+
+
 def suffix(path: pathlib.Path) -> str | None:
-  """The longest of the known endings that a file's name has."""
-  name = path.name.lower()
-  fitting = [end for end in KIND_OF if name.endswith(end)]
+  """The longest known ending of a file's name; None if it has none."""
+  fitting = filter(path.name.lower().endswith, KIND_OF)
   return max(fitting, key=len, default=None)
 
 
@@ -97,9 +89,10 @@ def have_types(name: str) -> bool:
 
 
 def part_of(path: pathlib.Path, table: str) -> str | None:
-  """The part of a table that a file's name says it is, or that of a folder within it.
+  """The part of a table that the name of a file, or of its folder in the table, says.
 
-  `train.csv`, `films-test-00000-of-00002.parquet` and `valid/0.jsonl` say so.
+  `train.csv`, `films-test-00000-of-00002.parquet` and `valid/0.jsonl` do; None for a
+  name that says no part, or several.
   """
   inner = [path.parent.name] if path.parent.parent == pathlib.Path(table) else []
   for text in (path.name, *inner):
@@ -110,7 +103,7 @@ def part_of(path: pathlib.Path, table: str) -> str | None:
 
 
 def folder(name: str) -> str:
-  """Where relative paths in a table begin: the folder of its file, or of its files."""
+  """The folder in which relative paths in a table begin: that of its file or files."""
   if name.startswith((TFDS, SQL)):
     return "."
   path = pathlib.Path(name)
@@ -118,6 +111,6 @@ def folder(name: str) -> str:
 
 
 def beside(path: str, main: str) -> str:
-  """A path relative to the folder of the main table, or else to the current one."""
+  """A path in the folder of the main table if it is there, else in the current one."""
   near = pathlib.Path(folder(main), path)
   return str(near) if near.exists() else path

@@ -1,8 +1,11 @@
-"""Plain Arrow types: the ones that the columns of a `Source` have.
+"""Plain Arrow types: the types that the columns of a `Source` have.
 
 Dictionary- and run-end-encoded columns become what they encode, large and view variants
 the ordinary type, an extension type its storage; a struct at the top becomes a column
 `outer.inner` for each of its fields. Maps, unions and structs within lists stay.
+
+Values are checked in full before they are used: Arrow trusts the offsets in a file, and
+trusts that its strings are UTF-8. With damaged ones it would read beyond an array.
 """
 
 from __future__ import annotations
@@ -10,24 +13,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from deepsets_jax.data.ingest.files import source
-from deepsets_jax.data.ingest.files.checks import sound
-from deepsets_jax.data.ingest.files.source import (
-  READ_ERRORS,
-  first_failing,
-  reason,
-  shorten,
-)
+from deepsets_jax.data.ingest.files.source import READ_ERRORS
 from deepsets_jax.foundation.errors import DataError
 
 _DAMAGED = "the file is damaged, write it again"
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-  """What cells of this type become; a type that is plain stays as it is."""
+  """The plain type that cells of a type become; a plain type stays as it is."""
   is_a = pa.types
   if isinstance(kind, pa.BaseExtensionType):
     return plain_type(kind.storage_type)
@@ -37,10 +35,8 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
     return pa.string()
   if is_a.is_large_binary(kind) or is_a.is_binary_view(kind):
     return pa.binary()
-  if is_a.is_fixed_size_list(kind):
-    return pa.list_(plain_type(kind.value_type), kind.list_size)
   if is_list(kind):
-    return pa.list_(plain_type(kind.value_type))
+    return pa.list_(plain_type(kind.value_type), getattr(kind, "list_size", -1))
   if is_a.is_struct(kind):
     return pa.struct([(field.name, plain_type(field.type)) for field in kind])
   return kind
@@ -48,32 +44,12 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 def is_list(kind: pa.DataType) -> bool:
   """Whether cells are lists, of a fixed size or not, in any of the layouts."""
-  is_a = pa.types
-  return (
-    is_a.is_list(kind)
-    or is_a.is_fixed_size_list(kind)
-    or is_a.is_large_list(kind)
-    or is_a.is_list_view(kind)
-    or is_a.is_large_list_view(kind)
-  )
+  views = pa.ListViewType | pa.LargeListViewType
+  return isinstance(kind, pa.ListType | pa.LargeListType | pa.FixedSizeListType | views)
 
 
-def converts(found: pa.DataType, wanted: pa.DataType) -> bool:
-  """Whether cells of one plain type may be taken for another without a loss.
-
-  Whether each value fits is known when it is read: 3.0 is an integer, 3.5 is not, and 0
-  and 1 are booleans. A string is never taken for a number, nor a number for a string.
-  """
-  if found == wanted or pa.types.is_null(found):
-    return True
-  if pa.types.is_boolean(found) or pa.types.is_boolean(wanted):
-    return _is_number(found) or _is_number(wanted)
-  if is_list(found) and is_list(wanted):
-    return converts(found.value_type, wanted.value_type)
-  return any(family(found) and family(wanted) for family in (_is_number, _is_moment))
-
-
-def _is_number(kind: pa.DataType) -> bool:
+def is_number(kind: pa.DataType) -> bool:
+  """Whether cells are integers, floats or decimals."""
   is_a = pa.types
   return is_a.is_integer(kind) or is_a.is_floating(kind) or is_a.is_decimal(kind)
 
@@ -82,14 +58,52 @@ def _is_moment(kind: pa.DataType) -> bool:
   return pa.types.is_date(kind) or pa.types.is_timestamp(kind)
 
 
+def converts(found: pa.DataType, wanted: pa.DataType) -> bool:
+  """Whether cells of one plain type can be read as another without a loss.
+
+  Whether each value fits is known only when it is read: 3.0 is an integer, 3.5 is not,
+  and 0 and 1 are booleans. Strings never become numbers here, nor numbers strings.
+  """
+  if found == wanted or pa.types.is_null(found):
+    return True
+  if pa.types.is_boolean(found) or pa.types.is_boolean(wanted):
+    return is_number(found) or is_number(wanted)
+  if is_list(found) and is_list(wanted):
+    return converts(found.value_type, wanted.value_type)
+  return any(family(found) and family(wanted) for family in (is_number, _is_moment))
+
+
+def as_type(cells: pa.Array, kind: pa.DataType) -> pa.Array:
+  """Convert cells to a type, without a loss.
+
+  A time becomes its date, 0 and 1 booleans, and 3.0 an integer.
+
+  Raises:
+    pa.ArrowInvalid: A value does not fit.
+  """
+  is_a = pa.types
+  if cells.type == kind and str(cells.type) == str(kind):
+    return cells
+  if is_a.is_timestamp(cells.type) and is_a.is_date(kind):
+    return pc.floor_temporal(cells, unit="day").cast(kind)
+  if is_a.is_boolean(kind) and not is_a.is_null(cells.type):
+    whole = cells.cast(pa.int64())
+    if not pc.all(pc.is_in(whole, pa.array([0, 1, None])), min_count=0).as_py():
+      raise pa.ArrowInvalid("it is neither 0 nor 1")
+    return whole.cast(kind)
+  if is_a.is_boolean(cells.type) and not is_a.is_boolean(kind):
+    cells = cells.cast(pa.int8())
+  return cells.cast(kind)
+
+
 @dataclasses.dataclass(frozen=True)
 class Layout:
   """How the columns of a file become plain ones.
 
   Attributes:
     where: The file.
-    schema: Of the plain columns.
-    paths: Of each plain column: names, down the structs of the file.
+    schema: Names and types of the plain columns.
+    paths: For each plain column, the names that lead to it through the structs.
   """
 
   where: str
@@ -97,16 +111,12 @@ class Layout:
   paths: Mapping[str, tuple[str, ...]]
 
   @classmethod
-  def of(
-    cls,
-    where: str,
-    found: pa.Schema,
-  ) -> Layout:
-    """The layout of a file with the types `found`.
+  def of(cls, where: str, found: pa.Schema) -> Layout:
+    """The layout of a file.
 
     Args:
       where: The file.
-      found: Its own types.
+      found: The schema in the file.
 
     Raises:
       DataError: Two columns of one name, one without a name, or one whose type cannot
@@ -117,7 +127,8 @@ class Layout:
       leaves = list(_leaves((), found))
     except UnicodeDecodeError as error:
       raise DataError(
-        f"{where}: a column's name is no UTF-8 ({shorten(error.object)}); {_DAMAGED}"
+        f"{where}: the name of a column is not UTF-8 ({source.shorten(error.object)});"
+        f" {_DAMAGED}"
       ) from error
     paths, fields = {}, []
     for path, kind in leaves:
@@ -136,80 +147,62 @@ class Layout:
 
   def read(
     self, batch: pa.RecordBatch, names: Sequence[str], row: int
-  ) -> pa.RecordBatch:
-    """The plain columns of these names in a batch of the file's columns.
+  ) -> Iterator[pa.RecordBatch]:
+    """The plain columns of a batch, split to the limits of a batch.
 
     Args:
-      batch: As the file has it.
-      names: Of plain columns.
-      row: Of the batch's first row in the file, for messages.
+      batch: Columns as the file has them.
+      names: The plain columns to return.
+      row: Row of the file with which the batch begins, for messages.
 
     Raises:
-      DataError: A value is damaged, or not of the type that is wanted.
+      DataError: A value is damaged.
     """
-    arrays = [self._column(batch, name, row) for name in names]
     schema = pa.schema([self.schema.field(name) for name in names])
-    if not names:
-      return source.rows_only(batch.num_rows)
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+    for piece in source.split(batch):
+      arrays = [self._column(piece, name, row) for name in names]
+      yield source.make_batch(arrays, schema, piece.num_rows)
+      row += piece.num_rows
 
   def _column(self, batch: pa.RecordBatch, name: str, row: int) -> pa.Array:
-    path = self.paths[name]
-    array = batch.column(path[0])
+    root, *path = self.paths[name]
+    column = batch.column(root)
     try:
-      array = sound(array)
+      array = sound(column)
     except READ_ERRORS as error:
-      raise self._damaged(array, name, row, error) from error
-    for part in path[1:]:
+      index = source.first_failing(len(column), lambda i, n: sound(column.slice(i, n)))
+      value, advice = "", _DAMAGED
+      if "UTF8" in str(error):
+        value = _raw(column.slice(index, 1))
+        advice = "a string must be UTF-8: write such bytes as binary, or decode them"
+      raise DataError(
+        f"{self.where}, row {row + index}, column {name!r}:"
+        f" {value}{source.reason(error)}; {advice}"
+      ) from error
+    for part in path:
       array = pc.struct_field(_stored(array), array.type.get_field_index(part))
     return _stored(array).cast(self.schema.field(name).type)
 
-  def _damaged(
-    self, array: pa.Array, name: str, row: int, error: Exception
-  ) -> DataError:
-    def fails(begin: int, count: int) -> bool:
-      try:
-        sound(array.slice(begin, count))
-      except READ_ERRORS:
-        return True
-      return False
 
-    index = first_failing(len(array), fails)
-    value, advice = "", _DAMAGED
-    if "UTF8" in str(error):
-      # Its offsets were found to be good first.
-      value = _raw(array.slice(index, 1))
-      advice = "a string must be UTF-8: write such bytes as binary, or decode them"
-    return DataError(
-      f"{self.where}, row {row + index}, column {name!r}: {value}{reason(error)};"
-      f" {advice}"
-    )
+def check_names(where: str, names: Sequence[str], hint: str = "") -> None:
+  """Raises `DataError` for a name that is empty or occurs twice.
 
-
-def check_names(where: str, names: Sequence[str]) -> None:
-  """Raises `DataError` for a name that is empty, or there twice."""
+  Args:
+    where: The file.
+    names: Names of all columns.
+    hint: Words at the end of the message on a name that occurs twice.
+  """
   for place, name in enumerate(names):
     if not name.strip():
       raise DataError(
-        f"{where}: column {place} has no name; give it one, or leave it out (pandas"
-        " writes its index so: to_csv(index=False))"
+        f"{where}: column {place} has no name; give it one, or leave it out (an index"
+        " of pandas is left out by to_csv(index=False))"
       )
     if name in names[:place]:
       raise DataError(
         f"{where}: columns {names.index(name)} and {place} are both {name!r}; rename"
-        " one"
+        f" one{hint}"
       )
-
-
-def check_same_names(
-  where: str, names: Sequence[str], other: str, others: Sequence[str]
-) -> None:
-  """Raises `DataError` where two files do not have the same columns."""
-  if differing := sorted(set(names) ^ set(others)):
-    raise DataError(
-      f"{where}: column {differing[0]!r} is not in both this file and {other}; write"
-      " all files with the same columns, or read one of them alone"
-    )
 
 
 def _stored(array: pa.Array) -> pa.Array:
@@ -224,7 +217,7 @@ def _stored(array: pa.Array) -> pa.Array:
 def _leaves(
   path: tuple[str, ...], fields: pa.Schema | pa.StructType
 ) -> Iterator[tuple[tuple[str, ...], pa.DataType]]:
-  """The columns with the types they have, structs opened; an empty one stays."""
+  """Paths and types of the columns, structs opened; a struct without fields stays."""
   for field in fields:
     below = field.type
     while isinstance(below, pa.BaseExtensionType):
@@ -236,15 +229,11 @@ def _leaves(
 
 
 def _readable(where: str, name: str, kind: pa.DataType) -> pa.DataType:
-  """The plain type of a column.
-
-  Raises:
-    DataError: Arrow cannot convert it.
-  """
+  """The plain type of a column; raises `DataError` if Arrow cannot convert to it."""
   plain = plain_type(kind)
   try:
     _stored(pa.array([], kind)).cast(plain)
-  except (pa.ArrowException, TypeError, ValueError) as error:
+  except READ_ERRORS as error:
     raise DataError(
       f"{where}, column {name!r}: type {kind} cannot be read; write it as {plain}"
     ) from error
@@ -252,8 +241,73 @@ def _readable(where: str, name: str, kind: pa.DataType) -> pa.DataType:
 
 
 def _raw(cell: pa.Array) -> str:
-  """The bytes of a string that is not UTF-8, or nothing."""
+  """The bytes of a string that is not UTF-8; "" if they cannot be shown."""
   try:
-    return f"{shorten(cell.cast(pa.binary())[0].as_py())} is damaged: "
+    # Safe, since its offsets were found to be good before its bytes were looked at.
+    return f"{source.shorten(cell.cast(pa.binary())[0].as_py())} is damaged: "
   except (*READ_ERRORS, IndexError):
     return ""
+
+
+def check_buffers(array: pa.Array) -> None:
+  """Raises `pa.ArrowInvalid` if buffers are too short for the array; cheap."""
+  if not _is_view(array.type):
+    array.validate()
+    return
+  # As Arrow's own check, which asks for an offset too many of a list of views.
+  width = 8 if pa.types.is_large_list_view(array.type) else 4
+  for buffer in array.buffers()[1:3]:
+    if buffer.size < (array.offset + len(array)) * width:
+      raise pa.ArrowInvalid(f"a buffer of {buffer.size} bytes is too short")
+  check_buffers(array.values)
+
+
+def sound(array: pa.Array) -> pa.Array:
+  """Check every value, and return an array of them alone.
+
+  Values outside a slice are dropped from within lists too: Arrow would keep and convert
+  all of them. An extension array comes back as its storage, a list of views as a large
+  list.
+
+  Raises:
+    pa.ArrowInvalid: An offset is out of range, or a string is not UTF-8.
+  """
+  kind = array.type
+  if isinstance(kind, pa.BaseExtensionType):
+    return sound(array.storage)
+  if pa.types.is_fixed_size_list(kind) and kind.list_size:
+    begin, count = array.offset * kind.list_size, len(array) * kind.list_size
+    values = sound(array.values.slice(begin, count))
+    return pa.FixedSizeListArray.from_arrays(
+      values, kind.list_size, mask=array.is_null()
+    )
+  if pa.types.is_struct(kind) and kind.num_fields:
+    fields = [sound(array.field(i)) for i in range(kind.num_fields)]
+    names = [field.name for field in kind]
+    return pa.StructArray.from_arrays(fields, names, mask=array.is_null())
+  if isinstance(kind, pa.ListType | pa.LargeListType) or _is_view(kind):
+    return _sound_list(array) if len(array) else array
+  array.validate(full=True)
+  return array
+
+
+def _sound_list(array: pa.Array) -> pa.Array:
+  begins = array.offsets.to_numpy().astype(np.int64)
+  if _is_view(array.type):
+    sizes = array.sizes.to_numpy().astype(np.int64)
+  else:
+    begins, sizes = begins[:-1], np.diff(begins)
+  valid = array.is_valid().to_numpy(zero_copy_only=False)
+  good = (begins >= 0) & (sizes >= 0) & (begins + sizes <= len(array.values))
+  if not good[valid].all():
+    raise pa.ArrowInvalid("list offsets are out of range")
+  # Not by a cast, which takes the offsets of views for those of lists.
+  ends = np.concatenate([[0], np.cumsum(np.where(valid, sizes, 0))])
+  short = pa.types.is_list(array.type)
+  make = pa.ListArray if short else pa.LargeListArray
+  offsets = pa.array(ends, pa.int32() if short else pa.int64())
+  return make.from_arrays(offsets, sound(array.flatten()), mask=array.is_null())
+
+
+def _is_view(kind: pa.DataType) -> bool:
+  return isinstance(kind, pa.ListViewType | pa.LargeListViewType)

@@ -1,24 +1,28 @@
-"""What every file of columns is read as: a schema, and batches of rows in order."""
+"""The interface of every table: a schema, and record batches of its rows in order."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
+import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from deepsets_jax.foundation.errors import DataError
 
-# Rows of a batch, fewer where they are wide: a batch is about this many bytes at most.
+# Limits of a batch: wide rows make it shorter than `BATCH_ROWS`.
 BATCH_ROWS = 8192
 BATCH_BYTES = 1 << 26
 # Characters of a value in a message.
 _SHOWN = 60
+DAMAGED = "it is truncated or damaged, write it again"
 
-# What the libraries below raise for a damaged file. Arrow's own errors are of these
-# types or `ArrowException`s.
+# What the libraries raise for a damaged file. Arrow's own errors are of the types of
+# Python, or `ArrowException`s.
 READ_ERRORS = (
+  duckdb.Error,
   pa.ArrowException,
   OSError,
   EOFError,
@@ -30,43 +34,16 @@ READ_ERRORS = (
 
 
 class Source(Protocol):
-  """Rows of typed columns, read in batches, as often as one likes.
+  """Rows of typed columns, read in batches, any number of times.
 
-  Types are plain: no dictionaries, no large or view variants, no structs at the top.
+  Types are plain: no dictionaries, no large or view variants, no structs at the top. A
+  subclass implements `_stream` or `_read`, and `_line` where rows are lines of a text.
 
   Attributes:
-    where: What to call it in a message: the path.
-    schema: Of all columns.
-    num_rows: None where it is known only after reading.
+    where: Name of the table in messages: its path.
+    schema: Names and types of all columns.
+    num_rows: Number of rows; None if only reading finds it out.
     notes: Sentences about the file that a person should read.
-  """
-
-  where: str
-  schema: pa.Schema
-  num_rows: int | None
-  notes: Sequence[str]
-
-  def at(self, row: int) -> str:
-    """Where a row is, for messages: the file and the row in it."""
-    ...
-
-  def batches(
-    self, columns: Sequence[str] | None = None, *, start: int = 0
-  ) -> Iterator[pa.RecordBatch]:
-    """Record batches of these columns (None: all) from row `start` on, in order.
-
-    A batch has at most `BATCH_ROWS` rows, and at least one.
-
-    Raises:
-      DataError: No such column; a row that cannot be read.
-    """
-    ...
-
-
-class Streamed:
-  """A source of which rows before the first that is asked for are read, and dropped.
-
-  A subclass has `where`, `schema` and `_read`, which gives the batches of some columns.
   """
 
   where: str
@@ -75,35 +52,50 @@ class Streamed:
   notes: Sequence[str] = ()
 
   def at(self, row: int) -> str:
-    """Where a row is, for messages."""
-    return f"{self.where}, row {row}"
+    """Place of a row for messages: the file, the row, and in a text file the line."""
+    line = self._line(row)
+    return f"{self.where}, row {row}" + (f" (line {line})" if line else "")
 
   def batches(
     self, columns: Sequence[str] | None = None, *, start: int = 0
   ) -> Iterator[pa.RecordBatch]:
-    """Batches as `Source` describes."""
-    names = select(self.where, self.schema, columns)
-    return joined(skipped(self._read(names), start))
+    """Read record batches, in the order of the rows.
 
-  def _read(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    Args:
+      columns: Names of the columns to read; None for all.
+      start: First row to read.
+
+    Returns:
+      Batches of 1 to `BATCH_ROWS` rows.
+
+    Raises:
+      DataError: There is no such column, or a row cannot be read.
+    """
+    return joined(self._read(self._select(columns), start))
+
+  def _select(self, columns: Sequence[str] | None) -> tuple[str, ...]:
+    names = self.schema.names
+    for name in columns or ():
+      if name not in names:
+        raise DataError(f"{self.where}: no column {name!r}; it has {names}")
+    return tuple(names if columns is None else columns)
+
+  def _read(self, names: Sequence[str], start: int) -> Iterator[pa.RecordBatch]:
+    """Batches of any size of these columns from row `start` on."""
+    return skipped(self._stream(names), start)
+
+  def _stream(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Batches of any size of these columns from the first row on."""
     raise NotImplementedError
 
-
-def select(
-  where: str, schema: pa.Schema, columns: Sequence[str] | None
-) -> tuple[str, ...]:
-  """The names of the columns to read; None stands for all."""
-  if columns is None:
-    return tuple(schema.names)
-  for name in columns:
-    if name not in schema.names:
-      raise DataError(f"{where}: no column {name!r}; it has {schema.names}")
-  return tuple(columns)
+  def _line(self, row: int) -> int | None:
+    """Line of the file, from 1 on, on which a row begins; None if unknown."""
+    return None
 
 
 def shorten(value: object) -> str:
   """The repr of a value, cut to `_SHOWN` characters."""
-  # No repr of what is long: it would be longer still.
+  # Cut first: the repr of a long string would be longer still.
   if isinstance(value, str | bytes):
     value = value[: _SHOWN + 1]
   text = repr(value)
@@ -111,7 +103,7 @@ def shorten(value: object) -> str:
 
 
 def shorten_names(names: Sequence[str], most: int = 20) -> str:
-  """Names for a message, not too many of them."""
+  """A list of names for a message, cut after `most` of them."""
   more = f" and {len(names) - most} more" if len(names) > most else ""
   return f"{list(names[:most])}{more}"
 
@@ -122,15 +114,54 @@ def reason(error: BaseException) -> str:
   return lines[0][:200].rstrip(" .")
 
 
+@contextlib.contextmanager
+def located_errors(place: str, advice: str = DAMAGED) -> Iterator[None]:
+  """Context that turns errors of the libraries into a `DataError`.
+
+  Args:
+    place: The file, and if known the row and the column.
+    advice: How to repair it.
+  """
+  try:
+    yield
+  except DataError:
+    raise
+  except READ_ERRORS as error:
+    raise DataError(f"{place} cannot be read ({reason(error)}); {advice}") from error
+
+
+def first_failing(length: int, attempt: Callable[[int, int], object]) -> int:
+  """Index of the first of `length` items that cannot be read, found by halving.
+
+  Args:
+    length: Number of items, of which at least one cannot be read.
+    attempt: (begin, count) -> anything; raises one of `READ_ERRORS` if one of `count`
+      items from `begin` on cannot be read.
+  """
+  begin, end = 0, length
+  while end - begin > 1:
+    middle = (begin + end) // 2
+    try:
+      attempt(begin, middle - begin)
+      begin = middle
+    except READ_ERRORS:
+      end = middle
+  return begin
+
+
 def check_all(good: pa.Array) -> None:
-  """Raises `pa.ArrowInvalid` unless all of some booleans are true, or null."""
+  """Raises `pa.ArrowInvalid` unless all booleans are true or null."""
   if not pc.all(good, min_count=0).as_py():
-    raise pa.ArrowInvalid("a value is written in another way")
+    raise pa.ArrowInvalid("it is written in another way")
 
 
-def rows_only(count: int) -> pa.RecordBatch:
-  """A batch without columns: its number of rows."""
-  return pa.RecordBatch.from_arrays([pa.nulls(count)], [""]).select([])
+def make_batch(
+  arrays: Sequence[pa.Array], schema: pa.Schema, rows: int
+) -> pa.RecordBatch:
+  """A record batch that has `rows` rows even without columns."""
+  if not arrays:
+    return pa.RecordBatch.from_arrays([pa.nulls(rows)], [""]).select([])
+  return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def skipped(batches: Iterable[pa.RecordBatch], start: int) -> Iterator[pa.RecordBatch]:
@@ -142,23 +173,21 @@ def skipped(batches: Iterable[pa.RecordBatch], start: int) -> Iterator[pa.Record
     yield batch.slice(begin)
 
 
-def cut(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-  """The batch in pieces that are not too long, nor too wide."""
-  for begin in range(0, batch.num_rows, BATCH_ROWS):
-    yield from _halved(batch.slice(begin, BATCH_ROWS))
-
-
-def _halved(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+def split(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+  """Slices of a batch of at most `BATCH_ROWS` rows and about `BATCH_BYTES` bytes."""
   half = batch.num_rows // 2
-  if half and batch.nbytes > BATCH_BYTES:
-    yield from _halved(batch.slice(0, half))
-    yield from _halved(batch.slice(half))
+  if batch.num_rows > BATCH_ROWS:
+    for begin in range(0, batch.num_rows, BATCH_ROWS):
+      yield from split(batch.slice(begin, BATCH_ROWS))
+  elif half and batch.nbytes > BATCH_BYTES:
+    yield from split(batch.slice(0, half))
+    yield from split(batch.slice(half))
   else:
     yield batch
 
 
 def joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-  """The same rows, with neighbours joined that are small together."""
+  """The same rows in fewer batches: small neighbours become one, empty ones vanish."""
   pending, rows, size = [], 0, 0
   for batch in batches:
     if not batch.num_rows:
@@ -174,25 +203,4 @@ def joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def _join(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-  if len(batches) == 1:
-    return batches[0]
-  if not batches[0].num_columns:
-    return rows_only(sum(batch.num_rows for batch in batches))
-  return pa.concat_batches(batches)
-
-
-def first_failing(length: int, fails: Callable[[int, int], bool]) -> int:
-  """The first of `length` rows that fails, one of which must.
-
-  Args:
-    length: Number of rows.
-    fails: Whether one of `count` rows from `begin` on fails.
-  """
-  begin, end = 0, length
-  while end - begin > 1:
-    middle = (begin + end) // 2
-    if fails(begin, middle - begin):
-      end = middle
-    else:
-      begin = middle
-  return begin
+  return batches[0] if len(batches) == 1 else pa.concat_batches(batches)
