@@ -86,10 +86,6 @@ class SequenceEncoder(nn.Module):
       values = values * weights.astype(values.dtype)[:, None]
     return Ragged(values, elements.offsets)
 
-  def rollout(self, mass: Float[Array, "n"]) -> Float[Array, "n"]:
-    """See `transformer.Transformer.rollout`; a weight of an element is left out."""
-    return self.transformer.rollout(mass) if self.layers else mass
-
   def _fading(self, after: Int[Array, "n"]) -> Float[Array, "n d"]:
     """What elements are multiplied by for the number that come after them."""
     shape = (self.max_positions, self.features)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from deepsets_jax.encoders.importance import keep_attended, pull_back
+from deepsets_jax.encoders.importance import sow_attended
 from deepsets_jax.encoders.layers import activation, to_common_space
 from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Ragged, attention
@@ -22,7 +22,7 @@ from deepsets_jax.ragged import Ragged, attention
 class MultiHeadAttention(nn.Module):
   """Each query over the keys of its own segment (Vaswani et al., 2017).
 
-  In the collection "importance" it sows what `pull_back` needs.
+  It reports its queries and keys, see `encoders.importance`.
 
   Attributes:
     features: `d`, of queries, keys and results.
@@ -59,7 +59,7 @@ class MultiHeadAttention(nn.Module):
       q, k = rotate(q, positions), rotate(k, positions)
     flops = attention.uncounted_flops(plan, self.heads, width, width)
     self.sow("cost", "attention_flops", flops)
-    keep_attended(self, q, k, plan)
+    sow_attended(self, q, k, plan)
     attended = attention.attend(q, k, v, plan).reshape(-1, self.features)
     return to_common_space(self.features, self.dtype)(attended)
 
@@ -213,19 +213,6 @@ class Transformer(nn.Module):
     # Elements leave with a length of about 1, as they came.
     values = layer_norm(values, self.dtype, "norm", scale=self.features**-0.5)
     return elements.replace(values=values)
-
-  def rollout(self, mass: Float[Array, "n"]) -> Float[Array, "n"]:
-    """The elements that came in from which a mass on those that went out comes.
-
-    Attention rollout, see `pull_back`; each example's mass stays its own, and all of
-    it. To be called in the same `apply` as the transformer, once it has been called,
-    with "importance" mutable.
-    """
-    sown = self.variables["importance"]
-    for index in reversed(range(self.layers)):
-      block = sown[f"block_{index}"]["MultiHeadAttention_0"]
-      mass = sum(pull_back(block, mass))
-    return mass
 
 
 def sinusoids(positions: Float[Array, "n"], features: int) -> Float[Array, "n d"]:

@@ -20,11 +20,6 @@ from deepsets_jax.encoders import (
   TokenEncoder,
   activation,
 )
-from deepsets_jax.encoders.importance import (
-  forget_attended,
-  sow_importance,
-  wants_importance,
-)
 from deepsets_jax.encoders.sequence import POSITIONS
 from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.fusion import FUSIONS, Fusion
@@ -77,20 +72,15 @@ class Head(nn.Module):
 
 
 class SetModel(nn.Module):
-  """Encoders, fusion and head.
+  """A model of encoders, a fusion and a head.
 
-  If the fusion attends, the weight of each element of the input is sown in the
-  collection "importance", as "attention": the fusion's, see `fusion.base.Fusion`, and
-  where elements have met in an encoder's transformer, its rollout
-  (`encoders.transformer.Transformer.rollout`).
-
-    _, sown = model.apply(variables, modalities, mutable=["importance"])
-    weights = sown["importance"]["attention"]  # by modality `[n]`
+  `analysis.attribution.rollout.attention_weights` gives the weight of each element in
+  the attention of the model.
 
   Attributes:
-    encoders: By modality. Any subset of them may be in a batch.
-    fusion: See `fusion`.
-    head: Fused vectors to logits.
+    encoders: The encoder of each modality. A batch may have any of the modalities.
+    fusion: A `fusion.Fusion` from encoded modalities to one vector per example.
+    head: A module from fused vectors to logits, such as `Head`.
   """
 
   encoders: Mapping[str, nn.Module]
@@ -111,10 +101,7 @@ class SetModel(nn.Module):
     self, modalities: Mapping[str, Ragged], *, train: bool = False
   ) -> Float[Array, "b f"]:
     """The fused vector of each example."""
-    fused = self.fusion(self._encode(modalities, train), train=train)
-    if wants_importance(self):
-      self._sow_importance()
-    return fused
+    return self.fusion(self._encode(modalities, train), train=train)
 
   def lift(self, modalities: Mapping[str, Ragged]) -> dict[str, Any]:
     """The partial state of each modality, of a fusion that merges such."""
@@ -134,16 +121,6 @@ class SetModel(nn.Module):
       name: self.encoders[name](ragged, train=train)
       for name, ragged in modalities.items()
     }
-
-  def _sow_importance(self) -> None:
-    if self.fusion.has_variable("importance", "attention"):
-      weights = dict(self.fusion.get_variable("importance", "attention"))
-      for name, mass in weights.items():
-        # An encoder of single elements has none.
-        if hasattr(self.encoders[name], "rollout"):
-          weights[name] = self.encoders[name].rollout(mass)
-      sow_importance(self, "attention", weights)
-    forget_attended(self)
 
 
 def build_set_model(

@@ -10,6 +10,7 @@ from ml_collections import config_dict
 
 from configs import base, debian_programs, debian_structures
 from deepsets_jax import encoders
+from deepsets_jax.analysis.attribution.rollout import attention_weights, read_reports
 from deepsets_jax.data.datasets import debian_programs as programs
 from deepsets_jax.data.tables.schema import Modality, Schema, Target
 from deepsets_jax.fusion import MILFusion, SetPoolFusion, SingleStreamFusion
@@ -127,31 +128,20 @@ def random_sets(seed):
   return {k: [x.astype(np.float32) for x in v] for k, v in lists.items()}
 
 
-def telling(model, params):
-  """Of modalities: the logits, and what is told of importance."""
-
-  def apply(modalities):
-    return model.apply({"params": params}, modalities, mutable=["importance"])
-
-  return apply
-
-
-class TestImportance:
+class TestAttention:
   @pytest.mark.slow
-  def test_attention_goes_back_through_an_encoder_that_mixes(self):
+  def test_goes_back_through_an_encoder_that_mixes(self):
     model = of_sequences(MILFusion(("face", "image"), FEATURES, hidden=5))
     sets = random_sets(0)
     modalities = {name: pack(lists, 9) for name, lists in sets.items()}
     params = model.init(jax.random.key(0), modalities)["params"]
-    logits, sown = jax.jit(telling(model, params))(modalities)
-    plain = jax.jit(model.apply)({"params": params}, modalities)
-    np.testing.assert_allclose(logits, plain, 1e-5, 1e-6)
+    weights = jax.jit(functools.partial(attention_weights, model))(
+      {"params": params}, modalities
+    )
     got = {
-      name: part.replace(values=sown["importance"]["attention"][name]).to_lists()
+      name: part.replace(values=weights[name]).to_lists()
       for name, part in modalities.items()
     }
-    # Queries and keys are not returned.
-    assert all(leaf.ndim == 1 for leaf in jax.tree.leaves(sown))
     params = jax.device_get(params)
     for i in range(NUM_EXAMPLES):
       face, image = (
@@ -169,22 +159,20 @@ class TestImportance:
         np.testing.assert_allclose(got[name][i], want[name], 1e-4, 1e-5)
 
   @pytest.mark.parametrize("pools", [("max",), ("max", "softmax")])
-  def test_is_where_a_reader_looks_and_not_where_there_is_none(self, pools):
+  def test_is_there_only_if_the_fusion_attends(self, pools):
     model = of_sequences(SetPoolFusion(("face", "image"), FEATURES, pools=pools))
     modalities = {name: pack(lists, 9) for name, lists in random_sets(0).items()}
 
-    def told(key):
+    def shapes(key):
       variables = model.init(key, modalities)
       assert "importance" not in variables
-      return telling(model, variables["params"])(modalities)[1]["importance"]
+      reports = read_reports(model, variables, modalities)
+      weights = attention_weights(model, variables, modalities)
+      return reports["fusion"]["argmax"], weights
 
-    sown = jax.eval_shape(told, jax.random.key(0))
-    assert ("attention" in sown) == ("softmax" in pools)
-    assert {k: v.shape for k, v in sown["fusion"]["argmax"].items()} == {
-      "face": (9,),
-      "image": (9,),
-    }
-    assert all(leaf.ndim == 1 for leaf in jax.tree.leaves(sown))
+    shares, weights = jax.eval_shape(shapes, jax.random.key(0))
+    assert {k: v.shape for k, v in shares.items()} == {"face": (9,), "image": (9,)}
+    assert (weights is not None) == ("softmax" in pools)
 
   @pytest.mark.slow
   def test_is_the_same_shard_by_shard_on_many_devices(self):
@@ -196,18 +184,18 @@ class TestImportance:
       for seed in range(2 * jax.device_count())
     ]
     params = model.init(jax.random.key(0), shards[0])["params"]
-    apply = telling(model, params)
+    weights = functools.partial(attention_weights, model, {"params": params})
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *shards)
     on_devices = jax.shard_map(
-      lambda modalities: jax.lax.map(lambda one: apply(one)[1], modalities),
+      lambda modalities: jax.lax.map(weights, modalities),
       mesh=sharding.make_mesh(),
       in_specs=jax.P(sharding.AXIS),
       out_specs=jax.P(sharding.AXIS),
     )
-    got = jax.jit(on_devices)(stacked)["importance"]["attention"]
-    alone = jax.jit(lambda one: apply(one)[1])
+    got = jax.jit(on_devices)(stacked)
+    alone = jax.jit(weights)
     for index, shard in enumerate(shards):
-      want = alone(shard)["importance"]["attention"]
+      want = alone(shard)
       for name in names:
         np.testing.assert_allclose(got[name][index], want[name], 1e-5, 1e-6)
 
