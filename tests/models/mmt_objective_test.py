@@ -171,7 +171,7 @@ def test_bad_input_is_named():
       metrics(np.zeros((5, 2)))
     with pytest.raises(ValueError, match="a mask of 3 captions: there are 4"):
       metrics(np.zeros((4, 2)), np.ones(3, bool))
-    with pytest.raises(ValueError, match="the mask leaves none"):
+    with pytest.raises(ValueError, match="the mask leaves no caption"):
       metrics(np.zeros((4, 2)), np.zeros(4, bool))
     with pytest.raises(ValueError, match="not finite"):
       metrics(np.full((4, 2), np.nan))
