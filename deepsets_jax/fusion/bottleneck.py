@@ -87,9 +87,8 @@ class BottleneckFusion(Fusion):
       own, copies = layer(own, shared, streams, train=train)
       if copies:
         copies = {name: x.reshape(b, -1) for name, x in copies.items()}
-        shared = (
-          mean_of_present(copies, present).reshape(shared.shape).astype(self.dtype)
-        )
+        mean = mean_of_present(copies, present)
+        shared = mean.reshape(shared.shape).astype(self.dtype)
     sow_importance(self, "slots", streams.slots)
     return mean_of_present(self._read(own, modalities), present)
 

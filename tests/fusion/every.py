@@ -1,4 +1,4 @@
-"""What tests of every fusion share: sets, parameters, compiled functions."""
+"""Sets, parameters and compiled functions for tests of every fusion."""
 
 import functools
 
@@ -32,7 +32,7 @@ def params_of(name):
 
 @functools.partial(jax.jit, static_argnums=0)
 def fused_with(name, params, modalities):
-  """The fused vectors by given parameters."""
+  """The fused vectors for given parameters."""
   return FUSIONS[name][0].apply({"params": params}, modalities, train=False)
 
 

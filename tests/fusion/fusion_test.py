@@ -74,8 +74,8 @@ class TestEveryFusion:
     undeclared = {k: v for k, v in sets.items() if k != gone}
     got, want = fused(name, pack_all(absent)), fused(name, pack_all(undeclared))
     if name in ROUNDED:
-      # The two programs differ, and XLA does not round a fused exponential alike in
-      # both; the algebra is exact, see the next test.
+      # XLA rounds a fused exponential differently in the two programs. The algebra is
+      # exact, see the next test.
       np.testing.assert_allclose(got, want, 1e-6, 1e-7)
     else:
       np.testing.assert_array_equal(got, want)
@@ -119,7 +119,7 @@ class TestEveryFusion:
 
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *shards)
     compiled = jax.jit(on_devices).lower(params_of(name), stacked).compile()
-    assert "all-" not in compiled.as_text()  # Pooling talks to no other device.
+    assert "all-" not in compiled.as_text()  # Fusion needs no other device.
     got, weights = compiled(params_of(name), stacked)
     want = np.concatenate([fused(name, shard) for shard in shards])
     np.testing.assert_allclose(got, want, 1e-5, 1e-5)
@@ -155,7 +155,7 @@ def test_a_learned_placeholder_learns_only_from_absence():
   assert np.all(gradient["placeholder_text"] == NUM_EXAMPLES)
 
 
-def test_bad_arguments_say_what_is_possible():
+def test_bad_arguments_are_refused():
   modalities = pack_all(dict.fromkeys(NAMES, [np.ones((1, FEATURES))] * NUM_EXAMPLES))
   module = fusion.ConcatFusion(NAMES, FEATURES, placeholder="mean")
   with pytest.raises(ValueError, match="unknown placeholder 'mean'.*'learned'"):

@@ -45,7 +45,7 @@ def test_importances_add_up_to_one_over_present_elements_and_modalities():
   np.testing.assert_allclose(sum(modalities.values()), [1, 1, 1, 0], 1e-6)
 
 
-def test_importances_are_those_of_a_loop_over_examples():
+def test_importances_agree_with_a_loop_over_examples():
   params, _, sown = fused()
   codes = {name: params[f"code_{name}"] for name in NAMES}
   for name, lists in SETS.items():
@@ -62,7 +62,7 @@ def test_importances_are_those_of_a_loop_over_examples():
   np.testing.assert_allclose(got, want, 1e-5, 1e-6)
 
 
-def test_the_result_is_the_elements_weighed_by_both_importances():
+def test_the_result_is_the_sum_of_elements_weighted_by_both_importances():
   params, result, sown = fused()
   weights = jax.tree.map(np.asarray, sown["importance"])
   total = np.zeros(FEATURES)
@@ -92,7 +92,7 @@ def test_gradients_are_finite_and_come_only_from_what_is_present():
   assert not np.any(of_both["code_words"])
 
 
-def test_in_a_model_importances_are_where_the_docstring_says():
+def test_in_a_model_importances_have_the_documented_names():
   model = set_model.SetModel(
     encoders={name: encoders.DenseEncoder(FEATURES) for name in NAMES},
     fusion=MODULE,

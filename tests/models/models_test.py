@@ -49,7 +49,7 @@ SETS = st.fixed_dictionaries({name: set_lists() for name in SCHEMA.modalities})
 
 
 def to_batch(sets):
-  """Vectors as they are; a token is told by its vector's first feature."""
+  """A batch of vectors as they are; tokens come from a vector's first feature."""
   modalities = {name: pack(lists) for name, lists in sets.items()}
   word = modalities["word"]
   ids = jnp.abs(word.values[:, 0] * 7).astype(jnp.int32) % 5
@@ -84,7 +84,7 @@ class TestEveryModel:
     want = apply(variables, without(batch, [gone]).modalities)
     if fusion in ("set_pool", "concat"):
       np.testing.assert_array_equal(got, want)
-    else:  # Rounded by the program, see tests/fusions.
+    else:  # XLA's rounding depends on the program, see `fusion_test`.
       np.testing.assert_allclose(got, want, 1e-5, 1e-6)
 
   @hypothesis.given(sets=SETS)
@@ -105,7 +105,7 @@ class TestEveryModel:
 
 
 def of_sequences(fusion, layers=2):
-  """Faces are read by a transformer, that is computed again; images are not."""
+  """A model whose faces go through a transformer with remat; images do not."""
   sequence = encoders.SequenceEncoder(
     encoders.DenseEncoder(FEATURES),
     FEATURES,
@@ -218,7 +218,7 @@ def _gradient(fusion, modalities):
     ({"fading": ("image",)}, "fading: 'image' is declared unordered"),
   ],
 )
-def test_positions_and_sequences_that_cannot_be_are_named(overrides, message):
+def test_bad_positions_and_sequences_are_refused(overrides, message):
   config = base.get_config().model
   for name in (*SCHEMA.modalities, "smell"):
     config.positions[name] = config_dict.placeholder(str)
@@ -228,7 +228,7 @@ def test_positions_and_sequences_that_cannot_be_are_named(overrides, message):
 
 
 @pytest.mark.parametrize("fusion", ["two_stage", "single_stream"])
-def test_heads_that_do_not_divide_the_width_are_named(fusion):
+def test_heads_that_do_not_divide_the_width_are_refused(fusion):
   config = base.get_config().model
   config.update(features=FEATURES, fusion=fusion)
   model = set_model.build_set_model(config, SCHEMA, np.zeros(4))
@@ -328,9 +328,7 @@ class TestHead:
     (False, FEATURES, encoders.DenseEncoder),
   ],
 )
-def test_vectors_that_are_encoded_to_the_width_are_taken_as_they_are(
-  encoded, width, kind
-):
+def test_encoded_vectors_of_the_common_width_are_not_projected(encoded, width, kind):
   config = base.get_config().model
   config.features = width
   schema = Schema(

@@ -19,7 +19,7 @@ def weighted_and_plain_mean(params, x):
 
 
 def modality_vectors(params, sets):
-  """By modality that is there."""
+  """The vector of each modality that is present."""
   return {
     name: weighted_and_plain_mean(
       params["element_scores"], values + params[f"code_{name}"]
@@ -30,7 +30,7 @@ def modality_vectors(params, sets):
 
 
 def hierarchical_loop(params, sets):
-  """Of one example: elements to modalities, and these to one vector."""
+  """The fused vector of one example: elements to modalities to one vector."""
   vectors = list(modality_vectors(params, sets).values())
   if not vectors:
     return np.zeros(FEATURES)
@@ -38,7 +38,7 @@ def hierarchical_loop(params, sets):
 
 
 def hierarchical_attention(params, sets):
-  """By modality `[n]`: its elements' importances times its own."""
+  """The importance of each element times that of its modality."""
   vectors = modality_vectors(params, sets)
   weights = {name: np.zeros(0) for name in sets}
   if vectors:

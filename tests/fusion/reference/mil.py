@@ -20,13 +20,13 @@ def mil_weights(params, bag, gated):
 
 
 def mil_loop(params, sets, gated):
-  """Of one example: the elements weighted by the softmax of their scores."""
+  """The fused vector of one example: elements weighted by their scores' softmax."""
   bag = np.concatenate([np.zeros((0, FEATURES)), *sets.values()])
   return mil_weights(params, bag, gated) @ bag if len(bag) else np.zeros(FEATURES)
 
 
 def mil_attention(params, sets, gated=False):
-  """The weights by modality."""
+  """The weights of one example's elements by modality."""
   bag = np.concatenate([np.zeros((0, FEATURES)), *sets.values()])
   weights = mil_weights(params, bag, gated) if len(bag) else np.zeros(0)
   parts = np.split(weights, np.cumsum([len(v) for v in sets.values()])[:-1])

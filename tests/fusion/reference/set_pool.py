@@ -10,7 +10,7 @@ from tests.sets import FEATURES, NAMES
 
 
 def set_pool_loop(params, sets, pools, normalize=False, use_size=False):
-  """Of one example: a dictionary of modality to `[n, d]`."""
+  """The fused vector of one example; `sets` has `[n, d]` by modality."""
   elements = np.concatenate([np.zeros((0, FEATURES)), *sets.values()])
   if normalize:
     lengths = np.linalg.norm(elements, axis=1, keepdims=True)
