@@ -2,17 +2,19 @@
 
 Abnar and Zuidema, "Quantifying Attention Flow in Transformers" (2020). The modules of a
 model only report the attention that they computed, see `encoders.importance`. Here
-every element gets a mark, and `_read` follows the marks forward through a fusion: a
-pool takes their mean, a block of attention half of them by its residual connection and
-half by its attention, with the mean weights of its heads. That is a linear map, so its
-vector-Jacobian product gives the weights of all elements at once: exactly, in memory
-linear in the number of elements, because no attention matrix is formed.
+every element gets a mark, and `fused_marks` follows the marks forward through a fusion.
+A pool takes the mean of marks. A block of attention takes half of them from its
+residual connection and half from its attention, with the mean weights of its heads.
+This is a linear map, so its vector-Jacobian product gives the weights of all elements
+at once: exactly, and in memory linear in the number of elements, because no attention
+matrix is formed.
 
 What a learned token or seed holds comes from no element: its mark is 0, and the weights
 of an example are divided by their sum.
 
-To give a fusion of your own a rollout, register a reader with `_read`. A fusion that
-sows its elements' weights as "attention" needs none.
+To give a fusion of your own a rollout, register a function for its class with
+`fused_marks.register`. A fusion that sows the weights of its elements as "attention"
+needs none.
 """
 
 from __future__ import annotations
@@ -55,17 +57,15 @@ def attention_weights(
   """
   reports = read_reports(module, variables, modalities)
 
-  def read(marks: Mapping[str, Array]) -> Float[Array, "b"] | None:
+  def read(marks: Mapping[str, Array]) -> Float[Array, "b 1"] | None:
     parts = {k: Ragged(marks[k], part.offsets) for k, part in modalities.items()}
     if not isinstance(module, SetModel):
-      result = _read(module, reports, parts)
-    else:
-      encoded = {
-        name: _through_encoder(reports.get(f"encoders_{name}", {}), part)
-        for name, part in parts.items()
-      }
-      result = _read(module.fusion, reports.get("fusion", {}), encoded)
-    return None if result is None else result[:, 0]
+      return fused_marks(module, reports, parts)
+    encoded = {
+      name: _through_encoder(reports.get(f"encoders_{name}", {}), part)
+      for name, part in parts.items()
+    }
+    return fused_marks(module.fusion, reports.get("fusion", {}), encoded)
 
   ones = {k: part.mask.astype(jnp.float32)[:, None] for k, part in modalities.items()}
   total, pull_back = jax.vjp(read, ones)
@@ -117,40 +117,42 @@ def _seen(report: Reports, keys: Float[Array, "m 1"]) -> Float[Array, "n 1"]:
 
 
 @functools.singledispatch
-def _read(
+def fused_marks(
   fusion: fusions.Fusion, reports: Reports, marks: Marks
 ) -> Float[Array, "b 1"] | None:
   """The mark of the fused vector, or None if the fusion does not attend.
 
-  This reader is for fusions that report a weight for each element.
+  This one is for fusions that report a weight for each element.
 
   Args:
-    fusion: Selects the reader, and holds the settings that it needs.
-    reports: Of the fusion.
-    marks: Of the encoded elements.
+    fusion: Its class selects the function, which may read its settings.
+    reports: What the fusion has reported.
+    marks: The marks of the encoded elements.
   """
   if "attention" not in reports:
     return None
-  weights = reports["attention"]
-  weighted = {
-    name: part.replace(values=part.values * weights[name][:, None])
+  return sum(_weighted(reports["attention"], marks).values())
+
+
+def _weighted(
+  weights: Mapping[str, Float[Array, "n"]], marks: Marks
+) -> dict[str, Float[Array, "b 1"]]:
+  """The sum over the elements of each modality of weight times mark."""
+  return {
+    name: pooling.pool("sum", part.replace(values=part.values * weights[name][:, None]))
     for name, part in marks.items()
   }
-  return pooling.pool("sum", weighted)
 
 
-@_read.register
+@fused_marks.register
 def _(fusion: fusions.HierarchicalFusion, reports: Reports, marks: Marks) -> Array:
   return sum(
-    _read.dispatch(fusions.Fusion)(
-      fusion, {"attention": reports["elements"]}, {name: part}
-    )
-    * reports["modalities"][name][:, None]
-    for name, part in sorted(marks.items())
+    reports["modalities"][name][:, None] * vector
+    for name, vector in _weighted(reports["elements"], marks).items()
   )
 
 
-@_read.register
+@fused_marks.register
 def _(
   fusion: fusions.TorchMultimodalFusion, reports: Reports, marks: Marks
 ) -> Array | None:
@@ -166,14 +168,14 @@ def _(
   )
 
 
-@_read.register
+@fused_marks.register
 def _(fusion: fusions.TwoStageFusion, reports: Reports, marks: Marks) -> Array:
   tokens, _ = ragged.concatenate([_vector(part) for _, part in sorted(marks.items())])
   tokens = _through_transformer(reports.get("transformer", {}), tokens)
   return pooling.pool("mean", tokens)
 
 
-@_read.register
+@fused_marks.register
 def _(fusion: fusions.SingleStreamFusion, reports: Reports, marks: Marks) -> Array:
   elements = [part for _, part in sorted(marks.items())]
   tokens = [] if fusion.fused is None else [_vector(part) for part in elements]
@@ -187,7 +189,7 @@ def _vector(part: Ragged) -> Ragged:
   return ragged.of_vectors(pooling.pool("mean", part), part.lengths > 0)
 
 
-@_read.register
+@fused_marks.register
 def _(fusion: fusions.SetTransformerFusion, reports: Reports, marks: Marks) -> Array:
   def report(name: str) -> Reports:
     return reports[name]["attention"]
@@ -206,7 +208,7 @@ def _(fusion: fusions.SetTransformerFusion, reports: Reports, marks: Marks) -> A
   return seeds.reshape(elements.num_examples, fusion.seeds).mean(axis=1, keepdims=True)
 
 
-@_read.register
+@fused_marks.register
 def _(fusion: fusions.BottleneckFusion, reports: Reports, marks: Marks) -> Array:
   present = {name: part.lengths > 0 for name, part in marks.items()}
   b = next(iter(marks.values())).num_examples
