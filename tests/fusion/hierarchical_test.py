@@ -5,7 +5,8 @@ import numpy as np
 
 from deepsets_jax import encoders, fusion
 from deepsets_jax.models import set_model
-from tests.fusion.reference.hierarchical import importance, modality_vectors
+from tests.fusion.reference.hierarchical import modality_vectors
+from tests.fusion.reference.mil import mil_weights
 from tests.sets import FEATURES, NAMES, pack
 
 RNG = np.random.default_rng(0)
@@ -50,14 +51,14 @@ def test_importances_agree_with_a_loop_over_examples():
   codes = {name: params[f"code_{name}"] for name in NAMES}
   for name, lists in SETS.items():
     want = [
-      importance(params["element_scores"], values + codes[name])
+      mil_weights(params["element_scores"], values + codes[name])
       for values in lists
       if len(values)
     ]
     want = np.concatenate([*want, np.zeros(9 - sum(SIZES[name]))])
     np.testing.assert_allclose(sown["importance"]["elements"][name], want, 1e-5, 1e-6)
   vectors = modality_vectors(params, {k: v[0] for k, v in SETS.items()})
-  want = importance(params["modality_scores"], np.stack(list(vectors.values())))
+  want = mil_weights(params["modality_scores"], np.stack(list(vectors.values())))
   got = [sown["importance"]["modalities"][name][0] for name in vectors]
   np.testing.assert_allclose(got, want, 1e-5, 1e-6)
 

@@ -5,6 +5,8 @@ import functools
 import numpy as np
 
 from deepsets_jax import fusion
+from tests.fusion.reference.mil import mil_weights
+from tests.fusion.reference.transformer import dense
 from tests.sets import FEATURES, NAMES
 
 POOLS = {
@@ -13,10 +15,6 @@ POOLS = {
   "max": lambda x: x.max(axis=0),
   "median": lambda x: np.sort(x, axis=0)[(len(x) - 1) // 2],
 }
-
-
-def dense(params, x):
-  return x @ params["kernel"] + params["bias"]
 
 
 def softmax(scores):
@@ -72,8 +70,7 @@ def deepset_rows(
 
 
 def deepset_weights(params, x):
-  scores = params["deepset"]["attention"]
-  return softmax(dense(scores["score"], np.tanh(dense(scores["hidden"], x)))[:, 0])
+  return mil_weights(params["deepset"]["attention"], x)
 
 
 def deepset_loop(params, sets, pool="mean", apply_attention=False, hidden=(), **others):
