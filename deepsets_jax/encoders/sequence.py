@@ -87,12 +87,8 @@ class SequenceEncoder(nn.Module):
       values = values * weights.astype(values.dtype)[:, None]
     return Ragged(values, elements.offsets)
 
-  def rollout(self, mass: Float[Array, "n"]) -> Float[Array, "n"]:
-    """Call `transformer.Transformer.rollout`; weights of elements are ignored."""
-    return self.transformer.rollout(mass) if self.layers else mass
-
-  def _fading(self, later: Int[Array, "n"]) -> Float[Array, "n d"]:
-    """Return the factors of elements, given the number of later elements."""
+  def _fading(self, after: Int[Array, "n"]) -> Float[Array, "n d"]:
+    """What elements are multiplied by for the number that come after them."""
     shape = (self.max_positions, self.features)
 
     def start(*_) -> Array:

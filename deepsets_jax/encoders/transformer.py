@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from deepsets_jax.encoders.importance import keep_attended, pull_back
+from deepsets_jax.encoders.importance import sow_attended
 from deepsets_jax.encoders.layers import activation, to_common_space
 from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.ragged import Ragged, attention
@@ -22,7 +22,7 @@ from deepsets_jax.ragged import Ragged, attention
 class MultiHeadAttention(nn.Module):
   """Attention of each query over the keys of its own segment (Vaswani et al., 2017).
 
-  It sows the queries and keys in the collection "importance", for `pull_back`.
+  It reports its queries and keys, see `encoders.importance`.
 
   Attributes:
     features: `d` of queries, keys and results.
@@ -66,7 +66,7 @@ class MultiHeadAttention(nn.Module):
       q, k = rotate(q, positions), rotate(k, positions)
     flops = attention.uncounted_flops(plan, self.heads, width, width)
     self.sow("cost", "attention_flops", flops)
-    keep_attended(self, q, k, plan)
+    sow_attended(self, q, k, plan)
     attended = attention.attend(q, k, v, plan).reshape(-1, self.features)
     return to_common_space(self.features, self.dtype)(attended)
 
@@ -220,18 +220,6 @@ class Transformer(nn.Module):
     # The output has a length of about 1, as the input.
     values = layer_norm(values, self.dtype, "norm", scale=self.features**-0.5)
     return elements.replace(values=values)
-
-  def rollout(self, mass: Float[Array, "n"]) -> Float[Array, "n"]:
-    """Pass a mass on the outputs back to the inputs, by attention rollout.
-
-    See `pull_back`; the total mass of each example stays the same. Call it in the same
-    `apply` as the transformer, after the transformer, with "importance" mutable.
-    """
-    sown = self.variables["importance"]
-    for index in reversed(range(self.layers)):
-      block = sown[f"block_{index}"]["MultiHeadAttention_0"]
-      mass = sum(pull_back(block, mass))
-    return mass
 
 
 def sinusoids(positions: Float[Array, "n"], features: int) -> Float[Array, "n d"]:

@@ -1,4 +1,4 @@
-"""Fusions: a dictionary of encoded modalities to one vector per example."""
+"""Fusions: from a dictionary of encoded modalities to one vector per example."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ from deepsets_jax.fusion.single_stream import SingleStreamFusion
 from deepsets_jax.fusion.torchmultimodal import TorchMultimodalFusion
 from deepsets_jax.fusion.two_stage import TwoStageFusion
 
-# By the name in `config.model.fusion`, which is also that of its settings.
+# Keys are the names in `config.model.fusion`; `config.model.<name>` has the settings.
 FUSIONS: Mapping[str, type[Fusion]] = {
   "bottleneck": BottleneckFusion,
   "concat": ConcatFusion,

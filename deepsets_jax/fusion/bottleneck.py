@@ -1,4 +1,4 @@
-"""Attention bottlenecks: modalities meet in a few tokens that they share."""
+"""Attention bottlenecks: modalities exchange information through shared tokens."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from deepsets_jax import ragged
-from deepsets_jax.encoders.importance import keep_attended, pull_back, wants_importance
+from deepsets_jax.encoders.importance import sow_attended, sow_importance
 from deepsets_jax.encoders.layers import to_common_space
 from deepsets_jax.encoders.transformer import FeedForward, head_width, layer_norm
 from deepsets_jax.foundation.errors import ConfigError
-from deepsets_jax.fusion.base import Fusion, check_present, normalized, spread_evenly
+from deepsets_jax.fusion.base import Fusion, check_present
 from deepsets_jax.ragged import Ragged, attention, pooling
 
 
 class BottleneckFusion(Fusion):
-  """A transformer for each modality; they meet in a few tokens that they share.
+  """Transformers of modalities that exchange information through shared tokens.
 
-  Nagrani et al., "Attention Bottlenecks for Multimodal Fusion" (2021): in each layer a
-  modality's elements and the bottleneck tokens look at each other, with weights of the
-  modality's own; this gives each modality its copy of the tokens, and the mean of the
-  copies goes into the next layer. What modalities know of each other has passed
-  through these tokens. An absent one has no copy in the mean.
+  Nagrani et al., "Attention Bottlenecks for Multimodal Fusion" (2021): in each layer
+  the elements of a modality and the bottleneck tokens attend to each other, with
+  weights of the modality's own. This gives each modality its copy of the tokens, and
+  the mean of the copies goes into the next layer. All that modalities know of each
+  other has passed through these tokens. An absent modality has no copy in the mean.
 
-  All layers here are fusion layers; the paper's earlier ones, in which modalities are
-  by themselves, are the sequence encoders (`config.model.sequence`). The tokens after
-  the last layer are not read, as in the paper, so that fusion takes at least two.
+  All layers here are fusion layers. The earlier layers of the paper, in which each
+  modality is by itself, are the sequence encoders (`config.model.sequence`). As in the
+  paper, the tokens after the last layer are not read, so that modalities exchange
+  information only if there are at least two layers.
 
-  Read is a class token of each modality; the result is their mean over the modalities
-  that are there. The paper has the mean of the modalities' logits by one dense layer,
-  which is the same under a head without hidden layers.
-
-  The attention that is sown, see `Fusion`, is the rollout from what is read, all
-  modalities alike, through all layers (`encoders.importance.pull_back`); the copies of
-  a shared token share its mass. What so ends on class tokens and shared tokens comes
-  from no element, and the weights of an example's elements are over their sum.
+  The result is the mean of the class tokens of the modalities that are there. The paper
+  takes the mean of the modalities' logits by one dense layer, which is the same under a
+  head without hidden layers.
 
   Attributes:
-    layers: Number of fusion layers; with one, modalities are fused late.
-    bottlenecks: Number of shared tokens; 4 in the paper.
-    heads, hidden, dropout: As in `transformer.TransformerBlock`.
-    pool: None for class tokens; else there are none, and the pool (any but "softmax")
-      of each modality's elements is read in their place.
+    layers: Number of fusion layers, at least 1; with 1, modalities are fused late.
+    bottlenecks: Number of shared tokens, at least 1; 4 in the paper.
+    heads: Number of attention heads; must divide the features.
+    hidden: Width of the feed-forward layers; None for four times the features.
+    dropout: Dropout rate in all layers, from 0 to below 1.
+    pool: None to read class tokens. Otherwise there are no class tokens, and the pool
+      of each modality's elements is read instead: a name in `pooling.POOLS` or
+      "median", except "softmax".
 
   Raises:
-    ConfigError: No layer or bottleneck, or heads that do not divide the width.
+    ConfigError: `layers` or `bottlenecks` is not positive, or the heads do not divide
+      the width.
   """
 
   layers: int = 2
@@ -87,13 +87,16 @@ class BottleneckFusion(Fusion):
       own, copies = layer(own, shared, streams, train=train)
       if copies:
         copies = {name: x.reshape(b, -1) for name, x in copies.items()}
-        shared = _mean(copies, present).reshape(shared.shape).astype(self.dtype)
-    if wants_importance(self):
-      self.sow_attention(normalized(self._rollout(modalities, streams), modalities))
-    return _mean(self._read(own, modalities), present)
+        mean = mean_of_present(copies, present)
+        shared = mean.reshape(shared.shape).astype(self.dtype)
+    sow_importance(self, "slots", streams.slots)
+    return mean_of_present(self._read(own, modalities), present)
 
   def _all_at_init(self, modalities: Mapping[str, Ragged]) -> dict[str, Ragged]:
-    """In sorted order; when parameters are made, those that are absent as well."""
+    """The modalities in sorted order; at initialisation also those that are absent.
+
+    So all parameters exist, whatever the first batch holds.
+    """
     if self.is_initializing():
       one = next(iter(modalities.values()))
       none = Ragged(
@@ -103,7 +106,7 @@ class BottleneckFusion(Fusion):
     return dict(sorted(modalities.items()))
 
   def _own_rows(self, name: str, part: Ragged) -> Float[Array, "r d"]:
-    """A modality's elements, and then a class token for each example, if any."""
+    """The elements of a modality, then a class token for each example unless pooled."""
     rows = part.values.astype(self.dtype)
     if self.pool is not None:
       return rows
@@ -119,7 +122,7 @@ class BottleneckFusion(Fusion):
   def _read(
     self, own: Mapping[str, Array], modalities: Mapping[str, Ragged]
   ) -> dict[str, Float[Array, "b d"]]:
-    """A vector of each modality, of length about 1."""
+    """The vector of each modality, of length about 1."""
     norm = nn.LayerNorm(
       scale_init=nn.initializers.constant(self.features**-0.5), name="norm"
     )
@@ -132,43 +135,11 @@ class BottleneckFusion(Fusion):
       read[name] = classes
     return read
 
-  def _rollout(
-    self, modalities: Mapping[str, Ragged], streams: _Streams
-  ) -> dict[str, Float[Array, "n"]]:
-    """The elements' part of a mass of 1 for each example, even over what is read."""
-    b = next(iter(modalities.values())).num_examples
-    present = {k: (v.lengths > 0).astype(jnp.float32) for k, v in modalities.items()}
-    count = jnp.maximum(sum(present.values()), 1)
-    share = {name: x / count for name, x in present.items()}
-    own = {}
-    for name, part in modalities.items():
-      classes = share[name]
-      elements = jnp.zeros(part.num_slots, jnp.float32)
-      if self.pool is not None:
-        elements, classes = spread_evenly(classes, part), classes[:0]
-      own[name] = jnp.concatenate([elements, classes])
-    shared = jnp.zeros((b, self.bottlenecks), jnp.float32)
-    for index in reversed(range(self.layers)):
-      mass = jnp.zeros(streams.num_slots, jnp.float32)
-      for name, x in own.items():
-        copy = (shared * share[name][:, None]).reshape(-1)
-        slots = streams.slots[name]
-        mass = mass.at[slots].set(
-          jnp.concatenate([x, copy]), mode="drop", unique_indices=True
-        )
-      mass = sum(pull_back(self.variables["importance"][f"layer_{index}"], mass))
-      shared = jnp.zeros_like(shared)
-      for name, slots in streams.slots.items():
-        rows = jnp.take(mass, slots, axis=0, mode="fill", fill_value=0)
-        own[name], copy = jnp.split(rows, [len(own[name])])
-        shared += copy.reshape(shared.shape)
-    return {name: own[name][: part.num_slots] for name, part in modalities.items()}
 
-
-def _mean(
+def mean_of_present(
   vectors: Mapping[str, Float[Array, "b d"]], present: Mapping[str, Bool[Array, "b"]]
 ) -> Float[Array, "b d"]:
-  """The mean over the modalities that are there; zeros where none is."""
+  """The mean over the modalities that an example has; zeros if it has none."""
   count = sum(x.astype(jnp.float32) for x in present.values())
   total = sum(
     jnp.where(present[name][:, None], x.astype(jnp.float32), 0)
@@ -179,14 +150,14 @@ def _mean(
 
 @flax.struct.dataclass
 class _Streams:
-  """All modalities' rows in one flat array, a segment per example and modality.
+  """The rows of all modalities in one flat array, a segment per example and modality.
 
-  One attention then serves all modalities: one set of loops to compile and to run.
+  One attention then serves all modalities, with one set of loops to compile and run.
 
   Attributes:
-    slots: By modality, where each of its rows goes; past the end for padding.
-    plan: Of the segments.
-    num_slots: Of the flat array.
+    slots: The slot of each row, by modality; past the end for padding.
+    plan: The plan of the attention inside the segments.
+    num_slots: Number of slots of the flat array.
   """
 
   slots: dict[str, Int[Array, "r"]]
@@ -195,10 +166,15 @@ class _Streams:
 
 
 def _streams(modalities: Mapping[str, Ragged], tokens: Sequence[int]) -> _Streams:
-  """The places of rows: elements, then each kind of token, so many for an example."""
+  """The layout of the rows: elements, then each kind of token.
+
+  Args:
+    modalities: Elements by modality.
+    tokens: Number of tokens of each kind per example.
+  """
   b, num_tokens = next(iter(modalities.values())).num_examples, sum(tokens)
   places = jnp.arange(b + 1, dtype=jnp.int32)
-  # Only places are wanted: vectors of no features.
+  # Only the layout is needed, hence vectors without features.
   kinds = [
     Ragged(jnp.zeros((b * count, 0), jnp.float32), places * count) for count in tokens
   ]
@@ -226,7 +202,7 @@ class _Layer(nn.Module):
 
   Attributes:
     features, heads, hidden, dropout, dtype: As in `transformer.TransformerBlock`.
-    last: Whether the shared tokens are only seen: nobody reads what becomes of them.
+    last: Whether this is the last layer, which does not update the shared tokens.
   """
 
   features: int
@@ -245,7 +221,7 @@ class _Layer(nn.Module):
     *,
     train: bool,
   ) -> tuple[dict[str, Float[Array, "r d"]], dict[str, Float[Array, "t d"]]]:
-    """Each modality's rows and its copy of the shared ones, after they have met."""
+    """Returns the updated rows of each modality and its copy of the shared tokens."""
     width = head_width(self.features, self.heads, "/".join(self.path))
     merged = jnp.zeros((streams.num_slots, 3, self.heads, width), self.dtype)
     for name, x in own.items():
@@ -256,7 +232,7 @@ class _Layer(nn.Module):
     flops = attention.uncounted_flops(streams.plan, self.heads, width, width)
     self.sow("cost", "attention_flops", flops)
     q, k, v = (merged[:, i] for i in range(3))
-    keep_attended(self, q, k, streams.plan)
+    sow_attended(self, q, k, streams.plan)
     attended = attention.attend(q, k, v, streams.plan).reshape(-1, self.features)
     rows, copies = {}, {}
     for name, x in own.items():
@@ -274,7 +250,7 @@ class _Layer(nn.Module):
 
 
 class _Project(nn.Module):
-  """Queries, keys and values of normed rows."""
+  """The queries, keys and values of rows after a LayerNorm."""
 
   heads: int
   width: int
@@ -287,7 +263,7 @@ class _Project(nn.Module):
 
 
 class _Update(nn.Module):
-  """The rest of a block, row by row, after what the rows have seen."""
+  """The rest of a transformer block, row by row, given what the rows attended to."""
 
   features: int
   hidden: int | None

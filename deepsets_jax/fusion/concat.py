@@ -1,4 +1,4 @@
-"""The concatenation: a slot for each modality, filled where it is absent."""
+"""Concatenation: a slot of fixed width for each modality, filled if it is absent."""
 
 from __future__ import annotations
 
@@ -14,14 +14,20 @@ from deepsets_jax.ragged import Ragged, pooling
 
 
 class ConcatFusion(Fusion):
-  """Each modality pooled to a fixed slot, the slots concatenated.
+  """Pools each modality into a fixed slot, and concatenates the slots.
 
-  The usual practice, which Reiter et al. argue against: the vector grows with every
-  modality, and an absent one must be filled with something.
+  This is the usual practice. Reiter et al., "Deep Multi-Modal Sets" (2020), argue
+  against it: the vector grows with every modality, and the slot of an absent modality
+  must be filled with something.
 
   Attributes:
-    pools: Of a slot, side by side, as in `SetPoolFusion`, except "softmax".
-    placeholder: What fills the slot of an absent modality: "zeros" or "learned".
+    pools: Names in `pooling.POOLS` except "softmax"; their results stand side by side
+      in a slot, which is `len(pools) * d` wide.
+    placeholder: What fills the slot of an absent modality: "zeros", or "learned", a
+      learned vector for each modality.
+
+  Raises:
+    ConfigError: `placeholder` is unknown.
   """
 
   pools: Sequence[str] = ("mean",)
@@ -35,7 +41,7 @@ class ConcatFusion(Fusion):
     check_present(modalities)
     if self.placeholder not in ("zeros", "learned"):
       raise ConfigError(
-        f"unknown placeholder {self.placeholder!r}; one of ['learned', 'zeros']"
+        f"concat: unknown placeholder {self.placeholder!r}; one of ['learned', 'zeros']"
       )
     b = next(iter(modalities.values())).num_examples
     width = self.features * len(self.pools)
@@ -45,15 +51,11 @@ class ConcatFusion(Fusion):
       if self.placeholder == "learned":
         init = nn.initializers.normal(0.02, jnp.float32)
         fill = self.param(f"placeholder_{name}", init, (width,))
-      slots.append(self._slot(modalities.get(name), fill, b))
+      slot = jnp.broadcast_to(fill, (b, width))
+      if name in modalities:
+        part = modalities[name]
+        pooled = [pooling.pool(pool, part) for pool in self.pools]
+        present = part.lengths[:, None] > 0
+        slot = jnp.where(present, jnp.concatenate(pooled, axis=-1), slot)
+      slots.append(slot)
     return jnp.concatenate(slots, axis=-1)
-
-  def _slot(
-    self, ragged: Ragged | None, fill: Float[Array, "w"], b: int
-  ) -> Float[Array, "b w"]:
-    filled = jnp.broadcast_to(fill, (b, fill.shape[0]))
-    if ragged is None:
-      return filled
-    pooled = [pooling.pool(name, ragged) for name in self.pools]
-    present = ragged.lengths[:, None] > 0
-    return jnp.where(present, jnp.concatenate(pooled, axis=-1), filled)

@@ -1,4 +1,4 @@
-"""The gated multimodal unit: each modality speaks through a gate that all set."""
+"""The gated multimodal unit: gates that see all modalities weigh each of them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ class GatedFusion(Fusion):
   """The sum over modalities of sigmoid(Z_m [x_1, ..., x_M]) * tanh(W_m x_m).
 
   Arevalo et al., "Gated Multimodal Units for Information Fusion" (2017), in the form
-  for any number of modalities: `x_m` is a modality's pooled vector, and every feature
-  of every modality has a sigmoid gate of its own that sees all modalities. For two the
-  paper ties the gates, z and 1 - z; here they stay free, as a tied one would take from
-  the modality that is there for the one that is not.
+  for any number of modalities: `x_m` is the pooled vector of a modality, and every
+  feature of every modality has its own sigmoid gate that sees all modalities. For two
+  modalities the paper ties the gates, z and 1 - z. They are not tied here, because a
+  tied gate would weaken the modality that is there in favour of the absent one.
 
-  Not of the paper, where all modalities are there: an absent one says nothing, sets no
-  gate, and its own gate is left out. There are no biases, as in the paper, so that a
-  vector of zeros does just that.
+  The paper assumes that all modalities are there. Here an absent modality adds nothing
+  to the sum and does not influence the gates of others. As in the paper there are no
+  biases, so that a vector of zeros has exactly this effect.
 
   Attributes:
-    pool: Of a modality's elements to its vector, any but "softmax".
+    pool: How a modality's elements become its vector: a name in `pooling.POOLS` or
+      "median", except "softmax".
   """
 
   pool: str = "mean"
@@ -40,7 +41,8 @@ class GatedFusion(Fusion):
     pooled = {name: pooling.pool(self.pool, v) for name, v in modalities.items()}
     absent = jnp.zeros_like(next(iter(pooled.values())))
     vectors = [pooled.get(name, absent) for name in self.modalities]
-    # One product for the gates of all modalities, absent or not: the same code.
+    # One product for the gates of all modalities, so that the same code runs whether or
+    # not a modality is absent.
     gates = nn.Dense(
       len(vectors) * self.features, use_bias=False, dtype=self.dtype, name="gates"
     )(jnp.concatenate(vectors, axis=-1))

@@ -1,4 +1,4 @@
-"""Hierarchical attention: elements weighed in their modality, then the modalities."""
+"""Hierarchical attention: weights of the elements of a modality, then of modalities."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from deepsets_jax.encoders.importance import sow_importance, wants_importance
+from deepsets_jax.encoders.importance import sow_importance
 from deepsets_jax.encoders.layers import Scores
 from deepsets_jax.fusion.base import Fusion, check_present, modality_codes
 from deepsets_jax.ragged import Ragged, pooling
@@ -17,27 +17,29 @@ from deepsets_jax.ragged.segments import segment_softmax
 
 
 class HierarchicalFusion(Fusion):
-  """Learned weights of a modality's elements, then of the modalities.
+  """Weighs the elements of each modality, and then the modalities.
 
-  After DM2S2 (Kitada et al., 2022), whose intra-modality residual attention tells the
+  After DM2S2 (Kitada et al., 2022), whose intra-modality residual attention gives the
   importance of elements in a modality, and whose inter-modality residual attention
-  that of modalities. Its formulas were not at hand, and these are our reading. On both
-  levels a tanh layer scores each vector, as in Yang et al., "Hierarchical Attention
-  Networks" (2016); the scores' softmax is the importance; and the mean that it weighs
-  is added to the plain mean, the residual, and halved, so that lengths stay:
+  gives the importance of modalities. The paper's formulas were not at hand; these are
+  our reading. On both levels a tanh layer scores each vector, as in Yang et al.,
+  "Hierarchical Attention Networks" (2016), and the softmax of the scores is the
+  importance. The mean weighted by importance is added to the plain mean, which is the
+  residual, and the sum is halved to keep its length:
 
     pooled = sum_i (importance_i + 1/n) / 2 * vector_i
 
-  over the `n` elements of a modality, and over the `n` modalities that are there. Each
-  element bears a learned code of its modality.
+  over the `n` elements of a modality, and over the `n` modalities that are there. A
+  learned code of its modality is added to each element.
 
-  The attention that is sown, see `Fusion`, is the product of both importances, which
-  beside it are sown by themselves: by modality "elements" `[n]` and "modalities" `[b]`.
-  In an example, those of a modality's elements add up to 1, and so do those of its
-  modalities; padding slots and absent modalities have 0.
+  Both importances are sown in the collection "importance", by modality: "elements"
+  `[n]` and "modalities" `[b]`. In an example the importances of a modality's elements
+  add up to 1, and so do those of its modalities; padding slots and absent modalities
+  have 0.
 
   Attributes:
-    hidden: Width of the scores' tanh layers; None for half of `d`.
+    hidden: Width of the hidden layers of both scores; at least 1, or None for half of
+      the features.
   """
 
   hidden: int | None = None
@@ -57,22 +59,13 @@ class HierarchicalFusion(Fusion):
       of_elements[name] = segment_softmax(score(values), elements)
       vectors[name] = _pool(elements, of_elements[name])
       present[name] = elements.lengths > 0
-    fused, of_modalities = self._fuse(vectors, present)
-    if wants_importance(self):
-      sow_importance(self, "elements", of_elements)
-      sow_importance(self, "modalities", of_modalities)
-      self.sow_attention(
-        {
-          name: weights * modalities[name].to_elements(of_modalities[name])
-          for name, weights in of_elements.items()
-        }
-      )
-    return fused
+    sow_importance(self, "elements", of_elements)
+    return self._fuse(vectors, present)
 
   def _fuse(
     self, vectors: Mapping[str, Array], present: Mapping[str, Array]
-  ) -> tuple[Float[Array, "b d"], dict[str, Float[Array, "b"]]]:
-    """The same of the modalities' vectors, of which there are few; and importances."""
+  ) -> Float[Array, "b d"]:
+    """Pools the vectors of the few modalities as `_pool` pools elements."""
     score = Scores(self.hidden, self.dtype, name="modality_scores")
     scores = {
       name: jnp.where(present[name], score(vector), -jnp.inf)
@@ -84,19 +77,19 @@ class HierarchicalFusion(Fusion):
     total = sum(exponentials.values())
     total = jnp.where(total > 0, total, 1)
     importance = {name: x / total for name, x in exponentials.items()}
+    sow_importance(self, "modalities", importance)
     count = sum(x.astype(jnp.float32) for x in present.values())
     mean = {
       name: x.astype(jnp.float32) / jnp.maximum(count, 1) for name, x in present.items()
     }
-    fused = sum(
+    return sum(
       ((importance[name] + mean[name]) / 2)[:, None] * vector
       for name, vector in vectors.items()
     )
-    return fused, importance
 
 
 def _pool(elements: Ragged, importance: Float[Array, "n"]) -> Float[Array, "b d"]:
-  """The mean that importance weighs and the plain mean, halved."""
+  """Half of the mean weighted by importance and half of the plain mean."""
   share = 1 / jnp.maximum(elements.lengths, 1).astype(jnp.float32)
   weights = (importance + elements.to_elements(share)) / 2
   values = elements.values.astype(jnp.float32) * weights[:, None]

@@ -1,4 +1,4 @@
-"""The set pool: all elements of all modalities as one unordered set."""
+"""The set pool: all elements of all modalities, pooled as one unordered set."""
 
 from __future__ import annotations
 
@@ -18,29 +18,35 @@ from deepsets_jax.ragged.segments import segment_softmax
 
 
 class _State(NamedTuple):
-  """Of some modalities: the number of elements `[b]`, and each pool's state."""
+  """The partial state of some modalities.
+
+  Attributes:
+    size: Number of elements of each example.
+    pools: The state of each pool.
+  """
 
   size: Int[Array, "*q b"]
   pools: tuple[Any, ...]
 
 
 class SetPoolFusion(Fusion):
-  """All elements of all modalities as one unordered set, pooled.
+  """Pools all elements of all modalities as one unordered set.
 
   Reiter et al., "Deep Multi-Modal Sets" (2020): sum, max or min over the encoded
-  elements, whatever their modality and number. Absent modalities take no
-  part; a set with no element at all pools to zeros.
+  elements, whatever their modality and number. Absent modalities take no part; a set
+  without elements pools to zeros.
 
-  With max or min among the pools, what won is sown in the collection "importance" as
-  "argmax": by modality `[n]` the share of these pools' features that each element has
-  won (of the elements scaled to length 1, if they are); see `max_shares`. With
-  "softmax", its weights are the attention that is sown, see `Fusion`.
+  With "max" or "min" among the pools, the share of their features that each element has
+  won is sown in the collection "importance" as "argmax", `[n]` by modality, see
+  `max_shares`. If elements are scaled to length 1, the scaled ones are compared. The
+  weights of "softmax" are sown as "attention", see `Fusion`.
 
   Attributes:
-    pools: Names in `pooling.POOLS`; several stand side by side. "softmax" learns its
-      scores from the elements, as attention pooling in Ilse et al. (2018).
+    pools: Names in `pooling.POOLS`; their results stand side by side, each `d` wide.
+      "softmax" learns its scores from the elements by a tanh layer that all modalities
+      share: attention pooling as in Ilse et al. (2018).
     normalize: Whether each element is scaled to length 1 first.
-    use_size: Whether log(1 + number of elements) is one more feature.
+    use_size: Whether log(1 + number of elements) is one more feature of the result.
   """
 
   merges = True
@@ -56,9 +62,7 @@ class SetPoolFusion(Fusion):
     check_present(modalities)
     modalities, scores = self._prepare(modalities)
     features = [
-      pooling.pool(
-        pooling.get(name), modalities, scores=scores if name == "softmax" else None
-      )
+      pooling.pool(pooling.get(name), modalities, scores=scores.get(name))
       for name in self.pools
     ]
     if wants_importance(self):
@@ -69,27 +73,27 @@ class SetPoolFusion(Fusion):
     return jnp.concatenate(features, axis=-1)
 
   def lift(self, modalities: Mapping[str, Ragged]) -> dict[str, _State]:
-    """The partial state of each modality by itself; its leaves are `[b, ...]`."""
+    """Returns the partial state of each modality; leaves are `[b, ...]`."""
     modalities, scores = self._prepare(modalities)
     return {
       name: _State(
-        ragged.lengths,
+        part.lengths,
         tuple(
-          pooling.get(pool).lift(ragged, scores[name] if pool == "softmax" else None)
+          pooling.get(pool).lift(part, scores.get(pool, {}).get(name))
           for pool in self.pools
         ),
       )
-      for name, ragged in modalities.items()
+      for name, part in modalities.items()
     }
 
   def merge(self, a: _State, b: _State) -> _State:
-    """The state of two disjoint sets of elements."""
+    """Returns the state of the union of two disjoint sets of elements."""
     pools = zip(self.pools, a.pools, b.pools, strict=True)
     merged = tuple(pooling.get(name).merge(x, y) for name, x, y in pools)
     return _State(a.size + b.size, merged)
 
   def finish(self, state: _State) -> Float[Array, "*q b f"]:
-    """The fused vectors of states; they may have more leading axes."""
+    """Returns the fused vectors of states, which may have more leading axes."""
     pools = zip(self.pools, state.pools, strict=True)
     features = [pooling.get(name).finish(one) for name, one in pools]
     if self.use_size:
@@ -99,11 +103,8 @@ class SetPoolFusion(Fusion):
   @nn.compact
   def _prepare(
     self, modalities: Mapping[str, Ragged]
-  ) -> tuple[Mapping[str, Ragged], dict[str, Float[Array, "n"]]]:
-    """The elements as they are pooled, and their scores if a pool needs them.
-
-    A score is by a tanh layer that all modalities share.
-    """
+  ) -> tuple[Mapping[str, Ragged], dict[str, dict[str, Float[Array, "n"]]]]:
+    """The elements to pool, and scores by the pool that needs them and modality."""
     if self.normalize:
       modalities = {
         k: v.replace(values=l2_normalize(v.values)) for k, v in modalities.items()
@@ -111,12 +112,13 @@ class SetPoolFusion(Fusion):
     if "softmax" not in self.pools:
       return modalities, {}
     score = Scores(self.features, self.dtype, name="scores")
-    return modalities, {name: score(v.values) for name, v in modalities.items()}
+    scores = {name: score(v.values) for name, v in modalities.items()}
+    return modalities, {"softmax": scores}
 
   def _sow_importance(
     self,
     modalities: Mapping[str, Ragged],
-    scores: Mapping[str, Array],
+    scores: Mapping[str, Mapping[str, Array]],
     pooled: Sequence[Float[Array, "b d"]],
   ) -> None:
     shares = [
@@ -127,8 +129,8 @@ class SetPoolFusion(Fusion):
     if shares:
       mean = {k: sum(share[k] for share in shares) / len(shares) for k in modalities}
       sow_importance(self, "argmax", mean)
-    if "softmax" in self.pools:
-      self.sow_attention(segment_softmax(scores, modalities))
+    for of_elements in scores.values():
+      sow_importance(self, "attention", segment_softmax(of_elements, modalities))
 
 
 def _log_size(size: Int[Array, "*q b"]) -> Float[Array, "*q b 1"]:

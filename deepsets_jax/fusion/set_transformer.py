@@ -10,24 +10,23 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from deepsets_jax import ragged
-from deepsets_jax.encoders.importance import pull_back, wants_importance
 from deepsets_jax.encoders.transformer import (
   FeedForward,
   MultiHeadAttention,
   layer_norm,
 )
 from deepsets_jax.foundation.errors import ConfigError
-from deepsets_jax.fusion.base import Fusion, check_present, modality_codes, normalized
+from deepsets_jax.fusion.base import Fusion, check_present, modality_codes
 from deepsets_jax.ragged import Ragged, attention
 
 
 class MAB(nn.Module):
-  """The multihead attention block of Lee et al. (2019): queries look at keys.
+  """The multihead attention block of Lee et al. (2019): queries attend to keys.
 
   The paper has MAB(X, Y) = LN(H + rFF(H)) with H = LN(X + Multihead(X, Y, Y)). Here
   the norms come first, X + Multihead(LN(X), LN(Y), LN(Y)), as in the other blocks of
-  this package: queries are of length about 1, and beside a residual that the norm has
-  brought to sqrt(d) what the set says would at first be lost.
+  this package. Queries have a length of about 1; if the norm scaled the residual to
+  sqrt(d), what is read from the set would at first be lost beside it.
 
   Attributes:
     features, heads, hidden, dropout, dtype: As in `transformer.TransformerBlock`.
@@ -48,7 +47,14 @@ class MAB(nn.Module):
     *,
     train: bool,
   ) -> Float[Array, "n d"]:
-    """The changed queries; without keys they look at each other, a SAB."""
+    """Returns the updated queries.
+
+    Args:
+      queries: Vectors that attend.
+      keys: Vectors that they attend to; None for the queries themselves, a SAB.
+      plan: Plan of the attention from queries to keys.
+      train: Whether dropout is on, which needs a "dropout" key.
+    """
     drop = nn.Dropout(self.dropout, deterministic=not train)
     normed = layer_norm(queries, self.dtype, "query_norm")
     seen = normed if keys is None else layer_norm(keys, self.dtype, "key_norm")
@@ -62,34 +68,35 @@ class MAB(nn.Module):
 
 
 class SetTransformerFusion(Fusion):
-  """All elements of all modalities as one set, read by learned seeds.
+  """Reads all elements of all modalities, as one set, by learned seeds.
 
-  Lee et al., "Set Transformer" (2019): an encoder of SABs or ISABs; then a PMA, seeds
-  that look at the elements; then SABs over the seeds, which stand side by side in the
-  result. The paper's sets are of one kind. Here each element bears a learned code of
-  its modality, which attention could not tell otherwise.
+  Lee et al., "Set Transformer" (2019): an encoder of SABs or ISABs; then a PMA, whose
+  seeds attend to the elements; then SABs over the seeds, which stand side by side in
+  the result. The sets of the paper hold elements of one kind. Here a learned code of
+  its modality is added to each element, because attention could not tell modalities
+  apart otherwise.
 
-  The public code differs from the paper, and this from the code: logits are over the
-  root of a head's width, not of the whole; the residual is the query itself, not its
-  projection; norms are always there; PMA has its rFF; sets may be of any size. From
-  both differ the order of norms (see `MAB`), a GELU in rFF, and the decoder's last
-  rFF, which is the model's head.
-
-  The attention that is sown, see `Fusion`, is the rollout from all seeds alike through
-  all blocks (`encoders.importance.pull_back`). Half of a mass stays on the queries of a
-  block: what so ends on seeds and inducing points comes from no element, and the
-  weights of an example's elements are over their sum.
+  The authors' code differs from the paper, and this class differs from their code in
+  these points: logits are divided by the root of the width of a head, not of the whole
+  vector; the residual is the query itself, not its projection; norms are always there;
+  PMA has its rFF; sets may have any size. It differs from both paper and code in the
+  order of norms (see `MAB`), a GELU in rFF, and the last rFF of the decoder, which is
+  the head of the model.
 
   Attributes:
-    layers: Number of the encoder's blocks.
-    inducing: Learned points of each ISAB, through which elements see each other at a
-      cost linear in their number; None for SABs, where each sees each.
-    seeds: The result is `seeds * d` wide.
-    decoder_layers: Number of SABs over the seeds; with one seed there is none.
-    heads, hidden, dropout: Of all blocks, see `transformer.TransformerBlock`.
+    layers: Number of blocks of the encoder; with 0 elements do not see each other.
+    inducing: Number of learned points of each ISAB, through which elements see each
+      other at a cost linear in their number; at least 1. None for SABs, in which each
+      element sees each other one.
+    seeds: Number of seeds, at least 1. The result is `seeds * d` wide.
+    decoder_layers: Number of SABs over the seeds; not used with one seed.
+    heads: Number of attention heads; must divide the features.
+    hidden: Width of the feed-forward layers; None for four times the features.
+    dropout: Dropout rate in all blocks, from 0 to below 1.
 
   Raises:
-    ConfigError: No inducing point or seed, or heads that do not divide the width.
+    ConfigError: `inducing` or `seeds` is not positive, or the heads do not divide the
+      width.
   """
 
   layers: int = 1
@@ -111,17 +118,10 @@ class SetTransformerFusion(Fusion):
       Ragged(part.values.astype(self.dtype) + codes[name], part.offsets)
       for name, part in sorted(modalities.items())
     ]
-    elements, slots = ragged.concatenate(parts)
+    elements, _ = ragged.concatenate(parts)
     values = self._encode(elements, train)
     read = self._decode(Ragged(values, elements.offsets), train)
-    if wants_importance(self):
-      mass = self._rollout(elements.num_examples)
-      weights = {
-        name: jnp.take(mass, slot, axis=0, mode="fill", fill_value=0)
-        for name, slot in zip(sorted(modalities), slots, strict=True)
-      }
-      self.sow_attention(normalized(weights, modalities))
-    # Seeds leave with a length of about 1, as elements came.
+    # The result has vectors of length about 1, as the elements have.
     read = layer_norm(read, jnp.float32, "norm", scale=self.features**-0.5)
     read = read.reshape(elements.num_examples, self.seeds * self.features)
     return jnp.where(elements.lengths[:, None] > 0, read, 0)
@@ -130,13 +130,13 @@ class SetTransformerFusion(Fusion):
     if self.inducing is not None and self.inducing < 1:
       raise ConfigError(
         f"set_transformer: {self.inducing} inducing points; at least 1, or None for"
-        " blocks in which each element sees each"
+        " blocks in which each element sees each other one"
       )
     if self.seeds < 1:
       raise ConfigError(f"set_transformer: {self.seeds} seeds; at least 1")
 
   def _encode(self, elements: Ragged, train: bool) -> Float[Array, "n d"]:
-    """The elements, changed by each other."""
+    """The elements after the blocks of the encoder."""
     offsets, slots = elements.offsets, elements.num_slots
     values = elements.values
     if self.inducing is None:
@@ -155,7 +155,7 @@ class SetTransformerFusion(Fusion):
     return values
 
   def _decode(self, elements: Ragged, train: bool) -> Float[Array, "b*m d"]:
-    """The seeds of each example, after they have looked at its elements."""
+    """The seeds of each example after they have attended to its elements."""
     count, b = self.seeds, elements.num_examples
     at_seeds = jnp.arange(b + 1, dtype=jnp.int32) * count
     plan = attention.plan(at_seeds, elements.offsets, count, elements.num_slots)
@@ -172,25 +172,6 @@ class SetTransformerFusion(Fusion):
         seeds = self._block(f"decoder_{index}")(seeds, None, plan, train=train)
     return seeds
 
-  def _rollout(self, b: int) -> Float[Array, "n"]:
-    """The elements' part of a mass of 1 for each example, even over its seeds."""
-
-    def back(name, mass):
-      return pull_back(self.variables["importance"][name]["attention"], mass)
-
-    mass = jnp.full(b * self.seeds, 1 / self.seeds, jnp.float32)
-    if self.seeds > 1:
-      for index in reversed(range(self.decoder_layers)):
-        mass = sum(back(f"decoder_{index}", mass))
-    _, mass = back("pooling", mass)
-    for index in reversed(range(self.layers)):
-      if self.inducing is None:
-        mass = sum(back(f"encoder_{index}", mass))
-      else:
-        mass, of_points = back(f"encoder_{index}_out", mass)
-        mass += back(f"encoder_{index}_in", of_points)[1]
-    return mass
-
   def _block(self, name: str) -> MAB:
     return MAB(
       self.features, self.heads, self.hidden, self.dropout, self.dtype, name=name
@@ -199,10 +180,10 @@ class SetTransformerFusion(Fusion):
   def _points(self, name: str, count: int, b: int) -> Float[Array, "b*m d"]:
     """Learned vectors, the same for each example.
 
-    They are short at first, or what they read of an example would drown in what is the
-    same in all; as queries they are normed, and their length is of no account.
-
-    An empty example has them, too: the slots are there anyhow, and nothing reads them.
+    They start short. Otherwise what they read from an example would be lost beside what
+    is the same in all examples; as queries they are normed, so their length does not
+    matter. An example without elements has them too: its slots exist anyway, and
+    nothing reads them.
     """
     init = nn.initializers.normal(0.1 * self.features**-0.5, jnp.float32)
     points = self.param(name, init, (count, self.features)).astype(self.dtype)

@@ -1,4 +1,4 @@
-"""torchmultimodal's fusions, of modalities that may be absent or repeated."""
+"""The fusions of torchmultimodal, for modalities that may be absent or repeated."""
 
 from __future__ import annotations
 
@@ -9,42 +9,57 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from deepsets_jax.encoders import channels, deepset
-from deepsets_jax.encoders.importance import wants_importance
 from deepsets_jax.encoders.layers import MLP
 from deepsets_jax.foundation.errors import ConfigError
-from deepsets_jax.fusion.base import Fusion, check_present, normalized, spread_evenly
+from deepsets_jax.fusion.base import Fusion, check_present
 from deepsets_jax.ragged import Ragged
 
 _KINDS = ("attention", "concat", "deepset", "deepset_transformer")
 
 
 class TorchMultimodalFusion(Fusion):
-  """Each modality pooled to one vector, and the vectors fused.
+  """Pools each modality to one vector, and fuses the vectors.
 
   The deepset, attention and concat fusions of torchmultimodal
-  (facebookresearch/multimodal), mended: the scaling of the vectors does not undo the
-  attention, since it comes first; the transformer is read by a pool, so that no
-  modality stands out; and absent modalities take no part.
+  (facebookresearch/multimodal) with three corrections: vectors are scaled before they
+  are weighted, so that the scaling does not undo the attention; a pool reads the
+  transformer, so that no modality stands out; and absent modalities take no part.
 
-  The attention that is sown, see `Fusion`, is a modality's weight in the kind
-  "attention", or in a deepset with `apply_attention`, its elements' in equal parts.
-  What a transformer after it does is left out. Other settings sow none.
+  In the kind "attention", and in a deepset with `apply_attention`, the weights of the
+  modalities are sown in the collection "importance".
 
   Attributes:
-    kind: "deepset" scales, weighs and pools the vectors of modalities,
-      "deepset_transformer" has a transformer between, "attention" adds up weighted
-      projections of them, "concat" sets them side by side.
-    element_pool: From a modality's elements to its vector, as `pool`.
-    pool: From the modalities' vectors to one: a name in `pooling.POOLS` or "median".
-    apply_attention, attention_dim, modality_normalize, norm_factor: Of both deepsets,
-      as in `deepset.Deepset`.
-    auto_mapping: Of both deepsets: a dense layer of each modality first.
-    projection_dim: Of the attention, None for `features`; of the concatenation, None
-      for no projection, where zeros are in the place of an absent modality.
-    heads, layers, ffn, transformer_dropout: As in `deepset.PostNormTransformer`.
-    hidden, norm, dropout, activation: Of an MLP after the fusion, as in `MLP`.
-    parity: Gives torchmultimodal's numbers, wants every modality in the batch, and
-      takes an example without elements for a vector of zeros.
+    kind: "deepset" scales, weights and pools the vectors of modalities;
+      "deepset_transformer" applies a transformer before the pool; "attention" adds up
+      weighted projections of the vectors; "concat" concatenates them.
+    element_pool: The pool from a modality's elements to its vector: a name in
+      `pooling.POOLS`, or "median".
+    pool: The pool from the modalities' vectors to one, for both deepsets: a name as for
+      `element_pool`.
+    apply_attention: Whether both deepsets multiply each vector by a learned weight.
+    attention_dim: Width of the hidden layer of these weights; None for half of the
+      features.
+    modality_normalize: Whether both deepsets scale each feature along the modalities to
+      length 1, instead of each vector along its features.
+    norm_factor: The p of the p-norm of this scaling, at least 1.
+    auto_mapping: Whether both deepsets apply a dense layer to each modality first.
+    projection_dim: Width of the projections of "attention", None for `features`; or of
+      the dense layer of "concat", None for no layer. Without this layer zeros stand in
+      the place of an absent modality.
+    heads: Number of attention heads of the transformer; must divide the features.
+    layers: Number of transformer layers.
+    ffn: Width of their hidden layers.
+    transformer_dropout: Dropout rate in the transformer, from 0 to below 1.
+    hidden: Widths of the hidden layers of an MLP after the fusion; empty for no MLP.
+    norm: Whether a LayerNorm stands before each activation of the MLP.
+    dropout: Dropout rate after each activation of the MLP, from 0 to below 1.
+    activation: Activation of the MLP, a name in `layers.ACTIVATIONS`.
+    parity: Whether the results are exactly those of torchmultimodal. Every modality
+      must then be in the batch, and counts as a vector of zeros in an example without
+      its elements.
+
+  Raises:
+    ConfigError: `kind` is unknown, or with `parity` a modality is absent.
   """
 
   kind: str = "deepset"
@@ -72,20 +87,20 @@ class TorchMultimodalFusion(Fusion):
   ) -> Float[Array, "b f"]:
     check_present(modalities)
     if self.kind not in _KINDS:
-      raise ConfigError(f"unknown kind {self.kind!r}; one of {list(_KINDS)}")
+      raise ConfigError(
+        f"torchmultimodal: unknown kind {self.kind!r}; one of {list(_KINDS)}"
+      )
     if self.parity:
       self._check_complete(modalities)
     pool = deepset.Pooling(self.element_pool, self.dtype, name="element_pooling")
     vectors = {name: pool(modalities[name]) for name in sorted(modalities)}
-    present = {name: ragged.lengths > 0 for name, ragged in modalities.items()}
+    present = {name: part.lengths > 0 for name, part in modalities.items()}
     fused = self._fuse(vectors, None if self.parity else present, train)
-    if wants_importance(self):
-      self._sow_importance(modalities)
     mlp = MLP(self.hidden, self.norm, self.dropout, self.activation, self.dtype)
     fused = mlp(fused, train=train).astype(jnp.float32)
     if self.parity:
       return fused
-    # Of nothing at all nothing is known: no bias either.
+    # An example without elements gets zeros, without the biases of the MLP.
     some = jnp.stack(list(present.values())).any(axis=0)
     return jnp.where(some[:, None], fused, 0)
 
@@ -126,31 +141,17 @@ class TorchMultimodalFusion(Fusion):
     )
     return fusion(vectors, present, train=train)
 
-  def _sow_importance(self, modalities: Mapping[str, Ragged]) -> None:
-    if self.kind == "attention":
-      owner = "fusion"
-    elif self.apply_attention and self.kind != "concat":
-      owner = "deepset"
-    else:
-      return
-    weights = self.variables["importance"][owner]["weights"]
-    weights = weights.reshape(-1, len(self.modalities))
-    spread = {
-      name: spread_evenly(weights[:, index], modalities[name])
-      for index, name in enumerate(sorted(self.modalities))
-      if name in modalities
-    }
-    # With parity what is absent has a weight, too.
-    self.sow_attention(normalized(spread, modalities))
-
   def _check_complete(self, modalities: Mapping[str, Ragged]) -> None:
-    """Raises where a modality cannot have one vector for each example."""
+    """Checks that every modality can have a vector in each example."""
     for name in sorted(self.modalities):
       if name not in modalities:
-        raise ConfigError(f"modality {name!r} is absent: with parity all are needed")
-      ragged = modalities[name]
-      if ragged.num_slots < ragged.num_examples:
         raise ConfigError(
-          f"modality {name!r} has {ragged.num_slots} slots for"
-          f" {ragged.num_examples} examples: with parity each needs one element"
+          f"torchmultimodal: modality {name!r} is absent; with parity all modalities"
+          " are needed"
+        )
+      part = modalities[name]
+      if part.num_slots < part.num_examples:
+        raise ConfigError(
+          f"torchmultimodal: modality {name!r} has {part.num_slots} slots for"
+          f" {part.num_examples} examples; with parity each example needs one element"
         )

@@ -1,4 +1,4 @@
-"""Two stages: a vector per modality, then a transformer over the modalities."""
+"""Two stages: a vector for each modality, then a transformer over the modalities."""
 
 from __future__ import annotations
 
@@ -9,34 +9,27 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from deepsets_jax import ragged
-from deepsets_jax.encoders.importance import wants_importance
 from deepsets_jax.encoders.transformer import Transformer
-from deepsets_jax.fusion.base import (
-  Fusion,
-  check_present,
-  modality_codes,
-  of_examples,
-  spread_evenly,
-  uniform,
-)
+from deepsets_jax.fusion.base import Fusion, check_present, modality_codes
 from deepsets_jax.ragged import Ragged, pooling
 
 
 class TwoStageFusion(Fusion):
-  """Each modality pooled to one vector, which meet in a fusion transformer.
+  """Pools each modality to one vector, and fuses the vectors by a transformer.
 
-  The first stage's transformers, one within each modality, are its sequence encoders
-  (`config.model.sequence`). A modality is told by a learned code, not by a place, and
-  an absent one is simply not there: the second stage attends over those present.
-
-  The attention that is sown, see `Fusion`, is the transformer's rollout from all
-  modalities alike, and what a modality has of it is its elements', in equal parts.
+  The transformers of the first stage, one for each modality, are the sequence encoders
+  (`config.model.sequence`). A learned code, not a position, says which modality a
+  vector is of. The second stage attends only to the modalities that are there.
 
   Attributes:
-    pool: Of a modality's elements to its vector, any but "softmax".
-    readout: Pools of the modalities' vectors to the global embedding, side by side.
-    layers, heads, hidden, dropout: Of the fusion transformer, see
-      `transformer.Transformer`.
+    pool: How a modality's elements become its vector: a name in `pooling.POOLS` or
+      "median", except "softmax".
+    readout: Pools from the modalities' vectors to the result, side by side: names as
+      for `pool`. The result is `len(readout) * d` wide.
+    layers: Number of transformer blocks; with 0 modalities do not see each other.
+    heads: Number of attention heads; must divide the features.
+    hidden: Width of the feed-forward layers; None for four times the features.
+    dropout: Dropout rate in the transformer, from 0 to below 1.
   """
 
   pool: str = "mean"
@@ -57,7 +50,7 @@ class TwoStageFusion(Fusion):
       elements = modalities[name]
       vectors = pooling.pool(self.pool, elements).astype(self.dtype) + codes[name]
       parts.append(ragged.from_vectors(vectors, elements.lengths > 0))
-    tokens, slots = ragged.concatenate(parts)
+    tokens, _ = ragged.concatenate(parts)
     transformer = Transformer(
       self.features,
       self.layers,
@@ -69,12 +62,5 @@ class TwoStageFusion(Fusion):
       name="transformer",
     )
     tokens = transformer(tokens, train=train)
-    if wants_importance(self):
-      mass = transformer.rollout(*uniform([tokens]))
-      weights = {
-        name: spread_evenly(of_examples(mass, slot, part), modalities[name])
-        for name, slot, part in zip(sorted(modalities), slots, parts, strict=True)
-      }
-      self.sow_attention(weights)
     pooled = [pooling.pool(name, tokens) for name in self.readout]
     return jnp.concatenate(pooled, axis=-1)

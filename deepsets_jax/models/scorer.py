@@ -1,7 +1,8 @@
-"""The scorer: how much a user would have an item, from the vectors of two towers.
+"""The scorer: a logit for a user and an item from the vectors of two towers.
 
-Towers meet in a product alone, which makes items searchable. A scorer sees both vectors
-at once, and is for the few candidates that a search left (Covington et al., 2016).
+Two towers meet only in a product, which makes items searchable. A scorer sees both
+vectors at once; it ranks the few candidates of a search (Covington et al., "Deep Neural
+Networks for YouTube Recommendations", 2016).
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from deepsets_jax.ragged import Ragged
 
 
 class Scorer(nn.Module):
-  """Two towers, and an MLP of a user's vector, an item's, and their product.
+  """Two towers, and an MLP of a user's vector, an item's vector and their product.
 
-  The logit is that of the MLP plus the sum of the product, so that without hidden
-  layers it is the towers' own with a linear model beside it.
+  The logit is the MLP's output plus the sum of the product. Without hidden layers it is
+  the logit of the towers plus a linear model.
 
   Attributes:
-    towers: Of users and items.
-    hidden: Widths of the layers of the MLP.
-    dropout: Rate after each.
-    dtype: Of the MLP; logits are float32.
+    towers: The towers of users and items.
+    hidden: Widths of the hidden layers of the MLP; empty for none.
+    dropout: Dropout rate after each hidden layer, from 0 to below 1.
+    dtype: Type of the computation of the MLP; logits are float32.
   """
 
   towers: two_tower.TwoTowers
@@ -50,13 +51,13 @@ class Scorer(nn.Module):
     *,
     train: bool = False,
   ) -> Float[Array, "n"]:
-    """The logit of each candidate, of padding some finite number.
+    """Returns the logit of each candidate; padding has an arbitrary finite logit.
 
     Args:
       users: As in `TwoTowers.embed_users`.
       items: Fields of distinct items.
-      candidates: Of each user its list of rows of `items`.
-      train: Needs a "dropout" key.
+      candidates: The list of each user: rows of `items`.
+      train: Whether dropout is on, which needs a "dropout" key.
     """
     of_items = self.towers.embed_items(items, train=train)
     of_users = self.towers.embed_users(users, of_items, train=train)
@@ -66,7 +67,7 @@ class Scorer(nn.Module):
   def score(
     self, users: Float[Array, "... d"], items: Float[Array, "... d"], *, train=False
   ) -> Float[Array, "..."]:
-    """The logits of vectors of users and of items, pair by pair."""
+    """Returns the logits of pairs of a user vector and an item vector."""
     product = users * items
     x = jnp.concatenate([users, items, product], axis=-1)
     x = self.mlp(x, train=train).astype(jnp.float32)
@@ -76,10 +77,10 @@ class Scorer(nn.Module):
 def build_scorer(
   config: ml_collections.ConfigDict, users: Schema, items: Schema
 ) -> Scorer:
-  """The scorer of `config.ranking` on the towers of `towers.build`.
+  """Builds the scorer of `config.ranking` on the towers of `build_two_towers`.
 
   Raises:
-    ValueError: See `towers.build`.
+    ConfigError: See `two_tower.build_two_towers`.
   """
   ranking = config.ranking
   return Scorer(

@@ -1,4 +1,4 @@
-"""A model: an encoder per modality, a fusion, a head; built from `config.model`."""
+"""The set model: an encoder per modality, a fusion and a head."""
 
 from __future__ import annotations
 
@@ -18,11 +18,6 @@ from deepsets_jax.encoders import (
   SequenceEncoder,
   activation,
 )
-from deepsets_jax.encoders.importance import (
-  forget_attended,
-  sow_importance,
-  wants_importance,
-)
 from deepsets_jax.encoders.sequence import POSITIONS
 from deepsets_jax.foundation import extensions
 from deepsets_jax.foundation.errors import ConfigError
@@ -35,17 +30,25 @@ _FILLED_IN = {"features", "dtype", "vocabulary_size", "groups"}
 
 
 class Head(nn.Module):
-  """From the fused vector to the logits, in float32.
+  """An MLP from the fused vector to the logits, in float32.
 
   Attributes:
-    bias: Where the logits' bias starts, `[k]`: see `losses.prior_logits`.
-    input_norm: Whether a LayerNorm comes first. It makes a sum pool blind to the
-      size of the set, up to the mean.
-    input_activation: Then comes one of `encoders.ACTIVATIONS`, or None.
-    input_dropout: Rate of dropout on the fused vector, after both.
-    project: Whether a dense layer makes the logits; else the vector is what they are,
-      and the bias all that is learned of it.
-    hidden, norm, dropout, activation, dtype: As in `encoders.MLP`.
+    bias: Initial bias of the `k` logits, see `losses.prior_logits`.
+    input_norm: Whether a LayerNorm is applied to the fused vector first. After a sum
+      pool it removes the size of the set, up to the mean.
+    input_activation: Activation of the fused vector after the norm, a name in
+      `layers.ACTIVATIONS`, or None.
+    input_dropout: Dropout rate on the fused vector after both, from 0 to below 1.
+    project: Whether a dense layer makes the logits. Otherwise the last vector plus a
+      learned bias are the logits, so it must be `k` wide.
+    hidden: Widths of the hidden layers; empty for none.
+    norm: Whether a LayerNorm stands before each hidden activation.
+    dropout: Dropout rate after each hidden activation, from 0 to below 1.
+    activation: Activation of the hidden layers, a name in `layers.ACTIVATIONS`.
+    dtype: Type of the computation of the hidden layers.
+
+  Raises:
+    ConfigError: Without `project` the last vector is not `k` wide.
   """
 
   bias: Sequence[float]
@@ -73,27 +76,22 @@ class Head(nn.Module):
       return nn.Dense(len(self.bias), bias_init=lambda *_: bias)(x)
     if x.shape[-1] != len(bias):
       raise ConfigError(
-        f"config.model.head.project is False, and what comes in is {x.shape[-1]} wide,"
-        f" not {len(bias)}: make it so wide, or project it"
+        f"config.model.head.project is False, and the head's last vector is"
+        f" {x.shape[-1]} wide, not {len(bias)}; change the width, or set project"
       )
     return x + self.param("bias", lambda _: bias)[None]
 
 
 class SetModel(nn.Module):
-  """Encoders, fusion and head.
+  """A model of encoders, a fusion and a head.
 
-  If the fusion attends, the weight of each element of the input is sown in the
-  collection "importance", as "attention": the fusion's, see `fusion.base.Fusion`, and
-  where elements have met in an encoder's transformer, its rollout
-  (`encoders.transformer.Transformer.rollout`).
-
-    _, sown = model.apply(variables, modalities, mutable=["importance"])
-    weights = sown["importance"]["attention"]  # by modality `[n]`
+  `analysis.attribution.rollout.attention_weights` gives the weight of each element in
+  the attention of the model.
 
   Attributes:
-    encoders: By modality. Any subset of them may be in a batch.
-    fusion: See `fusion`.
-    head: Fused vectors to logits.
+    encoders: The encoder of each modality. A batch may have any of the modalities.
+    fusion: A `fusion.Fusion` from encoded modalities to one vector per example.
+    head: A module from fused vectors to logits, such as `Head`.
   """
 
   encoders: Mapping[str, nn.Module]
@@ -103,28 +101,25 @@ class SetModel(nn.Module):
   def __call__(
     self, modalities: Mapping[str, Ragged], *, train: bool = False
   ) -> Float[Array, "b k"]:
-    """Logits. In training, needs a "dropout" key."""
+    """Returns the logits. In training, needs a "dropout" key."""
     return self.head(self.embed(modalities, train=train), train=train)
 
   def classify(self, fused: Float[Array, "b f"]) -> Float[Array, "b k"]:
-    """The logits of fused vectors."""
+    """Returns the logits of fused vectors."""
     return self.head(fused, train=False)
 
   def embed(
     self, modalities: Mapping[str, Ragged], *, train: bool = False
   ) -> Float[Array, "b f"]:
-    """The fused vector of each example."""
-    fused = self.fusion(self._encode(modalities, train), train=train)
-    if wants_importance(self):
-      self._sow_importance()
-    return fused
+    """Returns the fused vector of each example."""
+    return self.fusion(self._encode(modalities, train), train=train)
 
   def lift(self, modalities: Mapping[str, Ragged]) -> dict[str, Any]:
-    """The partial state of each modality, of a fusion that merges such."""
+    """Returns the partial state of each modality, if the fusion merges them."""
     return self.fusion.lift(self._encode(modalities, train=False))
 
   def finish(self, state: Any) -> Float[Array, "b k"]:
-    """The logits of a merged state."""
+    """Returns the logits of a merged state."""
     return self.head(self.fusion.finish(state), train=False)
 
   def _encode(self, modalities: Mapping[str, Ragged], train: bool) -> dict[str, Ragged]:
@@ -138,24 +133,20 @@ class SetModel(nn.Module):
       for name, ragged in modalities.items()
     }
 
-  def _sow_importance(self) -> None:
-    if self.fusion.has_variable("importance", "attention"):
-      weights = dict(self.fusion.get_variable("importance", "attention"))
-      for name, mass in weights.items():
-        # An encoder of single elements has none.
-        if hasattr(self.encoders[name], "rollout"):
-          weights[name] = self.encoders[name].rollout(mass)
-      sow_importance(self, "attention", weights)
-    forget_attended(self)
-
 
 def build_set_model(
   config: ml_collections.ConfigDict, schema: Schema, bias: Sequence[float]
 ) -> SetModel:
-  """The model of `config.model` for a data set; its logits start at `bias`.
+  """Builds the model of a data set from `config.model`.
+
+  Args:
+    config: The settings `config.model`.
+    schema: The modalities of the data set.
+    bias: Initial bias of the logits, one number per logit.
 
   Raises:
-    ConfigError: An unknown fusion, pool, activation or dtype.
+    ConfigError: An unknown fusion, pool, activation or dtype, or positions that a
+      modality cannot have.
   """
   dtype = _dtype(config.dtype)
   _check_order(config, schema)
@@ -171,7 +162,7 @@ def build_set_model(
 
 
 def _check_order(config: ml_collections.ConfigDict, schema: Schema) -> None:
-  """Raises for a modality of `sequence` or `positions` that cannot have them."""
+  """Checks the modalities that `sequence`, `positions` and `fading` name."""
   names = sorted(schema.modalities)
   for key, wanted in (
     ("sequence.modalities", config.sequence.modalities),
@@ -186,8 +177,8 @@ def _check_order(config: ml_collections.ConfigDict, schema: Schema) -> None:
   for name in config.fading:
     if not schema.modalities[name].ordered:
       raise ConfigError(
-        f"config.model.fading: {name!r} is declared unordered, and of its elements none"
-        " comes after another: leave it out, or declare it ordered in the schema"
+        f"config.model.fading: {name!r} is declared unordered, so its elements have no"
+        " order; leave it out, or declare it ordered in the schema"
       )
   for name, kind in _positions(config).items():
     if kind not in POSITIONS:
@@ -196,19 +187,19 @@ def _check_order(config: ml_collections.ConfigDict, schema: Schema) -> None:
       )
     if not (schema.modalities[name].ordered or schema.modalities[name].timed):
       raise ConfigError(
-        f"config.model.positions.{name} is {kind!r}, and the modality is declared"
-        " unordered: leave the positions out, or declare it ordered in the schema"
+        f"config.model.positions.{name} is {kind!r}, but the modality is declared"
+        " unordered; leave the positions out, or declare it ordered in the schema"
       )
     if kind == "rotary" and name not in config.sequence.modalities:
       raise ConfigError(
         f"config.model.positions.{name} is 'rotary', which turns a transformer's"
-        f" queries and keys: add {name!r} to config.model.sequence.modalities, or take"
-        " 'sinusoidal', 'learned' or 'recency'"
+        f" queries and keys; add {name!r} to config.model.sequence.modalities, or"
+        " choose 'sinusoidal', 'learned' or 'recency'"
       )
 
 
 def _positions(config: ml_collections.ConfigDict) -> dict[str, str]:
-  """The modalities whose places are told."""
+  """The kind of position embedding of each modality that has one."""
   return {name: kind for name, kind in config.positions.items() if kind is not None}
 
 

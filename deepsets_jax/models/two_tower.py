@@ -1,8 +1,10 @@
-"""Two towers: a user and an item, each a multi-modal set, as vectors of one space.
+"""Two towers: users and items, each a multi-modal set, as vectors of one space.
 
-The product of a user's vector and an item's says how likely the user comes to the item
-next (Covington et al., 2016; Yi et al., 2019). Items do not depend on users, so that
-their vectors are an index to search.
+The product of a user's vector and an item's vector scores how likely the item is the
+user's next one (Covington et al., "Deep Neural Networks for YouTube Recommendations",
+2016; Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
+Recommendations", 2019). Item vectors do not depend on users, so they can be indexed and
+searched.
 """
 
 from __future__ import annotations
@@ -24,15 +26,15 @@ from deepsets_jax.ragged import Ragged
 
 
 class TwoTowers(nn.Module):
-  """A model of users and one of items, with heads of one width `d`.
+  """A model of users and a model of items, whose heads have the same width `d`.
 
   Attributes:
-    users: A `models.SetModel` of the user's fields and HISTORY.
-    items: One of the item's fields.
-    shared: Whether a history is made of the item tower's vectors of what is in it;
-      otherwise the user tower has embeddings of its own, by row of the item.
-    normalize: Whether vectors are scaled to length 1; zeros, as of a user of whom
-      nothing is known before training, stay zeros.
+    users: A `SetModel` of the user's fields and HISTORY.
+    items: A `SetModel` of the item's fields.
+    tie_item_tower: Whether the elements of a history are the item tower's vectors of
+      its items. Otherwise the user tower embeds an item by its row in the table.
+    normalize: Whether vectors are scaled to length 1. Zeros stay zeros; before training
+      a user without known fields has zeros.
   """
 
   users: nn.Module
@@ -43,14 +45,14 @@ class TwoTowers(nn.Module):
   def __call__(
     self, users: Mapping[str, Ragged], items: Mapping[str, Ragged]
   ) -> tuple[Float[np.ndarray, "b d"], Float[np.ndarray, "c d"]]:
-    """Both, to initialise all parameters."""
+    """Returns the vectors of users and of items; used to initialise all parameters."""
     vectors = self.embed_items(items)
     return self.embed_users(users, vectors), vectors
 
   def embed_items(
     self, items: Mapping[str, Ragged], *, train: bool = False
   ) -> Float[np.ndarray, "c d"]:
-    """The vectors of items."""
+    """Returns the vectors of items."""
     return self._finish(self.items(items, train=train))
 
   def embed_users(
@@ -60,13 +62,13 @@ class TwoTowers(nn.Module):
     *,
     train: bool = False,
   ) -> Float[np.ndarray, "b d"]:
-    """The vectors of users.
+    """Returns the vectors of users.
 
     Args:
-      users: Fields, and HISTORY, whose values are rows of `items` where towers are
-        shared, and of the table of items otherwise.
+      users: Fields and HISTORY. The values of HISTORY are rows of `items` with
+        `tie_item_tower`, and rows of the table of items otherwise.
       items: Vectors of items.
-      train: As in `models.SetModel`.
+      train: Whether dropout is on, which needs a "dropout" key.
     """
     if self.tie_item_tower and HISTORY in users:
       history = users[HISTORY]
@@ -81,12 +83,12 @@ class TwoTowers(nn.Module):
 def build_two_towers(
   config: ml_collections.ConfigDict, users: Schema, items: Schema
 ) -> TwoTowers:
-  """The towers of `config.model`, of users, and `config.item_model`.
+  """Builds the user tower from `config.model`, the item tower from `config.item_model`.
 
   Args:
-    config: Of a run.
-    users: Of a user before an event, see `prefixes.schema`.
-    items: Of an item.
+    config: The config of a run.
+    users: The schema of a user before an event.
+    items: The schema of an item.
 
   Raises:
     ConfigError: A setting is unknown, or a width is below 1.

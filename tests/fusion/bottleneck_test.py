@@ -9,7 +9,7 @@ from tests.sets import FEATURES, NAMES, pack
 RNG = np.random.default_rng(0)
 NOTHING = np.zeros((0, FEATURES), np.float32)
 IMAGE, TEXT = (RNG.normal(size=(n, FEATURES)).astype(np.float32) for n in (3, 2))
-# An example with both, with either, and with nothing.
+# Four examples: both modalities, one of them, the other, none.
 SETS = {
   "image": [IMAGE, IMAGE, NOTHING, NOTHING],
   "text": [TEXT, NOTHING, TEXT, NOTHING],
@@ -28,7 +28,7 @@ def fused(**settings):
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_modalities_know_each_other_from_the_second_layer_on(layers):
+def test_modalities_exchange_information_from_the_second_layer_on(layers):
   params, got = fused(layers=layers, pool="max")
   want = [
     bottleneck_loop(params, {k: v[i] for k, v in SETS.items()}, layers, "max")
@@ -40,7 +40,7 @@ def test_modalities_know_each_other_from_the_second_layer_on(layers):
   assert not any(name.startswith("class") for name in params)
 
 
-def test_parameters_do_not_depend_on_what_the_first_batch_holds():
+def test_parameters_do_not_depend_on_the_first_batch():
   module = fusion.BottleneckFusion(NAMES, FEATURES, heads=1)
 
   def shapes(modalities):
@@ -61,7 +61,7 @@ def test_parameters_do_not_depend_on_what_the_first_batch_holds():
     (dict(bottlenecks=0), "bottleneck: 0 bottlenecks"),
   ],
 )
-def test_bad_settings_are_named(settings, message):
+def test_bad_settings_are_refused(settings, message):
   module = fusion.BottleneckFusion(NAMES, FEATURES, **{"heads": 1} | settings)
   with pytest.raises(ValueError, match=message):
     module.init(jax.random.key(0), MODALITIES, train=False)

@@ -9,7 +9,7 @@ VECTORS = np.random.default_rng(0).normal(size=(len(NAMES), NUM_EXAMPLES, 1, FEA
 MODALITIES = {k: pack(list(v)) for k, v in zip(NAMES, VECTORS, strict=True)}
 
 
-def test_a_closed_gate_lets_nothing_through_and_an_open_one_all():
+def test_a_closed_gate_gives_zero_and_an_open_gate_the_whole_vector():
   module = GatedFusion(NAMES, FEATURES)
   variables = module.init(jax.random.key(0), MODALITIES, train=False)
   params = jax.device_get(variables["params"])
@@ -17,7 +17,7 @@ def test_a_closed_gate_lets_nothing_through_and_an_open_one_all():
     name: np.tanh(VECTORS[index, :, 0] @ params[f"hidden_{name}"]["kernel"])
     for index, name in enumerate(NAMES)
   }
-  # The gates of "image" open on its first feature, those of the others close.
+  # The gates of "image" open if its first feature is positive; the others close.
   kernel = np.zeros((len(NAMES) * FEATURES, len(NAMES), FEATURES), np.float32)
   kernel[0] = np.array([1e3, -1e3, -1e3])[:, None]
   params = params | {"gates": {"kernel": kernel.reshape(len(kernel), -1)}}
@@ -32,7 +32,7 @@ def test_a_closed_gate_lets_nothing_through_and_an_open_one_all():
   ("pool", "message"),
   [("mode", "unknown pool 'mode'"), ("softmax", "needs scores")],
 )
-def test_a_pool_that_cannot_be_is_refused(pool, message):
+def test_bad_pools_are_refused(pool, message):
   with pytest.raises(ValueError, match=message):
     GatedFusion(NAMES, FEATURES, pool=pool).init(
       jax.random.key(0), MODALITIES, train=False

@@ -11,7 +11,7 @@ RNG = np.random.default_rng(0)
 
 
 def one_each(names, features):
-  """One element of length 1 of each modality in each example, and as arrays."""
+  """One element of length 1 per modality and example, as arrays and as `Ragged`."""
   vectors = RNG.normal(size=(len(names), NUM_EXAMPLES, features)).astype(np.float32)
   vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
   offsets = jnp.arange(NUM_EXAMPLES + 1, dtype=jnp.int32)
@@ -27,7 +27,7 @@ def test_it_is_a_linear_map_of_the_outer_product_of_all_modalities():
   vectors, modalities = one_each(NAMES, FEATURES)
   module = LowRankFusion(NAMES, FEATURES, rank=rank)
   params = module.init(jax.random.key(0), modalities, train=False)["params"]
-  # Biases start at 0; any will do.
+  # Biases start at 0; random ones test more.
   params = jax.tree.map(lambda x: x + RNG.normal(size=x.shape).astype(x.dtype), params)
   factors = []
   for name in NAMES:
@@ -57,7 +57,7 @@ def test_at_first_a_product_of_many_modalities_is_about_as_long_as_their_sum(cou
   ("setting", "message"),
   [({"rank": 0}, "low_rank: rank is 0"), ({"pool": "mode"}, "unknown pool 'mode'")],
 )
-def test_a_setting_that_cannot_be_is_refused(setting, message):
+def test_bad_settings_are_refused(setting, message):
   modalities = {"image": pack([np.ones((1, FEATURES))] * NUM_EXAMPLES)}
   with pytest.raises(ValueError, match=message):
     LowRankFusion(NAMES, FEATURES, **setting).init(

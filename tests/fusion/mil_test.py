@@ -8,7 +8,7 @@ from deepsets_jax.ragged import pooling
 from tests.sets import FEATURES, NAMES, NUM_EXAMPLES, pack
 
 RNG = np.random.default_rng(0)
-# Of the last example there is nothing at all.
+# The last example has no element.
 LENGTHS = {"image": (2, 0, 1, 0), "text": (3, 1, 0, 0), "words": (0, 0, 0, 0)}
 MODALITIES = {
   name: pack([RNG.normal(size=(n, FEATURES)) for n in lengths])
@@ -16,7 +16,7 @@ MODALITIES = {
 }
 
 
-def test_importance_is_the_weight_of_each_element():
+def test_the_reported_attention_is_the_weight_of_each_element():
   module = MILFusion(NAMES, FEATURES, jnp.bfloat16, hidden=4, gated=True)
   params = module.init(jax.random.key(0), MODALITIES, train=False)["params"]
   fused, sown = module.apply(
@@ -46,7 +46,7 @@ def test_the_plain_form_is_the_softmax_of_the_set_pool():
   )
 
 
-def test_a_hidden_layer_of_no_width_is_refused():
+def test_a_hidden_layer_without_width_is_refused():
   with pytest.raises(ValueError, match="mil: hidden is 0"):
     MILFusion(NAMES, FEATURES, hidden=0).init(
       jax.random.key(0), MODALITIES, train=False

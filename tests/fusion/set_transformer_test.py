@@ -18,13 +18,13 @@ MODALITIES = {"text": pack(LISTS, 8)}
     (dict(seeds=0), "set_transformer: 0 seeds"),
   ],
 )
-def test_bad_settings_are_named(settings, message):
+def test_bad_settings_are_refused(settings, message):
   module = fusion.SetTransformerFusion(NAMES, FEATURES, **{"heads": 1} | settings)
   with pytest.raises(ValueError, match=message):
     module.init(jax.random.key(0), MODALITIES, train=False)
 
 
-def test_only_elements_teach_and_only_codes_of_modalities_that_are_there():
+def test_gradients_come_only_from_present_elements_and_modalities():
   module = fusion.SetTransformerFusion(NAMES, FEATURES, layers=0, heads=1, hidden=5)
   params = module.init(jax.random.key(0), MODALITIES, train=False)["params"]
 
@@ -43,9 +43,9 @@ def test_only_elements_teach_and_only_codes_of_modalities_that_are_there():
   assert not np.any(of_some["code_image"])
 
 
-def test_through_inducing_points_pairs_grow_linearly():
+def test_with_inducing_points_the_cost_grows_linearly():
   def pairs(inducing, n):
-    """FLOPs of the encoder's products, all tiles and blocks, over features."""
+    """FLOPs of the attention in the encoder."""
     module = fusion.SetTransformerFusion(
       NAMES, FEATURES, layers=1, inducing=inducing, heads=1
     )

@@ -1,7 +1,7 @@
-"""torchmultimodal's classes: their numbers, and their defects mended.
+"""torchmultimodal's classes: their results, and corrections of their defects.
 
-The numbers were measured on, or are asserted by, facebookresearch/multimodal, commit
-3c2a85a; those of weights carried over are in peers/parity_torch_test.
+Expected results were measured with, or are asserted by, facebookresearch/multimodal at
+commit 3c2a85a; peers/parity_torch_test compares with converted weights.
 """
 
 import functools
@@ -195,7 +195,7 @@ def test_attention_acts_in_the_original_where_modalities_are_scaled():
 
 
 @pytest.mark.parametrize("parity", [True, False])
-def test_transformer_is_read_alike_from_every_channel(parity):
+def test_the_transformer_readout_treats_all_channels_equally(parity):
   module = deepset(
     dict.fromkeys("abc", 8), transformer=PostNormTransformer(2, ffn=16), parity=parity
   )
@@ -275,7 +275,7 @@ def test_occurrences_are_pooled_in_their_modality_first():
 
 
 @pytest.mark.parametrize("kind", KINDS[1:])
-def test_nothing_at_all_gives_zeros_and_no_gradient(kind):
+def test_an_empty_example_has_zeros_and_no_gradient(kind):
   module = TorchMultimodalFusion(
     ("a", "b"), 4, kind=kind, auto_mapping=True, apply_attention=True, hidden=(5,),
     projection_dim=3, heads=2, ffn=4, element_pool="softmax", pool="softmax",
@@ -294,7 +294,7 @@ def test_nothing_at_all_gives_zeros_and_no_gradient(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_parity_wants_every_modality(kind):
+def test_parity_needs_every_modality(kind):
   module = TorchMultimodalFusion(("a", "b"), 4, kind=kind, heads=2, parity=True)
   one = pack([np.ones((1, 4))] * 3, 5)
   with pytest.raises(ValueError, match="modality 'b' is absent"):
@@ -330,13 +330,13 @@ def test_mil_takes_bags_of_any_size():
   np.testing.assert_array_equal(got.values[2:], 0)
   alone, _ = run(module, pack([lists[0], lists[1], lists[1]]), params=params)
   np.testing.assert_allclose(got.values[0], alone.values[0], 1e-5, 1e-6)
-  # As the dense form of the bag, its attention mended.
+  # The same as the dense form of the bag with the corrected attention.
   dense = mil(deepset=module.deepset, mlp=module.mlp, partition_sizes=[1] * 3)
   want, _ = run(dense, jnp.asarray(lists[2])[None], params=params)
   np.testing.assert_allclose(got.values[1], want[0], 1e-5, 1e-6)
 
 
-def test_mil_with_a_transformer_does_not_mind_the_order_of_instances():
+def test_mil_with_a_transformer_ignores_the_order_of_instances():
   mixing = encoders.SequenceEncoder(encoders.DenseEncoder(6), 6, heads=2)
   module = mil(mixing, deepset=Deepset("max"))
   bag = bags((4,))
@@ -374,7 +374,7 @@ def test_mil_with_a_transformer_does_not_mind_the_order_of_instances():
      "'mode'; one of"),
   ],
 )  # fmt: skip
-def test_what_cannot_be_is_refused_by_name(module, x, named):
+def test_bad_arguments_are_refused(module, x, named):
   with pytest.raises(ValueError, match=named):
     run(module, x)
 

@@ -31,7 +31,7 @@ def of_lengths(lengths):
 
 
 def kept(elements, keep):
-  """The places of the elements that are kept, of each example."""
+  """The positions of the kept elements of each example."""
   offsets = np.asarray(elements.offsets)
   assert not np.asarray(keep)[offsets[-1] :].any()
   return [
@@ -41,7 +41,7 @@ def kept(elements, keep):
 
 
 @hypothesis.given(lengths)
-def test_evenly_kept_elements_are_as_many_as_may_be_and_spread(lengths):
+def test_keep_evenly_keeps_as_many_as_allowed_and_spreads_them(lengths):
   elements = of_lengths(lengths)
   keep = jax.jit(frames.keep_evenly, static_argnums=1)(elements, LIMIT)
   for places, length in zip(kept(elements, keep), lengths, strict=True):
@@ -51,7 +51,7 @@ def test_evenly_kept_elements_are_as_many_as_may_be_and_spread(lengths):
 
 
 @hypothesis.given(lengths, st.integers(0, 99))
-def test_randomly_kept_elements_are_as_many_as_may_be(lengths, seed):
+def test_random_choice_keeps_as_many_as_allowed(lengths, seed):
   elements = of_lengths(lengths)
   keep = jax.jit(ragged.sample_mask, static_argnums=2)(
     jax.random.key(seed), elements, LIMIT
@@ -60,7 +60,7 @@ def test_randomly_kept_elements_are_as_many_as_may_be(lengths, seed):
   assert got == [min(n, LIMIT) for n in lengths]
 
 
-def test_randomly_kept_elements_are_any_equally_often():
+def test_random_choice_keeps_all_elements_equally_often():
   elements = of_lengths([6, 0, 2, 5])
   keys = jax.random.split(jax.random.key(0), 2000)
   keep = jax.vmap(lambda key: ragged.sample_mask(key, elements, LIMIT))(keys)

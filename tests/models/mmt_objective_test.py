@@ -25,7 +25,7 @@ def cases(draw):
 
 
 def rank_loop(value, others):
-  """The mean place, from 0, of all that tie with the value, sorted from the best."""
+  """The mean rank, from 0, of all values that tie with this one."""
   return np.mean([i for i, x in enumerate(sorted(others, reverse=True)) if x == value])
 
 
@@ -100,7 +100,7 @@ def test_metrics_are_the_published_ones(metrics):
     np.testing.assert_allclose(list(metrics(*case).values()), want, 1e-7)
 
 
-def test_what_is_masked_does_not_matter():
+def test_masked_captions_do_not_matter():
   similarities, mask = golden_cases()[2]
   changed = np.where(mask.reshape(-1, 1), similarities, np.nan)
   for metrics in PUBLISHED:
@@ -148,7 +148,7 @@ def test_info_nce_is_the_cross_entropy_in_both_directions():
     odds = np.exp(matrix)
     want -= np.mean(np.log(np.diag(odds) / odds.sum(1)))
   np.testing.assert_allclose(objective.info_nce_loss(SQUARE), want, 1e-6)
-  # It stays finite where the exponentials do not.
+  # It stays finite where the exponentials overflow.
   assert np.isfinite(objective.info_nce_loss(SQUARE * 1e5))
 
 
@@ -160,7 +160,7 @@ def test_max_margin_moves_right_pairs_up_and_violating_ones_down():
   np.testing.assert_allclose(gradient, want, atol=1e-7)
 
 
-def test_bad_input_is_named():
+def test_bad_input_is_refused():
   for loss in (objective.max_margin_loss, objective.info_nce_loss):
     with pytest.raises(ValueError, match="a single pair"):
       loss(jnp.zeros((1, 1)))
@@ -171,7 +171,7 @@ def test_bad_input_is_named():
       metrics(np.zeros((5, 2)))
     with pytest.raises(ValueError, match="a mask of 3 captions: there are 4"):
       metrics(np.zeros((4, 2)), np.ones(3, bool))
-    with pytest.raises(ValueError, match="the mask leaves none"):
+    with pytest.raises(ValueError, match="the mask leaves no caption"):
       metrics(np.zeros((4, 2)), np.zeros(4, bool))
     with pytest.raises(ValueError, match="not finite"):
       metrics(np.full((4, 2), np.nan))

@@ -11,7 +11,7 @@ from deepsets_jax.ragged import Ragged
 from tests.models import mmt_golden
 
 EXPERTS = {"face": 3, "s3d": 4, "vggish": 2}
-# Of four videos: more frames than become tokens, absent experts, a video of nothing.
+# Four videos: more frames than become tokens, absent experts, an empty video.
 LENGTHS = {"face": [2, 0, 1, 0], "s3d": [5, 1, 0, 0], "vggish": [0, 2, 4, 0]}
 FEATURES, LAYERS, HEADS, HIDDEN, TEXT, TIMES = 6, 2, 2, 5, 4, 5
 VIDEOS, CAPTIONS, MAX_FRAMES, WINDOW = 4, 2, 3, 2.0
@@ -144,7 +144,7 @@ def similarities(experts, keep_missing=True, variables=VARIABLES, **settings):
 
 
 def losses_and_gradients(keep_missing):
-  """Both losses, and of the margin's the gradients by variables, text and frames."""
+  """Both losses, and gradients of the margin loss by variables, text and frames."""
   model = build(keep_missing)
 
   def losses(variables, text, values, experts, keep):
@@ -187,7 +187,7 @@ def test_losses_and_gradients_are_the_public_models(keep_missing):
     real = len(VALUES[name])
     np.testing.assert_allclose(gradient[:real], want[f"{name}_gradient"], atol=1e-6)
     assert not np.asarray(gradient[real:]).any()
-  # One of the videos has no frame at all.
+  # One of the videos has no frames.
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(variables))
   for expert in EXPERTS:
     assert np.asarray(variables["params"]["video"][f"code_{expert}"]).any()
@@ -211,7 +211,7 @@ def test_in_training_texts_are_normalised_as_in_the_public_model():
   np.testing.assert_allclose(statistics["var"], mmt_golden.VAR, atol=1e-6)
 
 
-def test_an_absent_expert_is_an_undeclared_one_where_the_missing_are_not_kept():
+def test_an_absent_expert_equals_an_undeclared_one_if_missing_ones_are_not_kept():
   absent = {k: v for k, v in pack().items() if k != "vggish"}
   pruned = {
     collection: {
@@ -227,7 +227,7 @@ def test_an_absent_expert_is_an_undeclared_one_where_the_missing_are_not_kept():
   assert not want[:, 3].any()  # A video of nothing is similar to no text.
 
 
-def test_not_in_the_dictionary_is_to_have_no_frames():
+def test_an_expert_outside_the_dictionary_equals_one_without_frames():
   experts = pack()
   absent = {k: v for k, v in experts.items() if k != "face"}
   empty = jax.tree.map(jnp.zeros_like, experts["face"])
@@ -245,7 +245,7 @@ def test_order_of_experts_slots_and_batch_mates_do_not_matter():
   np.testing.assert_allclose(got[:, 2], want[:, 2], atol=1e-6)
 
 
-def test_all_frames_are_in_the_aggregated_token_and_only_some_are_tokens():
+def test_the_aggregated_token_uses_all_frames_and_only_some_become_tokens():
   experts = pack()
   s3d = experts["s3d"]
 
@@ -266,7 +266,7 @@ def test_all_frames_are_in_the_aggregated_token_and_only_some_are_tokens():
   assert not np.allclose(got, want, atol=1e-3)
 
 
-def test_training_drops_and_takes_random_frames():
+def test_training_uses_dropout_and_random_frames():
   model = build()
 
   @jax.jit
@@ -297,7 +297,7 @@ def test_bfloat16_is_close():
   np.testing.assert_allclose(got, similarities(pack()), atol=0.03)
 
 
-def test_from_torch_state_takes_what_is_saved_and_names_what_it_does_not_know():
+def test_from_torch_state_converts_saved_weights_and_refuses_unknown_names():
   saved = {f"module.{name}": array for name, array in STATE.items()}
   saved["module.txt_bert.embeddings.LayerNorm.weight"] = np.ones(3)
   saved["module.vid_bert.pooler.dense.bias"] = np.ones(3)
@@ -314,7 +314,7 @@ def test_from_torch_state_takes_what_is_saved_and_names_what_it_does_not_know():
     weights.from_torch_state({k: v for k, v in STATE.items() if k != name})
 
 
-def test_bad_input_is_named():
+def test_bad_input_is_refused():
   def call(model, text=TEXTS, experts=None, train=False):
     experts = pack() if experts is None else experts
     init = functools.partial(model.init, train=train)

@@ -10,6 +10,7 @@ from ml_collections import config_dict
 
 from configs import debian_programs, debian_structures
 from deepsets_jax import encoders
+from deepsets_jax.analysis.attribution.rollout import attention_weights, read_reports
 from deepsets_jax.data.datasets import debian_programs as programs
 from deepsets_jax.data.tables.schema import Modality, Schema, Target
 from deepsets_jax.fusion import MILFusion, SetPoolFusion, SingleStreamFusion
@@ -50,7 +51,7 @@ SETS = st.fixed_dictionaries({name: set_lists() for name in SCHEMA.modalities})
 
 
 def to_batch(sets):
-  """Vectors as they are; a token is told by its vector's first feature."""
+  """A batch of vectors as they are; tokens come from a vector's first feature."""
   modalities = {name: pack(lists) for name, lists in sets.items()}
   word = modalities["word"]
   ids = jnp.abs(word.values[:, 0] * 7).astype(jnp.int32) % 5
@@ -86,7 +87,7 @@ class TestEveryModel:
     want = apply(variables, drop_modalities(batch, [gone]).modalities)
     if fusion in ("set_pool", "concat"):
       np.testing.assert_array_equal(got, want)
-    else:  # Rounded by the program, see tests/fusions.
+    else:  # XLA's rounding depends on the program, see `fusion_test`.
       np.testing.assert_allclose(got, want, 1e-5, 1e-6)
 
   @hypothesis.given(sets=SETS)
@@ -107,7 +108,7 @@ class TestEveryModel:
 
 
 def of_sequences(fusion, layers=2):
-  """Faces are read by a transformer, that is computed again; images are not."""
+  """A model whose faces go through a transformer with remat; images do not."""
   sequence = encoders.SequenceEncoder(
     encoders.DenseEncoder(FEATURES),
     FEATURES,
@@ -130,31 +131,20 @@ def random_sets(seed):
   return {k: [x.astype(np.float32) for x in v] for k, v in lists.items()}
 
 
-def telling(model, params):
-  """Of modalities: the logits, and what is told of importance."""
-
-  def apply(modalities):
-    return model.apply({"params": params}, modalities, mutable=["importance"])
-
-  return apply
-
-
-class TestImportance:
+class TestAttention:
   @pytest.mark.slow
-  def test_attention_goes_back_through_an_encoder_that_mixes(self):
+  def test_goes_back_through_an_encoder_that_mixes(self):
     model = of_sequences(MILFusion(("face", "image"), FEATURES, hidden=5))
     sets = random_sets(0)
     modalities = {name: pack(lists, 9) for name, lists in sets.items()}
     params = model.init(jax.random.key(0), modalities)["params"]
-    logits, sown = jax.jit(telling(model, params))(modalities)
-    plain = jax.jit(model.apply)({"params": params}, modalities)
-    np.testing.assert_allclose(logits, plain, 1e-5, 1e-6)
+    weights = jax.jit(functools.partial(attention_weights, model))(
+      {"params": params}, modalities
+    )
     got = {
-      name: part.replace(values=sown["importance"]["attention"][name]).to_lists()
+      name: part.replace(values=weights[name]).to_lists()
       for name, part in modalities.items()
     }
-    # Queries and keys are not returned.
-    assert all(leaf.ndim == 1 for leaf in jax.tree.leaves(sown))
     params = jax.device_get(params)
     for i in range(NUM_EXAMPLES):
       face, image = (
@@ -172,22 +162,20 @@ class TestImportance:
         np.testing.assert_allclose(got[name][i], want[name], 1e-4, 1e-5)
 
   @pytest.mark.parametrize("pools", [("max",), ("max", "softmax")])
-  def test_is_where_a_reader_looks_and_not_where_there_is_none(self, pools):
+  def test_is_there_only_if_the_fusion_attends(self, pools):
     model = of_sequences(SetPoolFusion(("face", "image"), FEATURES, pools=pools))
     modalities = {name: pack(lists, 9) for name, lists in random_sets(0).items()}
 
-    def told(key):
+    def shapes(key):
       variables = model.init(key, modalities)
       assert "importance" not in variables
-      return telling(model, variables["params"])(modalities)[1]["importance"]
+      reports = read_reports(model, variables, modalities)
+      weights = attention_weights(model, variables, modalities)
+      return reports["fusion"]["argmax"], weights
 
-    sown = jax.eval_shape(told, jax.random.key(0))
-    assert ("attention" in sown) == ("softmax" in pools)
-    assert {k: v.shape for k, v in sown["fusion"]["argmax"].items()} == {
-      "face": (9,),
-      "image": (9,),
-    }
-    assert all(leaf.ndim == 1 for leaf in jax.tree.leaves(sown))
+    shares, weights = jax.eval_shape(shapes, jax.random.key(0))
+    assert {k: v.shape for k, v in shares.items()} == {"face": (9,), "image": (9,)}
+    assert (weights is not None) == ("softmax" in pools)
 
   @pytest.mark.slow
   def test_is_the_same_shard_by_shard_on_many_devices(self):
@@ -199,18 +187,18 @@ class TestImportance:
       for seed in range(2 * jax.device_count())
     ]
     params = model.init(jax.random.key(0), shards[0])["params"]
-    apply = telling(model, params)
+    weights = functools.partial(attention_weights, model, {"params": params})
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *shards)
     on_devices = jax.shard_map(
-      lambda modalities: jax.lax.map(lambda one: apply(one)[1], modalities),
+      lambda modalities: jax.lax.map(weights, modalities),
       mesh=sharding.make_mesh(),
       in_specs=jax.P(sharding.AXIS),
       out_specs=jax.P(sharding.AXIS),
     )
-    got = jax.jit(on_devices)(stacked)["importance"]["attention"]
-    alone = jax.jit(lambda one: apply(one)[1])
+    got = jax.jit(on_devices)(stacked)
+    alone = jax.jit(weights)
     for index, shard in enumerate(shards):
-      want = alone(shard)["importance"]["attention"]
+      want = alone(shard)
       for name in names:
         np.testing.assert_allclose(got[name][index], want[name], 1e-5, 1e-6)
 
@@ -233,7 +221,7 @@ def _gradient(fusion, modalities):
     ({"fading": ("image",)}, "fading: 'image' is declared unordered"),
   ],
 )
-def test_positions_and_sequences_that_cannot_be_are_named(overrides, message):
+def test_bad_positions_and_sequences_are_refused(overrides, message):
   config = defaults.supervised().model
   for name in (*SCHEMA.modalities, "smell"):
     config.positions[name] = config_dict.placeholder(str)
@@ -243,7 +231,7 @@ def test_positions_and_sequences_that_cannot_be_are_named(overrides, message):
 
 
 @pytest.mark.parametrize("fusion", ["two_stage", "single_stream"])
-def test_heads_that_do_not_divide_the_width_are_named(fusion):
+def test_heads_that_do_not_divide_the_width_are_refused(fusion):
   config = defaults.supervised().model
   config.features = FEATURES
   set_fusion(config, fusion)
@@ -343,9 +331,7 @@ class TestHead:
     (False, FEATURES, encoders.DenseEncoder),
   ],
 )
-def test_vectors_that_are_encoded_to_the_width_are_taken_as_they_are(
-  encoded, width, kind
-):
+def test_encoded_vectors_of_the_common_width_are_not_projected(encoded, width, kind):
   config = defaults.supervised().model
   config.features = width
   schema = Schema(

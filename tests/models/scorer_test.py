@@ -54,7 +54,7 @@ def logits_of(lists):
   ]
 
 
-def test_logits_are_those_of_pairs_of_vectors():
+def test_logits_agree_with_a_loop_over_pairs():
   _, batcher, model, params, _ = parts()
   lists = shard(batcher, [3, 40, 41, 90])
   users, items, _ = inputs(lists)
@@ -121,14 +121,14 @@ def test_gradients_are_finite_with_empty_lists_and_lists_of_one(name):
   leaves = jax.tree.leaves(grads)
   assert all(np.isfinite(leaf).all() for leaf in leaves)
   assert any(leaf.any() for leaf in leaves)
-  # Without any candidate nothing is learned.
+  # Without candidates all gradients are zero.
   candidates = Ragged(lists.candidates.values, 0 * offsets)
   (value, count), grads = graded(params, lists.replace(candidates=candidates))
   assert value == count == 0
   assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(grads))
 
 
-def test_dropout_is_of_training_alone():
+def test_dropout_is_on_only_in_training():
   source, batcher, _, params, _ = parts()
   config = small_config("ranking")
   config.ranking.update(hidden=(5,), dropout=0.5)

@@ -21,7 +21,7 @@ from tests.data.interactions.clicks import (
 
 SLOTS = {"taste": 8, "age": 8, HISTORY: 72}
 ITEM_BUDGET = Budget(ITEMS, {"word": 160, "picture": 32})
-# Of these, 5 has no event, and 11 no field.
+# User 5 has no event, and user 11 no field.
 USERS = np.array([0, 5, 11, 3, 7, 23])
 ORDER_FREE = {"model.fading": ()}
 
@@ -101,7 +101,7 @@ def item_loop(params, row):
 
 
 def user_loop(params, table, index, items):
-  """The same of a user; `items` are vectors, or None for embeddings of its own."""
+  """The vector of a user; `items` are vectors, or None for separate embeddings."""
   total = np.zeros(8)
   for taste in table.modalities["taste"].to_lists()[index]:
     encoder = params["encoders_taste"]
@@ -133,7 +133,7 @@ def test_towers_equal_a_loop_over_elements(tie_item_tower):
     np.testing.assert_allclose(vector, want, 1e-4, 1e-5)
 
 
-def test_towers_that_share_nothing_embed_each_item_twice():
+def test_towers_that_are_not_tied_embed_each_item_twice():
   apart = built(key(**{"retrieval.tie_item_tower": False}))[1]["params"]
   table = apart["users"]["encoders_history"]["elements"]["Embed_0"]["embedding"]
   assert table.shape == (ITEMS, 8)
@@ -141,7 +141,7 @@ def test_towers_that_share_nothing_embed_each_item_twice():
   assert list(together) == ["_ModalityScale_0"]  # The item tower's vectors are it.
 
 
-def test_a_history_tells_the_item_tower_alone_where_towers_are_shared():
+def test_a_history_trains_only_the_item_tower_if_it_is_tied():
   for tie_item_tower in (True, False):
     changes = key(**{"retrieval.tie_item_tower": tie_item_tower})
     _, params, of_users, _ = built(changes)
@@ -151,7 +151,7 @@ def test_a_history_tells_the_item_tower_alone_where_towers_are_shared():
 
     gradient = np.asarray(jax.grad(total)(jnp.asarray(item_vectors(changes))))
     known = np.unique(user_table().modalities[HISTORY].values) if tie_item_tower else []
-    # Not of item 0, in which padding slots look, either.
+    # Item 0, which padding slots point to, gets no gradient either.
     assert np.flatnonzero(np.any(gradient != 0, axis=1)).tolist() == list(known)
 
 
@@ -182,7 +182,7 @@ def test_the_order_of_a_history_matters_to_a_model_that_fades_alone(changes, ord
   assert same == [not ordered or len(x) < 2 for x in lists]
 
 
-# They take long to compile, and are tested as fusions in fusion_test.
+# These take long to compile; `fusion_test` tests them as fusions.
 FUSIONS = [
   name if name == "set_pool" else pytest.param(name, marks=pytest.mark.slow)
   for name in fusion.FUSIONS
@@ -193,7 +193,7 @@ FUSIONS = [
 class TestEveryFusionAsATower:
   @staticmethod
   def changes(name):
-    # That of the config is built by other tests, too.
+    # Other tests also build the one of the config.
     usual = name == small_config().model.fusion
     return () if usual else key(**{"model.fusion": name, "item_model.fusion": name})
 
@@ -221,9 +221,7 @@ class TestEveryFusionAsATower:
     want = user_vectors(changes, drop_modalities(batch, ["age"]))
     np.testing.assert_allclose(got, want, 1e-5, 1e-6)
 
-  def test_an_item_without_fields_and_a_user_of_whom_nothing_is_known_have_vectors(
-    self, name
-  ):
+  def test_items_and_users_without_fields_have_vectors(self, name):
     changes = self.changes(name)
     table = user_table()
     nobody = table.select(np.array([1]))
@@ -261,7 +259,7 @@ class TestNormalize:
     }
   )
 
-  def test_vectors_have_length_one_and_point_as_they_did(self):
+  def test_normalised_vectors_have_length_one_and_the_same_direction(self):
     model, params, _, _ = built(self.CHANGES)
     got = item_vectors(self.CHANGES)
     plain = model.clone(normalize=False)
@@ -274,8 +272,8 @@ class TestNormalize:
       lengths = np.linalg.norm(vectors, axis=1)
       np.testing.assert_allclose(lengths[lengths > 0], 1, 1e-5)
 
-  def test_a_user_of_whom_nothing_is_known_does_not_blow_the_gradient_up(self):
-    # Before training its vector is zeros: there is no direction to turn it.
+  def test_a_user_without_fields_has_a_bounded_gradient(self):
+    # Before training its vector is zeros, which have no direction.
     model, params, _, _ = built(self.CHANGES)
     users = jax.tree.map(lambda x: x * 0, user_batch().modalities)
 
@@ -297,7 +295,7 @@ class TestNormalize:
     ({"model.fusion": "sum"}, "unknown config.model.fusion 'sum'"),
   ],
 )
-def test_settings_that_cannot_be_are_named(changes, message):
+def test_bad_settings_are_refused(changes, message):
   histories = make_histories()
   with pytest.raises(ValueError, match=message):
     two_tower.build_two_towers(

@@ -22,7 +22,7 @@ from deepsets_jax.analysis.attribution.leave_one_out import leave_one_out
 from deepsets_jax.analysis.attribution.outputs import Output
 from deepsets_jax.analysis.attribution.result import Attribution, Element
 from deepsets_jax.analysis.attribution.shapley import of_elements, of_modalities
-from deepsets_jax.analysis.attribution.sown import argmax, attention, tells
+from deepsets_jax.analysis.attribution.sown import argmax, attention, is_reported
 from deepsets_jax.data.tables.table import Table
 from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.tasks.trained import Trained
@@ -44,8 +44,8 @@ _NEEDS = {
 
 
 def possible(trained: Trained) -> list[str]:
-  """The methods that this model supports."""
-  return [name for name in METHODS if name not in _NEEDS or tells(trained, name)]
+  """The methods that a model has."""
+  return [name for name in METHODS if name not in _NEEDS or is_reported(trained, name)]
 
 
 def compute(

@@ -1,8 +1,9 @@
-"""Which frames of a video are taken, and when they were.
+"""The choice of a video's frames, and their time codes.
 
 As published with Gabeur et al., "Multi-modal Transformer for Video Retrieval" (2020):
-an example has at most so many frames of an expert, in their order. The public code
-takes random ones; the choice here is a mask over the elements, so that it can be any.
+an example has a limited number of frames of an expert, in their order. The public code
+chooses random ones. Here the choice is a mask over the elements, so any choice is
+possible.
 """
 
 from __future__ import annotations
@@ -16,10 +17,16 @@ from deepsets_jax.ragged.ordering import segment_cumsum
 
 
 def time_places(elements: Ragged, window: float, num_times: int) -> Int[Array, "n"]:
-  """Which time code each element takes.
+  """The row of the time code of each element.
 
-  0 is no time (of tokens that are no frame), 1 a time that is not known, 2 the first
-  `window` and so on; the last code is that of all later times.
+  Row 0 is for tokens that are not frames, row 1 for unknown times, row 2 for the first
+  `window` of time, row 3 for the next, and the last row for all later times.
+
+  Args:
+    elements: Frames with times from the start of the video, or without times. A
+      negative time is unknown.
+    window: Duration of one time code, in the unit of the times.
+    num_times: Number of time codes, at least 3.
   """
   if elements.times is None:
     return jnp.ones(elements.num_slots, jnp.int32)
@@ -28,10 +35,10 @@ def time_places(elements: Ragged, window: float, num_times: int) -> Int[Array, "
 
 
 def keep_evenly(elements: Ragged, limit: int) -> Bool[Array, "n"]:
-  """At most `limit` elements of each example, evenly spread, always the same ones.
+  """A mask of at most `limit` elements of each example, spread evenly.
 
-  The public code takes random ones: `ragged.sample_mask` in training,
-  `keep_as_published` in evaluation.
+  The choice is deterministic. The public code chooses random elements: see
+  `ragged.sample_mask` for training and `keep_as_published` for evaluation.
   """
   lengths = jnp.maximum(elements.to_elements(elements.lengths), 1)
   at, after = (
@@ -43,14 +50,14 @@ def keep_evenly(elements: Ragged, limit: int) -> Bool[Array, "n"]:
 def keep_as_published(
   offsets: Int[np.ndarray, "b+1"], num_slots: int, limit: int
 ) -> Bool[np.ndarray, "n"]:
-  """The elements that the public code takes in evaluation; on the host.
+  """A mask of the elements that the public code chooses in evaluation, on the host.
 
-  A random choice from the same seed for every example, so that it depends on the number
-  of elements alone.
+  It is a random choice with the same seed for every example, so that it depends only on
+  the number of elements.
   """
   keep = np.zeros(num_slots, bool)
   for begin, length in zip(offsets[:-1], np.diff(offsets), strict=True):
-    # The published numbers hang on this generator.
+    # The published results depend on this generator.
     rng = np.random.RandomState(0)
     chosen = rng.choice(length, size=min(length, limit), replace=False)
     keep[begin + chosen] = True
@@ -58,9 +65,9 @@ def keep_as_published(
 
 
 def select(elements: Ragged, keep: Bool[Array, "n"], limit: int) -> Ragged:
-  """The elements to keep, in their order, the first `limit` of each example.
+  """The first `limit` elements of each example that `keep` selects, in their order.
 
-  In as few slots as suffice for any choice. Times go along, weights do not.
+  The result has as many slots as any choice may need. Times are kept, weights are not.
   """
   keep = keep & elements.mask
   keep = keep & (segment_cumsum(keep, elements) <= limit)

@@ -1,10 +1,10 @@
 """The multi-modal transformer of text-video retrieval.
 
 Gabeur, Sun, Alahari and Schmid, "Multi-modal Transformer for Video Retrieval" (2020),
-computed as its public model computes it, on ragged frames: weights carried over by
-`mmt_weights.from_torch_state` give its similarities. Two towers instead of one vector
-per example, hence none of `FUSIONS`. Axes besides the usual: `q` texts, `e` experts,
-`c` features of an expert's frame, `t` of a text.
+computed as the public model computes it, on ragged frames: with the weights that
+`weights.from_torch_state` converts it gives the same similarities. It has two towers
+instead of one vector per example, so it is not one of `FUSIONS`. Axes besides the
+usual: `q` texts, `e` experts, `c` features of an expert's frame, `t` of a text.
 """
 
 from __future__ import annotations
@@ -29,30 +29,32 @@ _NORMAL = nn.initializers.normal(0.02, jnp.float32)
 
 
 class VideoTower(nn.Module):
-  """The experts' frames of a video to one vector per expert.
+  """The tower of videos: frames of experts to one vector per expert.
 
-  A transformer over a [CLS] token and, of each expert, an aggregated token (the maximum
-  over all its frames) and a token per frame. Each is a projection of length 1, plus a
-  code of the expert, plus a code of the time. The outputs of the aggregated tokens are
-  the video. Attention sees no token of an expert without frames.
+  A transformer over a [CLS] token and, for each expert, an aggregated token (the
+  maximum over all its frames) and a token per frame. A token is a projection of length
+  1, plus a code of the expert, plus a code of the time. The outputs of the aggregated
+  tokens represent the video. Nothing attends to a token of an expert without frames.
 
-  The public code also drops attention weights in training, which are never held here.
+  The public code also applies dropout to attention weights in training; attention
+  weights are never materialised here, so this is left out.
 
   Attributes:
-    experts: All experts, and the width `c` of a frame of each.
-    features: `d`, of a token.
-    num_layers: Of the transformer, each attention and a hidden layer with the norm
-      after the sum.
-    num_heads: Of the attention; must divide `features`.
+    experts: The width `c` of a frame of each expert.
+    features: Width `d` of a token.
+    num_layers: Number of layers of the transformer. Each has attention and a hidden
+      layer, with the norm after the sum.
+    num_heads: Number of attention heads; must divide `features`.
     hidden: Width of the hidden layers.
-    max_frames: Frames of an expert that become tokens, at most.
-    num_times: Number of time codes; the last one is for all later times, too.
-    window: How long a time code lasts, in the unit of the elements' times.
-    dropout: Rate in training, of tokens and of what is added to them.
+    max_frames: Largest number of frames of an expert that become tokens.
+    num_times: Number of time codes; the last one is also for all later times.
+    window: Duration of a time code, in the unit of the elements' times.
+    dropout: Dropout rate on tokens and residual branches, from 0 to below 1.
     keep_missing_modalities: Whether the aggregated token of an expert without frames,
-      made from a zero vector, counts as one of the video's (as in the public models).
-      It sees the other tokens, and is not seen. False: such an expert has weight 0.
-    dtype: Of the computation; parameters, norms and results are float32.
+      made from a zero vector, counts as one of the video's, as in the public models. It
+      attends to the other tokens, and no token attends to it. If False, such an expert
+      has weight 0.
+    dtype: Type of the computation; parameters, norms and results are float32.
   """
 
   experts: Mapping[str, int]
@@ -75,17 +77,18 @@ class VideoTower(nn.Module):
     keep: Mapping[str, Bool[Array, "n"]] | None = None,
     train: bool,
   ) -> objective.Embedded:
-    """Vectors `[b, e, d]` and weights `[b, e]`, alike for all experts that count.
+    """Returns vectors `[b, e, d]`, and weights `[b, e]` equal for all that count.
 
     Args:
-      experts: Frames `[n, c]`; with times from the start of the video, or without; a
-        negative time is not known.
-      keep: The frames that become tokens, the first `max_frames` of them. By default
-        random ones in training, otherwise evenly spread ones; see `frames`.
-      train: Whether tokens are dropped; needs a "dropout" key.
+      experts: Frames `[n, c]` by expert, with or without times from the start of the
+        video; a negative time is unknown.
+      keep: A mask of the frames that become tokens, at most the first `max_frames` of
+        them. By default random frames in training and evenly spread ones otherwise, see
+        `frames`.
+      train: Whether dropout is on, which needs a "dropout" key.
 
     Raises:
-      ConfigError: No expert, one that is not declared, or sizes that do not fit.
+      ConfigError: No expert is given, one is not declared, or sizes do not fit.
     """
     self._check(experts)
     b = next(iter(experts.values())).num_examples
@@ -119,7 +122,7 @@ class VideoTower(nn.Module):
     check_present(experts)
     if self.features % self.num_heads:
       raise ConfigError(
-        f"{self.num_heads} heads do not divide {self.features} features"
+        f"mmt: {self.num_heads} heads do not divide {self.features} features"
       )
     for name, elements in experts.items():
       if name not in self.experts:
@@ -144,7 +147,7 @@ class VideoTower(nn.Module):
   def _transform(
     self, parts: Sequence[Ragged], missing: Sequence[Ragged], train: bool
   ) -> Float[Array, "b e d"]:
-    """The outputs of the aggregated tokens; 0 for those that are not computed."""
+    """The outputs of the aggregated tokens; 0 for experts that do not count."""
     tokens, slots = ragged.concatenate(parts)
     n, x = tokens.num_slots, tokens.values
     longest = 1 + len(self.experts) * (1 + self.max_frames)
@@ -186,7 +189,7 @@ def _project(dense: nn.Dense, x: Float[Array, "n c"]) -> Float[Array, "n d"]:
 def _read(
   values: Float[Array, "m d"], part: Ragged, slots: Int[Array, "n"]
 ) -> Float[Array, "b d"]:
-  """What became of a part of at most one token per example; 0 where there is none."""
+  """The outputs of a part with at most one token per example; 0 without one."""
   rows = jnp.take(values, slots, axis=0, mode="fill", fill_value=0)
   return pooling.pool("sum", part.replace(values=rows))
 
@@ -220,17 +223,18 @@ def _norm(name: str) -> nn.LayerNorm:
 
 
 class TextTower(nn.Module):
-  """The embedding of a text to one vector per expert, and the weight of each.
+  """The tower of texts: a text embedding to one vector and one weight per expert.
 
-  A gated embedding unit per expert (Miech et al., "Learning a Text-Video Embedding from
-  Incomplete and Heterogeneous Data", 2018). The public models feed it the output of
-  BERT's [CLS] token, and train BERT along.
+  It has a gated embedding unit per expert (Miech et al., "Learning a Text-Video
+  Embedding from Incomplete and Heterogeneous Data", 2018). In the public models its
+  input is the output of BERT's [CLS] token, and BERT is trained with it.
 
   Attributes:
-    experts: Those of the video, in its order.
-    features: `d`, of a vector.
-    dropout: Rate in training, of the text that the weights are made from.
-    dtype: Of the computation; parameters, norms and results are float32.
+    experts: The experts of the video, in the same order.
+    features: Width `d` of a vector.
+    dropout: Dropout rate on the text from which the weights are computed, from 0 to
+      below 1.
+    dtype: Type of the computation; parameters, norms and results are float32.
   """
 
   experts: Sequence[str]
@@ -240,9 +244,9 @@ class TextTower(nn.Module):
 
   @nn.compact
   def __call__(self, text: Float[Array, "q t"], *, train: bool) -> objective.Embedded:
-    """Vectors `[q, e, d]` and weights `[q, e]`.
+    """Returns vectors `[q, e, d]` and weights `[q, e]`.
 
-    In training needs a "dropout" key and a mutable "batch_stats", and two texts.
+    Training needs a "dropout" key, a mutable "batch_stats", and at least two texts.
     """
     dense = functools.partial(nn.Dense, dtype=self.dtype)
     dropped = nn.Dropout(self.dropout, deterministic=not train)(text)
@@ -258,7 +262,7 @@ class TextTower(nn.Module):
 
 
 class _BatchNorm(nn.Module):
-  """As PyTorch has it: the variance that is remembered is the unbiased one."""
+  """Batch normalisation as in PyTorch: the running variance is the unbiased one."""
 
   momentum: float = 0.1
   epsilon: float = 1e-5
@@ -272,7 +276,9 @@ class _BatchNorm(nn.Module):
     bias = self.param("bias", nn.initializers.zeros, (d,), jnp.float32)
     mean, variance = means.value, variances.value
     if train and q < 2:
-      raise ConfigError("a single text: its variance is unknown, in training give two")
+      raise ConfigError(
+        "a single text has no variance; give at least two texts in training"
+      )
     if train:
       mean, variance = x.mean(0), x.var(0)
     if train and not self.is_initializing():
@@ -283,11 +289,12 @@ class _BatchNorm(nn.Module):
 
 
 class MMT(nn.Module):
-  """Similarities of texts and videos, with the towers as `text` and `video`.
+  """The similarities of texts and videos by two towers.
 
   Attributes:
-    text: Of the same experts and features as the video's, in the same order.
-    video: The other tower.
+    text: The tower of texts; its experts and features are those of `video`, in the same
+      order.
+    video: The tower of videos.
   """
 
   text: TextTower
@@ -301,11 +308,11 @@ class MMT(nn.Module):
     keep: Mapping[str, Bool[Array, "n"]] | None = None,
     train: bool,
   ) -> Float[Array, "q b"]:
-    """See the towers, and `retrieval.similarities`."""
+    """Returns the similarities, see the towers and `objective.similarities`."""
     if list(self.text.experts) != list(self.video.experts):
       raise ConfigError(
-        f"experts of the text {list(self.text.experts)}, of the video"
-        f" {list(self.video.experts)}"
+        f"mmt: experts of the text {list(self.text.experts)}, of the video"
+        f" {list(self.video.experts)}; give both towers the same, in the same order"
       )
     video = self.video(experts, keep=keep, train=train)
     return objective.similarities(self.text(text, train=train), video)

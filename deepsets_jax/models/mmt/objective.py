@@ -1,8 +1,8 @@
 """Retrieval between texts and videos: similarities, losses and metrics.
 
 As published with Gabeur et al., "Multi-modal Transformer for Video Retrieval" (2020).
-Axes besides the usual: `q` captions, `b` videos, `e` experts. The captions of a video
-lie one after the other, as many for each video: caption `i` is of video `i // (q / b)`.
+Axes besides the usual: `q` captions, `b` videos, `e` experts. Every video has the same
+number of captions, side by side: caption `i` belongs to video `i // (q / b)`.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from jaxtyping import Array, Bool, Float
 
 from deepsets_jax.foundation.errors import ConfigError
 
-# In place of a sum of weights that is zero, where all similarities are zero, too.
+# Replaces a sum of weights that is zero; all similarities are zero then, too.
 _NO_WEIGHT = 1e-5
 _RECALLS = (1, 5, 10, 50)
 
 
 class Embedded(NamedTuple):
-  """A text or a video: a vector per expert, and the weight of each.
+  """The vectors of texts or videos, one per expert, and their weights.
 
   Attributes:
-    embeddings: Of length 1.
-    weights: Not negative. They add up to 1, or are all zero for a video without any
-      expert.
+    embeddings: Vectors of length 1.
+    weights: The weight of each expert, at least 0. They add up to 1, or are all zero
+      for a video without experts.
   """
 
   embeddings: Float[Array, "b e d"]
@@ -35,10 +35,10 @@ class Embedded(NamedTuple):
 
 
 def similarities(text: Embedded, video: Embedded) -> Float[Array, "q b"]:
-  """The weighted mean over the experts of the products of text and video.
+  """The weighted mean over the experts of the products of text and video vectors.
 
-  The weight of an expert is the product of that of the text and that of the video, and
-  a pair's weights add up to 1. 0 for a video that has no expert of any weight.
+  The weight of an expert is the product of its weights in the text and in the video,
+  divided by the sum over the experts. A video without weights has similarity 0.
   """
   total = jnp.einsum("qe,be->qb", text.weights, video.weights)
   products = jnp.einsum(
@@ -52,19 +52,20 @@ def similarities(text: Embedded, video: Embedded) -> Float[Array, "q b"]:
 def max_margin_loss(
   similarities: Float[Array, "b b"], *, margin: float = 0.05, diagonal: bool = False
 ) -> Float[Array, ""]:
-  """The mean violation of the margin, over all wrong pairs in both directions.
+  """The mean violation of the margin over all wrong pairs in both directions.
 
   max(0, margin - s_ii + s_ij) for the text i and the video j, and the same for s_ji
-  (Karpathy et al., 2014), in units of similarity.
+  (Karpathy et al., "Deep Fragment Embeddings for Bidirectional Image Sentence Mapping",
+  2014), in units of similarity.
 
   Args:
-    similarities: Of one caption per video, in the order of the videos.
-    margin: By how much the right pair shall be more similar.
-    diagonal: Whether the right pairs count as wrong ones, too: each adds `margin`, and
-      no gradient. Public models are trained without.
+    similarities: One caption per video, in the order of the videos.
+    margin: How much more similar a right pair should be than a wrong one.
+    diagonal: Whether right pairs also count as wrong ones. Each then adds `margin` to
+      the sum, and no gradient. Public models are trained without.
 
   Raises:
-    ConfigError: Not square, or a single pair, which has no wrong one.
+    ConfigError: The matrix is not square, or has a single pair and so no wrong one.
   """
   b = _pairs(similarities)
   right = jnp.diagonal(similarities)[:, None]
@@ -77,13 +78,14 @@ def max_margin_loss(
 
 
 def info_nce_loss(similarities: Float[Array, "b b"]) -> Float[Array, ""]:
-  """Cross-entropy of finding the video of a text, plus that of finding the text.
+  """The cross-entropy of finding the video of a text plus that of the reverse.
 
-  In nats; each the mean over the batch (van den Oord et al., 2018). The similarities
-  are the logits: there is no temperature.
+  Both are means over the batch, in nats (van den Oord et al., "Representation Learning
+  with Contrastive Predictive Coding", 2018). The similarities are the logits, without a
+  temperature.
 
   Raises:
-    ConfigError: Not square, or a single pair.
+    ConfigError: The matrix is not square, or has a single pair.
   """
   _pairs(similarities)
   right = jnp.diagonal(similarities)
@@ -94,25 +96,27 @@ def info_nce_loss(similarities: Float[Array, "b b"]) -> Float[Array, ""]:
 
 def _pairs(similarities: Float[Array, "b b"]) -> int:
   if similarities.ndim != 2 or len(set(similarities.shape)) > 1:
-    raise ConfigError(f"similarities of shape {similarities.shape}: one text per video")
+    raise ConfigError(
+      f"similarities of shape {similarities.shape}, expected [b, b]: one text per video"
+    )
   if len(similarities) < 2:
-    raise ConfigError("a single pair: a loss of retrieval needs wrong ones")
+    raise ConfigError("a single pair: the loss needs wrong pairs; give at least two")
   return len(similarities)
 
 
 def text_to_video(
   similarities: Float[np.ndarray, "q b"], mask: Bool[np.ndarray, "..."] | None = None
 ) -> dict[str, float]:
-  """How well captions find their video; see `metrics`.
+  """Metrics of captions that search for their video, see `metrics`.
 
   Args:
-    similarities: Of each caption with each video.
-    mask: `[q]` or `[b, q / b]`: False for a caption that is not there, where a video
-      has fewer than the others.
+    similarities: The similarity of each caption to each video.
+    mask: `[q]` or `[b, q / b]`: False for a missing caption of a video that has fewer
+      than the others.
 
   Raises:
-    ConfigError: A number of captions that the videos do not divide, a mask of another
-      size, similarities that are not finite, or no caption at all.
+    ConfigError: The number of captions is not a multiple of the number of videos, the
+      mask has another size or leaves no caption, or a similarity is not finite.
   """
   similarities, mask = _checked(similarities, mask)
   owners = np.repeat(np.arange(mask.shape[0]), mask.shape[1])
@@ -123,9 +127,9 @@ def text_to_video(
 def video_to_text(
   similarities: Float[np.ndarray, "q b"], mask: Bool[np.ndarray, "..."] | None = None
 ) -> dict[str, float]:
-  """How well videos find the best ranked one of their captions; see `metrics`.
+  """Metrics of videos that search for the best ranked of their captions.
 
-  A video without a caption is left out. Arguments and errors are those of
+  A video without a caption is left out. Arguments, results and errors are those of
   `text_to_video`.
   """
   similarities, mask = _checked(similarities, mask)
@@ -143,13 +147,13 @@ def metrics(ranks: Float[np.ndarray, "q"]) -> dict[str, float]:
   """Recalls and ranks of retrieval.
 
   Args:
-    ranks: Of what was sought, from 0; those that tie share the mean of their ranks, so
-      that halves occur.
+    ranks: The rank of each right answer, from 0. Ties share the mean of their ranks, so
+      a rank may be half an integer.
 
   Returns:
-    "r1", "r5", "r10", "r50": how many found it among the first so many, in per cent;
-    who ties for the first place has not found it at "r1". "geometric_mean" of the first
-    three. "median_rank" and "mean_rank", from 1.
+    "r1", "r5", "r10", "r50": the percentage of right answers among the first 1, 5, 10
+    or 50; a tie for the first place does not count for "r1". "geometric_mean": that of
+    the first three. "median_rank" and "mean_rank": ranks from 1.
   """
   found = {
     f"r{k}": 100 * float(np.mean(ranks == 0 if k == 1 else ranks < k)) for k in _RECALLS
@@ -164,22 +168,24 @@ def metrics(ranks: Float[np.ndarray, "q"]) -> dict[str, float]:
 def _ranks(
   right: Float[np.ndarray, "r 1"], rows: Float[np.ndarray, "r m"]
 ) -> Float[np.ndarray, "r"]:
-  """How many of a row are more similar, and half of the others as similar."""
+  """The number of larger similarities in a row, plus half of the other equal ones."""
   return (rows > right).sum(1) + ((rows == right).sum(1) - 1) / 2
 
 
 def _checked(similarities, mask):
-  """Both, as numpy arrays; the mask as `[b, q / b]`."""
+  """Both arguments as numpy arrays after checks; the mask has shape `[b, q / b]`."""
   similarities = np.asarray(similarities)
   q, b = similarities.shape
   if not b or q % b or not q:
-    raise ConfigError(f"{q} captions of {b} videos: not as many for each")
+    raise ConfigError(
+      f"{q} captions of {b} videos; each needs the same number, pad and pass a mask"
+    )
   mask = np.ones(q, bool) if mask is None else np.asarray(mask).astype(bool)
   if mask.size != q:
     raise ConfigError(f"a mask of {mask.size} captions: there are {q}")
   mask = mask.reshape(b, q // b)
   if not mask.any():
-    raise ConfigError("no caption: the mask leaves none")
+    raise ConfigError("the mask leaves no caption")
   if not np.isfinite(similarities[mask.ravel()]).all():
-    raise ConfigError("similarities that are not finite")
+    raise ConfigError("some similarities of captions are not finite")
   return similarities, mask

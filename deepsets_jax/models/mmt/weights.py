@@ -1,7 +1,7 @@
-"""The weights of the public MMT model, carried over to `mmt.MMT`.
+"""Conversion of the weights of the public MMT model to the variables of `MMT`.
 
-Of the model published with Gabeur et al., "Multi-modal Transformer for Video Retrieval"
-(2020), in the configuration of its experiments.
+The model is the one published with Gabeur et al., "Multi-modal Transformer for Video
+Retrieval" (2020), in the configuration of its experiments.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 
 from deepsets_jax.foundation.errors import ConfigError
 
-# The row of the public table of token types that belongs to each expert; row 0 is that
-# of the [CLS] token. Of its experiments on features of its own extraction.
+# The row of each expert in the public table of token types; row 0 is the [CLS] token's.
+# These are the rows of the experiments on features that the authors extracted.
 TOKEN_TYPES: Mapping[str, int] = {
   "s3d": 1,
   "vggish": 2,
@@ -29,7 +29,7 @@ TOKEN_TYPES: Mapping[str, int] = {
   "scene": 9,
 }
 
-# BERT for texts; a pooler that nothing reads; counters of batches.
+# BERT for texts, a pooler that nothing reads, and counters of batches.
 _LEFT_BEHIND = r"txt_bert\..*|vid_bert\.pooler\..*|.*\.num_batches_tracked"
 _ENCODER = r"vid_bert\.encoder\.layer\.(\d+)"
 _LINEAR = {
@@ -55,21 +55,21 @@ _POSITIONS = "vid_bert.embeddings.position_embeddings.weight"
 def from_torch_state(
   state: Mapping[str, np.ndarray], *, token_types: Mapping[str, int] = TOKEN_TYPES
 ) -> dict[str, Any]:
-  """The variables of an `MMT` from the state of the public PyTorch model.
+  """Converts the state of the public PyTorch model to the variables of an `MMT`.
 
-  Its BERT for texts, its unused pooler and its counters of batches are left behind.
+  BERT for texts, the unused pooler and the counters of batches are not converted.
 
   Args:
-    state: Names of the public model to arrays: `{name: tensor.numpy()}`, with or
-      without the "module." that its parallel training puts before them.
-    token_types: The row of each expert in its table of token types.
+    state: The arrays of the public model by name, `{name: tensor.numpy()}`. The prefix
+      "module.", which parallel training adds to names, may be there or not.
+    token_types: The row of each expert in the table of token types.
 
   Returns:
-    "params" and "batch_stats" of an `MMT` of the same experts and sizes.
+    "params" and "batch_stats" of an `MMT` with the same experts and sizes.
 
   Raises:
-    ConfigError: A name that the published configuration does not have, a table that is
-      not there, or an expert without a token type.
+    ConfigError: A name is not in the published configuration, a table is missing, or an
+      expert has no token type.
   """
   state = {name.removeprefix("module."): np.asarray(x) for name, x in state.items()}
   variables: dict[str, Any] = {}
@@ -80,21 +80,24 @@ def from_torch_state(
     _put(variables, path, array.T if path.endswith("/kernel") else array)
   for name in (_TYPES, _POSITIONS):
     if name not in state:
-      raise ConfigError(f"no {name!r} in the state")
+      raise ConfigError(f"no {name!r} in the state of the model")
   _put(variables, "params/video/time_codes", state[_POSITIONS])
   _put(variables, "params/video/code_cls", state[_TYPES][0])
   for path in list(variables["params"]["video"]):
     if path.startswith("reduce_"):
       expert = path.removeprefix("reduce_")
       if expert not in token_types:
-        raise ConfigError(f"no token type of {expert!r}; of {sorted(token_types)} only")
+        raise ConfigError(
+          f"no token type of {expert!r}; add it to token_types, which has"
+          f" {sorted(token_types)}"
+        )
       code = state[_TYPES][token_types[expert]]
       _put(variables, f"params/video/code_{expert}", code)
   return variables
 
 
 def _renamed(name: str) -> str:
-  """Where a parameter goes: a path in the variables."""
+  """The path in the variables of a parameter of the public model."""
   for pattern, path in (_LINEAR | _NORM).items():
     leaves = {
       "weight": ("params", "kernel" if pattern in _LINEAR else "scale"),

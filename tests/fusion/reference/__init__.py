@@ -1,4 +1,4 @@
-"""Every fusion beside a loop over examples, for the properties in fusion_test.
+"""Every fusion with a loop over examples in numpy, for `fusion_test`.
 
 A module of this folder gives `FUSIONS`: by a name the fusion and the same in numpy, a
 function of (params, sets) to `[f]`, where `sets` is one example's `[n, FEATURES]` by
@@ -35,10 +35,11 @@ ATTENTION = (
   | set_transformer.ATTENTION
 )
 
-# They take long to compile, and another variant of the same class, or of its parts, is
-# in the quick tests.
+# These take long to compile, and the quick tests have another variant of the same class
+# or of its parts.
 SLOW = {"single stream, all", "set transformer, SAB", "bottleneck"}
 
-# Fusions with exponentials or matrix products after elements have met: in compiled code
-# an absent modality may change the last bits, because XLA rounds them by the program.
+# Fusions with exponentials or matrix products over elements of several modalities. In
+# compiled code an absent modality may change their last bits, because XLA's rounding
+# depends on the program.
 ROUNDED = {"softmax", *mil.FUSIONS, *transformer.FUSIONS, *hierarchical.FUSIONS}

@@ -30,7 +30,7 @@ def block(project, update, x):
 
 
 def bottleneck_loop(params, sets, layers=LAYERS, pool=None):
-  """Of one example: class token and elements by modality, and the shared tokens."""
+  """The fused vector of one example."""
   own = {
     name: np.concatenate([params[f"class_{name}"], values]) if pool is None else values
     for name, values in sets.items()
@@ -53,9 +53,9 @@ def bottleneck_loop(params, sets, layers=LAYERS, pool=None):
 
 
 def bottleneck_attention(params, sets, layers=LAYERS, pool=None):
-  """By modality `[n]`: the elements' shares in what comes to all that is read, alike.
+  """The weights of one example's elements, from all read vectors equally.
 
-  `flows[name]` is what has come of each element of the example to each row.
+  `flows[name]` is the share of each element of the example in each row.
   """
   sizes = {name: len(values) for name, values in sets.items() if len(values)}
   if not sizes:

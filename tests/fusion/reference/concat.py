@@ -9,7 +9,7 @@ from tests.sets import FEATURES, NAMES
 
 
 def concat_loop(params, sets, pools, placeholder):
-  """Of one example: a slot per modality, in order."""
+  """The fused vector of one example: a slot per modality, in order."""
   slots = []
   for name in NAMES:
     elements = sets.get(name, np.zeros((0, FEATURES)))

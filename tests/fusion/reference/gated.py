@@ -9,7 +9,7 @@ from tests.sets import FEATURES, NAMES
 
 
 def gated_loop(params, sets, pool):
-  """Of one example: what each present modality says, through its own gate."""
+  """The fused vector of one example: present modalities times their gates."""
   vectors = {k: getattr(v, pool)(axis=0) for k, v in sets.items() if len(v)}
   nothing = np.zeros(FEATURES)
   joined = np.concatenate([vectors.get(name, nothing) for name in NAMES])

@@ -3,23 +3,16 @@
 import numpy as np
 
 from deepsets_jax import fusion
-from tests.fusion.reference.transformer import dense
+from tests.fusion.reference.mil import mil_weights
 from tests.sets import FEATURES, NAMES
 
 
-def importance(params, x):
-  """The softmax of the scores of `[n, d]`."""
-  scores = dense(params["score"], np.tanh(dense(params["hidden"], x)))[:, 0]
-  weights = np.exp(scores - scores.max())
-  return weights / weights.sum()
-
-
 def weighted_and_plain_mean(params, x):
-  return (importance(params, x) @ x + x.mean(axis=0)) / 2
+  return (mil_weights(params, x) @ x + x.mean(axis=0)) / 2
 
 
 def modality_vectors(params, sets):
-  """By modality that is there."""
+  """The vector of each modality that is present."""
   return {
     name: weighted_and_plain_mean(
       params["element_scores"], values + params[f"code_{name}"]
@@ -30,7 +23,7 @@ def modality_vectors(params, sets):
 
 
 def hierarchical_loop(params, sets):
-  """Of one example: elements to modalities, and these to one vector."""
+  """The fused vector of one example: elements to modalities to one vector."""
   vectors = list(modality_vectors(params, sets).values())
   if not vectors:
     return np.zeros(FEATURES)
@@ -38,14 +31,14 @@ def hierarchical_loop(params, sets):
 
 
 def hierarchical_attention(params, sets):
-  """By modality `[n]`: its elements' importances times its own."""
+  """The importance of each element times that of its modality."""
   vectors = modality_vectors(params, sets)
   weights = {name: np.zeros(0) for name in sets}
   if vectors:
-    shares = importance(params["modality_scores"], np.stack(list(vectors.values())))
+    shares = mil_weights(params["modality_scores"], np.stack(list(vectors.values())))
     for name, share in zip(vectors, shares, strict=True):
       coded = sets[name] + params[f"code_{name}"]
-      weights[name] = share * importance(params["element_scores"], coded)
+      weights[name] = share * mil_weights(params["element_scores"], coded)
   return weights
 
 

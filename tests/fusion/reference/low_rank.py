@@ -9,7 +9,7 @@ from tests.sets import FEATURES, NAMES
 
 
 def low_rank_loop(params, sets, rank, pool):
-  """Of one example: term by term the product over the modalities that are there."""
+  """The fused vector of one example: each term a product over present modalities."""
   fused = np.zeros(FEATURES)
   for term in range(rank):
     product = np.ones(FEATURES)

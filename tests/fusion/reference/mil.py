@@ -5,30 +5,31 @@ import functools
 import numpy as np
 
 from deepsets_jax import fusion
+from tests.fusion.reference.transformer import dense
 from tests.sets import FEATURES, NAMES
 
 
-def mil_weights(params, bag, gated):
-  """The softmax of the scores of a bag that is not empty."""
-  layers = params["scores"]
-  hidden = np.tanh(bag @ layers["hidden"]["kernel"] + layers["hidden"]["bias"])
+def mil_weights(params, bag, gated=False):
+  """The softmax of `layers.Scores` over a bag that is not empty."""
+  hidden = np.tanh(dense(params["hidden"], bag))
   if gated:
-    gate = bag @ layers["gate"]["kernel"] + layers["gate"]["bias"]
-    hidden = hidden / (1 + np.exp(-gate))
-  weights = np.exp(hidden @ layers["score"]["kernel"])[:, 0]
+    hidden = hidden / (1 + np.exp(-dense(params["gate"], bag)))
+  weights = np.exp(dense(params["score"], hidden))[:, 0]
   return weights / weights.sum()
 
 
 def mil_loop(params, sets, gated):
-  """Of one example: the elements weighted by the softmax of their scores."""
+  """The fused vector of one example: elements weighted by their scores' softmax."""
   bag = np.concatenate([np.zeros((0, FEATURES)), *sets.values()])
-  return mil_weights(params, bag, gated) @ bag if len(bag) else np.zeros(FEATURES)
+  if not len(bag):
+    return np.zeros(FEATURES)
+  return mil_weights(params["scores"], bag, gated) @ bag
 
 
 def mil_attention(params, sets, gated=False):
-  """The weights by modality."""
+  """The weights of one example's elements by modality."""
   bag = np.concatenate([np.zeros((0, FEATURES)), *sets.values()])
-  weights = mil_weights(params, bag, gated) if len(bag) else np.zeros(0)
+  weights = mil_weights(params["scores"], bag, gated) if len(bag) else np.zeros(0)
   parts = np.split(weights, np.cumsum([len(v) for v in sets.values()])[:-1])
   return dict(zip(sets, parts, strict=True))
 

@@ -5,12 +5,12 @@ import functools
 import numpy as np
 
 from deepsets_jax import fusion
-from tests.fusion.reference.mil import mil_attention
+from tests.fusion.reference.mil import mil_attention, mil_weights
 from tests.sets import FEATURES, NAMES
 
 
 def set_pool_loop(params, sets, pools, normalize=False, use_size=False):
-  """Of one example: a dictionary of modality to `[n, d]`."""
+  """The fused vector of one example; `sets` has `[n, d]` by modality."""
   elements = np.concatenate([np.zeros((0, FEATURES)), *sets.values()])
   if normalize:
     lengths = np.linalg.norm(elements, axis=1, keepdims=True)
@@ -20,9 +20,7 @@ def set_pool_loop(params, sets, pools, normalize=False, use_size=False):
     if not len(elements):
       parts.append(np.zeros(FEATURES))
     elif pool == "softmax":
-      hidden = np.tanh(elements @ params["scores"]["hidden"]["kernel"])
-      weights = np.exp(hidden @ params["scores"]["score"]["kernel"])
-      parts.append((elements * weights).sum(0) / weights.sum(0))
+      parts.append(mil_weights(params["scores"], elements) @ elements)
     else:
       parts.append(getattr(elements, pool)(axis=0))
   return np.concatenate([*parts, *([[np.log1p(len(elements))]] if use_size else [])])

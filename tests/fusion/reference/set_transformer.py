@@ -27,7 +27,7 @@ def mab(params, queries, keys):
 
 
 def set_transformer_loop(params, sets, seeds, layers=1, inducing=None):
-  """Of one example: SABs or ISABs, seeds that look, a SAB over several seeds."""
+  """The fused vector of one example: SABs or ISABs, PMA, a SAB over the seeds."""
   x = [values + params[f"code_{name}"] for name, values in sorted(sets.items())]
   x = np.concatenate([np.zeros((0, FEATURES)), *x])
   if not len(x):
@@ -47,7 +47,7 @@ def set_transformer_loop(params, sets, seeds, layers=1, inducing=None):
 
 
 def mab_flow(params, queries, keys, of_queries, of_keys):
-  """What has come of each element `[n, elements]` to what the block gives."""
+  """The share of each element in each result of a block, `[n, elements]`."""
   normed = norm(params["query_norm"], queries)
   seen = normed if keys is queries else norm(params["key_norm"], keys)
   weights = attention_weights(params["attention"], normed, seen).mean(axis=0)
@@ -55,7 +55,7 @@ def mab_flow(params, queries, keys, of_queries, of_keys):
 
 
 def set_transformer_attention(params, sets, seeds, layers=1, inducing=None):
-  """By modality `[n]`: the elements' shares in what comes to all seeds alike."""
+  """The weights of one example's elements, from all seeds equally."""
   x = [values + params[f"code_{name}"] for name, values in sorted(sets.items())]
   x = np.concatenate([np.zeros((0, FEATURES)), *x])
   if not len(x):

@@ -1,10 +1,12 @@
-"""torchmultimodal's fusions, mended, by a loop over examples."""
+"""The corrected fusions of torchmultimodal by a loop over examples."""
 
 import functools
 
 import numpy as np
 
 from deepsets_jax import fusion
+from tests.fusion.reference.mil import mil_weights
+from tests.fusion.reference.transformer import dense
 from tests.sets import FEATURES, NAMES
 
 POOLS = {
@@ -13,10 +15,6 @@ POOLS = {
   "max": lambda x: x.max(axis=0),
   "median": lambda x: np.sort(x, axis=0)[(len(x) - 1) // 2],
 }
-
-
-def dense(params, x):
-  return x @ params["kernel"] + params["bias"]
 
 
 def softmax(scores):
@@ -36,7 +34,7 @@ def layer_norm(params, x):
 
 
 def transformer(params, x):
-  """One layer and the last norm, of `[m, d]`: a head at a time."""
+  """One layer and the last norm on `[m, d]`, head by head."""
   query, key, value, out = (
     params[f"layer_0_attention_{part}"] for part in ("query", "key", "value", "out")
   )
@@ -61,7 +59,7 @@ def deepset_rows(
   auto_mapping=False,
   **others,
 ):
-  """Of one example: the scaled vector of each modality that is there, `[m, d]`."""
+  """The scaled vectors `[m, d]` of the modalities present in one example."""
   del others
   vectors = {k: POOLS[element_pool](v) for k, v in sorted(sets.items()) if len(v)}
   if auto_mapping:
@@ -72,12 +70,11 @@ def deepset_rows(
 
 
 def deepset_weights(params, x):
-  scores = params["deepset"]["attention"]
-  return softmax(dense(scores["score"], np.tanh(dense(scores["hidden"], x)))[:, 0])
+  return mil_weights(params["deepset"]["attention"], x)
 
 
 def deepset_loop(params, sets, pool="mean", apply_attention=False, hidden=(), **others):
-  """Of one example: a vector per present modality, scaled, weighed, pooled."""
+  """The fused vector of one example: vectors scaled, weighted, and pooled."""
   if not any(map(len, sets.values())):
     return np.zeros(hidden[-1] if hidden else FEATURES)
   x = deepset_rows(params, sets, **others)
@@ -92,7 +89,7 @@ def deepset_loop(params, sets, pool="mean", apply_attention=False, hidden=(), **
 
 
 def channel_weights(params, sets):
-  """Of one example: the vector and the weight of each modality that is there."""
+  """The vector and the weight of each modality present in one example."""
   present = [name for name in sorted(NAMES) if len(sets.get(name, ()))]
   x = np.zeros((len(NAMES), FEATURES))
   for index, name in enumerate(sorted(NAMES)):
@@ -108,7 +105,7 @@ def channel_weights(params, sets):
 
 
 def attention_loop(params, sets, kind, projection_dim):
-  """Of one example: projections weighted by the softmax over present modalities."""
+  """The fused vector of one example: weighted projections of present modalities."""
   total = np.zeros(projection_dim)
   for name, (vector, weight) in channel_weights(params, sets).items():
     total += weight * dense(params["fusion"][f"projection_{name}"], vector)
@@ -116,7 +113,7 @@ def attention_loop(params, sets, kind, projection_dim):
 
 
 def channel_attention(params, sets):
-  """By modality `[n]`: its weight, in equal parts."""
+  """The weights of one example's elements: equal parts of their modality's."""
   weights = channel_weights(params, sets)
   return {
     k: np.full(len(v), weights[k][1] / len(v)) if len(v) else np.zeros(0)
@@ -125,7 +122,7 @@ def channel_attention(params, sets):
 
 
 def deepset_attention(params, sets, **settings):
-  """The same of a deepset."""
+  """The same weights in a deepset."""
   names = [name for name in sorted(sets) if len(sets[name])]
   weights = {name: np.zeros(0) for name in sets}
   if names:

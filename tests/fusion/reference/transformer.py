@@ -1,4 +1,4 @@
-"""Transformer blocks on one example in numpy, and the fusions that are made of them."""
+"""Transformer blocks on one example in numpy, and the fusions made of them."""
 
 import functools
 
@@ -21,7 +21,7 @@ def norm(params, x):
 
 
 def gelu(x):
-  """Of the tanh form, as Flax's."""
+  """The tanh form of GELU, as in Flax."""
   return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
@@ -30,7 +30,7 @@ def head_of(params, head, x):
 
 
 def attention_weights(params, queries, keys):
-  """All heads of one example, one after the other: `[h, n, m]`."""
+  """The attention weights of one example, `[h, n, m]`."""
   heads = []
   for head in range(params["query"]["kernel"].shape[1]):
     q, k = head_of(params["query"], head, queries), head_of(params["key"], head, keys)
@@ -41,7 +41,7 @@ def attention_weights(params, queries, keys):
 
 
 def attention(params, queries, keys):
-  """What all heads see, side by side and brought back: `[n, d]`."""
+  """The attended values of all heads, concatenated and projected: `[n, d]`."""
   weights = attention_weights(params, queries, keys)
   heads = [w @ head_of(params["value"], h, keys) for h, w in enumerate(weights)]
   return dense(params["Dense_0"], np.concatenate(heads, axis=-1))
@@ -65,7 +65,7 @@ def transformer(params, x):
 
 
 def rollout(params, x):
-  """Abnar and Zuidema's matrix of a `Transformer`: rows come out, columns go in."""
+  """The rollout matrix of a `Transformer`: rows are outputs, columns are inputs."""
   matrix = np.eye(len(x))
   for index in range(sum(name.startswith("block") for name in params)):
     layer = params[f"block_{index}"]
@@ -81,7 +81,7 @@ def evenly(total, count):
 
 
 def two_stage_attention(params, sets, pool, readout):
-  """By modality `[n]`: what comes of it to the tokens, all alike."""
+  """The weights of one example's elements, from all tokens equally."""
   del readout
   names = [name for name, elements in sorted(sets.items()) if len(elements)]
   tokens = [getattr(sets[k], pool)(axis=0) + params[f"code_{k}"][0] for k in names]
@@ -93,7 +93,7 @@ def two_stage_attention(params, sets, pool, readout):
 
 
 def single_stream_attention(params, sets, fused, readout, pools):
-  """By modality `[n]`: what comes of it to all that is read out, alike."""
+  """The weights of one example's elements, from all rows read equally."""
   del pools
   tokens, elements, owners, rows = [], [], [], []
   for name, values in sorted(sets.items()):
