@@ -87,8 +87,8 @@ class SequenceEncoder(nn.Module):
       values = values * weights.astype(values.dtype)[:, None]
     return Ragged(values, elements.offsets)
 
-  def _fading(self, after: Int[Array, "n"]) -> Float[Array, "n d"]:
-    """What elements are multiplied by for the number that come after them."""
+  def _fading(self, later: Int[Array, "n"]) -> Float[Array, "n d"]:
+    """The factors of elements, by the number of later elements."""
     shape = (self.max_positions, self.features)
 
     def start(*_) -> Array:

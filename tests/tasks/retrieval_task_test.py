@@ -18,7 +18,7 @@ from deepsets_jax.data.interactions.next_item import HISTORY, users_before
 from deepsets_jax.data.tables.batching import Batcher, Budget
 from deepsets_jax.tasks import fit, trained
 from deepsets_jax.tasks.retrieval import nearest
-from deepsets_jax.training import checkpoints
+from deepsets_jax.training import checkpoints, run_folder
 from deepsets_jax.training import loop as train
 from tests.data.interactions.clicks import (
   AROUND,

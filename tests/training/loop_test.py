@@ -15,7 +15,7 @@ from deepsets_jax.data.datasets import registry
 from deepsets_jax.foundation.errors import DataError
 from deepsets_jax.tasks import fit
 from deepsets_jax.tasks.supervised import run as runs
-from deepsets_jax.training import checkpoints, loop
+from deepsets_jax.training import checkpoints, loop, run_folder
 
 STEPS = 12
 
