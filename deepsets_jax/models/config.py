@@ -28,18 +28,7 @@ def default_model() -> ml_collections.ConfigDict:
     # and the settings of the class beside it.
     encoders=ml_collections.ConfigDict(),
     # Transformers over the elements of a modality, before the fusion.
-    sequence=dict(
-      # The modalities that have one.
-      modalities=(),
-      # Number of transformer blocks.
-      layers=1,
-      # Attention heads of a block; must divide `features`.
-      heads=4,
-      # Width of the feed-forward layers; None for four times `features`.
-      hidden=config_dict.placeholder(int),
-      # Dropout probability of the output of each half of a block.
-      dropout=0.0,
-    ),
+    sequence=_sequence(),
     # How an ordered modality encodes the position or time of its elements, by modality:
     # "rotary" (needs a transformer in `sequence`), "sinusoidal", "learned" or
     # "recency".
@@ -84,6 +73,21 @@ def set_fusion(model: ml_collections.ConfigDict, name: str, **settings: Any) -> 
       del model[other]
   model.fusion = name
   model[group_of(name)] = group
+
+
+def _sequence() -> dict[str, Any]:
+  return dict(
+    # The modalities that have a transformer.
+    modalities=(),
+    # Number of transformer blocks.
+    layers=1,
+    # Attention heads of a block; must divide `features`.
+    heads=4,
+    # Width of the feed-forward layers; None for four times `features`.
+    hidden=config_dict.placeholder(int),
+    # Dropout probability of the output of each half of a block.
+    dropout=0.0,
+  )
 
 
 def _mlp() -> dict[str, Any]:

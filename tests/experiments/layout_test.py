@@ -45,8 +45,10 @@ def test_public_classes_have_names_of_their_own():
   owners = {}
   for name, path in MODULES.items():
     for node in ast.parse(path.read_text()).body:
-      if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-        owners.setdefault(node.name, []).append(name)
+      # TFDS finds a data set by its module and by a class of this name.
+      if isinstance(node, ast.ClassDef) and node.name not in ("Builder",):
+        if not node.name.startswith("_"):
+          owners.setdefault(node.name, []).append(name)
   assert not {name: found for name, found in owners.items() if len(found) > 1}
 
 
