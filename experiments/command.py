@@ -97,8 +97,8 @@ def _explained(error: Exception) -> str:
   """The message of an error, without what Python and absl wrap it in."""
   text = str(error)
   if isinstance(error, AttributeError | KeyError):  # An override of no setting.
-    text = str(error.args[0]) if error.args else text
-    key = text.split("\n")[0].strip("\"'")
+    # The key is quoted once or twice, and a suggestion may follow.
+    key = re.match(r"[\\'\"]*([\w.]*)", text)[1]
     if key in FUSIONS:
       return (
         f"config.model.{key}: the config has another fusion; choose this one in the"

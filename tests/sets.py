@@ -5,11 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepsets_jax import ragged
+from deepsets_jax.testing.sets import FEATURES, NUM_EXAMPLES, shuffled
+from deepsets_jax.testing.sets import MODALITIES as NAMES
+from deepsets_jax.testing.sets import SLOTS as BUDGETS
 
-NAMES = ("image", "text", "words")
-NUM_EXAMPLES = 4
-FEATURES = 3
-BUDGETS = (24, 31)  # Four examples of at most six elements fit in both.
+__all__ = [
+  "BUDGETS",
+  "FEATURES",
+  "NAMES",
+  "NUM_EXAMPLES",
+  "pack",
+  "set_lists",
+  "shuffled",
+]
 
 
 @st.composite
@@ -38,9 +46,3 @@ def pack(lists, budget: int = BUDGETS[0], dtype=jnp.float32) -> ragged.Ragged:
     values=jnp.asarray(np.concatenate([host.values, padding]), dtype),
     offsets=jnp.asarray(host.offsets, jnp.int32),
   )
-
-
-def shuffled(lists, seed: int):
-  """The same sets with their elements in another order."""
-  rng = np.random.default_rng(seed)
-  return [rng.permutation(elements, axis=0) for elements in lists]

@@ -26,10 +26,18 @@ class Fused:
   Args:
     fusion: The module, of `MODALITIES` and `FEATURES`.
     reference: The same as a plain loop, or None.
+    exact: Whether the compiled fusion is exact about absence, see
+      `takes_absence_as_absence`.
   """
 
-  def __init__(self, fusion: nn.Module, reference: Reference | None = None):
-    self.fusion, self.reference = fusion, reference
+  def __init__(
+    self,
+    fusion: nn.Module,
+    reference: Reference | None = None,
+    *,
+    exact: bool = False,
+  ):
+    self.fusion, self.reference, self.exact = fusion, reference, exact
     packed = drawn.pack_all(drawn.draw_sets(0))
     variables = fusion.init(jax.random.key(0), packed, train=False)
     self.params = variables.get("params", {})
@@ -79,8 +87,9 @@ def ignores_the_order_of_elements(fused: Fused, sets: Sets, seed: int) -> None:
 
 def ignores_the_order_of_modalities(fused: Fused, sets: Sets, seed: int) -> None:
   """The order of the modalities in the dictionary does not matter."""
-  other = dict(reversed(sets.items()))
-  assert_close(fused(other), fused(sets), "the order of modalities matters")
+  with jax.disable_jit():  # A compiled function gets its dictionaries sorted.
+    got, want = fused(dict(reversed(sets.items()))), fused(sets)
+  np.testing.assert_array_equal(got, want, "the order of modalities matters")
 
 
 def ignores_the_number_of_slots(fused: Fused, sets: Sets, seed: int) -> None:
@@ -98,13 +107,20 @@ def ignores_batch_mates(fused: Fused, sets: Sets, seed: int) -> None:
 
 
 def takes_absence_as_absence(fused: Fused, sets: Sets, seed: int) -> None:
-  """A modality without elements equals one that is not in the dictionary."""
+  """A modality without elements equals one that is not in the dictionary.
+
+  Compiled, the two are different programs, and XLA may round a fused exponential or a
+  matrix product differently in them; without such operations they agree to the bit.
+  """
   gone = MODALITIES[seed % len(MODALITIES)]
   absent = {**sets, gone: drawn.without_elements(sets[gone])}
   undeclared = {k: v for k, v in sets.items() if k != gone}
   message = "a modality without elements differs from one that is not there"
-  # Compiled, the two programs may round a fused exponential differently.
-  assert_close(fused(absent), fused(undeclared), message, 1e-5, 1e-6)
+  got, want = fused(absent), fused(undeclared)
+  if fused.exact:
+    np.testing.assert_array_equal(got, want, message)
+  else:
+    assert_close(got, want, message, 1e-6, 1e-7)
 
 
 def is_exact_about_absence(fused: Fused, sets: Sets, seed: int) -> None:
@@ -131,15 +147,15 @@ def has_finite_gradients(fused: Fused, sets: Sets, seed: int) -> None:
 # How many draws of sets each property is checked on: what compiles again for each
 # draw, or has no use for other sets, gets one.
 FUSION_PROPERTIES: Mapping[Callable[[Fused, Sets, int], None], int] = {
-  agrees_with_the_reference: 10,
+  agrees_with_the_reference: 20,
   is_float32: 1,
-  ignores_the_order_of_elements: 10,
-  ignores_the_order_of_modalities: 5,
-  ignores_the_number_of_slots: 10,
-  ignores_batch_mates: 10,
-  takes_absence_as_absence: 9,
-  is_exact_about_absence: 3,
-  has_finite_gradients: 10,
+  ignores_the_order_of_elements: 20,
+  ignores_the_order_of_modalities: 3,
+  ignores_the_number_of_slots: 20,
+  ignores_batch_mates: 20,
+  takes_absence_as_absence: 20,
+  is_exact_about_absence: 5,
+  has_finite_gradients: 20,
 }
 
 
@@ -159,6 +175,11 @@ def check_fusion(
     AssertionError: A property does not hold; the message says which.
   """
   fused = Fused(fusion(modalities=MODALITIES, features=FEATURES, **settings), reference)
-  for check, draws in FUSION_PROPERTIES.items():
-    for seed in range(draws):
-      check(fused, drawn.draw_sets(seed), seed)
+  for check in FUSION_PROPERTIES:
+    check_property(check, fused)
+
+
+def check_property(check: Callable[[Fused, Sets, int], None], fused: Fused) -> None:
+  """Checks one of `FUSION_PROPERTIES` on all of its draws."""
+  for seed in range(FUSION_PROPERTIES[check]):
+    check(fused, drawn.draw_sets(seed), seed)

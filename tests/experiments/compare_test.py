@@ -249,7 +249,7 @@ class TestLoad:
 
   def test_the_command_prints_a_mistake_as_one_line(self, monkeypatch):
     monkeypatch.setattr(flags, "FLAGS", types.SimpleNamespace(config=["no.py"]))
-    with pytest.raises(SystemExit, match="^error: --config=no.py: there is no file"):
+    with pytest.raises(ConfigError, match="^--config=no.py: there is no file"):
       compare.main(["compare"])
 
 

@@ -163,22 +163,6 @@ def test_every_config_takes_overrides_of_the_command_line(name):
 
 
 @pytest.mark.parametrize(
-  ("override", "named"),
-  [
-    ("--config.model.widht=3", "widht"),
-    ("--config.total_steps=many", "total_steps"),
-    ("--config.optim.learning_rat=1", "learning_rate"),  # Did you mean?
-  ],
-)
-def test_a_wrong_key_or_type_is_named(override, named):
-  command = [sys.executable, "-m", "experiments.main", "--config=configs/smoke.py"]
-  done = subprocess.run(
-    [*command, override], cwd=ROOT, capture_output=True, text=True, check=False
-  )
-  assert done.returncode != 0 and named in done.stderr
-
-
-@pytest.mark.parametrize(
   ("key", "value"),
   [
     ("fusion", "early"),

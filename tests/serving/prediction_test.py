@@ -20,7 +20,7 @@ from deepsets_jax.data.ingest.columns.labels import Label, LabelEncoder
 from deepsets_jax.data.ingest.columns.numeric import Scalar
 from deepsets_jax.data.ingest.columns.tokens import Category, Vocabulary
 from deepsets_jax.data.ingest.files import opening, source
-from deepsets_jax.foundation.errors import DataError
+from deepsets_jax.foundation.errors import DataError, UserError
 from deepsets_jax.foundation.files import write_json
 from deepsets_jax.serving import label_metrics, prediction
 from deepsets_jax.serving.predictor import load_predictor
@@ -516,12 +516,12 @@ def test_the_command_says_what_is_wrong(finished, tmp_path, monkeypatch):
   def says(workdir, message):
     output = f"--output={tmp_path / 'out.parquet'}"
     arguments = ["predict", f"--workdir={workdir}", "--input=no.csv", output]
-    with pytest.raises(SystemExit, match=message):
+    with pytest.raises(UserError, match=message):
       predict.main(values(arguments))
 
   write_json(tmp_path / "config.json", {"data": {"name": "digits"}})
-  says(tmp_path, "^error: .* a run on 'digits'")
-  says(finished[0], "^error: no.csv: no such file")
+  says(tmp_path, "^.* a run on 'digits'")
+  says(finished[0], "^no.csv: no such file")
 
 
 def test_a_method_that_the_model_has_not_is_refused(finished):

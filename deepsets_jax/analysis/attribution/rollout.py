@@ -113,6 +113,10 @@ def _seen(report: Reports, keys: Float[Array, "m 1"]) -> Float[Array, "n 1"]:
   """The half of a block's marks that comes from the keys."""
   q, k, plan = report["attended"]
   values = jnp.broadcast_to(keys[:, None], (*k.shape[:2], 1))
+  # Inside `jax.shard_map` gradients vary over the axes of their arguments, and learned
+  # queries or keys, such as seeds, are the same on all devices: here all vary alike.
+  nothing = sum(jax.lax.full_like(x, 0, q.dtype, shape=()) for x in (q, k, values))
+  q, k, values = q + nothing, k + nothing, values + nothing.astype(values.dtype)
   return attention.attend(q, k, values, plan).mean(axis=1) / 2
 
 
