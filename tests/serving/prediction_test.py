@@ -27,7 +27,7 @@ from deepsets_jax.serving.predictor import load_predictor
 from deepsets_jax.tasks import fit, trained
 from deepsets_jax.tasks.supervised import encodings
 from deepsets_jax.training import metrics, run_folder
-from experiments import predict
+from experiments import command, predict
 
 
 def run_on(folder, label):
@@ -510,14 +510,14 @@ def test_the_command_says_what_is_wrong(finished, tmp_path, monkeypatch):
     flags.DEFINE_string(define, None, "", flag_values=values)
   flags.DEFINE_string("importance", "none", "", flag_values=values)
   flags.DEFINE_multi_string("many", [], "", flag_values=values)
-  for define in ("evaluate", "strict"):
+  for define in ("evaluate", "strict", "debug"):
     flags.DEFINE_bool(define, False, "", flag_values=values)
 
   def says(workdir, message):
     output = f"--output={tmp_path / 'out.parquet'}"
     arguments = ["predict", f"--workdir={workdir}", "--input=no.csv", output]
     with pytest.raises(SystemExit, match=message):
-      predict.main(values(arguments))
+      command.guarded(predict.main, values(arguments))
 
   write_json(tmp_path / "config.json", {"data": {"name": "digits"}})
   says(tmp_path, "^error: .* a run on 'digits'")
