@@ -1,12 +1,13 @@
-"""Which item a user comes to next, from files of your own, by two towers.
+"""Two-tower retrieval of the next item of a user, from click logs of your own.
 
   python -m experiments.main --config=configs/clicks.py --config.data.path=FOLDER
 
-FOLDER holds `events.csv` (or .parquet, .arrow, .jsonl) with the columns user, item and
-time, and perhaps rating; `--config.data.clicks.user=user_id` names another column. It
-may hold `items.csv` and `users.csv`: a row for each, the id under the same name as in
-the events, and any other columns, which become fields. What they are taken for is
-printed; to say it yourself, have a proposal written, edit it, and train again:
+FOLDER has `events.csv` (or .parquet, .arrow, .jsonl) with the columns user, item and
+time, and optionally rating; `--config.data.clicks.user=user_id` names another column.
+It may have `items.csv` and `users.csv`, with one row per item or user: the id, in a
+column named as in the events, and any other columns, which become fields. The command
+prints how it reads these columns. To choose it yourself, write a proposed spec, edit
+it, and train again:
 
   python -m experiments.describe FOLDER/items.csv --label=item
 """
@@ -17,7 +18,13 @@ from deepsets_jax.tasks import defaults
 
 
 def get_config(seed: str = "0") -> ml_collections.ConfigDict:
-  """All fields, and ids of items that have some events; recent events count more."""
+  """Two towers with all fields, and id vectors of items with at least 5 events.
+
+  The elements of a history fade with the number of later elements.
+
+  Args:
+    seed: Seed of the run.
+  """
   config = defaults.retrieval("clicks")
   config.seed = int(seed)
   config.total_steps = 2000

@@ -1,11 +1,11 @@
-"""What a Debian program is for: 74 labels from seven modalities, most often missing.
+"""Labels of Debian programs: 74 labels, seven modalities, most of them often missing.
 
   python -m experiments.main --config=configs/debian_programs.py
   python -m experiments.main --config=configs/debian_programs.py:concat,1
   python -m experiments.main --config=configs/debian_programs.py:concat,1,dropout
 
-The argument is the model, one of `MODELS`, the seed, and whether modalities are left
-out in training at random. Under a minute on two cores.
+The argument has a model (one of `MODELS`), a seed, and optionally "dropout" for
+modality dropout in training. A run takes under a minute on two cores.
 """
 
 import ml_collections
@@ -24,21 +24,28 @@ MODALITIES = (
   "name",
   "size",
 )
-# Of each model the width of the common space (the concatenation's head is wider, so
-# that its space is narrower at equal parameters), and the best of the sweep in
-# configs/sweeps/debian_programs.py on validation: learning rate, dropout.
+# For each model: the width of the common space, and the best learning rate and dropout
+# probability on validation in the sweep of configs/sweeps/debian_programs.py. The head
+# of a concatenation is wider, so its space is narrower at equal parameters.
 MODELS = {
   "set_pool": (256, 2e-2, 0.5),
   "concat": (250, 1e-2, 0.6),
   "concat_learned": (250, 1e-2, 0.6),
 }
 
-# Chosen beforehand, not tuned.
+# Probability of dropping a modality; chosen in advance, not tuned.
 MODALITY_DROPOUT = 0.3
 
 
 def get_config(argument: str = "set_pool,0") -> ml_collections.ConfigDict:
-  """The set pool, or a concatenation it is compared with at equal parameters."""
+  """Return the config of a set pool or a concatenation, at equal parameters.
+
+  Args:
+    argument: `MODEL,SEED` or `MODEL,SEED,dropout`; the seed may be left out.
+
+  Raises:
+    ConfigError: There is no such model, or the third part is not "dropout".
+  """
   model, seed, dropout = (*argument.split(","), "", "")[:3]
   if model not in MODELS:
     raise ConfigError(f"unknown model {model!r}; one of {sorted(MODELS)}")

@@ -1,12 +1,13 @@
-"""Every structure on debian_programs, at about four million parameters.
+"""Every fusion structure on debian_programs, at about four million parameters.
 
   python -m experiments.main --config=configs/debian_structures.py:two_stage
   python -m experiments.main --config=configs/debian_structures.py:set_pool,1,sentences
 
-The argument is the structure, one of `STRUCTURES`, the seed, and the form of the text:
-"bag" or "words", by default the structure's own, or "sentences", which needs the file
-that tools.encode_sentences writes. All else is that of debian_programs.py. Under
-a minute on two cores, and a few minutes where all elements attend to each other.
+The argument has a structure (one of `STRUCTURES`), a seed, and the form of the text:
+"bag", "words" or "sentences". The default form is that of the structure; "sentences"
+needs the file that tools.encode_sentences writes. All other settings are those of
+debian_programs.py. A run takes under a minute on two cores, and a few minutes if all
+elements attend to each other.
 """
 
 from typing import Any, NamedTuple
@@ -23,21 +24,22 @@ _BOTH = ("sum", "max")
 
 
 class Structure(NamedTuple):
-  """One structure, and the best of the sweep in configs/sweeps/debian_structures.py.
+  """A structure, with its best settings in configs/sweeps/debian_structures.py.
 
   Attributes:
-    fusion: Its name.
-    features: Width of the common space, so that the parameters match.
-    settings: Of the fusion.
-    sequence: The modalities with a transformer of their own.
-    positions: How places in the ordered modalities are told.
-    text: The form of the text.
-    learning_rate: The peak, of the embeddings.
-    factor: What multiplies it in the fusion, or in the transformers.
-    warmup: Steps to the peak; attention over all elements at once does not learn
-      without.
-    dropout: On the fused vector.
-    norm: Whether a LayerNorm comes before it.
+    fusion: Name of the fusion.
+    features: Width of the common space, chosen so that the parameters match.
+    settings: Settings of the fusion.
+    sequence: Modalities with a transformer of their own.
+    positions: Encoding of the positions in ordered modalities; None for none.
+    text: Form of the text: "bag" or "words".
+    learning_rate: Peak learning rate of the embeddings.
+    dropout: Dropout probability of the fused vector.
+    norm: Whether a LayerNorm is applied to the fused vector.
+    factor: Multiplies the learning rate of the fusion, or of the transformers if there
+      are any.
+    warmup: Steps to the peak learning rate. Attention over all elements at once does
+      not learn without a warmup.
   """
 
   fusion: str
@@ -104,7 +106,14 @@ STRUCTURES = {
 
 
 def get_config(argument: str = "two_stage,0") -> ml_collections.ConfigDict:
-  """One of the structures, at matched parameters."""
+  """Return the config of a structure, at matched parameters.
+
+  Args:
+    argument: `STRUCTURE,SEED` or `STRUCTURE,SEED,TEXT`; the seed may be left out.
+
+  Raises:
+    ConfigError: There is no such structure.
+  """
   name, seed, text = (*argument.split(","), "", "")[:3]
   if name not in STRUCTURES:
     raise ConfigError(f"unknown structure {name!r}; one of {sorted(STRUCTURES)}")
@@ -115,7 +124,8 @@ def get_config(argument: str = "two_stage,0") -> ml_collections.ConfigDict:
   if text == "sentences":
     ordered = ("sentences",)
     config.data.debian_programs.sentences = SENTENCES
-    # One package of all of TeX has 1,600 sentences; the next has far fewer.
+    # A package with all of TeX has 1,600 sentences, far more than any other, so its
+    # last ones are left out.
     config.data.update(overflow="first")
     config.data.budgets.sentences = 1024
   elif config.data.debian_programs.text != "words":

@@ -1,16 +1,17 @@
-"""Bags of digits, the largest one or whether there is a nine, by what pools them.
+"""Bags of digits: predict the largest digit, or the presence of a nine.
 
   python -m experiments.main --config=configs/digits_bags.py:max,mean
   python -m experiments.main --config=configs/digits_bags.py:contains_nine,mil_gated,1
 
-The arguments are the task, "max" or "contains_nine"; the pool, or the attention in its
-place; and the seed. Encoder, head and training are the same for all of a task.
+The argument has a task ("max" or "contains_nine"), a pool (one of `POOLS`) or a fusion
+with attention (one of `ATTENTION`), and a seed. Encoder, head and training are the same
+for all models of a task.
 
-Bags have 1 to 10 images. The largest digit, after Lee et al., "Set Transformer" (2019),
-is also tested on bags of up to 100. The nine, after Ilse et al., "Attention-based Deep
-Multiple Instance Learning" (2018), is to be learned from 200 bags: with 20,000 even the
-mean finds it. Half a minute on one core; a minute with the Set Transformer, most of it
-compilation.
+Bags have 1 to 10 images. The largest digit (Lee et al., "Set Transformer", 2019) is
+also tested on bags of up to 100. The presence of a nine (Ilse et al., "Attention-based
+Deep Multiple Instance Learning", 2018) is learned from 200 bags: with 20,000 bags even
+the mean pool solves it. A run takes half a minute on one core, or a minute with the Set
+Transformer, mostly for compilation.
 """
 
 import ml_collections
@@ -20,13 +21,13 @@ from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.models.config import set_fusion
 from deepsets_jax.tasks import defaults
 
-# Of each task: bags of the training part, steps, steps between evaluations, metric.
+# For each task: training bags, steps, steps between evaluations, metric.
 _TASKS = {
   "max": (20_000, 1500, 250, "mae"),
   "contains_nine": (200, 300, 50, "roc_auc"),
 }
 POOLS = ("sum", "mean", "max", "min", "logsumexp", "softmax", "std", "var")
-# By name a fusion and its settings.
+# For each name: a fusion and its settings.
 ATTENTION = {
   "mil": ("mil", {"gated": False}),
   "mil_gated": ("mil", {"gated": True}),
@@ -36,7 +37,14 @@ ATTENTION = {
 
 
 def get_config(argument: str = "max,max,0") -> ml_collections.ConfigDict:
-  """A task with one of the pools."""
+  """Return the config of a task with a pool or a fusion with attention.
+
+  Args:
+    argument: `TASK,POOL` or `TASK,POOL,SEED`.
+
+  Raises:
+    ConfigError: There is no such task or pool.
+  """
   task, _, rest = argument.partition(",")
   pool, _, seed = rest.partition(",")
   if task not in _TASKS:
@@ -58,7 +66,7 @@ def get_config(argument: str = "max,max,0") -> ml_collections.ConfigDict:
   else:
     config.model.set_pool.pools = (pool,)
   config.model.head.hidden = (64,)
-  # Warmed up slowly: at this rate the Set Transformer did not learn after 50 steps.
+  # A long warmup: with 50 steps, the Set Transformer did not learn at this rate.
   config.optim.update(learning_rate=3e-3, warmup_steps=steps // 5)
   config.train.update(metric=metric, eval_every=eval_every, log_every=50)
   return config

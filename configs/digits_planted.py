@@ -1,10 +1,10 @@
-"""Multi-modal digit sets of which it is known what decides: is importance true?
+"""Multi-modal digit sets with known relevant elements, to test feature attribution.
 
   python -m experiments.main --config=configs/digits_planted.py
   python -m experiments.main --config=configs/digits_planted.py:mil,1
 
 The label is the largest digit, and each digit is an element of one of four modalities
-(`digits.planted`). The arguments are the model, one of `MODELS`, and the seed.
+(`digits.planted`). The argument has a model (one of `MODELS`) and a seed.
 """
 
 import ml_collections
@@ -13,8 +13,8 @@ from configs import smoke
 from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.models.config import set_fusion
 
-# By name a fusion and its settings. Of "max_redundant" nine in ten pooled features are
-# dropped in training, so that each has to tell the largest digit by itself.
+# For each model: a fusion and its settings. "max_redundant" is trained with dropout of
+# nine in ten pooled features, so that each feature must predict the digit by itself.
 MODELS = {
   "max": ("set_pool", {"pools": ("max",)}),
   "max_redundant": ("set_pool", {"pools": ("max",)}),
@@ -34,7 +34,14 @@ MODELS = {
 
 
 def get_config(argument: str = "max,0") -> ml_collections.ConfigDict:
-  """One of the models, all else equal."""
+  """Return the config of a model; all other settings are the same for all models.
+
+  Args:
+    argument: `MODEL` or `MODEL,SEED`.
+
+  Raises:
+    ConfigError: There is no such model.
+  """
   model, _, seed = argument.partition(",")
   if model not in MODELS:
     raise ConfigError(f"unknown model {model!r}; one of {sorted(MODELS)}")
@@ -43,7 +50,7 @@ def get_config(argument: str = "max,0") -> ml_collections.ConfigDict:
   config.seed = int(seed or 0)
   config.total_steps = 2000
   config.data.update(batch_size=128, modality_dropout=0.0)
-  # What is misread decides, too, and would not be what was planted.
+  # Relevant elements are marked by their true digits, so no digit is misread.
   config.data.digits.update(train_examples=20_000, misread_rate=0.0)
   config.model.features = 64
   config.model.dense.hidden = (128,)

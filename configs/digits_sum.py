@@ -1,9 +1,9 @@
-"""The sum of the digits in a set of images, trained on at most 10, tested to 100.
+"""Sum of the digits in a set of images: training on up to 10 images, test on up to 100.
 
   python -m experiments.main --config=configs/digits_sum.py
   python -m experiments.main --config=configs/digits_sum.py:max
 
-After Zaheer et al., "Deep Sets" (2017). The argument is the pool.
+The task is that of Zaheer et al., "Deep Sets" (2017). The argument is the pool.
 """
 
 import ml_collections
@@ -13,7 +13,7 @@ from deepsets_jax.tasks import defaults
 
 
 def get_config(pool: str = "sum") -> ml_collections.ConfigDict:
-  """The digit sum with one of the pools."""
+  """Return the config of the digit sum with a pool, a key of `ragged.pooling.POOLS`."""
   config = defaults.supervised("digits")
   config.total_steps = 4000
   config.data.update(batch_size=128)

@@ -1,13 +1,13 @@
-"""MM-IMDb: the 23 genres of 25,959 films, from a vector of the plot and of the poster.
+"""MM-IMDb: 23 genres of 25,959 films, from vectors of the plot and the poster.
 
   python -m tools.build_dataset mm_imdb/features --manual_dir=FOLDER
   python -m experiments.main --config=configs/mm_imdb.py:concat
 
-FOLDER holds multimodal_imdb.hdf5, which is not ours to give: see
-deepsets_jax/data/datasets/builders/mm_imdb/README.md. The vectors are the public ones,
-word2vec and VGG. With them a concatenation is published at 58.8 micro and 49.2 macro F1
-on the test split; it was not run here. The arguments are the model, one of `MODELS`,
-and the seed.
+FOLDER has multimodal_imdb.hdf5, which may not be redistributed: see
+deepsets_jax/data/datasets/builders/mm_imdb/README.md. Its vectors are the public ones,
+from word2vec and VGG. A concatenation of them is published at 58.8 micro and 49.2 macro
+F1 on the test split; it was not run here. The argument has a model (one of `MODELS`)
+and a seed.
 """
 
 import ml_collections
@@ -17,7 +17,7 @@ from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.models.config import set_fusion
 from deepsets_jax.tasks import defaults
 
-# Of each model the width of the common space, at equal parameters.
+# For each model: the width of the common space, at equal parameters.
 MODELS = {"set_pool": 512, "concat": 512, "gated": 308}
 COLUMNS = {
   "modalities": {
@@ -39,10 +39,17 @@ COLUMNS = {
 
 
 def get_config(argument: str = "set_pool,0") -> ml_collections.ConfigDict:
-  """A set pool, or what it is compared with; sizes are those of the gated units' paper.
+  """Return the config of a set pool, a concatenation or gates, at equal parameters.
 
-  Batches of 128, dropout of 0.5 and a width of 512 (Arevalo et al., 2017); the rate and
-  the rest were not tuned, for there was no data to tune them on.
+  The batch size of 128, the dropout of 0.5 and the width of 512 are those of Arevalo et
+  al. (2017). The learning rate and the other settings are not tuned, because the data
+  were not available.
+
+  Args:
+    argument: `MODEL` or `MODEL,SEED`.
+
+  Raises:
+    ConfigError: There is no such model.
   """
   model, _, seed = argument.partition(",")
   if model not in MODELS:

@@ -1,10 +1,11 @@
-"""In what order a user of MovieLens 100K would have films, by two towers and a scorer.
+"""Ranking of films for a user of MovieLens 100K, by two towers and a scorer.
 
   python -m experiments.main --config=configs/movielens_ranking.py
   python -m experiments.main --config=configs/movielens_ranking.py:clicks,softmax,1
 
-The arguments are what lists are made of, "ratings" or "clicks", the loss, and the seed.
-The data are fetched once, with pip. A minute or two on two cores.
+The argument has the source of the lists ("ratings" or "clicks"), a loss ("softmax",
+"pairwise" or "pointwise"), and a seed. The data are downloaded once, with pip. A run
+takes a minute or two on two cores.
 """
 
 import ml_collections
@@ -12,12 +13,19 @@ import ml_collections
 from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.tasks import defaults
 
-# The loss that was best on validation.
+# For each source of lists: the loss that was best on validation.
 _LOSSES = {"ratings": "pairwise", "clicks": "softmax"}
 
 
 def get_config(argument: str = "ratings") -> ml_collections.ConfigDict:
-  """The best model of each kind of list by validation."""
+  """Return the config of the best model on validation, for a source of lists.
+
+  Args:
+    argument: `LISTS`, `LISTS,LOSS` or `LISTS,LOSS,SEED`.
+
+  Raises:
+    ConfigError: There is no such source of lists.
+  """
   lists, loss, seed, *_ = (*argument.split(","), "", "")
   if lists not in _LOSSES:
     raise ConfigError(f"unknown lists {lists!r}; one of {sorted(_LOSSES)}")
@@ -35,7 +43,7 @@ def get_config(argument: str = "ratings") -> ml_collections.ConfigDict:
   if lists == "ratings":
     config.total_steps = 1000
     config.data.batch_size = 64
-    # How films were rated long ago still says what is liked.
+    # Old ratings still predict the taste of a user, so the history is long.
     config.data.histories.update(
       max_history=200, item_fields=("title", "year", "genres")
     )
@@ -43,7 +51,7 @@ def get_config(argument: str = "ratings") -> ml_collections.ConfigDict:
     config.model.head.project = True
   else:
     config.total_steps = 1000
-    # The losses are square in the slots of a shard.
+    # The cost of the losses is quadratic in the slots of a shard.
     config.data.update(batch_size=256, shards=8)
     config.data.histories.update(max_history=50, user_fields=(), item_fields=())
     config.model.fading = ("history",)

@@ -1,10 +1,10 @@
-"""Which film a user of MovieLens 100K comes to next, by two towers.
+"""Two-tower retrieval of the next film of a user of MovieLens 100K.
 
   python -m experiments.main --config=configs/movielens_retrieval.py
   python -m experiments.main --config=configs/movielens_retrieval.py:two_stage,1
 
-The arguments are a variant, one of `VARIANTS`, and the seed. The data are fetched once,
-with pip. A minute or two on two cores; those with transformers take a few more.
+The argument has a variant (one of `VARIANTS`) and a seed. The data are downloaded once,
+with pip. A run takes a minute or two on two cores, and a few more with transformers.
 """
 
 from typing import Any, NamedTuple
@@ -21,20 +21,21 @@ _GRAPH = (*_TEXT, "triples")
 
 
 class Variant(NamedTuple):
-  """What users and items are made of, and what makes a vector of a user.
+  """The modalities of users and items, and the structure of the user tower.
 
   Attributes:
-    user_fields, item_fields: See `data.histories`.
-    ids: Whether items have ids.
-    fusion: Of the user tower.
-    settings: Of the fusion.
-    fading: Whether what is long past counts less.
-    ages: Whether the age of an event is told.
-    attends: Whether a transformer is in the history, by its order.
-    window: The latest events that a user is known by.
-    width: Of elements, users and items.
-    cold_items: Share of the items that nothing is trained on.
-    retrieval: Settings of `config.retrieval`.
+    user_fields: Fields of users that are modalities.
+    item_fields: Fields of items that are modalities.
+    ids: Whether items have id vectors.
+    fusion: Fusion of the user tower.
+    settings: Settings of this fusion.
+    fading: Whether the elements of a history fade with the number of later elements.
+    ages: Whether the elements of a history encode the ages of their events.
+    attends: Whether the history has a transformer, with positions by order.
+    max_history: Number of latest events of a history that are kept.
+    width: Width of the elements, and of the vectors of users and items.
+    cold_items: Share of the items whose events are left out of training.
+    retrieval: Changes of `config.retrieval`.
   """
 
   user_fields: tuple[str, ...] = ()
@@ -88,7 +89,14 @@ VARIANTS = {
 
 
 def get_config(argument: str = "history,0") -> ml_collections.ConfigDict:
-  """A variant."""
+  """Return the config of a variant.
+
+  Args:
+    argument: `VARIANT` or `VARIANT,SEED`.
+
+  Raises:
+    ConfigError: There is no such variant.
+  """
   name, _, seed = argument.partition(",")
   if name not in VARIANTS:
     raise ConfigError(f"unknown variant {name!r}; one of {sorted(VARIANTS)}")

@@ -1,12 +1,12 @@
-"""Which digit it is, told by six vectors of 6 to 240 features, all of them present.
+"""Classification of digits by six vectors of 6 to 240 features, all of them present.
 
   python -m experiments.main --config=configs/multiple_features.py
   python -m experiments.main --config=configs/multiple_features.py:concat,1
   python -m experiments.main --config=configs/multiple_features.py:set_pool,0,dropout
 
-The arguments are the model, one of `MODELS`; the seed; and whether modalities are
-dropped in training, which a model needs that shall do without some of them. Half a
-minute on one core.
+The argument has a model (one of `MODELS`), a seed, and optionally "dropout" for
+modality dropout in training, which makes a model robust to missing modalities. A run
+takes half a minute on one core.
 """
 
 import ml_collections
@@ -17,9 +17,10 @@ from deepsets_jax.models.config import set_fusion
 from deepsets_jax.tasks import defaults
 
 MODALITIES = ("fou", "fac", "kar", "pix", "zer", "mor")
-# Of each model the width of the common space, at equal parameters; learning rate and
-# dropout: of (3e-3, 0.2), (3e-3, 0.5) and (1e-2, 0.5) the best on validation by
-# accuracy, then loss, of seeds 0 and 1 with all modalities present.
+# For each model: the width of the common space, at equal parameters; the learning rate
+# and the dropout probability. The latter two are the best of (3e-3, 0.2), (3e-3, 0.5)
+# and (1e-2, 0.5) on validation, by accuracy and then loss, over seeds 0 and 1 with all
+# modalities present.
 MODELS = {
   "set_pool": (64, 1e-2, 0.5),
   "set_pool_max": (65, 3e-3, 0.2),
@@ -29,7 +30,14 @@ MODELS = {
 
 
 def get_config(argument: str = "set_pool,0") -> ml_collections.ConfigDict:
-  """A set pool, or a concatenation it is compared with at equal parameters."""
+  """Return the config of a set pool or a concatenation, at equal parameters.
+
+  Args:
+    argument: `MODEL`, `MODEL,SEED` or `MODEL,SEED,dropout`.
+
+  Raises:
+    ConfigError: There is no such model, or the third part is not "dropout".
+  """
   model, _, rest = argument.partition(",")
   seed, _, dropped = rest.partition(",")
   if model not in MODELS:

@@ -1,4 +1,4 @@
-"""Multi-modal digit sets, small: the whole path in under a minute on a CPU.
+"""Small multi-modal digit sets: data, training and report in under a minute on a CPU.
 
 python -m experiments.main --config=configs/smoke.py
 """
@@ -11,7 +11,13 @@ from deepsets_jax.tasks import defaults
 
 
 def get_config(fusion: str = "set_pool") -> ml_collections.ConfigDict:
-  """The largest digit of a set of images, profiles, characters and number words."""
+  """Return the config: the largest digit of a set of four modalities.
+
+  The modalities are images, profiles, characters and number words.
+
+  Args:
+    fusion: A key of `deepsets_jax.fusion.FUSIONS`.
+  """
   config = defaults.supervised("digits")
   config.total_steps = 300
   config.data.update(batch_size=64, modality_dropout=0.1)

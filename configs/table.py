@@ -5,8 +5,8 @@
   python -m experiments.main --config=configs/table.py:other.spec.json \
     --config.data.path=films.parquet
 
-What the columns are says films.spec.json, which the first command writes, or the spec
-after the colon.
+The spec describes the columns: films.spec.json, which the first command writes, or the
+file after the colon.
 """
 
 import json
@@ -18,7 +18,11 @@ from deepsets_jax.tasks import defaults
 
 
 def get_config(spec: str = "") -> ml_collections.ConfigDict:
-  """The base config on a table; slots and metric are found out."""
+  """Return the config of a table; the budgets and the metric follow from the data.
+
+  Args:
+    spec: Path of the spec; by default the file beside the table.
+  """
   config = defaults.supervised("table")
   config.total_steps = 1000
   if spec:

@@ -1,9 +1,9 @@
-"""Tables of your own: a folder of train/, validation/ and test/.
+"""Tables of your own: a folder with train/, validation/ and test/.
 
   python -m experiments.main --config=configs/tables.py \
     --config.data.path=FOLDER
 
-Each was written by `Table.write`. Slots are proposed by a scan of the data.
+`Table.write` writes each of them. The budgets are proposed from a scan of the data.
 """
 
 import ml_collections
@@ -12,7 +12,7 @@ from deepsets_jax.tasks import defaults
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """The default model on tables."""
+  """Return the config of a set pool on tables."""
   config = defaults.supervised("tables")
   config.data.name = "tables"
   config.model.set_pool.pools = ("mean", "max")

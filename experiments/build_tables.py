@@ -1,4 +1,4 @@
-"""Build the tables of a large file with Apache Beam, where a later run finds them.
+"""Build the tables of a large file with Apache Beam, for later runs to load.
 
   python -m experiments.build_tables 'films-*.parquet' --runner=FlinkRunner
   python -m experiments.main --config=configs/table.py \\
@@ -25,7 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument("path", help="file, folder, pattern of files, or tfds:NAME")
-  parser.add_argument("--spec", help="JSON file; default: the one beside the file")
+  parser.add_argument(
+    "--spec", help="spec, a JSON file; default: the one beside the file"
+  )
   parser.add_argument("--seed", type=int, default=0, help="seed of the run's config")
   parser.add_argument("--range_rows", type=int, default=1 << 16, help="rows per worker")
   flags, options = parser.parse_known_args(arguments)

@@ -1,7 +1,8 @@
-"""What all commands share: how they read flags, and how they report an error.
+"""Parsing of flags and reporting of errors, shared by all commands.
 
-A mistake of the user ends in one line, `error: ...`, and exit code 1; `--debug` shows
-the traceback as well. Any other exception is a defect and always has one.
+A mistake of the user (`UserError` or `OSError`) ends the command with one line,
+`error: ...`, and exit code 1; `--debug` shows the traceback, too. Any other exception
+is a defect, and its traceback is always shown.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from deepsets_jax.foundation.errors import ConfigError, UserError
 from deepsets_jax.fusion import FUSIONS
 from deepsets_jax.tasks import defaults
 
-flags.DEFINE_bool("debug", False, "Whether an error ends in a traceback.")
+flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
-# Configs that had another name.
+# Earlier names of configs -> new names.
 _RENAMED_CONFIGS = {
   "movielens_recall.py": "movielens_retrieval.py",
   "movielens_rank.py": "movielens_ranking.py",
@@ -29,27 +30,27 @@ _RENAMED_CONFIGS = {
 
 
 def run(main: Callable[[list[str]], Any]) -> NoReturn:
-  """Reads the flags of the command line and runs the main function of a command.
+  """Parse the flags of the command line, and run the main function of a command.
 
   Args:
-    main: Takes the arguments that are no flags, the command's name first.
+    main: Takes the arguments that are not flags, with the program's name first.
   """
   app.run(functools.partial(guarded, main), flags_parser=_parse)
 
 
 def guarded(main: Callable[..., Any], *arguments: Any) -> Any:
-  """Call a function, and end the command with one line if the user made a mistake."""
+  """Call a function; a mistake of the user ends the command with one line."""
   try:
     return main(*arguments)
   except (UserError, OSError) as error:
     _fail(error)
 
 
-def no_arguments(argv: Sequence[str]) -> None:
-  """Raises where the command line has something that is no flag.
+def reject_arguments(argv: Sequence[str]) -> None:
+  """Check that the command line has flags only.
 
   Raises:
-    ConfigError: It has.
+    ConfigError: There is an argument that is not a flag.
   """
   if len(argv) > 1:
     raise ConfigError(f"unknown arguments {list(argv[1:])}; flags begin with --")
@@ -57,18 +58,19 @@ def no_arguments(argv: Sequence[str]) -> None:
 
 def _parse(argv: list[str]) -> list[str]:
   try:
-    _look_at_config(argv)
+    _check_config(argv)
     return flags.FLAGS(argv)
-  # A config raises what Python raises for a name or a value of another type.
+  # A config raises the errors of Python for an unknown name or a wrong type.
   except (flags.Error, UserError, AttributeError, KeyError, TypeError, ValueError) as e:
     return _fail(e, debug="--debug" in argv)
 
 
-def _look_at_config(argv: Sequence[str]) -> None:
-  """Lets modules beside the config be imported, and answers names that have changed.
+def _check_config(argv: Sequence[str]) -> None:
+  """Check the names in the arguments, and make modules beside the config importable.
 
   Raises:
-    ConfigError: There is no such config, or a setting has another name now.
+    ConfigError: The config does not exist, or a setting was renamed. The message has
+      the new name.
   """
   for argument in argv[1:]:
     key, _, value = argument.removeprefix("-").removeprefix("-").partition("=")
@@ -87,28 +89,28 @@ def _look_at_config(argv: Sequence[str]) -> None:
 
 
 def _fail(error: Exception, *, debug: bool = False) -> NoReturn:
-  """Ends the command with one line, or with a traceback where flags ask for it."""
+  """End the command with one line, or with a traceback if `--debug` is set."""
   if debug or (flags.FLAGS.is_parsed() and flags.FLAGS.debug):
     raise error
   raise SystemExit(f"error: {_explained(error)}") from error
 
 
 def _explained(error: Exception) -> str:
-  """The message of an error, without what Python and absl wrap it in."""
+  """Return the message of an error, without additions of Python and absl."""
   text = str(error)
   if isinstance(error, AttributeError | KeyError):  # An override of no setting.
     # The key is quoted once or twice, and a suggestion may follow.
     key = re.match(r"[\\'\"]*([\w.]*)", text)[1]
     if key in FUSIONS:
       return (
-        f"config.model.{key}: the config has another fusion; choose this one in the"
-        f' config, with set_fusion(config.model, "{key}", ...)'
+        f"config.model.{key}: the config has another fusion. Choose this one in the"
+        f' config: set_fusion(config.model, "{key}", ...)'
       )
     if key.isidentifier():
       nearest = re.search(r'Did you mean "(\w+)"', text)
       hint = f"; did you mean {nearest[1]!r}?" if nearest else ""
       return f"the config has no setting {key!r}{hint}"
-  if "Traceback" in text:  # Of the config's own code, which absl formats.
+  if "Traceback" in text:  # An error in the code of the config, formatted by absl.
     last = text.strip().splitlines()[-1]
     known = re.match(r"deepsets_jax\.foundation\.errors\.\w+: (.*)", last)
     return known[1] if known else text

@@ -1,4 +1,4 @@
-"""Trains configs over seeds and compares their quality, size and cost.
+"""Train configs over seeds, and compare their quality, size and cost.
 
   python -m experiments.compare --seeds=0,1,2 --metrics=f1_micro,f1_macro \
     --config=configs/debian_programs.py:set_pool \
@@ -136,7 +136,7 @@ parameters. {provenance}
 
 
 def _provenance(outcomes: Mapping[str, Outcomes]) -> str:
-  """The commit, and the devices and versions of all finished runs."""
+  """Return the commit, and the devices and versions of all finished runs."""
   environments = {
     provenance.environment(results)
     for one in outcomes.values()
@@ -184,8 +184,8 @@ def compare(
 
 
 def main(argv: list[str]) -> int:
-  """Compares the configs of the command line; returns the exit code."""
-  command.no_arguments(argv)
+  """Compare the configs of the command line, and return the exit code."""
+  command.reject_arguments(argv)
   logging.set_verbosity(logging.WARNING)
   given = flags.FLAGS
   models = [load_model(text) for text in given.config]
@@ -200,14 +200,16 @@ def main(argv: list[str]) -> int:
 
 
 def define_flags() -> None:
-  """Define the flags of the command line; a function, so that imports define none."""
+  """Define the flags; a function, so that importing the module defines none."""
   flags.DEFINE_multi_string(
     "config", None, "[name=]path[:argument]; repeat it for more.", required=True
   )
-  flags.DEFINE_list("seeds", ["0", "1", "2"], "Seeds of the runs of every config.")
-  flags.DEFINE_list("metrics", ["f1_micro", "f1_macro"], "Metrics of the test part.")
+  flags.DEFINE_list(
+    "seeds", ["0", "1", "2"], "Seeds; each config has one run per seed."
+  )
+  flags.DEFINE_list("metrics", ["f1_micro", "f1_macro"], "Metrics on the test split.")
   flags.DEFINE_string(
-    "baseline", None, "Name of the config to compare with; the first by default."
+    "baseline", None, "Name of the config to compare with; default: the first."
   )
   flags.DEFINE_string("workdir", "runs/compare", "Folder of the results and runs.")
 

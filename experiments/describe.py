@@ -5,8 +5,8 @@
   python -m experiments.describe films.csv --many=faces=faces.parquet:film_id
   python -m experiments.describe "sql:SELECT * FROM 'films.parquet' WHERE year > 1950"
 
-Prints a table of the columns, how they are read, and what to look at before training.
-Writes films.spec.json beside the file, which configs/table.py reads.
+The command prints a table of the columns, how their cells are read, and what to check
+before training. It writes films.spec.json beside the file; configs/table.py reads it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,17 @@ from deepsets_jax.foundation.files import write_json
 from experiments import command
 
 _EXAMPLES = 128
-_HEADER = ("column", "type", "missing", "mean", "p99", "max", "size", "distinct", "is")
+_HEADER = (
+  "column",
+  "type",
+  "missing",
+  "mean",
+  "p99",
+  "max",
+  "size",
+  "distinct",
+  "role",
+)
 
 
 def table(
@@ -126,7 +136,8 @@ def slots(profiles: Sequence[ColumnProfile], proposed: Spec) -> str:
   }
   several = [f"{name} {count:,}" for name, count in needed.items() if count > _EXAMPLES]
   if len(several) < len(needed):
-    several.append(f"{_EXAMPLES} of each" + (" other" if several else ""))
+    other = "other " if several else ""
+    several.append(f"{_EXAMPLES} for each {other}modality")
   return ", ".join(several)
 
 
@@ -162,15 +173,15 @@ def describe(
   proposed = dataclasses.replace(proposed, many=many)
   print(f"{source.where}: {profiles[0].rows:,} rows\n")
   print(aligned(table(profiles, proposed, unused)))
-  _print_list("how it is read", source.notes)
+  _print_list("how cells are read", source.notes)
   proposed = spec.with_reading(proposed, source, reading)
   write_json(output, proposed.to_json())
   try:
     found = assign_splits(source, proposed, seed=0)
   except DataError as error:
-    raise DataError(f"{error}\nedit the proposed spec: {output}") from error
+    raise DataError(f"{error}\nEdit the proposed spec: {output}") from error
   leaking = leaks.find_leaks(source, proposed, found)
-  _print_list("look at", [*remarks(profiles, proposed), *leaking])
+  _print_list("check before training", [*remarks(profiles, proposed), *leaking])
   if found.label_counts:
     print(f"\n{labels_shown(found)}")
   rows = found.rows()
@@ -180,7 +191,7 @@ def describe(
     + (f"; {left_out:,} rows without a label are left out" if left_out else "")
   )
   print(f"slots for {_EXAMPLES} examples, at most: {slots(profiles, proposed)}")
-  print(f"\nproposed: {output}; read it, edit it, and train:")
+  print(f"\nthe proposed spec is in {output}; check it, edit it, and train:")
   beside = "" if output == spec.path_beside(path) else f":{output}"
   print(
     f"python -m experiments.main --config=configs/table.py{beside}"
@@ -195,7 +206,7 @@ def _print_list(title: str, sentences: Sequence[str]) -> None:
 
 
 def main(argv: list[str]) -> None:
-  """Describe the file of the command line."""
+  """Describe the file that the command line names."""
   if len(argv) != 2:
     raise ConfigError("give one file: python -m experiments.describe FILE")
   logging.set_verbosity(logging.WARNING)
@@ -215,32 +226,44 @@ def main(argv: list[str]) -> None:
 
 def define_flags(values: flags.FlagValues = flags.FLAGS) -> None:
   """Define the flags; a function, so that importing the module defines none."""
-  flags.DEFINE_string("label", None, "Column to predict.", flag_values=values)
   flags.DEFINE_string(
-    "group", None, "Column whose rows stay in one part.", flag_values=values
+    "label", None, "Column to predict; default: found by name.", flag_values=values
+  )
+  flags.DEFINE_string(
+    "group",
+    None,
+    "Column whose rows of one value stay in one part; default: found by name.",
+    flag_values=values,
   )
   flags.DEFINE_multi_string(
     "many",
     [],
-    "NAME=FILE:KEY, a table of which many rows belong to one row: KEY is the column of"
-    " both tables that says which; NAME=FILE:KEY=COLUMN if it has another name here.",
+    "NAME=FILE:KEY, a table with any number of rows per row of the main table. KEY is"
+    " the column of both tables that joins them; write NAME=FILE:KEY=COLUMN if it has"
+    " another name in the main table.",
     flag_values=values,
   )
   flags.DEFINE_string(
-    "separator", None, "Between the cells of a CSV file.", flag_values=values
+    "separator", None, "Separator of the cells of a CSV file.", flag_values=values
   )
   flags.DEFINE_enum(
-    "header", None, ["first", "none"], "First row of a CSV file.", flag_values=values
+    "header",
+    None,
+    ["first", "none"],
+    "Position of the header of a CSV file.",
+    flag_values=values,
   )
   flags.DEFINE_enum(
     "dates",
     None,
     ["dmy", "mdy"],
-    "Order of dates such as 02/03/2004.",
+    "Order of ambiguous dates such as 02/03/2004.",
     flag_values=values,
   )
-  flags.DEFINE_string("output", None, "File of the spec.", flag_values=values)
-  flags.DEFINE_bool("overwrite", False, "Whether to write over it.", flag_values=values)
+  flags.DEFINE_string(
+    "output", None, "File of the spec; default: beside the table.", flag_values=values
+  )
+  flags.DEFINE_bool("overwrite", False, "Replace an existing spec.", flag_values=values)
 
 
 if __name__ == "__main__":

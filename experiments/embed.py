@@ -1,11 +1,12 @@
-"""The vectors of a finished run of recall: users and items, as Parquet files.
+"""Write the vectors of users and items of a finished retrieval run as Parquet files.
 
   python -m experiments.embed --workdir=runs/movielens_retrieval \
     --output=runs/movielens_retrieval/embeddings
 
-The folder then holds items.parquet and users.parquet. The product of a user's vector
-and an item's says how likely the user comes to the item next: they suit any index of
-nearest neighbours by inner product. The same command goes on where it was stopped.
+The folder then has items.parquet and users.parquet. The inner product of the vectors
+of a user and an item is the score of this item as the user's next, so any index of
+nearest neighbours by inner product can serve them. The same command resumes an
+interrupted one.
 """
 
 from __future__ import annotations
@@ -23,11 +24,16 @@ from experiments.explain import check_folder
 
 
 def embed(workdir: str, output: pathlib.Path, split: str) -> None:
-  """Writes the files that are not there yet, and prints a line for each.
+  """Write the missing files, and print a line for each file.
+
+  Args:
+    workdir: Folder of the run.
+    output: Folder to write to.
+    split: `embeddings.ALL` or a split of users, see the flag.
 
   Raises:
-    ValueError: No such run, one that has not ended, or no such split.
-    FileExistsError: There is a file of something else.
+    ConfigError: There is no such run or split, or the run has not ended.
+    FileExistsError: A file of the same name has other content.
   """
   check_folder(output)
   task, params = tasks.load_task(workdir, "retrieval")
@@ -49,34 +55,34 @@ def embed(workdir: str, output: pathlib.Path, split: str) -> None:
 
   for kind, table in {"items": items, "users": users}.items():
     if there[kind]:
-      print(f"{kind}: there already, of the same run: {paths[kind]}")
+      print(f"{kind}: already written for this run: {paths[kind]}")
       continue
     start = time.monotonic()
-    made = table()
-    embeddings.write_embeddings(made, paths[kind])
-    dimensions = made.schema.field("vector").type.list_size
+    vectors = table()
+    embeddings.write_embeddings(vectors, paths[kind])
+    dimensions = vectors.schema.field("vector").type.list_size
     seconds = time.monotonic() - start
-    shape = f"{len(made)} vectors of {dimensions} dimensions"
+    shape = f"{len(vectors)} vectors of {dimensions} dimensions"
     print(f"{kind}: {shape} in {seconds:.1f} s: {paths[kind]}", flush=True)
 
 
 def main(argv: list[str]) -> None:
-  """Writes the vectors of the run that the command line names."""
-  command.no_arguments(argv)
+  """Write the vectors of the run that the command line names."""
+  command.reject_arguments(argv)
   logging.set_verbosity(logging.WARNING)
   given = flags.FLAGS
   embed(given.workdir, pathlib.Path(given.output), given.split)
 
 
 def define_flags() -> None:
-  """The flags of the command line; here, so that the rest can be imported."""
+  """Define the flags; a function, so that importing the module defines none."""
   flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
   flags.DEFINE_string("output", None, "Folder to write to.", required=True)
   flags.DEFINE_string(
     "split",
     embeddings.ALL,
-    'Of users: "all" of them, after all their events; or a split, such as "test", with'
-    " its users before what they were to find.",
+    'Users: "all", each after all its events; or the users of a split such as "test",'
+    " each before the event to predict.",
   )
 
 

@@ -1,11 +1,11 @@
-"""Explains a finished run: feature attribution by every method, as a page.
+"""Explain a finished run: feature attribution by every method, as a page.
 
   python -m experiments.explain --workdir=runs/debian_programs
   python -m experiments.explain --workdir=runs/debian_programs \
     --methods=argmax,shapley --ids=vim,gifsicle
 
-It writes index.html, which opens without a network, explain.json and the pictures to
-the folder `explain` of the run, or to --output.
+It writes index.html (which needs no network), explain.json and the pictures to the
+folder `explain` of the run, or to --output.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from experiments import command
 
 
 def table(summary: Mapping[str, Any]) -> str:
-  """Mean share of each modality by method, as text in columns."""
+  """Return the mean share of each modality by method, as aligned columns of text."""
   shares = {name: facts["shares"] for name, facts in summary["methods"].items()}
   modalities = list(next(iter(shares.values())))
   width = max(map(len, ("modality", *modalities)))
@@ -36,7 +36,7 @@ def table(summary: Mapping[str, Any]) -> str:
 
 
 def check_folder(folder: pathlib.Path) -> None:
-  """Raise if nothing can be written to a folder; does not create it.
+  """Check that a folder is writable, without creating it.
 
   Raises:
     ConfigError: The folder is not writable; the message says why.
@@ -52,8 +52,8 @@ def check_folder(folder: pathlib.Path) -> None:
 
 
 def main(argv: list[str]) -> None:
-  """Explain the run of the command line."""
-  command.no_arguments(argv)
+  """Explain the run that the command line names."""
+  command.reject_arguments(argv)
   logging.set_verbosity(logging.WARNING)
   given = flags.FLAGS
   workdir = pathlib.Path(given.workdir)
@@ -80,13 +80,13 @@ def main(argv: list[str]) -> None:
 def define_flags() -> None:
   """Define the flags; a function, so that other modules can import this one."""
   flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
-  flags.DEFINE_string("split", "test", "Split to take the examples from.")
-  flags.DEFINE_list("methods", None, "Methods; by default all that the model supports.")
-  flags.DEFINE_list("ids", None, "Ids of examples to show; by default six at random.")
-  flags.DEFINE_integer("examples", 200, "Size of the sample for statistics.")
-  flags.DEFINE_string("label", None, "Label to explain; by default the prediction.")
-  flags.DEFINE_integer("permutations", 8, "Random orders of element_shapley.")
-  flags.DEFINE_string("output", None, "Folder; by default `explain` in the run.")
+  flags.DEFINE_string("split", "test", "Split of the examples.")
+  flags.DEFINE_list("methods", None, "Methods; default: all that the model supports.")
+  flags.DEFINE_list("ids", None, "Ids of examples to show; default: six at random.")
+  flags.DEFINE_integer("examples", 200, "Number of examples in the sample.")
+  flags.DEFINE_string("label", None, "Label to explain; default: the prediction.")
+  flags.DEFINE_integer("permutations", 8, "Number of random orders of element_shapley.")
+  flags.DEFINE_string("output", None, "Output folder; default: `explain` in the run.")
   flags.DEFINE_integer("seed", 0, "Seed of all random choices.")
 
 

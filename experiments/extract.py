@@ -1,4 +1,4 @@
-"""Extracts elements from pictures and texts: a list of vectors of each extractor.
+"""Extract elements from pictures and texts: a list of vectors per extractor.
 
   pip install -e '.[extract]'
   python -m experiments.extract --input=photos --output=photos.parquet \
@@ -35,12 +35,12 @@ from experiments import command
 from experiments.explain import check_folder
 
 _BASE = pathlib.Path(__file__).parents[1] / "configs/extraction/base.py"
-# Most problems to print; the file lists all.
+# Largest number of problems to print; the file lists all.
 _SHOWN = 10
 
 
 def maker(config, workers: int) -> Make:
-  """A function that builds the config's extractors in each of several processes.
+  """Return a function that builds the extractors of a config in a worker process.
 
   Raises:
     ConfigError: There is no extractor of a name, or a setting is missing.
@@ -61,7 +61,7 @@ def maker(config, workers: int) -> Make:
 
 
 def report(summary: Summary, output: str) -> str:
-  """A summary as lines of text."""
+  """Return a summary as lines of text."""
   lines = [
     f"{output}: {summary.rows} rows in {summary.seconds:.0f} s;"
     f" {summary.extracted} results found, {summary.reused} from the cache"
@@ -81,7 +81,7 @@ def report(summary: Summary, output: str) -> str:
 
 
 def left_out(suffixes: Mapping[str, int]) -> str:
-  """A line of text about files of a folder that are not read."""
+  """Return a line of text about the files of a folder that are not read."""
   return (
     f"left out: {inputs.counted(suffixes)}. These formats are not supported: save"
     " pictures as JPEG or PNG, and texts as .txt."
@@ -89,8 +89,8 @@ def left_out(suffixes: Mapping[str, int]) -> str:
 
 
 def main(argv: list[str]) -> None:
-  """Run the extraction of the command line."""
-  command.no_arguments(argv)
+  """Run the extraction that the command line describes."""
+  command.reject_arguments(argv)
   logging.set_verbosity(logging.WARNING)
   given = flags.FLAGS
   config, output = given.config, given.output
@@ -126,15 +126,19 @@ def main(argv: list[str]) -> None:
 
 
 def define_flags() -> None:
-  """Define the flags; a function, so that other modules can import this one."""
+  """Define the flags; a function, so that importing the module defines none."""
   config_flags.DEFINE_config_file("config", str(_BASE), lock_config=True)
-  flags.DEFINE_string("input", None, "Folder, or file of a table.", required=True)
+  flags.DEFINE_string(
+    "input", None, "Folder of pictures and texts, or a table.", required=True
+  )
   flags.DEFINE_string("output", None, "Parquet file to write.", required=True)
-  flags.DEFINE_list("images", [], "Columns of pictures of the table: bytes or paths.")
-  flags.DEFINE_list("texts", [], "Columns of texts of the table.")
-  flags.DEFINE_list("extractors", [], "Names; by default those of the config.")
-  flags.DEFINE_integer("workers", None, "Processes; by default from the config.")
-  flags.DEFINE_string("cache", None, "Folder of the cache; by default OUTPUT.cache.")
+  flags.DEFINE_list("images", [], "Columns of pictures: bytes or paths.")
+  flags.DEFINE_list("texts", [], "Columns of texts.")
+  flags.DEFINE_list("extractors", [], "Names; default: those of the config.")
+  flags.DEFINE_integer(
+    "workers", None, "Number of processes; default: that of the config."
+  )
+  flags.DEFINE_string("cache", None, "Folder of the cache; default: OUTPUT.cache.")
   flags.DEFINE_bool("beam", False, "Run as an Apache Beam pipeline.")
   flags.DEFINE_list("beam_options", [], "Options of Beam, such as --runner=...")
 

@@ -1,10 +1,10 @@
-"""Trains and evaluates one config.
+"""Train and evaluate a config.
 
   python -m experiments.main --config=configs/debian_programs.py
   python -m experiments.main --config=configs/debian_programs.py:concat \
     --config.seed=1 --workdir=runs/concat_1
 
-The run's folder holds everything it wrote; the same command goes on where it stopped.
+All output is in the folder of the run. The same command resumes an interrupted run.
 """
 
 import jax
@@ -17,22 +17,22 @@ from experiments import command
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config",
-  help_string="A file with get_config(), and its argument after a colon.",
+  help_string="File with get_config(); its argument may follow after a colon.",
   lock_config=True,
 )
 _WORKDIR = flags.DEFINE_string(
-  "workdir", None, "Folder of the run; by default runs/<name of the config>."
+  "workdir", None, "Folder of the run; default: runs/<name of the config>."
 )
 _DISTRIBUTED = flags.DEFINE_bool(
-  "distributed", False, "Whether to join the other processes of a TPU or GPU cluster."
+  "distributed", False, "Join the other processes of a TPU or GPU cluster."
 )
 
 
 def main(argv: list[str]) -> None:
-  """Runs the config of the command line."""
-  command.no_arguments(argv)
+  """Train the config of the command line, and print its metrics."""
+  command.reject_arguments(argv)
   if not flags.FLAGS["verbosity"].present:
-    logging.set_verbosity(logging.WARNING)  # Orbax logs each file that it touches.
+    logging.set_verbosity(logging.WARNING)  # Orbax logs every file it touches.
   if _DISTRIBUTED.value:
     jax.distributed.initialize()
   devices = f"{jax.device_count()} {jax.devices()[0].device_kind}"

@@ -29,7 +29,7 @@ from experiments.explain import check_folder
 
 def main(argv: list[str]) -> None:
   """Predict the file that the command line names."""
-  command.no_arguments(argv)
+  command.reject_arguments(argv)
   logging.set_verbosity(logging.WARNING)
   given = flags.FLAGS
   output = pathlib.Path(given.output)
@@ -56,7 +56,7 @@ def _files(texts: Sequence[str]) -> dict[str, str]:
   """Parse texts NAME=FILE into files by table name.
 
   Raises:
-    ValueError: A text does not have this form.
+    ConfigError: A text does not have this form.
   """
   pairs = [text.partition("=") for text in texts]
   for name, _, file in pairs:
@@ -85,18 +85,18 @@ def define_flags() -> None:
   flags.DEFINE_multi_string(
     "many",
     [],
-    "NAME=FILE, for a table of which many rows belong to one row; by default the file"
-    " of its name beside the input.",
+    "NAME=FILE, a table with any number of rows per row of the input; default: the file"
+    " of the same name beside the input.",
   )
-  flags.DEFINE_bool("evaluate", False, "Whether to measure by the label in the input.")
+  flags.DEFINE_bool("evaluate", False, "Compute metrics with the label in the input.")
   flags.DEFINE_bool(
-    "strict", False, "Whether an unreadable image is an error instead of absent."
+    "strict", False, "Stop at an unreadable image; otherwise it is absent."
   )
   flags.DEFINE_string(
     "importance",
     "usual",
-    'Importance of modalities: a method or "none"; "usual" is shapley for up to 12'
-    " modalities, else leave_one_out.",
+    'Method of the importance of modalities, or "none". "usual" is shapley for up to'
+    " 12 modalities, and leave_one_out for more.",
   )
 
 

@@ -1,15 +1,15 @@
-"""Measures the robustness of trained models to missing, wrong and repeated data.
+"""Measure the robustness of trained models to missing, wrong and repeated data.
 
   python -m experiments.robustness --workdir=runs/debian_programs
   python -m experiments.robustness --workdir=set_pool=runs/a \
     --workdir=set_pool=runs/b --workdir=concat=runs/c --output=runs/robustness
 
 A folder may have a name before it; folders of one name are seeds of one model. The
-metric is that of the runs' config, on one split: without changes, with each modality of
-each example missing or each element replaced at a rate, with every element repeated,
-and with every subset of at most 10 modalities. The output folder (for a single run by
-default `robustness` in the run's) then has robustness.md, robustness.json,
-robustness.png and subsets.png.
+command computes the metric of the runs' config on one split: without changes, with each
+modality of each example missing or each element replaced at several rates, with every
+element repeated, and with every subset of the modalities if there are at most 10. The
+output folder (for a single run by default `robustness` in its folder) then has
+robustness.md, robustness.json, robustness.png and subsets.png.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Run(NamedTuple):
 
 
 def read(text: str) -> Run:
-  """The run of `[name=]folder`; the default name is that of the folder.
+  """Return the run of `[name=]folder`; the default name is that of the folder.
 
   Raises:
     ConfigError: The folder has no run.
@@ -64,7 +64,7 @@ def read(text: str) -> Run:
 
 
 def check(runs: Sequence[Run]) -> None:
-  """Raise if the runs cannot be compared in one table.
+  """Check that the runs can be compared in one table.
 
   Raises:
     ConfigError: Two runs differ in data or metric, or two runs of one name have the
@@ -100,7 +100,7 @@ def _same(
 
 
 def _data(run: Run) -> dict[str, Any]:
-  """The settings that define the data set and its split, and the metric."""
+  """Return the settings of the data set, its split and the metric."""
   config = run.config
   own = config.data.get(config.data.name) or {}
   settings = {f"data.{config.data.name}.{key}": own[key] for key in own}
@@ -109,7 +109,7 @@ def _data(run: Run) -> dict[str, Any]:
 
 
 def _model(run: Run) -> dict[str, Any]:
-  """All settings except those of a seed, by their dotted names."""
+  """Return {dotted name: value} of all settings except those of a seed."""
   settings = {}
 
   def visit(group: Mapping, prefix: str) -> None:
@@ -226,12 +226,12 @@ def compare(
   figures.save(draw_curves(table, metric), output / "robustness.png")
   if with_subsets:
     figures.save(draw_subsets(table, metric), output / "subsets.png")
-  print(f"{tables}\n\nrobustness.md, its numbers and pictures are in {output}")
+  print(f"{tables}\n\nrobustness.md, robustness.json and pictures are in {output}")
 
 
 def main(argv: list[str]) -> None:
-  """Measure the runs of the command line."""
-  command.no_arguments(argv)
+  """Measure the runs that the command line names."""
+  command.reject_arguments(argv)
   logging.set_verbosity(logging.WARNING)
   given = flags.FLAGS
   runs = [read(text) for text in given.workdir]
@@ -248,17 +248,19 @@ def main(argv: list[str]) -> None:
 
 
 def define_flags() -> None:
-  """Define the flags; a function, so that other modules can import this one."""
+  """Define the flags; a function, so that importing the module defines none."""
   flags.DEFINE_multi_string(
-    "workdir", None, "[name=]folder of a run; once for each run.", required=True
+    "workdir", None, "[name=]folder of a run; repeat it for more.", required=True
   )
   flags.DEFINE_string(
     "output",
     None,
-    "Output folder; for a single run by default in its own.",
+    "Output folder; default for a single run: `robustness` in its folder.",
   )
   flags.DEFINE_string("split", "test", "Split to measure on.")
-  flags.DEFINE_integer("draws", 3, "Random corruptions at each level.", lower_bound=1)
+  flags.DEFINE_integer(
+    "draws", 3, "Number of random corruptions at each level.", lower_bound=1
+  )
   flags.DEFINE_integer("seed", 0, "Seed of the draws.", lower_bound=0)
 
 

@@ -1,10 +1,10 @@
-"""Trains a config with every setting of a sweep, over seeds, and ranks the settings.
+"""Train a config with every setting of a sweep over seeds, and rank the settings.
 
   python -m experiments.sweep --config=configs/debian_programs.py:concat \
     --sweep=configs.sweeps.debian_programs --seeds=0,1,2
 
-Settings are ranked by the mean of the chosen validation metrics over the seeds; test
-metrics are not shown. Finished runs are not repeated.
+Settings are ranked by the mean of the chosen validation metrics over the seeds (larger
+is better). Test metrics are not shown. Finished runs are not repeated.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def validation_metrics(
 
 
 def main(argv: list[str]) -> None:
-  """Prints the settings, the best one last."""
-  command.no_arguments(argv)
+  """Train and print the settings, the best one last."""
+  command.reject_arguments(argv)
   logging.set_verbosity(logging.WARNING)
   given = flags.FLAGS
   name = run_folder.default_workdir(given["config"].config_filename).name
@@ -67,10 +67,12 @@ def main(argv: list[str]) -> None:
 
 
 def define_flags() -> None:
-  """Define the flags of the command line; a function, so that imports define none."""
+  """Define the flags; a function, so that importing the module defines none."""
   config_flags.DEFINE_config_file("config", lock_config=True)
-  flags.DEFINE_string("sweep", None, "Module with overrides(), which yields dicts.")
-  flags.DEFINE_list("seeds", ["0"], "Seeds of the runs of every setting.")
+  flags.DEFINE_string(
+    "sweep", None, "Module with overrides(), which yields {setting: value} of each run."
+  )
+  flags.DEFINE_list("seeds", ["0"], "Seeds; each setting has one run per seed.")
   flags.DEFINE_list(
     "metrics",
     ["f1_micro", "f1_macro"],

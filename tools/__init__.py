@@ -1,1 +1,1 @@
-"""Programs that build data sets: the embedded files, TFDS data sets, synthetic data."""
+"""Programs that build data: the embedded files, TFDS data sets and synthetic data."""

@@ -18,7 +18,7 @@ from deepsets_jax.data.datasets import builders
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-  """Builds the data set of the command line."""
+  """Build the data set of the command line."""
   names = ", ".join(sorted(builders.BUILDERS))
   parser = simple_parsing.ArgumentParser(
     description=f"{__doc__}\nBuilders here: {names}"

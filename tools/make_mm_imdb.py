@@ -45,7 +45,7 @@ _SPARSITY = 1.0
 
 
 def draw_genres(films: int, seed: int) -> np.ndarray:
-  """Draws the genres of films: `[films, 23]` of 0 and 1, at least one per film."""
+  """Draw the genres of films: `[films, 23]` of 0 and 1, at least one per film."""
   rng = np.random.default_rng([seed, 0])
   loadings = np.zeros((len(_GROUPS), len(GENRES)))
   for group, names in enumerate(_GROUPS):
@@ -67,7 +67,7 @@ def draw_genres(films: int, seed: int) -> np.ndarray:
 def write_films(
   path: str | pathlib.Path, *, films: int, seed: int, images: bool
 ) -> None:
-  """Writes the file atomically and in chunks, so that memory stays constant.
+  """Write the file atomically and in chunks, so that memory stays constant.
 
   Args:
     path: HDF5 file to write.
@@ -108,7 +108,7 @@ def write_films(
 
 
 def _directions(seed: int) -> dict[str, np.ndarray]:
-  """Returns the shift of each genre for each kind of vector: {kind: `[23, d]`}."""
+  """Return the shift of each genre for each kind of vector: {kind: `[23, d]`}."""
   rng = np.random.default_rng([seed, 1])
   found = {}
   for name, size in features.SIZES.items():
@@ -121,7 +121,7 @@ def _directions(seed: int) -> dict[str, np.ndarray]:
 def _vectors(
   labels: np.ndarray, directions: dict[str, np.ndarray], rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-  """Returns the vectors of `n` films: `[n, 300]`, and `[n, 4096]`, mostly 0."""
+  """Return the vectors of `n` films: `[n, 300]`, and `[n, 4096]`, mostly 0."""
   found = {}
   for name, size in features.SIZES.items():
     noise = rng.standard_normal((len(labels), size), np.float32)
@@ -131,13 +131,13 @@ def _vectors(
 
 
 def _images(films: int, rng: np.random.Generator) -> np.ndarray:
-  """Draws one colour per film, after subtraction of VGG's means: `[n, 3, 256, 160]`."""
+  """Draw one colour per film, after subtraction of VGG's means: `[n, 3, 256, 160]`."""
   colours = rng.integers(-100, 131, size=(films, features.IMAGE[0], 1, 1))
   return np.broadcast_to(colours, (films, *features.IMAGE)).astype(np.int32)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-  """Writes the file of the command line."""
+  """Write the file of the command line."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )

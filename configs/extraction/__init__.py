@@ -1,1 +1,1 @@
-"""What `experiments.extract` does, each a file: `base.py` holds every setting."""
+"""Configs of `experiments.extract`; `base.py` has every setting and its default."""

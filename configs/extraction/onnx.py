@@ -1,4 +1,4 @@
-"""A network of one's own as an extractor: any ONNX file that takes pictures.
+"""A network of your own as an extractor: any ONNX file that takes pictures.
 
 python -m experiments.extract --config=configs/extraction/onnx.py \
   --config.onnx.path=network.onnx --input=photos --output=photos.parquet
@@ -10,7 +10,7 @@ from configs.extraction import base
 
 
 def get_config() -> ml_collections.ConfigDict:
-  """That network alone, on whole pictures; see `onnx` in `base.py` for its settings."""
+  """Return a config with this extractor alone; its settings are `onnx` in `base.py`."""
   config = base.get_config()
   config.extractors = ("onnx",)
   return config

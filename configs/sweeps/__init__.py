@@ -1,1 +1,1 @@
-"""Sweeps: functions that yield dictionaries of dotted overrides of a config."""
+"""Sweeps: each module has `overrides`, which yields {setting: value} of each run."""

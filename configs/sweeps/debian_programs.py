@@ -1,4 +1,4 @@
-"""The settings that each model of `configs/debian_programs.py` was tuned over.
+"""The settings tried to tune each model of `configs/debian_programs.py`.
 
   for model in set_pool concat concat_learned; do
     python -m experiments.sweep --config=configs/debian_programs.py:$model \
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def overrides() -> Iterator[dict[str, Any]]:
-  """Learning rate by dropout on the fused vector."""
+  """Yield all pairs of learning rate and dropout probability of the fused vector."""
   for rate, dropout in itertools.product((1e-2, 2e-2), (0.5, 0.6)):
     yield {
       "optim.learning_rate": rate,

@@ -1,11 +1,11 @@
-"""The settings that each structure of `configs/debian_structures.py` was tuned over.
+"""The settings tried to tune each structure of `configs/debian_structures.py`.
 
   python -m experiments.sweep --config=configs/debian_structures.py:two_stage \
     --sweep=configs.sweeps.debian_structures --seeds=0
 
-The two that were best for the set pool and for the concatenation in
-`configs/sweeps/debian_programs.py`, and the first with a LayerNorm on the fused vector:
-means and attention give short vectors.
+They are the two that were best for the set pool and for the concatenation in
+`configs/sweeps/debian_programs.py`, and the first of these with a LayerNorm on the
+fused vector, because means and attention give short vectors.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def overrides() -> Iterator[dict[str, Any]]:
-  """Learning rate, dropout and norm of the fused vector, together."""
+  """Yield triples of learning rate, dropout and norm of the fused vector."""
   for rate, dropout, norm in (
     (2e-2, 0.5, True),
     (2e-2, 0.5, False),

@@ -1,15 +1,15 @@
 # %% [markdown]
 # # deepsets_jax in five steps
 #
-# An example is a bag of elements from several modalities: any number of each, none
-# included. This notebook looks at such data, trains a model on it in a minute, asks the
-# model what decided, and takes modalities away.
+# An example is a set of elements from several modalities, with any number of elements
+# per modality, including none. This notebook shows such data, trains a model in a
+# minute, explains its predictions, and removes modalities.
 #
 # ## 1. Install
 #
-# In a clone there is nothing to fill in. In Colab, put the address that you clone the
-# repository from in `REPOSITORY`; the cell then clones and installs it. Should pip have
-# replaced a package that was already imported, restart the runtime once.
+# In a clone, run the cell as it is. In Colab, set `REPOSITORY` to the address of the
+# repository; the cell then clones and installs it. If pip replaces a package that was
+# already imported, restart the runtime once.
 
 # %%
 import importlib.util
@@ -37,9 +37,9 @@ sys.path.insert(0, str(clone))  # The configs are beside the package.
 # %% [markdown]
 # ## 2. Look at the data
 #
-# 7,453 Debian programs with 74 labels, what people said a program is for. There are
-# seven modalities, and most programs lack some. The split is by source package, with a
-# seed.
+# The data has 7,453 Debian programs. Their 74 labels are tags that people gave them.
+# There are seven modalities, and most programs lack some of them. The split is by
+# source package, with a seed.
 
 # %%
 from deepsets_jax.data.datasets import debian_programs
@@ -52,8 +52,8 @@ for name, modality in tables["train"].schema.modalities.items():
   print(f"{name:12}{modality.size:6,} {modality.kind}")
 
 # %% [markdown]
-# One program as the model gets it: per modality a set of elements, here with the
-# strings of their ids. In `name`, they are pieces of the program's name.
+# This is one program as the model sees it: a set of elements per modality, printed as
+# strings instead of ids. The elements of `name` are pieces of the program's name.
 
 # %%
 test = tables["test"]
@@ -65,8 +65,8 @@ labels = test.schema.target.names
 print("\nlabels:", *[labels[i] for i in test.targets[row].nonzero()[0]])
 
 # %% [markdown]
-# How many elements the programs have. A batch has a fixed number of slots per modality,
-# which all its examples share, so that little of it is empty.
+# This picture shows the number of elements per program. A batch has a fixed number of
+# slots per modality, shared by all its examples, so that few slots are empty.
 
 # %%
 from deepsets_jax import figures
@@ -81,10 +81,10 @@ display(figures.set_sizes(lengths, slots, fills))
 # %% [markdown]
 # ## 3. Train
 #
-# The model encodes all elements into one space and pools them, whatever their modality.
-# A config is every setting of a run; this one is the published one with half its steps.
-# A command does the same: `python -m experiments.main
-# --config=configs/debian_programs.py`.
+# The model encodes the elements of all modalities into one space and pools them
+# together. A config has every setting of a run; this one is the published config with
+# half of its steps. The command `python -m experiments.main
+# --config=configs/debian_programs.py` does the same.
 
 # %%
 import tempfile
@@ -101,9 +101,9 @@ print(f"micro F1 on test: {results['test']['f1_micro']:.3f}")
 # %% [markdown]
 # ## 4. Explain
 #
-# A finished run is loaded from its folder. Absence is absence: every subset of a
-# program's modalities is a valid input, so that Shapley values over modalities are
-# exact. Their shares say what the predictions are made of.
+# A finished run is loaded from its folder. An absent modality takes no part, so every
+# subset of a program's modalities is a valid input, and Shapley values over modalities
+# can be exact. Their shares show how much each modality contributes to the predictions.
 
 # %%
 import numpy as np
@@ -118,8 +118,8 @@ for name, share in sorted(found.shares().items(), key=lambda item: -item[1]):
   print(f"{name:12}{share:6.1%}")
 
 # %% [markdown]
-# Which elements of one program speak for what was predicted: by how much the mean logit
-# of the predicted labels falls without each.
+# The score of an element of one program is the decrease of the mean logit of the
+# predicted labels without it. These elements have the highest scores:
 
 # %%
 found = attribution.compute("leave_one_out", model, test.select(np.array([row])))
@@ -129,7 +129,7 @@ for element in found.ranked(0)[:10]:
   print(f"{element.score:7.3f}  {element.modality:12}{text}")
 
 # %% [markdown]
-# All that can be asked, with every method and its tests, is one page:
+# One page has the attribution by every method, and tests of its faithfulness:
 
 # %%
 import deepsets_jax
@@ -137,11 +137,11 @@ import deepsets_jax
 deepsets_jax.explain(model, examples=50, ids=["geeqie"])
 
 # %% [markdown]
-# ## 5. Take modalities away
+# ## 5. Remove modalities
 #
-# Each modality of each program is absent with a chance. Micro F1 falls as more are
-# missing, from that of whole programs to that of empty sets. The model was not trained
-# for it; `config.data.modality_dropout` does that.
+# Each modality of each program is removed with a probability. Micro F1 falls as this
+# rate rises, from that of whole programs to that of empty sets. The model was not
+# trained with missing modalities; `config.data.modality_dropout` does that.
 
 # %%
 from deepsets_jax.analysis import robustness
@@ -154,10 +154,11 @@ display(
     curve.metric, {title: rates}, {"set pool": {title: curve.values[None]}}
   )
 )
-print(f"at half missing it loses {curve.loss_at(0.5):.3f}")
+print(f"with half of the modalities missing it loses {curve.loss_at(0.5):.3f}")
 
 # %% [markdown]
-# And with every subset of the seven: each modality alone, and all others without it.
+# The same for subsets of the seven modalities: each one alone, and all others without
+# it.
 
 # %%
 subsets = robustness.every_subset(model, test)
@@ -169,5 +170,5 @@ for name in names:
   print(f"{name:12}{subsets[(name,)]:8.3f}{subsets[others]:9.3f}")
 
 # %% [markdown]
-# The same for finished runs, over seeds and against other models: `python -m
-# experiments.robustness --workdir=runs/debian_programs`.
+# The command `python -m experiments.robustness --workdir=runs/debian_programs` does
+# this for finished runs, over seeds and against other models.

@@ -23,7 +23,7 @@ def run(movielens_table: Callable[[str | None, str], str]) -> None:
   )
 
   def main(argv: list[str]) -> None:
-    command.no_arguments(argv)
+    command.reject_arguments(argv)
     print(movielens_table(path.value, split.value))
 
   command.run(main)

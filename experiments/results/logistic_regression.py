@@ -69,7 +69,7 @@ def _metrics(model, inputs: dict, tables: dict[str, Table]) -> dict[str, dict]:
 
 def main(argv: list[str]) -> None:
   """Prints the metrics of one seed."""
-  command.no_arguments(argv)
+  command.reject_arguments(argv)
   results = evaluate(_SEED.value)
   for split in ("validation", "test"):
     print(split, "  ".join(f"{k} {v:.4f}" for k, v in results[split].items()))

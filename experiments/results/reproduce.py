@@ -67,7 +67,7 @@ def replace_part(path: pathlib.Path, name: str, text: str) -> None:
 
 def main(argv: list[str]) -> None:
   """Trains missing runs, and writes the parts into RESULTS.md and README.md."""
-  command.no_arguments(argv)
+  command.reject_arguments(argv)
   unknown = sorted(set(_CHOSEN.value) - set(PARTS))
   if unknown:
     raise ConfigError(f"unknown part {unknown[0]!r}; one of {list(PARTS)}")

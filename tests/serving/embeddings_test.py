@@ -155,7 +155,7 @@ class TestCommand:
     embed.embed(str(folder), tmp_path, "test")
     first, second = capsys.readouterr().out.splitlines()
     path = tmp_path / "items.parquet"
-    assert first == f"items: there already, of the same run: {path}"
+    assert first == f"items: already written for this run: {path}"
     assert second.startswith("users: 60 vectors of 8 dimensions in ")
     assert second.endswith(f" s: {tmp_path / 'users.parquet'}")
     # From the items of the file the same users.

@@ -510,7 +510,7 @@ def test_the_command_says_what_is_wrong(finished, tmp_path, monkeypatch):
     flags.DEFINE_string(define, None, "", flag_values=values)
   flags.DEFINE_string("importance", "none", "", flag_values=values)
   flags.DEFINE_multi_string("many", [], "", flag_values=values)
-  for define in ("evaluate", "strict"):
+  for define in ("evaluate", "strict", "debug"):
     flags.DEFINE_bool(define, False, "", flag_values=values)
 
   def says(workdir, message):

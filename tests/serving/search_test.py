@@ -46,28 +46,28 @@ def test_the_last_events_have_a_date_and_a_rating_where_there_is_one():
 
 
 def test_a_user_is_shown_with_its_events_and_what_comes_next(searcher):
-  lines = search.of_user(searcher, "2", 3, False).splitlines()
-  assert lines[0] == "user 2: 5 events, the last of them"
+  lines = search.user_answer(searcher, "2", 3, False).splitlines()
+  assert lines[0] == "user 2: 5 events, the latest are"
   assert lines[5] == f"  1997-11-22  5  {searcher.events('2')[-1].title}"
-  assert lines[6] == "next, by product, own items left out"
+  assert lines[6] == "next items by product, without the user's own"
   assert [line.split()[0] for line in lines[7:]] == ["rank", "1", "2", "3"]
 
 
 def test_a_history_is_shown_with_whole_titles(searcher):
-  answer = search.of_history(searcher, "toy story; id:3;", None, 2, False)
+  answer = search.history_answer(searcher, "toy story; id:3;", None, 2, False)
   lines = answer.splitlines()
   assert lines[0] == "history: Toy Story (1995); Sabrina (1995)"
-  assert lines[1] == "next, by product, these left out"
+  assert lines[1] == "next items by product, without these"
   assert lines[2:] == search.table(searcher.history(["id:1", "id:3"], 2)).splitlines()
-  lines = search.of_history(searcher, "", "2", 2, False).splitlines()
+  lines = search.history_answer(searcher, "", "2", 2, False).splitlines()
   assert lines[:2] == ["history: none", "fields: those of user 2"]
 
 
 def test_an_item_is_shown_with_its_nearest(searcher):
-  lines = search.of_item(searcher, "the usual suspects", 2, False).splitlines()
+  lines = search.item_answer(searcher, "the usual suspects", 2, False).splitlines()
   assert lines[:2] == [
     "item: Usual Suspects, The (1995)",
-    "nearest, by cosine, itself left out",
+    "similar items by cosine",
   ]
   assert lines[2:] == search.table(searcher.item("id:6", 2)).splitlines()
 
@@ -82,7 +82,7 @@ def test_the_command_answers_or_says_in_a_line_why_not(folder, searcher):
 
   done = ask("--history=Toy Story;id:3", "--k=4")
   assert done.returncode == 0, done.stderr[-2000:]
-  want = search.of_history(searcher, "Toy Story;id:3", None, 4, False)
+  want = search.history_answer(searcher, "Toy Story;id:3", None, 4, False)
   assert done.stdout == f"{want}\n"
   for arguments, message in (
     (["--item=Sabrina"], "error: 'Sabrina' is ambiguous: "),

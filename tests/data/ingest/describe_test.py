@@ -17,7 +17,7 @@ from deepsets_jax.data.ingest.columns.profiling import profile_columns
 from deepsets_jax.data.ingest.columns.tokens import Tokens
 from deepsets_jax.data.ingest.files import opening
 from deepsets_jax.foundation.errors import DataError
-from experiments import describe
+from experiments import command, describe
 
 
 def proposed(tmp_path, columns, **arguments):
@@ -249,7 +249,8 @@ def run(monkeypatch, *arguments):
   values = flags.FlagValues()
   monkeypatch.setattr(flags, "FLAGS", values)
   describe.define_flags(values)
-  describe.main(values([sys.executable, *arguments]))
+  flags.DEFINE_bool("debug", False, "", flag_values=values)
+  command.guarded(describe.main, values([sys.executable, *arguments]))
 
 
 def test_the_command_prints_the_columns_and_writes_the_spec(
@@ -272,8 +273,8 @@ def test_the_command_prints_the_columns_and_writes_the_spec(
     "poster",
   ]
   assert json.loads((tmp_path / "films.spec.json").read_text())["id"] == "film_id"
-  assert "at most: plot " in printed and ", 128 of each other\n" in printed
-  with pytest.raises(Exception, match="exists; edit it.*--overwrite"):
+  assert "at most: plot " in printed and ", 128 for each other modality\n" in printed
+  with pytest.raises(SystemExit, match="exists; edit it.*--overwrite"):
     run(monkeypatch, str(path))
   run(monkeypatch, str(path), "--overwrite", "--label=country")
   assert spec.read_spec(tmp_path / "films.spec.json").label.column == "country"
@@ -284,7 +285,7 @@ def test_a_spec_that_nothing_can_be_learned_by_is_there_to_be_edited(
 ):
   path = tmp_path / "one.parquet"
   pq.write_table(pa.table({"x": [1.0, 2.0], "label": ["a", "a"]}), path)
-  with pytest.raises(DataError, match="only value is .'a'.*\n.*edit .*: .*one.spec.js"):
+  with pytest.raises(DataError, match="only value is .'a'.*\n.*Edit .*: .*one.spec.js"):
     run(monkeypatch, str(path))
   assert spec.read_spec(tmp_path / "one.spec.json").label.column == "label"
   with pytest.raises(DataError, match="no column 'z'"):
