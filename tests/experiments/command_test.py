@@ -45,13 +45,13 @@ def test_a_defect_keeps_its_traceback():
 def test_older_names_are_answered_with_the_new_ones(argument, message, monkeypatch):
   monkeypatch.chdir(ROOT)
   with pytest.raises(ConfigError, match=message):
-    command._look_at_config(["main", argument])
+    command._check_config(["main", argument])
 
 
 def test_modules_beside_the_config_can_be_imported(tmp_path, monkeypatch):
   monkeypatch.setattr(sys, "path", [*sys.path])
   (tmp_path / "mine.py").write_text("")
-  command._look_at_config(["main", f"--config={tmp_path}/mine.py:3"])
+  command._check_config(["main", f"--config={tmp_path}/mine.py:3"])
   assert sys.path[-1] == str(tmp_path)
 
 
