@@ -75,7 +75,8 @@ def _check_config(argv: Sequence[str]) -> None:
   for argument in argv[1:]:
     key, _, value = argument.removeprefix("-").removeprefix("-").partition("=")
     if key == "config":
-      path = pathlib.Path(value.partition(":")[0])
+      # experiments.compare takes [name=]path.
+      path = pathlib.Path(value.partition(":")[0].rpartition("=")[2])
       if not path.exists():
         new = _RENAMED_CONFIGS.get(path.name)
         hint = f"; it is now called {path.with_name(new)}" if new else ""

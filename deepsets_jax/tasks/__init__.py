@@ -54,9 +54,8 @@ def load_task(
   """
   workdir = pathlib.Path(workdir)
   config = trained.read_config(workdir, task)
-  with trained.same_version(workdir):
-    trained.fit_devices(config)
-    found = build_task(config.lock())
+  trained.fit_devices(config)
+  found = build_task(config.lock())
   found.keep(workdir)  # Or raises.
   params = trained.best_params(
     workdir, found.abstract_state, higher_is_better=found.higher_is_better

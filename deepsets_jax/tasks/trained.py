@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
 import pathlib
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 from jaxtyping import PyTree
-from ml_collections.config_dict import config_dict
 
 from deepsets_jax.data.datasets import registry
 from deepsets_jax.data.tables.batching import Budget
@@ -112,12 +109,11 @@ def load_trained(workdir: str | pathlib.Path, schema: Schema | None = None) -> T
   """
   workdir = pathlib.Path(workdir)
   config = read_config(workdir, "supervised")
-  with same_version(workdir):
-    tables = None
-    if schema is not None:
-      tables = dict.fromkeys(_SPLITS, blank(schema))
-      fit_devices(config)
-    run = runs.build_run(config.lock(), tables)
+  tables = None
+  if schema is not None:
+    tables = dict.fromkeys(_SPLITS, blank(schema))
+    fit_devices(config)
+  run = runs.build_run(config.lock(), tables)
   if schema is None and (found := registry.encoding(config.data, config.seed)):
     encodings.keep(found, workdir)  # Raises if the file has changed.
   higher = metrics.higher_is_better(run.config.train.metric)
@@ -165,28 +161,6 @@ def _base_task(name: str) -> str:
   if ":" not in name:
     return name
   return getattr(extensions.find("config.task", name, {}), "name", name)
-
-
-@contextlib.contextmanager
-def same_version(workdir: pathlib.Path) -> Iterator[None]:
-  """A context that reports a setting which the config of a run does not have.
-
-  Any other failed look-up, such as a misspelled attribute in a fusion, is a defect of
-  the code and passes through.
-
-  Raises:
-    ConfigError: `config.name` or `config["name"]` failed.
-  """
-  try:
-    yield
-  except (AttributeError, KeyError) as error:
-    frame = [frame for frame, _ in traceback.walk_tb(error.__traceback__)][-1]
-    if frame.f_globals["__name__"] != config_dict.__name__:
-      raise
-    raise ConfigError(
-      f"{workdir} was written by another version of this package: its config has no"
-      f" {error.args[0]}. Train it again"
-    ) from error
 
 
 def fit_devices(config: ml_collections.ConfigDict) -> None:

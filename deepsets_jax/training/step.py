@@ -106,7 +106,8 @@ def build_init(
   except ConfigError:
     raise
   except ValueError as error:
-    raise ConfigError(f"config.model: {error}") from error
+    message = str(error).split("\n---")[0]  # JAX adds a note on its own frames.
+    raise ConfigError(f"config.model: {message}") from error
   return init
 
 

@@ -37,6 +37,7 @@ def test_a_defect_keeps_its_traceback():
     ("--config=configs/movielens_recall.py", "now called configs/movielens_retrieval"),
     ("--config=configs/movielens_rank.py:a", "now called configs/movielens_ranking.py"),
     ("--config=configs/no.py", "there is no config configs/no.py$"),
+    ("--config=wide=configs/no.py:a", "there is no config configs/no.py$"),
     ("--config.recall.uniform=3", "now called config.retrieval.num_uniform_negatives"),
     ("--config.recall.cutoffs=3", "now called config.retrieval.cutoffs"),
     ("--config.data.histories.window=3", "config.data.histories.max_history"),

@@ -173,7 +173,7 @@ class TestCheck:
 class TestMeasure:
   def test_a_run_without_a_checkpoint_is_refused(self, tmp_path):
     run = command.read(write(tmp_path / "a"))
-    with pytest.raises(ValueError, match="a config and no checkpoint"):
+    with pytest.raises(ValueError, match="a config but no checkpoint"):
       command.measure(run, **OPTIONS)
 
   def test_a_split_that_is_not_there_is_refused(self, runs):

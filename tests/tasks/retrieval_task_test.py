@@ -366,7 +366,7 @@ def test_all_items_are_negatives_if_there_are_fewer_than_asked_for():
     ({"model.fading": ("smell",)}, "fading: no modality 'smell'"),
     (
       {"model.head.project": False, "model.features": 16},
-      "project is False, and what comes in is 16 wide, not 8",
+      "project is False, and the head's last vector is 16 wide, not 8",
     ),
   ],
 )

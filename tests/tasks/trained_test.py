@@ -1,11 +1,13 @@
 import dataclasses
 import gc
+import json
 import shutil
 
 import numpy as np
 import pytest
 
 from configs import smoke
+from deepsets_jax.foundation.errors import ConfigError
 from deepsets_jax.models import set_model
 from deepsets_jax.ragged import Ragged
 from deepsets_jax.tasks import fit, trained
@@ -62,18 +64,20 @@ def test_a_folder_without_run_or_checkpoint_is_refused(finished, tmp_path):
     trained.load_trained(tmp_path / "run")
 
 
-def test_a_config_of_another_version_is_refused(finished, tmp_path):
+def test_a_config_without_a_setting_has_its_default(finished, tmp_path):
   shutil.copytree(finished[0], tmp_path / "run")
   path = tmp_path / "run" / "config.json"
+  config = json.loads(path.read_text())
+  del config["model"]["encoders"], config["loss"], config["task"]
+  path.write_text(json.dumps(config | {"recall": {"uniform": 3}}))
+  trained.load_trained(tmp_path / "run")
   path.write_text(path.read_text().replace('"set_pool"', '"pool_of_sets"'))
-  with pytest.raises(ValueError, match="another version.*'set_pool'.*Train it again"):
+  with pytest.raises(ConfigError, match="unknown config.model.fusion 'pool_of_sets'"):
     trained.load_trained(tmp_path / "run")
 
 
 @pytest.mark.parametrize("error", [AttributeError("featuers"), KeyError("featuers")])
-def test_a_defect_of_the_model_is_not_called_another_version(
-  finished, monkeypatch, error
-):
+def test_a_defect_of_the_model_passes_through(finished, monkeypatch, error):
   def build(*_):
     raise error
 

@@ -80,7 +80,11 @@ class Trainer:
     self.table = make_table()
     self.model = set_model.build_set_model(self.config, SCHEMA, [0.0, 0.0, 0.0])
     self.loss = losses.build_loss(
-      SCHEMA.target, self.table.targets, **defaults.supervised().loss
+      SCHEMA.target,
+      self.table.targets,
+      regression="absolute",
+      label_smoothing=0.0,
+      balance=0.0,
     )
     self.tx = optax.adamw(1e-2)
     self.plan = EpochPlan(
