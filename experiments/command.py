@@ -110,6 +110,10 @@ def _explained(error: Exception) -> str:
     if key.isidentifier():
       nearest = re.search(r'Did you mean "(\w+)"', text)
       hint = f"; did you mean {nearest[1]!r}?" if nearest else ""
+      if key[0].isupper():  # The class of a fusion of one's own.
+        hint = (
+          '; set_fusion(config.model, "module:Class") gives the config its settings'
+        )
       return f"the config has no setting {key!r}{hint}"
   if "Traceback" in text:  # An error in the code of the config, formatted by absl.
     last = text.strip().splitlines()[-1]

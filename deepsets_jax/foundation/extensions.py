@@ -14,9 +14,13 @@ import importlib.util
 import pathlib
 import sys
 from collections.abc import Iterable, Mapping
+from importlib import machinery
 from typing import Any
 
 from deepsets_jax.foundation.errors import ConfigError
+
+# Folders that were kept with runs.
+_FIRST: list[str] = []
 
 
 def find(
@@ -79,11 +83,21 @@ def folders_of(names: Iterable[str]) -> list[str]:
   return sorted(folders)
 
 
-def add_folders(folders: Iterable[str | pathlib.Path]) -> None:
-  """Lets modules be imported from some folders, after all other places."""
+def add_folders(folders: Iterable[str | pathlib.Path], *, first: bool = False) -> None:
+  """Lets modules be imported from some folders, after all other places.
+
+  Args:
+    folders: The folders; one in the folder of a run is left out.
+    first: Whether a module that a config names is looked for there before all other
+      places. Modules that are imported otherwise are not.
+  """
   for folder in map(str, folders):
-    if folder not in sys.path and not _is_in_a_run(pathlib.Path(folder)):
+    if _is_in_a_run(pathlib.Path(folder)):
+      continue
+    if folder not in sys.path:
       sys.path.append(folder)
+    if first and folder not in _FIRST:
+      _FIRST.append(folder)
 
 
 def _is_name(text: str) -> bool:
@@ -95,28 +109,42 @@ def _is_name(text: str) -> bool:
 
 def _import(setting: str, name: str) -> Any:
   if not _is_name(name):
-    raise ConfigError(f"{setting} {name!r} is not of the form module:Name")
+    raise ConfigError(
+      f"{setting} {name!r} is not of the form module:Name, such as my_fusion:GatedMean"
+    )
   module, _, attribute = name.partition(":")
+  path = sys.path[:]
+  sys.path[:0] = _FIRST
+  try:
+    spec = _find_spec(setting, name, module)
+    found = importlib.import_module(module)
+  finally:
+    sys.path[:] = path
+  for part in attribute.split("."):
+    if not hasattr(found, part):
+      raise ConfigError(f"{setting} {name!r}: {spec.origin} defines no {attribute!r}")
+    found = getattr(found, part)
+  return found
+
+
+def _find_spec(setting: str, name: str, module: str) -> machinery.ModuleSpec:
+  """Where a module is; raises where it is not, or is not to be imported."""
   try:
     spec = importlib.util.find_spec(module)
   except ModuleNotFoundError:  # Of a parent package.
     spec = None
   if spec is None:
+    kept = "".join(f", in {folder}" for folder in _FIRST)
     raise ConfigError(
       f"{setting} {name!r}: there is no module {module!r} beside the config, in the"
-      " working directory or among the installed packages"
+      f" working directory, among the installed packages{kept}"
     )
   if spec.origin and _is_in_a_run(pathlib.Path(spec.origin).parent):
     raise ConfigError(
       f"{setting} {name!r}: {spec.origin} lies in the folder of a run, and nothing is"
       " imported from there; move the module beside the config"
     )
-  found = importlib.import_module(module)
-  for part in attribute.split("."):
-    if not hasattr(found, part):
-      raise ConfigError(f"{setting} {name!r}: {spec.origin} defines no {attribute!r}")
-    found = getattr(found, part)
-  return found
+  return spec
 
 
 def _is_in_a_run(folder: pathlib.Path) -> bool:

@@ -16,8 +16,8 @@ from deepsets_jax.ragged import Ragged
 class Fusion(nn.Module):
   """Fuses the encoded modalities of each example into one vector.
 
-  To write a fusion of your own, subclass this class, define `__call__`, and enter the
-  class in `FUSIONS`. Its further attributes are its settings, `config.model.<name>`.
+  To write a fusion of your own, subclass this class and define `__call__`; a config
+  names it `module:Class`. Its further fields, each with a default, are its settings.
 
   All modalities of a batch have the same number of examples `b` and the same width `d`.
   A modality that is not in the dictionary is absent from all examples, and the result

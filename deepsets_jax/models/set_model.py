@@ -112,7 +112,13 @@ class SetModel(nn.Module):
     self, modalities: Mapping[str, Ragged], *, train: bool = False
   ) -> Float[Array, "b f"]:
     """Returns the fused vector of each example."""
-    return self.fusion(self._encode(modalities, train), train=train)
+    fused = self.fusion(self._encode(modalities, train), train=train)
+    if fused.ndim != 2:
+      raise ConfigError(
+        f"the fusion {type(self.fusion).__name__} returns an array of the shape"
+        f" {fused.shape}, expected (examples, features)"
+      )
+    return fused
 
   def lift(self, modalities: Mapping[str, Ragged]) -> dict[str, Any]:
     """Returns the partial state of each modality, if the fusion merges them."""

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from deepsets_jax.fusion import Fusion
 from deepsets_jax.ragged import Ragged
 from deepsets_jax.testing import sets as drawn
 from deepsets_jax.testing.sets import FEATURES, MODALITIES, SLOTS, Sets, assert_close
@@ -40,13 +41,23 @@ class Fused:
     self.fusion, self.reference, self.exact = fusion, reference, exact
     packed = drawn.pack_all(drawn.draw_sets(0))
     variables = fusion.init(jax.random.key(0), packed, train=False)
-    self.params = variables.get("params", {})
+    self.params = _with_noise(variables.get("params", {}))
     self.apply = jax.jit(functools.partial(_apply, fusion))
     self.gradients = jax.jit(jax.grad(functools.partial(_total, fusion), argnums=1))
 
   def __call__(self, sets: Sets, slots: int = SLOTS[0]) -> np.ndarray:
     """The fused vectors of some sets, `[b, f]`."""
     return np.asarray(self.apply(self.params, drawn.pack_all(sets, slots)))
+
+
+def _with_noise(params: PyTree) -> PyTree:
+  """Parameters as after training: biases and gates that begin at 0 hide defects."""
+  rng = np.random.default_rng(0)
+
+  def add(x: Array) -> Array:
+    return x + jnp.asarray(0.3 * rng.normal(size=x.shape), x.dtype)
+
+  return jax.tree.map(add, params)
 
 
 def _apply(
@@ -70,6 +81,13 @@ def agrees_with_the_reference(fused: Fused, sets: Sets, seed: int) -> None:
     for i in range(drawn.NUM_EXAMPLES)
   ]
   assert_close(fused(sets), want, "the result is not that of the reference", atol=1e-4)
+
+
+def has_one_vector_per_example(fused: Fused, sets: Sets, seed: int) -> None:
+  """The result is `[b, f]`."""
+  shape = fused(sets).shape
+  message = f"the result has the shape {shape}, expected ({drawn.NUM_EXAMPLES}, f)"
+  assert len(shape) == 2 and shape[0] == drawn.NUM_EXAMPLES, message
 
 
 def is_float32(fused: Fused, sets: Sets, seed: int) -> None:
@@ -147,6 +165,7 @@ def has_finite_gradients(fused: Fused, sets: Sets, seed: int) -> None:
 # How many draws of sets each property is checked on: what compiles again for each
 # draw, or has no use for other sets, gets one.
 FUSION_PROPERTIES: Mapping[Callable[[Fused, Sets, int], None], int] = {
+  has_one_vector_per_example: 1,
   agrees_with_the_reference: 20,
   is_float32: 1,
   ignores_the_order_of_elements: 20,
@@ -174,6 +193,7 @@ def check_fusion(
   Raises:
     AssertionError: A property does not hold; the message says which.
   """
+  assert issubclass(fusion, Fusion), f"{fusion.__name__} is not a subclass of Fusion"
   fused = Fused(fusion(modalities=MODALITIES, features=FEATURES, **settings), reference)
   for check in FUSION_PROPERTIES:
     check_property(check, fused)

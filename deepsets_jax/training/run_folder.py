@@ -86,7 +86,8 @@ def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
   """
   try:
     if (workdir / _EXTENSIONS).exists():
-      extensions.add_folders(json.loads((workdir / _EXTENSIONS).read_text()))
+      kept = json.loads((workdir / _EXTENSIONS).read_text())
+      extensions.add_folders(kept, first=True)
     return ml_collections.ConfigDict(json.loads((workdir / _CONFIG).read_text()))
   except OSError as error:
     raise ConfigError(f"{workdir} is no folder of a run: {error}") from error
