@@ -9,12 +9,18 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-# Where each public name lives: a module, or an attribute of one.
+# Public name -> its module, and the attribute where that has another name; the module
+# itself where the last part of its path is the name.
 _PUBLIC = {
   "Batch": "ragged",
   "Ragged": "ragged",
+  "attend": "ragged.attention",
   "attention": "ragged.attention",
+  "build_model": "models.set_model:build_set_model",
+  "default_config": "tasks.defaults:supervised",
   "explain": "analysis.explanation",
+  "fit": "tasks.fit:train_and_evaluate",
+  "load": "tasks.trained:load_trained",
   "ordering": "ragged.ordering",
   "pool": "ragged.pooling",
   "pooling": "ragged.pooling",
@@ -26,9 +32,11 @@ _PUBLIC = {
 def __getattr__(name: str) -> Any:
   if name not in _PUBLIC:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-  module = importlib.import_module(f"{__name__}.{_PUBLIC[name]}")
-  is_module = _PUBLIC[name].rpartition(".")[2] == name
-  return module if is_module else getattr(module, name)
+  path, _, attribute = _PUBLIC[name].partition(":")
+  module = importlib.import_module(f"{__name__}.{path}")
+  if not attribute and path.rpartition(".")[2] == name:
+    return module
+  return getattr(module, attribute or name)
 
 
 def __dir__() -> list[str]:

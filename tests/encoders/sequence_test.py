@@ -156,6 +156,7 @@ def test_weights_multiply_outputs():
   np.testing.assert_allclose(np.concatenate(weighted), want, 1e-5, 1e-6)
 
 
+@pytest.mark.slow
 def test_remat_changes_memory_not_results():
   elements = pack(sets())
   variables, _ = built("rotary")

@@ -84,6 +84,7 @@ def run(words, cwd):
   )
 
 
+@pytest.mark.slow
 def test_the_smoke_config_runs_and_learns(tmp_path):
   config = f"--config={ROOT}/configs/smoke.py"
   done = run(["python", "-m", "experiments.main", config], tmp_path)

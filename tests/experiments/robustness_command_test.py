@@ -54,6 +54,7 @@ def compared(runs):
   return output
 
 
+@pytest.mark.slow
 def test_its_numbers_are_those_of_the_module(runs, compared):
   found = json.loads((compared / "robustness.json").read_text())
   assert [found[key] for key in ("metric", "split", "draws")] == ["accuracy", "test", 1]
@@ -102,6 +103,7 @@ def test_it_leaves_a_page_and_pictures(compared):
     assert image.imread(compared / name).std() > 0
 
 
+@pytest.mark.slow
 def test_the_command_line_of_a_single_run(runs):
   line = [sys.executable, "-m", "experiments.robustness", f"--workdir={runs}/0"]
   done = subprocess.run(

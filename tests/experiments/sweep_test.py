@@ -25,6 +25,7 @@ def test_overrides_are_settings_of_the_base():
     defaults.supervised().update_from_flattened_dict(override)
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_each_setting_once_and_ranks_them(tmp_path, monkeypatch):
   (tmp_path / "small_sweep.py").write_text(
     "def overrides():\n"

@@ -27,6 +27,7 @@ def fused(**settings):
   return jax.device_get(params), np.asarray(apply(params))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", [1, 2])
 def test_modalities_exchange_information_from_the_second_layer_on(layers):
   params, got = fused(layers=layers, pool="max")

@@ -252,6 +252,7 @@ class TestForwardMode:
         np.testing.assert_allclose(ours, (x - y) / 2e-5, 1e-5, 1e-7)
 
 
+@pytest.mark.slow
 def test_float64_stays_float64():
   with jax.enable_x64(True):
     q, k, v, g, offsets, _ = inputs(LENGTHS, LENGTHS, dtype=np.float64)
@@ -270,6 +271,7 @@ def test_float64_stays_float64():
     assert attention.received_mass(q, k, plan, g[:, 0, 0]).dtype == jnp.float64
 
 
+@pytest.mark.slow
 def test_one_export_serves_all_sizes():
   @jax.jit
   def step(q, k, v, cotangent, offsets, bias):

@@ -266,6 +266,7 @@ class TestDropout:
     assert not any(x.any() for x in found[:4])
 
 
+@pytest.mark.slow
 def test_under_vmap_over_values_and_keys_of_dropout():
   q, k, v, _, offsets, _ = inputs([3, 20, 80], [3, 20, 80])
   values, keys = jnp.stack([v, -2 * v, v**2]), jax.random.split(jax.random.key(0), 3)

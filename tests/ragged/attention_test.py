@@ -260,6 +260,7 @@ def test_other_segments_do_not_matter_even_if_they_are_nan():
     np.testing.assert_array_equal(x[others], y[others])
 
 
+@pytest.mark.slow
 def test_memory_is_linear_in_the_number_of_elements():
   def temporary_bytes(n):
     shapes = [jax.ShapeDtypeStruct((n, 4, 32), jnp.float32)] * 4
@@ -286,6 +287,7 @@ def test_one_compilation_serves_all_batches():
   assert len(traces) == 1
 
 
+@pytest.mark.slow
 def test_inside_shard_map_nothing_is_communicated():
   lengths = [3, 140, 0, 7]
   q, k, v, g, offsets, _ = inputs(lengths, lengths)

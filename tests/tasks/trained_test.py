@@ -47,6 +47,7 @@ def test_an_example_larger_than_the_budget_gets_more_slots(finished):
   assert np.isfinite(loaded.logits(large)).all()
 
 
+@pytest.mark.slow
 def test_random_parameters_depend_on_the_seed(finished):
   loaded = trained.load_trained(finished[0])
   table = loaded.run.tables["test"]

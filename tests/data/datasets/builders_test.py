@@ -135,6 +135,7 @@ class TestEveryBuilder:
     tags = builder.get_metadata().tags
     assert tags and set(tags) <= set(tfds.core.dataset_metadata.valid_tags())
 
+  @pytest.mark.slow
   def test_a_second_build_gives_the_same(self, built, tmp_path, manual):
     name, _, first = built
     prepare(name, tmp_path, manual(name))
