@@ -20,8 +20,7 @@ if count > 1:
   jax.distributed.initialize(address, count, index)
 assert jax.device_count() == 8 and jax.process_count() == count
 from deepsets_jax.tasks import fit
-from deepsets_jax import train
-from tests.train_test import small_config
+from tests.training.loop_test import small_config
 fit.train_and_evaluate(small_config(), workdir)
 """
 
