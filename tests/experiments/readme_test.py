@@ -58,6 +58,8 @@ def test_every_room_has_a_short_page():
   package = ROOT / "deepsets_jax"
   rooms = [*package.glob("[a-z]*/"), *(package / "data").glob("[a-z]*/")]
   for room in rooms:
+    if not (room / "__init__.py").exists():  # What an older version has left.
+      continue
     assert f"{room.name}/" in layout, room
     page = (room / "README.md").read_text()
     assert 5 <= page.count("\n") <= 40, room

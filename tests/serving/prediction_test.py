@@ -489,7 +489,7 @@ def test_what_cannot_be_predicted_is_named(finished, predictor, tmp_path):
   refused(pa.table({"plot": [1.5]}), "'plot'.*double")
   refused(pa.table({"year": ["1"]}), "'year' is string, but the run reads a number")
   refused(pa.table({"year": [1, 2, 3], "faces": [[[1.0] * 4], [[1.0]], None]}),
-          "row 1, column 'faces': a vector of 1 numbers")  # fmt: skip
+          "row 1, column 'faces': a vector has 1 numbers, others have 4")  # fmt: skip
   refused(pa.table({"plot": pa.array([], pa.string())}), "no rows")
   output = tmp_path / "there.parquet"
   output.touch()
