@@ -25,7 +25,7 @@ _MOST_COLUMNS = 20
 
 
 class Meaning(NamedTuple):
-  """What the page says about a method.
+  """The text of the page about a method.
 
   Attributes:
     text: The meaning of its scores.

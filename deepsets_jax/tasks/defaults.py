@@ -39,10 +39,10 @@ def supervised(data: str = "debian_programs") -> ml_collections.ConfigDict:
   config = _common("supervised", data)
   config.data.update(
     config_dict.create(
-      # Of "table", a Parquet, Arrow, JSON lines or CSV file, a folder or a pattern of
-      # such files, or tfds:NAME; of "tables", a folder with one folder per split.
+      # For "table", a Parquet, Arrow, JSON lines or CSV file, a folder or a pattern of
+      # such files, or tfds:NAME; for "tables", a folder with one folder per split.
       path=config_dict.placeholder(str),
-      # Of "table", the spec of its columns that experiments.describe writes; {} reads
+      # For "table", the spec of its columns that experiments.describe writes; {} reads
       # it from the file beside the table.
       columns=ml_collections.ConfigDict(),
       # What happens to an example with more elements than the budget: "error", or keep
@@ -167,8 +167,8 @@ def _interactions(task: str, data: str) -> ml_collections.ConfigDict:
   config = _common(task, data)
   config.data.update(
     config_dict.create(
-      # Of "clicks", the folder with the events, and optionally items and users; of
-      # "movielens", the archive, None downloads it.
+      # For "clicks", the folder with the events, and optionally items and users; for
+      # "movielens", the archive, or None to download it.
       path=config_dict.placeholder(str),
       histories=dict(
         # Training examples: "prefixes", every event of every epoch with the history

@@ -99,5 +99,5 @@ def test_a_damaged_checkpoint_or_config_is_named_with_the_remedy(finished, tmp_p
     trained.load_trained(tmp_path / "run")
   gc.collect()  # Not in another test, where their warnings would be errors.
   (tmp_path / "run" / "config.json").write_text('{"seed": ')
-  with pytest.raises(ValueError, match="config.json is damaged.*train the run anew"):
+  with pytest.raises(ValueError, match="config.json is damaged.*train the run again"):
     trained.load_trained(tmp_path / "run")

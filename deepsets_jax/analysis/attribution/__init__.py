@@ -36,7 +36,7 @@ METHODS: Mapping[str, Callable[..., Attribution]] = {
   "gradient_x_input": gradient_x_input,
   "integrated_gradients": integrated_gradients,
 }
-# What a model needs for the methods that not every model supports.
+# Requirements of the methods that not every model supports.
 _NEEDS = {
   "argmax": "a set pool with 'max' or 'min' among its pools",
   "attention": "a fusion with attention, such as 'mil' or 'single_stream'",

@@ -33,7 +33,7 @@ from deepsets_jax.fusion.bottleneck import mean_of_present
 from deepsets_jax.models.set_model import SetModel
 from deepsets_jax.ragged import Ragged, attention, pooling
 
-# What the modules of a model or of a fusion have sown, by their names.
+# Values sown by the modules of a model or of a fusion, by the names of the modules.
 Reports = Mapping[str, Any]
 # Elements `[n, 1]` whose values are their marks, by modality.
 Marks = Mapping[str, Ragged]
@@ -81,7 +81,7 @@ def read_reports(
   variables: PyTree,
   modalities: Mapping[str, Ragged],
 ) -> Reports:
-  """What a module reports in the collection "importance" for an input."""
+  """Return the collection "importance" that a module sows for an input."""
   _, state = module.apply(variables, modalities, train=False, mutable=["importance"])
   return state.get("importance", {})
 

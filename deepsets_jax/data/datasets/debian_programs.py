@@ -274,7 +274,7 @@ SETTINGS = config_dict.create(
   # Summary and description as "words" in their order, a "bag" of distinct words, or
   # the vectors of their "sentences".
   text="bag",
-  # Of "sentences", the file that tools.encode_sentences wrote.
+  # The file that tools.encode_sentences wrote; needed for text="sentences".
   sentences=config_dict.placeholder(str),
 )
 

@@ -261,7 +261,7 @@ SETTINGS = config_dict.create(
   max_size=10,
   # Set sizes of the further test splits of unseen images.
   test_sizes=(10, 20, 50, 100),
-  # Of "multimodal", probability that the character reader reads a wrong digit.
+  # Probability that the character reader of "multimodal" reads a wrong digit.
   misread_rate=0.1,
 )
 

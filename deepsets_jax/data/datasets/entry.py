@@ -1,4 +1,4 @@
-"""What the registry knows of a data set."""
+"""The entry of a data set in the registry."""
 
 from __future__ import annotations
 

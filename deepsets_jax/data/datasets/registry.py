@@ -43,7 +43,7 @@ def find_entry(name: str) -> DatasetEntry:
       `load_tables` alone.
 
   Raises:
-    ConfigError: There is none of this name.
+    ConfigError: No data set has this name.
   """
   found = extensions.find("config.data.name", name, ENTRIES)
   if isinstance(found, DatasetEntry):

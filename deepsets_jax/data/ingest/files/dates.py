@@ -115,7 +115,7 @@ def _micros(cells: pa.Array, order: str) -> tuple[np.ndarray, set[str]]:
 
 
 def _texts(parts: pa.StructArray, name: str) -> pa.Array:
-  """A group of the matches; "" where there is none."""
+  """Return a group of the matches, "" for strings that do not match."""
   if parts.type.get_field_index(name) < 0:
     return pa.array([""] * len(parts), pa.string())
   return pc.fill_null(parts.field(name), "")

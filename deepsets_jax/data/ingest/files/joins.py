@@ -31,7 +31,7 @@ class Many:
     key: Column that says to which row of the main table a row belongs.
     of: Column of the main table with the same values; None for one of the same name.
     order: Column by which the rows of one key are ordered; None for the first column of
-      dates or times, or if there is none the order of the file.
+      dates or times, and without such a column the order of the file.
     columns: Formats of columns of strings; those of other columns are found.
   """
 
