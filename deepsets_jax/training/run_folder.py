@@ -93,7 +93,8 @@ def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     raise ConfigError(f"{workdir} is no folder of a run: {error}") from error
   except json.JSONDecodeError as error:
     raise ConfigError(
-      f"{workdir / _CONFIG} is damaged ({error}): train the run again, in another folder"
+      f"{workdir / _CONFIG} is damaged ({error}): train the run again, in another"
+      " folder"
     ) from error
 
 
